@@ -1,0 +1,48 @@
+# The commands of this repository; `make` lists them. Each makes the environment it needs by itself.
+
+PYTHON ?= python3
+VENV ?= .venv
+DEMO ?= demo
+PYTEST_ARGS ?=
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
+# Newer than everything the environment is made from, or the environment is brought up to date.
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test test-slow lint format clean
+
+help:  ## list the commands
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1@\2/p' $(firstword $(MAKEFILE_LIST)) | column -t -s @
+	@echo "  PYTHON=$(PYTHON) makes the environment VENV=$(VENV)"
+
+# The pins go first: the package then finds its torch there, and no other one is fetched.
+$(READY): requirements-dev.txt pyproject.toml setup.py vae_fast/_version.py
+	@$(PYTHON) -c 'import sys; sys.exit("vae_fast needs Python >= 3.10, and $(PYTHON) is %d.%d: use make PYTHON=..." % sys.version_info[:2] if sys.version_info < (3, 10) else 0)'
+	@echo "installing the pinned versions into $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) install -r requirements-dev.txt
+	@$(PIP) install --no-build-isolation --constraint requirements-dev.txt --editable '.[test,benchmark,dev]'
+	@touch $@
+
+lint: $(READY)  ## ruff (rules and format) and mypy (the types of the package)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: $(READY)  ## let ruff mend the format and what rules it can
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+test: $(READY)  ## the test suite, in under ten minutes
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-slow: $(READY)  ## the tests that take minutes: statistics over 10^8 normals
+	@$(BIN)/python -m pytest -m slow --timeout 3600 $(PYTEST_ARGS)
+
+clean:  ## remove the environment and everything the other commands leave
+	@test ! -f $(VENV)/pyvenv.cfg || rm -rf $(VENV)
+	@rm -rf build dist vae_fast.egg-info .pytest_cache .hypothesis .ruff_cache .mypy_cache
+	@find vae_fast tests -type d -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,34 @@
+"""What holds for every test: threads, seeds, fresh memory that is NaN, reproducible hypothesis cases."""
+
+import os
+import random
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+
+# cuBLAS is deterministic only with a workspace of fixed size, which it reads at its first call.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+# Two: enough that work is split over threads, few enough that a busy machine is not flooded.
+torch.set_num_threads(2)
+
+settings.register_profile(
+    "ci", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+)
+settings.load_profile("ci")
+
+
+@pytest.fixture(autouse=True)
+def same_start():
+    """Every test starts from the same seeds, and reads NaN where it reads memory that nobody wrote.
+
+    Deterministic mode is how PyTorch fills fresh memory (torch.utils.deterministic.fill_uninitialized_memory).
+    """
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)

@@ -1,0 +1,123 @@
+"""Which implementation serves a call: one table of backends, and the choice among them."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import torch
+
+from vae_fast import reference
+
+OPS = (
+    "standard_normal",
+    "rsample",
+    "rsample_kl",
+    "gaussian_kl",
+    "bernoulli_log_prob",
+    "gaussian_log_prob",
+)
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One implementation of the operators.
+
+    ``available`` says whether it can serve here, ``reason`` why not (empty where it can), ``devices`` the device
+    types it serves ("*" for all), ``ops`` the operators it has.
+    """
+
+    name: str
+    available: bool
+    reason: str
+    devices: tuple[str, ...]
+    ops: tuple[str, ...]
+
+
+_TABLE = {
+    "reference": Backend("reference", True, "", ("*",), OPS),
+    "native": Backend("native", False, "this version of vae_fast has no compiled extension", (), ()),
+    "triton": Backend("triton", False, "this version of vae_fast has no Triton kernels", (), ()),
+}
+# Where an available backend's <op>_fwd and <op>_bwd are found.
+_KERNELS: dict[str, Any] = {"reference": reference}
+
+# The backends "auto" tries in turn, by device type.
+_PREFERENCE = {"cpu": ("native",), "cuda": ("native", "triton")}
+
+ENVIRONMENT_VARIABLE = "VAE_FAST_BACKEND"
+
+
+def backends() -> dict[str, Backend]:
+    """Every backend by name: whether it is available here and, if not, why.
+
+    >>> {name: b.reason or "available" for name, b in vae_fast.backends().items()}  # doctest: +SKIP
+    """
+    return dict(_TABLE)
+
+
+def _named(name: str, source: str) -> str:
+    """``name``, if it is a backend that can serve here or "auto"."""
+    if name == "auto":
+        return name
+    if not isinstance(name, str) or name not in _TABLE:
+        raise ValueError(f"{source}: unknown backend {name!r}; there are {', '.join(_TABLE)} and auto")
+    if not _TABLE[name].available:
+        raise RuntimeError(f"{source}: the backend {name!r} is not available: {_TABLE[name].reason}")
+    return name
+
+
+# The environment's value is checked at the first call, so that importing never fails.
+_current = os.environ.get(ENVIRONMENT_VARIABLE) or "auto"
+_current_source = ENVIRONMENT_VARIABLE
+
+
+class use_backend:
+    """Chooses the backend of every later call, or of the calls in a ``with`` block.
+
+    ``name`` is "reference", "native", "triton" or "auto" (the fastest one available for the operator and device,
+    the reference at last). The setting is the process's, as torch.backends' flags are; the environment variable
+    VAE_FAST_BACKEND sets its start value, and a call's own ``backend=`` goes before it. A backend named in any
+    of these ways never falls back to another: what it cannot serve raises.
+
+    Raises ValueError for an unknown name, RuntimeError, with the reason, for a backend not available here.
+    """
+
+    def __init__(self, name: str) -> None:
+        global _current, _current_source
+        name = _named(name, "use_backend")
+        self.previous = (_current, _current_source)
+        _current, _current_source = name, "use_backend"
+
+    def __enter__(self) -> use_backend:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        global _current, _current_source
+        _current, _current_source = self.previous
+
+
+def choose(op: str, device: torch.device, backend: str | None) -> str:
+    """The name of the backend that serves ``op`` on ``device``; ``backend`` is the caller's argument."""
+    source = _current_source if backend is None else "backend"
+    name = _current if backend is None else backend
+    if name == "auto":
+        for candidate in _PREFERENCE.get(device.type, ()):
+            if op in _TABLE[candidate].ops and device.type in _TABLE[candidate].devices:
+                return candidate
+        return "reference"
+    found = _TABLE[_named(name, source)]
+    if op not in found.ops:
+        raise RuntimeError(f"{source}: the backend {name!r} does not serve {op}")
+    if "*" not in found.devices and device.type not in found.devices:
+        raise RuntimeError(f"{source}: the backend {name!r} does not serve {device.type} tensors")
+    return name
+
+
+def kernel(backend: str, name: str) -> Any:
+    """The function of the raw operator ``name`` (<op>_fwd or <op>_bwd) on ``backend``."""
+    return getattr(_KERNELS[backend], name)

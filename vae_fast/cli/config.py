@@ -1,0 +1,89 @@
+"""What defines a training run bit for bit, its defaults, and what a resumed run may change."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from vae_fast.cli.errors import CommandError
+
+LIKELIHOODS = ("bernoulli", "gaussian")
+BINARIZE = ("none", "threshold", "dynamic")
+OPTIMIZERS = ("adam", "adagrad")
+ACTIVATIONS = ("tanh", "relu", "elu", "gelu", "silu", "softplus", "sigmoid", "leaky_relu")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The options of `train` that the result depends on. With the device they fix every bit of it.
+
+    test_size is as given on the command line: None is the default share.
+    """
+
+    data: str = "mnist5k"
+    likelihood: str = "bernoulli"
+    binarize: str = "none"
+    hidden: tuple[int, ...] = (500,)
+    latent: int = 20
+    activation: str = "tanh"
+    optimizer: str = "adam"
+    lr: float = 1e-3
+    epochs: int = 30
+    batch_size: int = 100
+    beta: float = 1.0
+    warmup: int = 0
+    seed: int = 0
+    test_size: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.binarize != "none" and self.likelihood != "bernoulli":
+            raise CommandError(f"--binarize {self.binarize} needs --likelihood bernoulli")
+
+    def beta_of(self, epoch: int) -> float:
+        """β in an epoch (the first is 1): rises linearly, to reach its value in epoch `warmup`."""
+        return self.beta * min(1.0, epoch / self.warmup) if self.warmup else self.beta
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self) | {"hidden": list(self.hidden)}
+
+
+OPTIONS = tuple(field.name for field in fields(TrainConfig))
+
+
+def config_from_json(content: Any) -> TrainConfig:
+    """The config a checkpoint holds. ValueError if it is not one."""
+    if not isinstance(content, dict) or set(content) != set(OPTIONS):
+        raise ValueError("its config does not have the options of this version of vae_fast")
+    defaults = TrainConfig()
+    for name, value in content.items():
+        kinds: tuple[type, ...] = (type(getattr(defaults, name)),)
+        if name == "hidden":
+            kinds = (list,)
+        elif name == "test_size":
+            kinds = (int, type(None))
+        elif kinds == (float,):
+            kinds = (float, int)
+        if not isinstance(value, kinds) or isinstance(value, bool):
+            raise ValueError(f"its config has {name} = {value!r}")
+    return TrainConfig(**(content | {"hidden": tuple(content["hidden"])}))
+
+
+def resumed_config(saved: TrainConfig, given: dict[str, Any], epoch: int, where: str) -> TrainConfig:
+    """The config a run goes on with: the saved one, with more epochs if the command line says so.
+
+    given: the options that stand on the command line. Raises CommandError where they contradict the run.
+    """
+    for name, value in given.items():
+        before = getattr(saved, name)
+        if name != "epochs" and value != before:
+            raise CommandError(f"--resume: the run in {where} has {_flag(name, before)}, not {_flag(name, value)}")
+    epochs = given.get("epochs", saved.epochs)
+    if epochs < epoch:
+        raise CommandError(f"--resume: the run in {where} is at epoch {epoch} already, beyond --epochs {epochs}")
+    return TrainConfig(**(asdict(saved) | {"epochs": epochs}))
+
+
+def _flag(name: str, value: Any) -> str:
+    if isinstance(value, tuple):
+        value = ",".join(map(str, value)) or "none"
+    return f"--{name.replace('_', '-')} {'default' if value is None else value}"

@@ -1,0 +1,41 @@
+"""What ends a command early: an error the user can act on, a missing extra, a signal."""
+
+from __future__ import annotations
+
+import importlib
+import signal
+from types import ModuleType
+
+
+class CommandError(Exception):
+    """Becomes one line on stderr, `vae_fast: error: ...`, and the exit status (2: the call was wrong)."""
+
+    def __init__(self, message: str, status: int = 2) -> None:
+        super().__init__(" ".join(message.split()))
+        self.status = status
+
+
+class Interrupted(BaseException):
+    """SIGINT or SIGTERM arrived. Not an Exception, so that no library on the way swallows it."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signum)
+        self.signum = signum
+        self.note = ""
+
+    def __str__(self) -> str:
+        return f"stopped by {signal.Signals(self.signum).name}{self.note}"
+
+
+def require(module: str) -> ModuleType:
+    """Import a module of the [train] extra, or say in one line how to get it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        package = {"sklearn": "scikit-learn"}.get(module.split(".")[0], module.split(".")[0])
+        raise CommandError(f'{package} is needed here ({error}): pip install "vae_fast[train]"') from error
+
+
+def os_reason(error: OSError) -> str:
+    """`No space left on device` rather than `[Errno 28] No space left on device: '/a/b'`."""
+    return error.strerror or str(error) or type(error).__name__

@@ -1,0 +1,148 @@
+"""`evaluate`: judge a checkpoint on its test data, print a table, leave evaluation.json beside it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from contextlib import nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import vae_fast as vf
+from vae_fast.cli import checkpoint as ckpt
+from vae_fast.cli import measures
+from vae_fast.cli.atomic import write_atomic
+from vae_fast.cli.data import load_data
+from vae_fast.cli.errors import CommandError, require
+from vae_fast.cli.measures import Mean
+from vae_fast.cli.model import build_vae, check_backend, resolve_device
+from vae_fast.cli.targets import check_range, make_targets
+
+
+def run(args: argparse.Namespace) -> int:
+    """The `evaluate` command."""
+    require("tqdm")
+    path = Path(args.checkpoint)
+    if path.is_dir():
+        path = path / ckpt.CHECKPOINT
+    saved = ckpt.load_checkpoint(path)
+    check_backend(args.backend)
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
+    device = resolve_device(args.device or "auto")
+    vae = build_vae(saved.config, saved.data["d"])
+    ckpt.unpack_model(saved.tensors, vae, str(path))
+    vae.to(device).eval()
+    x, which, trained_on = _choose_data(args.data, saved)
+    if args.limit is not None and args.limit < len(x):
+        # Evenly spread, since data often come sorted by class.
+        x = x[torch.arange(args.limit) * len(x) // args.limit]
+    x = make_targets(x, saved.config.binarize, args.seed, "evaluate").to(device)
+    with vf.use_backend(args.backend) if args.backend else nullcontext():
+        result = {
+            "checkpoint": {"epoch": saved.epoch, "config": saved.config.to_json()},
+            "data": which,
+            "n_data": len(x),
+            "training_data": trained_on,
+            "seed": args.seed,
+        } | _measure(vae, x, args)
+    _print_table(result, args)
+    target = path.with_name("evaluation.json")
+    write_atomic(target, (json.dumps(result, indent=1) + "\n").encode())
+    print(f"in {target}")
+    return 0
+
+
+def _choose_data(spec: str | None, saved: ckpt.Checkpoint) -> tuple[Tensor, str, bool]:
+    """The data to judge by, what they are called, and whether the model was trained on them."""
+    config = saved.config
+    spec = config.data if spec is None else spec
+    data = load_data(spec, config.test_size if spec == config.data else 0)
+    same = data.sha256 == saved.data["sha256"]
+    if spec == config.data and not same:
+        raise CommandError(f"{spec} has changed since the run was trained on it")
+    if spec != config.data and same:
+        data = load_data(spec, config.test_size)
+    if data.d != saved.data["d"]:
+        raise CommandError(f"{spec} has {data.d} numbers a datum, the model takes {saved.data['d']}")
+    x, which = (data.train, "all of") if data.test is None else (data.test, "test data of")
+    if config.likelihood == "bernoulli":
+        check_range(x, spec)
+    if same and data.test is None:
+        return x, f"TRAINING data of {spec}", True
+    return x, f"{which} {spec}", False
+
+
+def _measure(vae: vf.VAE, x: Tensor, args: argparse.Namespace) -> dict[str, Any]:
+    with _bar("ELBO", len(x) * args.elbo_samples) as bar:
+        elbo, log_likelihood, kl = measures.elbo_terms(vae, x, args.elbo_samples, args.seed, tick=bar.update)
+    mu, logvar = measures.posteriors(vae, x)
+    n_active, variance = measures.active_units(mu)
+    result = {
+        "elbo_samples": args.elbo_samples,
+        "elbo": asdict(Mean.of(elbo)),
+        "log_likelihood": asdict(Mean.of(log_likelihood)),
+        "kl": asdict(Mean.of(kl)),
+        "active_units": n_active,
+        "posterior_mean_variance": variance.tolist(),
+        "kl_per_dim": measures.kl_per_dim(mu, logvar).tolist(),
+    }
+    if args.gap_steps:
+        with _bar("amortisation gap", len(x) * args.gap_steps) as bar:
+            local = measures.local_elbo(vae, x, args.gap_steps, args.elbo_samples, args.seed, tick=bar.update)
+        result |= {
+            "gap_steps": args.gap_steps,
+            "local_elbo": asdict(Mean.of(local)),
+            "amortisation_gap": asdict(Mean.of(local - elbo)),
+        }
+    with _bar("log p(x)", len(x)) as bar:
+        marginal = measures.log_marginals(vae, x, args.n_samples, args.seed, tick=bar.update)
+    return result | {"n_samples": args.n_samples, "log_marginal": asdict(Mean.of(marginal))}
+
+
+def _bar(what: str, total: int) -> Any:
+    return require("tqdm").tqdm(
+        total=total,
+        desc=what,
+        unit="",
+        unit_scale=True,
+        leave=False,
+        disable=None,
+        dynamic_ncols=True,
+        file=sys.stderr,
+    )
+
+
+def _print_table(result: dict[str, Any], args: argparse.Namespace) -> None:
+    if result["training_data"]:
+        print("note: the run held no test data back: these figures are of its TRAINING data")
+    print(f"{result['n_data']:,} data, {result['data']}, weights of epoch {result['checkpoint']['epoch']}")
+    rows = [
+        ("ELBO", result["elbo"], f"{args.elbo_samples} draws of z a datum"),
+        ("  log p(x|z)", result["log_likelihood"], ""),
+        ("  KL(q(z|x), p(z))", result["kl"], ""),
+        ("log p(x)", result["log_marginal"], f"{args.n_samples:,} importance samples a datum"),
+    ]
+    if args.gap_steps:
+        rows[3:3] = [
+            (
+                "ELBO, q per datum",
+                result["local_elbo"],
+                f"mu, log sigma^2 optimised, {args.gap_steps} Adam steps",
+            ),
+            ("  amortisation gap", result["amortisation_gap"], "what the encoder loses against that"),
+        ]
+    print(f"{'':20}{'nats':>10}  {'std. err.':>9}")
+    for name, value, comment in rows:
+        print(f"{name:20}{value['mean']:10.3f}  {value['stderr']:9.3f}  {comment}".rstrip())
+    n = len(result["kl_per_dim"])
+    print(f"{'active units':20}{result['active_units']:>6} of {n}  (variance of the posterior mean > 0.01)")
+    print("KL per latent dim, largest first:")
+    ordered = [f"{value:7.3f}" for value in sorted(result["kl_per_dim"], reverse=True)]
+    for start in range(0, n, 10):
+        print("  " + "".join(ordered[start : start + 10]))

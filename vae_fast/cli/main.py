@@ -1,0 +1,68 @@
+"""The way in: parse, run the command, and turn what ends it early into one line and an exit status.
+
+0: done. 1: training broke down (NaN). 2: the call or its files were wrong. 130, 143: SIGINT, SIGTERM.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+
+import torch
+
+from vae_fast.cli.errors import CommandError, Interrupted
+from vae_fast.cli.parser import build_parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line (default sys.argv) and return the exit status. --help leaves by SystemExit."""
+    threads = torch.get_num_threads()
+    try:
+        args = build_parser().parse_args(argv)
+        with _signals_raise():
+            return importlib.import_module(f"vae_fast.cli.{args.command}").run(args)
+    except CommandError as error:
+        return _say(f"vae_fast: error: {error}", error.status)
+    except Interrupted as stop:
+        return _say(f"vae_fast: {stop}", 128 + stop.signum)
+    except torch.OutOfMemoryError as error:
+        return _say(f"vae_fast: error: out of memory: {str(error).splitlines()[0]}", 1)
+    except BrokenPipeError:
+        # The reader of our output left. Python would complain again when it flushes stdout at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _say(line: str, status: int) -> int:
+    print(line, file=sys.stderr, flush=True)
+    return status
+
+
+@contextmanager
+def _signals_raise() -> Iterator[None]:
+    """Within: the first SIGINT or SIGTERM raises Interrupted, later ones are ignored while it unwinds."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        for number in before:
+            signal.signal(number, signal.SIG_IGN)
+        raise Interrupted(signum)
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,208 @@
+"""`train`: fit a VAE to a data set, each epoch a pure function of the one before and the seed."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import vae_fast as vf
+from vae_fast.cli import checkpoint as ckpt
+from vae_fast.cli import plots, report
+from vae_fast.cli.config import OPTIONS, TrainConfig, resumed_config
+from vae_fast.cli.data import Data, load_data
+from vae_fast.cli.errors import CommandError, Interrupted, require
+from vae_fast.cli.model import build_optimizer, build_vae, check_backend, resolve_device
+from vae_fast.cli.run_dir import RunDir
+from vae_fast.cli.streams import derive_seed, epoch_order
+from vae_fast.cli.targets import check_range, make_targets
+
+_TEST_BATCH = 1000
+_STEPS_BETWEEN_LOOKS = 20  # reading the running ELBO waits for a GPU
+
+
+def run(args: argparse.Namespace) -> int:
+    """The `train` command."""
+    modules = ["safetensors.torch", "tqdm"] + (["matplotlib"] if args.plots else [])
+    for module in modules:
+        require(module)
+    given = {name: getattr(args, name) for name in OPTIONS if getattr(args, name) is not None}
+    run_dir = RunDir(Path(args.out), args.resume)
+    saved = ckpt.load_checkpoint(run_dir.path / ckpt.CHECKPOINT) if run_dir.has_checkpoint else None
+    if saved is None:
+        config = TrainConfig(**given)
+        settings = {"device": "auto", "backend": None, "threads": None}
+    else:
+        config = resumed_config(saved.config, given, saved.epoch, str(run_dir.path))
+        settings = dict(saved.settings)
+    settings |= {name: getattr(args, name) for name in settings if getattr(args, name, None) is not None}
+    check_backend(settings["backend"])
+    if settings["threads"] is not None:
+        torch.set_num_threads(settings["threads"])
+    device = resolve_device(settings["device"])
+    settings["device"] = str(device)
+
+    data = load_data(config.data, config.test_size)
+    if data.own_split and config.test_size is not None:
+        raise CommandError(f"--test-size: {config.data} has a test split of its own")
+    if config.likelihood == "bernoulli":
+        check_range(data.train, f"{config.data}: the training data")
+        if data.test is not None:
+            check_range(data.test, f"{config.data}: the test data")
+    if saved is not None and saved.data["sha256"] != data.sha256:
+        raise CommandError(f"--resume: {config.data} is not the data that the run in {run_dir.path} was trained on")
+
+    with vf.use_backend(settings["backend"]) if settings["backend"] else nullcontext():
+        training = Training(config, settings, data, device, saved, str(run_dir.path))
+        run_dir.open()
+        try:
+            return training.run(run_dir, saved, args.plots)
+        finally:
+            run_dir.close()
+
+
+class Training:
+    """Model, optimiser and history of a run; whole before anything is written."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        settings: dict[str, Any],
+        data: Data,
+        device: torch.device,
+        saved: ckpt.Checkpoint | None,
+        where: str,
+    ) -> None:
+        self.config, self.settings, self.data, self.device = config, settings, data, device
+        self.vae = build_vae(config, data.d)
+        if saved is not None:
+            ckpt.unpack_model(saved.tensors, self.vae, where)
+        self.vae.to(device)
+        self.optimizer = build_optimizer(config, self.vae)
+        if saved is not None:
+            ckpt.unpack_optimizer(saved.tensors, self.vae, self.optimizer, where)
+        self.n_parameters = sum(p.numel() for p in self.vae.parameters())
+        self.history = [] if saved is None else list(saved.history)
+        fixed = config.binarize != "dynamic"
+        self.train_targets = make_targets(data.train, config.binarize, 0).to(device) if fixed else None
+        self.test_targets: Tensor | None = None
+        if data.test is not None:
+            self.test_targets = make_targets(data.test, config.binarize, config.seed, "test").to(device)
+
+    def run(self, run_dir: RunDir, saved: ckpt.Checkpoint | None, with_plots: bool) -> int:
+        """All epochs that are left, then the summary and the plots."""
+        for line in report.run_lines(self.config, self.data, str(self.device), self.n_parameters):
+            print(line, flush=True)
+        if saved is not None:
+            print(f"resume {run_dir.path} after epoch {saved.epoch}", flush=True)
+        self.save(run_dir)
+        try:
+            self._epochs(run_dir)
+        except Interrupted as stop:
+            stop.note = f"; --resume goes on from the last whole epoch in {run_dir.path}"
+            raise
+        content = report.summary(self.config, self.data, self.history, self.n_parameters)
+        run_dir.write("summary.json", report.summary_json(content))
+        files = [ckpt.CHECKPOINT, "metrics.csv", "summary.json"]
+        if with_plots:
+            for name, picture in plots.training_plots(self.vae, self.data, self.history, self.config.seed):
+                run_dir.write(name, picture)
+                files.append(name)
+        for line in report.closing_lines(content, str(run_dir.path), files):
+            print(line, flush=True)
+        return 0
+
+    def save(self, run_dir: RunDir) -> None:
+        """Checkpoint first, then metrics.csv, which the checkpoint can always rewrite."""
+        content = ckpt.Checkpoint(
+            epoch=len(self.history),
+            config=self.config,
+            settings=self.settings,
+            data={"sha256": self.data.sha256, "d": self.data.d, "event_shape": list(self.data.event_shape)},
+            history=self.history,
+            tensors=ckpt.pack_tensors(self.vae, self.optimizer),
+        )
+        ckpt.save_checkpoint(run_dir.path, content)
+        run_dir.write("metrics.csv", report.metrics_csv(self.history))
+
+    def _epochs(self, run_dir: RunDir) -> None:
+        tqdm = require("tqdm").tqdm
+        steps = math.ceil(len(self.data.train) / self.config.batch_size)
+        done = len(self.history)
+        bar = tqdm(
+            total=steps * self.config.epochs,
+            initial=steps * done,
+            unit="step",
+            leave=False,
+            disable=None,
+            dynamic_ncols=True,
+            file=sys.stderr,
+        )
+        with bar:
+            for epoch in range(done + 1, self.config.epochs + 1):
+                bar.set_description(f"epoch {epoch}/{self.config.epochs}", refresh=False)
+                metrics = self._epoch(epoch, bar, run_dir)
+                self.history.append(report.history_row(metrics))
+                self.save(run_dir)
+                bar.clear()
+                print(report.epoch_line(metrics, self.config.epochs), flush=True)
+
+    def _epoch(self, epoch: int, bar: Any, run_dir: RunDir) -> report.EpochMetrics:
+        config, latent = self.config, self.config.latent
+        x = self.train_targets
+        if x is None:
+            x = make_targets(self.data.train, config.binarize, config.seed, "train", epoch).to(self.device)
+        order = epoch_order(config.seed, epoch, len(x)).to(self.device)
+        noise = derive_seed(config.seed, "noise", epoch)
+        self.vae.beta = config.beta_of(epoch)
+        self.vae.train()
+        sums = torch.zeros(3, dtype=torch.float64, device=self.device)
+        for step, start in enumerate(range(0, len(x), config.batch_size), 1):
+            index = order[start : start + config.batch_size]
+            result = self.vae(x[index], seed=noise, offset=start * latent)
+            self.optimizer.zero_grad(set_to_none=True)
+            result.loss.backward()
+            self.optimizer.step()
+            sums += _sums(result)
+            seen = start + len(index)
+            if step % _STEPS_BETWEEN_LOOKS == 0 or seen == len(x):
+                elbo = sums[0].item() / seen
+                if not math.isfinite(elbo):
+                    self._stop(epoch, f"the training ELBO became {elbo}", run_dir)
+                bar.set_postfix_str(f"ELBO {elbo:.2f}", refresh=False)
+            bar.update()
+        if not all(torch.isfinite(p).all() for p in self.vae.parameters()):
+            self._stop(epoch, "a weight became NaN or infinite", run_dir)
+        return report.EpochMetrics(epoch, self.vae.beta, *(sums / len(x)).tolist(), *self._test())
+
+    def _stop(self, epoch: int, why: str, run_dir: RunDir) -> None:
+        raise CommandError(
+            f"{why} in epoch {epoch}; {run_dir.path} keeps the checkpoint of epoch {len(self.history)} "
+            f"(a smaller --lr may help)",
+            status=1,
+        )
+
+    @torch.no_grad()
+    def _test(self) -> tuple[float, ...]:
+        """Test ELBO and its terms, with the same noise every epoch: the curve shows the weights alone."""
+        x = self.test_targets
+        if x is None:
+            return ()
+        self.vae.eval()
+        sums = torch.zeros(3, dtype=torch.float64, device=self.device)
+        noise = derive_seed(self.config.seed, "test noise")
+        for start in range(0, len(x), _TEST_BATCH):
+            sums += _sums(self.vae(x[start : start + _TEST_BATCH], seed=noise, offset=start * self.config.latent))
+        return tuple((sums / len(x)).tolist())
+
+
+@torch.no_grad()
+def _sums(result: Any) -> Tensor:
+    """Σ over a batch of elbo, log-likelihood and KL: float64 [3]."""
+    return torch.stack([result.elbo, result.log_likelihood, result.kl]).double().sum(1)

@@ -1,0 +1,164 @@
+"""The checks of the public functions' arguments, and what turns them into the raw operators'."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from vae_fast.reference.densities import REDUCTIONS
+from vae_fast.scale import KINDS, Scale
+from vae_fast.seeds import integer
+
+Param = Literal["logvar", "logstd", "std", "var", "softplus"]
+Reduction = Literal["none", "sum", "mean"]
+Bounds = tuple[float | None, float | None]
+
+FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+_TARGETS = (*FLOATS, torch.uint8, torch.bool)
+
+
+def _describe(value: Any) -> str:
+    if not isinstance(value, Tensor):
+        return type(value).__name__
+    layout = "" if value.layout == torch.strided else f" ({value.layout})"
+    return f"a tensor of {value.dtype}{layout}"
+
+
+def _strided(value: Tensor) -> bool:
+    return value.layout == torch.strided and not value.is_quantized
+
+
+def floating(name: str, value: Any) -> Tensor:
+    """A dense tensor of float32, bfloat16, float16 or float64. Raises TypeError for anything else."""
+    if isinstance(value, Tensor) and value.dtype in FLOATS and _strided(value):
+        return value
+    raise TypeError(f"{name} must be a dense tensor of a floating dtype, got {_describe(value)}")
+
+
+def floating_or_number(name: str, value: Any) -> Tensor:
+    """As ``floating``; a number becomes a 0-d float64 tensor on the CPU, the raw operators' form of one."""
+    if isinstance(value, (float, int, numbers.Real)) and not isinstance(value, bool):
+        return torch.tensor(float(value), dtype=torch.float64, device="cpu")
+    return floating(name, value)
+
+
+def target(name: str, value: Any) -> Tensor:
+    """A dense tensor of a floating dtype, uint8 or bool. Raises TypeError for anything else."""
+    if isinstance(value, Tensor) and value.dtype in _TARGETS and _strided(value):
+        return value
+    raise TypeError(f"{name} must be a dense uint8, bool or floating tensor, got {_describe(value)}")
+
+
+def weights(value: Any) -> Tensor | None:
+    """A weight: any ``target`` dtype, a number, or None. Detached: a weight gets no gradient."""
+    if value is None:
+        return None
+    if isinstance(value, Tensor):
+        return target("weight", value).detach()
+    return floating_or_number("weight", value)
+
+
+def is_number(value: Tensor) -> bool:
+    """Whether a tensor stands for a Python number: 0-d, float64, on the CPU."""
+    return value.ndim == 0 and value.dtype == torch.float64 and value.device.type == "cpu"
+
+
+def same_device(first: str, anchor: Tensor, **others: Tensor | None) -> None:
+    """Raises ValueError where a tensor is not on ``anchor``'s device (a 0-d CPU tensor may be)."""
+    for name, other in others.items():
+        if other is None or other.device == anchor.device or (other.ndim == 0 and other.device.type == "cpu"):
+            continue
+        raise ValueError(f"{first} is on {anchor.device}, {name} on {other.device}")
+
+
+def broadcast_shape(first: str, shape: Sequence[int], **others: Tensor | None) -> tuple[int, ...]:
+    """The shape all arguments broadcast to. Raises ValueError naming the two arguments that do not."""
+    result, result_name = tuple(shape), first
+    for name, other in others.items():
+        if other is None or tuple(other.shape) == result:
+            continue
+        b = tuple(other.shape)
+        merged = []
+        for i in range(max(len(result), len(b)), 0, -1):
+            p = result[-i] if i <= len(result) else 1
+            q = b[-i] if i <= len(b) else 1
+            if p != q and p != 1 and q != 1:
+                raise ValueError(f"{result_name} of shape {result} and {name} of shape {b} do not broadcast")
+            merged.append(q if p == 1 else p)
+        result, result_name = tuple(merged), f"{result_name}, {name}"
+    return result
+
+
+def event_dims(event_ndim: int, shape: Sequence[int], names: str) -> int:
+    """``event_ndim``, an int from 0 to the number of dims of ``shape``, the broadcast shape of ``names``."""
+    if isinstance(event_ndim, bool) or not isinstance(event_ndim, int):
+        raise TypeError(f"event_ndim must be an int, got {type(event_ndim).__name__}")
+    if not 0 <= event_ndim <= len(shape):
+        raise ValueError(f"event_ndim={event_ndim} does not fit {names}, which broadcast to shape {tuple(shape)}")
+    return event_ndim
+
+
+def sizes(name: str, shape: Any) -> tuple[int, ...]:
+    """A shape: an int or a sequence of ints, none negative."""
+    if isinstance(shape, (str, Tensor)):
+        raise TypeError(f"{name} must be a shape, got {type(shape).__name__}")
+    entries = (shape,) if isinstance(shape, int) else tuple(shape)
+    for entry in entries:
+        if integer(name, entry) < 0:
+            raise ValueError(f"{name} has a negative size: {entries}")
+    return entries
+
+
+def _code(name: str, codes: dict[str, int], key: Any) -> int:
+    if key not in codes:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, codes))}, got {key!r}")
+    return codes[key]
+
+
+def reduction_code(reduction: Reduction) -> int:
+    return _code("reduction", REDUCTIONS, reduction)
+
+
+def number(name: str, value: Any) -> float:
+    """A real number as a float. Raises TypeError for anything else."""
+    if isinstance(value, float):
+        return value
+    if not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a number, got {_describe(value)}")
+    return float(value)
+
+
+def scale_form(param: Param, param_eps: float, bounds: Bounds | None) -> Scale:
+    """The checked parametrisation of σ."""
+    kind = _code("param", KINDS, param)
+    low, high = -math.inf, math.inf
+    if bounds is not None:
+        if not isinstance(bounds, (tuple, list)) or len(bounds) != 2:
+            raise ValueError(f"bounds must be None or a pair (low, high), got {bounds!r}")
+        low = low if bounds[0] is None else number("bounds", bounds[0])
+        high = high if bounds[1] is None else number("bounds", bounds[1])
+        if not low <= high:
+            raise ValueError(f"bounds must have low <= high, got {bounds!r}")
+    return Scale(kind, number("param_eps", param_eps), low, high)
+
+
+def promoted(first: Tensor, *others: Tensor | None) -> list[Any]:
+    """The arguments in their promoted dtype, by PyTorch's rule: 0-d tensors do not promote ones with dims.
+
+    Numbers and None stay as they are.
+    """
+    tensors = [first, *(t for t in others if t is not None and not is_number(t))]
+    ranked = [t for t in tensors if t.ndim > 0] or tensors
+    dtype = ranked[0].dtype
+    for t in ranked:
+        if t.dtype != dtype:
+            dtype = torch.promote_types(dtype, t.dtype)
+    return [
+        t if t is None or t.dtype == dtype or (t is not first and is_number(t)) else t.to(dtype)
+        for t in (first, *others)
+    ]

@@ -1,0 +1,85 @@
+"""The Bernoulli log-likelihood of data under logits, and its gradients."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vae_fast import reference
+from vae_fast.backends import choose, kernel
+from vae_fast.ops import arguments, dispatch
+from vae_fast.ops.arguments import Reduction
+
+
+class _BernoulliLogProb(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, backend, logits, x, weight, *options):
+        ctx.save_for_backward(logits, x, weight)
+        ctx.backend, ctx.options = backend, options
+        fwd = kernel(backend, "bernoulli_log_prob_fwd")
+        return fwd(logits, x, weight, *options, False, False)[0]
+
+    @staticmethod
+    def backward(ctx, dlog_prob):
+        needs = ctx.needs_input_grad[1:3]
+        bwd = dispatch.backward_kernel(ctx.backend, "bernoulli_log_prob_bwd")
+        grads = bwd(dlog_prob, *ctx.saved_tensors, *ctx.options, *needs)
+        return (None, *dispatch.asked(needs, grads), *(None,) * (1 + len(ctx.options)))
+
+
+def bernoulli_log_prob(
+    logits: Tensor,
+    x: Tensor,
+    *,
+    x_scale: float = 1.0,
+    event_ndim: int = 1,
+    weight: Tensor | float | None = None,
+    reduction: Reduction = "none",
+    scale: float = 1.0,
+    validate: bool = False,
+    backend: str | None = None,
+) -> Tensor:
+    """log p(x|z) of independent Bernoulli variables given by their logits y, in nats.
+
+    Σ t·log σ(y) + (1 − t)·log(1 − σ(y)) over the event dims, t = x·x_scale, σ the logistic function; evaluated
+    without cancellation, so that neither value nor gradient (t − σ(y)) is lost for large |y|.
+
+    Args:
+        logits: y.
+        x: targets, broadcast against ``logits``: floats in [0, 1], bool, or uint8.
+        x_scale: multiplies x: 1/255 for bytes of 0 to 255.
+        event_ndim, weight, reduction, scale: as ``gaussian_kl``. ``scale=-1`` makes it a loss.
+        validate: raises ValueError where t is outside [0, 1] or NaN, at the cost of a pass over x and, on a GPU,
+            a synchronisation. Without it the formula is continued outside.
+        backend: as ``rsample``.
+
+    Returns:
+        The data dims ("none") or a 0-d tensor; float64 for float64 logits, else float32. Logits of ±∞ give 0
+        with the matching target and −∞ with the other.
+
+    Raises:
+        TypeError: logits of a complex, integer, quantised or sparse kind; x of int8 to int64.
+        otherwise as ``gaussian_kl``.
+
+    Source: Kingma and Welling, "Auto-Encoding Variational Bayes" (2014), eq. 11 in appendix C.
+    """
+    logits, x, weight = (
+        arguments.floating("logits", logits),
+        arguments.target("x", x),
+        arguments.weights(weight),
+    )
+    in_the_open = dispatch.in_the_open(logits=logits, x=x, weight=weight)
+    arguments.same_device("logits", logits, x=x, weight=weight)
+    shape = arguments.broadcast_shape("logits", logits.shape, x=x, weight=weight)
+    arguments.event_dims(event_ndim, shape, "logits, x and weight")
+    x_scale = arguments.number("x_scale", x_scale)
+    if validate:
+        t = x.detach().double() * x_scale
+        if not bool(((t >= 0) & (t <= 1)).all()):
+            raise ValueError("x * x_scale has values outside [0, 1]")
+    name = choose("bernoulli_log_prob", logits.device, backend)
+    density = (event_ndim, arguments.reduction_code(reduction), arguments.number("scale", scale))
+    args = (logits, x, weight, *density, x_scale)
+    if in_the_open:
+        return reference.bernoulli_log_prob_fwd(*args, False, False)[0]
+    return _BernoulliLogProb.apply(name, *args)

@@ -1,0 +1,93 @@
+"""The KL divergence of a diagonal Gaussian to N(0, I) or to another one, and its gradients."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vae_fast import reference
+from vae_fast.backends import choose, kernel
+from vae_fast.ops import arguments, dispatch
+from vae_fast.ops.arguments import Bounds, Param, Reduction
+
+
+class _GaussianKL(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, backend, mu, logvar, prior_mu, prior_logvar, weight, *options):
+        ctx.save_for_backward(mu, logvar, prior_mu, prior_logvar, weight)
+        ctx.backend, ctx.options = backend, options
+        fwd = kernel(backend, "gaussian_kl_fwd")
+        return fwd(mu, logvar, prior_mu, prior_logvar, weight, *options, *(False,) * 4)[0]
+
+    @staticmethod
+    def backward(ctx, dkl):
+        needs = ctx.needs_input_grad[1:5]
+        bwd = dispatch.backward_kernel(ctx.backend, "gaussian_kl_bwd")
+        grads = bwd(dkl, *ctx.saved_tensors, *ctx.options, *needs)
+        return (None, *dispatch.asked(needs, grads), *(None,) * (1 + len(ctx.options)))
+
+
+def gaussian_kl(
+    mu: Tensor,
+    logvar: Tensor | float,
+    prior_mu: Tensor | float | None = None,
+    prior_logvar: Tensor | float | None = None,
+    *,
+    free_bits: float | None = None,
+    event_ndim: int = 1,
+    weight: Tensor | float | None = None,
+    reduction: Reduction = "none",
+    scale: float = 1.0,
+    param: Param = "logvar",
+    param_eps: float = 0.0,
+    bounds: Bounds | None = None,
+    backend: str | None = None,
+) -> Tensor:
+    """KL(N(μ, σ²) ‖ N(μp, σp²)) of diagonal Gaussians, in nats; by default to N(0, I). Never negative.
+
+    Σ ½((μ − μp)²/σp² + σ²/σp² − 1 − log(σ²/σp²)) over the event dims, accurate where σ is near σp too.
+
+    Args:
+        mu, logvar: mean and log σ² (or what ``param`` says), broadcast against each other.
+        prior_mu, prior_logvar: the prior's: tensors, numbers, or None for mean 0 and σp = 1. ``param``,
+            ``param_eps`` and ``bounds`` hold for ``prior_logvar`` as for ``logvar``.
+        free_bits: λ: every element's KL counts as max(KL, λ), with no gradient where KL ≤ λ.
+        event_ndim: how many trailing dims of the broadcast shape make one latent vector; 0 for elementwise.
+        weight: broadcast against the elements (of shape [B, 1] for one weight a datum): Σ w·KL. An element of
+            weight 0 contributes 0 and gets gradient 0 whatever its value. It gets no gradient itself.
+        reduction: "none" gives one number a datum, "sum" and "mean" run over all data.
+        scale: multiplies the result.
+        param, param_eps, bounds, backend: as ``rsample``.
+
+    Returns:
+        The data dims ("none") or a 0-d tensor; float64 where the arguments promote to it, else float32.
+
+    Raises:
+        TypeError: arguments of a complex, integer, quantised or sparse kind; DTensors mixed with plain tensors.
+        ValueError: shapes that do not broadcast, an ``event_ndim`` larger than the number of dims, tensors on
+            different devices, an unknown ``param`` or ``reduction``.
+        RuntimeError: a named backend that cannot serve the call.
+
+    Source: Kingma and Welling, "Auto-Encoding Variational Bayes" (2014), appendix B; free bits: Kingma et al.
+    (2016), eq. 15, per latent and datum.
+    """
+    mu, logvar = arguments.floating("mu", mu), arguments.floating_or_number("logvar", logvar)
+    if prior_mu is not None:
+        prior_mu = arguments.floating_or_number("prior_mu", prior_mu)
+    if prior_logvar is not None:
+        prior_logvar = arguments.floating_or_number("prior_logvar", prior_logvar)
+    weight = arguments.weights(weight)
+    others = {"logvar": logvar, "prior_mu": prior_mu, "prior_logvar": prior_logvar, "weight": weight}
+    in_the_open = dispatch.in_the_open(mu=mu, **others)
+    arguments.same_device("mu", mu, **others)
+    shape = arguments.broadcast_shape("mu", mu.shape, **others)
+    arguments.event_dims(event_ndim, shape, "mu, logvar, the prior and weight")
+    free = None if free_bits is None else arguments.number("free_bits", free_bits)
+    form = arguments.scale_form(param, param_eps, bounds)
+    name = choose("gaussian_kl", mu.device, backend)
+    operands = arguments.promoted(mu, logvar, prior_mu, prior_logvar)
+    density = (event_ndim, arguments.reduction_code(reduction), arguments.number("scale", scale))
+    args = (*operands, weight, *density, free, *form)
+    if in_the_open:
+        return reference.gaussian_kl_fwd(*args, *(False,) * 4)[0]
+    return _GaussianKL.apply(name, *args)

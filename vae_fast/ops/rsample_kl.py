@@ -1,0 +1,84 @@
+"""The reparameterised sample and its KL divergence to N(0, I), in one pass, and their gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from vae_fast import reference, seeds
+from vae_fast.backends import choose, kernel
+from vae_fast.ops import arguments, dispatch
+from vae_fast.ops.arguments import Bounds, Param
+from vae_fast.ops.rsample import moments
+
+
+class _RsampleKL(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, backend, mu, logvar, sample_shape, seed, seed_tensor, *options):
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(mu, logvar, seed_tensor)
+        ctx.backend, ctx.noise, ctx.options = backend, (sample_shape, seed), options
+        fwd = kernel(backend, "rsample_kl_fwd")
+        return fwd(mu, logvar, sample_shape, seed, seed_tensor, *options)
+
+    @staticmethod
+    def backward(ctx, dz, dkl):
+        nothing = (None,) * (6 + len(ctx.options))
+        if dz is None and dkl is None:
+            return nothing
+        mu, logvar, seed_tensor = ctx.saved_tensors
+        needs = ctx.needs_input_grad[1:3]
+        bwd = dispatch.backward_kernel(ctx.backend, "rsample_kl_bwd")
+        grads = bwd(dz, dkl, mu, logvar, *ctx.noise, seed_tensor, *ctx.options, *needs)
+        return (None, *dispatch.asked(needs, grads), *nothing[3:])
+
+
+def rsample_kl(
+    mu: Tensor,
+    logvar: Tensor | float,
+    sample_shape: int | Sequence[int] = (),
+    *,
+    event_ndim: int = 1,
+    free_bits: float | None = None,
+    seed: int | Tensor | None = None,
+    offset: int = 0,
+    first_sample: int = 0,
+    generator: torch.Generator | None = None,
+    param: Param = "logvar",
+    param_eps: float = 0.0,
+    bounds: Bounds | None = None,
+    backend: str | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Sample of q = N(μ, σ²) and KL(q ‖ N(0, I)) together: what a VAE's encoder output is used for.
+
+    z as ``rsample`` gives it, bit for bit, and Σ ½(μ² + σ² − 1 − log σ²) over the event dims as ``gaussian_kl``.
+
+    Args:
+        event_ndim: how many trailing dims of broadcast(mu, logvar) make one latent vector.
+        free_bits: λ: every element's KL counts as max(KL, λ), with no gradient where KL ≤ λ.
+        others: as ``rsample``.
+
+    Returns:
+        (z, kl): z of shape sample_shape + broadcast(mu, logvar).shape; kl ≥ 0 of the shape of the data dims,
+        without sample dims, float64 for float64 arguments and float32 for all others.
+
+    Raises:
+        as ``rsample``; ValueError for an ``event_ndim`` larger than the number of dims.
+
+    Source: Kingma and Welling, "Auto-Encoding Variational Bayes" (2014), eq. 10 and appendix B; free bits:
+    Kingma et al. (2016), eq. 15, per latent and datum.
+    """
+    mu, logvar, shape, in_the_open = moments(mu, logvar)
+    form = arguments.scale_form(param, param_eps, bounds)
+    arguments.event_dims(event_ndim, shape, "mu and logvar")
+    free = None if free_bits is None else arguments.number("free_bits", free_bits)
+    name = choose("rsample_kl", mu.device, backend)
+    samples = arguments.sizes("sample_shape", sample_shape)
+    offset, first_sample = seeds.integer("offset", offset), seeds.integer("first_sample", first_sample)
+    drawn = seeds.resolve(seed, generator, mu.device)
+    args = (mu, logvar, samples, *drawn, offset, first_sample, event_ndim, free, *form)
+    if in_the_open:
+        return reference.rsample_kl_fwd(*args)
+    return _RsampleKL.apply(name, *args)

@@ -1,0 +1,54 @@
+"""The noise ε by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from vae_fast import seeds
+from vae_fast.backends import choose, kernel
+from vae_fast.ops import arguments
+
+
+def standard_normal(
+    shape: int | Sequence[int],
+    *,
+    seed: int | Tensor,
+    offset: int = 0,
+    sample: int = 0,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    backend: str | None = None,
+) -> Tensor:
+    """Standard normals ε that are a pure function of (seed, sample, index), the same bits everywhere.
+
+    These are the normals ``rsample`` multiplies by σ: ``rsample(mu, logvar, seed=s)`` is
+    ``mu + σ * standard_normal(mu.shape, seed=s)``, and sample k of several has ``sample=first_sample + k``.
+
+    Args:
+        shape: the result's shape.
+        seed: an int, taken modulo 2⁶⁴, or one int64 element on ``device``.
+        offset: index of the first element; indices run in C order.
+        sample: number of the sample.
+        device, dtype: PyTorch's defaults where not given. float64 is the float32 normal widened, half types
+            the float32 normal rounded.
+
+    Raises:
+        TypeError: a dtype that is not float32, bfloat16, float16 or float64; a seed, offset or sample that is
+            not an integer.
+
+    Source: Philox4x32-10 (Salmon et al. 2011) and Box–Muller; ``vae_fast.noise`` is the definition.
+    """
+    dtype = torch.get_default_dtype() if dtype is None else dtype
+    if dtype not in arguments.FLOATS:
+        raise TypeError(f"dtype must be float32, bfloat16, float16 or float64, got {dtype}")
+    device = torch.get_default_device() if device is None else torch.device(device)
+    if seed is None:
+        raise TypeError("seed must be an int or an int64 tensor, got None")
+    key, key_tensor = seeds.resolve(seed, None, device)
+    name = choose("standard_normal", device, backend)
+    fwd = kernel(name, "standard_normal_fwd")
+    offset, sample = seeds.integer("offset", offset), seeds.integer("sample", sample)
+    return fwd((), arguments.sizes("shape", shape), key, key_tensor, offset, sample, dtype, device)

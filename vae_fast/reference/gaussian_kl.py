@@ -1,0 +1,113 @@
+"""KL(N(μ, σ²) ‖ N(μp, σp²))."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vae_fast.reference.densities import broadcast_shape, compute_dtype, grad_like, reduce, unmasked, upstream
+from vae_fast.reference.formulas import difference, half_expm1, half_expm1_minus, standardised
+from vae_fast.scale import Scale
+
+
+def _terms(difference_of_means: Tensor, r: Tensor, prior_r: Tensor | None, scale: Scale) -> Tensor:
+    """½((μ − μp)²/σp² + e^d − 1 − d) with d = log σ² − log σp², element by element."""
+    log_var = scale.log_var(r)
+    if prior_r is None:
+        return (0.5 * difference_of_means) * difference_of_means + half_expm1_minus(log_var)
+    t, _ = standardised(difference_of_means, scale.inv_sigma(prior_r))
+    d, error = difference(log_var, scale.log_var(prior_r))
+    return (0.5 * t) * t + (half_expm1_minus(d) + error * half_expm1(d))
+
+
+def _free(term: Tensor, free_bits: float | None) -> Tensor:
+    return term if free_bits is None else torch.where(term <= free_bits, free_bits, term)
+
+
+def _arguments(mu, logvar, prior_mu, prior_logvar, weight, scale: Scale):
+    """μ − μp, r, and the prior's r (None where σp = 1): in compute dtype, masked and clamped."""
+    dtype = compute_dtype(mu.dtype)
+    dm = unmasked(weight, mu.to(dtype))
+    if prior_mu is not None:
+        dm = dm - unmasked(weight, prior_mu.to(dtype))
+    r = scale.clamp(unmasked(weight, logvar.to(dtype), 1.0))
+    if prior_logvar is None:
+        return dm, r, None
+    return dm, r, scale.clamp(unmasked(weight, prior_logvar.to(dtype), 1.0))
+
+
+def gaussian_kl_fwd(
+    mu,
+    logvar,
+    prior_mu,
+    prior_logvar,
+    weight,
+    event_ndim,
+    reduction,
+    scale,
+    free_bits,
+    param,
+    param_eps,
+    low,
+    high,
+    need_dmu,
+    need_dlogvar,
+    need_dprior_mu,
+    need_dprior_logvar,
+) -> tuple[Tensor | None, ...]:
+    """Σ w·max(KL, free_bits), and its gradients for an upstream gradient of 1 where asked for."""
+    args = (mu, logvar, prior_mu, prior_logvar, weight)
+    form = Scale(param, param_eps, low, high)
+    terms = _free(_terms(*_arguments(*args, form), form), free_bits)
+    kl = reduce(terms, weight, event_ndim, reduction, scale)
+    needs = (need_dmu, need_dlogvar, need_dprior_mu, need_dprior_logvar)
+    options = (event_ndim, reduction, scale, free_bits, param, param_eps, low, high)
+    return (kl, *gaussian_kl_bwd(torch.ones_like(kl), *args, *options, *needs))
+
+
+def gaussian_kl_bwd(
+    dkl,
+    mu,
+    logvar,
+    prior_mu,
+    prior_logvar,
+    weight,
+    event_ndim,
+    reduction,
+    scale,
+    free_bits,
+    param,
+    param_eps,
+    low,
+    high,
+    need_dmu,
+    need_dlogvar,
+    need_dprior_mu,
+    need_dprior_logvar,
+) -> tuple[Tensor | None, ...]:
+    """dμ = (μ − μp)/σp² = −dμp; d log σ² = ½ expm1(d); d log σp² = −½((μ − μp)²/σp² + expm1(d))."""
+    if not (need_dmu or need_dlogvar or need_dprior_mu or need_dprior_logvar):
+        return (None,) * 4
+    form = Scale(param, param_eps, low, high)
+    means, r, prior_r = _arguments(mu, logvar, prior_mu, prior_logvar, weight, form)
+    shape = broadcast_shape(mu, logvar, prior_mu, prior_logvar, weight)
+    g = upstream(dkl.to(r.dtype), shape, weight, event_ndim, reduction, scale)
+    if free_bits is not None:
+        g = torch.where(_terms(means, r, prior_r, form) <= free_bits, 0.0, g)
+    dprior_raw = None
+    if prior_r is None:
+        dmean, dlog_var = means, half_expm1(form.log_var(r))
+    else:
+        t, inv_sigma = standardised(means, form.inv_sigma(prior_r))
+        d, error = difference(form.log_var(r), form.log_var(prior_r))
+        dmean, dlog_var = t * inv_sigma, half_expm1(d)
+        dlog_var = dlog_var + error * (dlog_var + 0.5)
+        dprior_log_var = -((0.5 * t) * t + dlog_var)
+        dprior_raw = form.inside(prior_logvar.to(r.dtype), g * dprior_log_var * form.dlog_var(prior_r))
+    draw = form.inside(logvar.to(r.dtype), g * dlog_var * form.dlog_var(r))
+    return (
+        grad_like(need_dmu, mu, g * dmean),
+        grad_like(need_dlogvar, logvar, draw),
+        grad_like(need_dprior_mu, prior_mu, -(g * dmean)),
+        grad_like(need_dprior_logvar, prior_logvar, dprior_raw),
+    )

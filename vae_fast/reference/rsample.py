@@ -1,0 +1,52 @@
+"""z = μ + σε."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from vae_fast.reference.densities import broadcast_shape, compute_dtype, grad_like
+from vae_fast.reference.standard_normal import standard_normal_fwd
+from vae_fast.scale import Scale
+
+
+def _eps(mu: Tensor, logvar: Tensor, sample_shape, *noise_args) -> Tensor:
+    """ε in compute dtype. Half types use the float32 normal unrounded."""
+    shape = broadcast_shape(mu, logvar)
+    return standard_normal_fwd(sample_shape, shape, *noise_args, compute_dtype(mu.dtype), mu.device)
+
+
+def rsample_fwd(
+    mu, logvar, sample_shape, seed, seed_tensor, offset, first_sample, param, param_eps, low, high
+) -> Tensor:
+    """z = μ + σε, of shape sample_shape + broadcast(mu, logvar).shape and of mu's dtype."""
+    scale = Scale(param, param_eps, low, high)
+    eps = _eps(mu, logvar, sample_shape, seed, seed_tensor, offset, first_sample)
+    sigma = scale.sigma(scale.clamp(logvar.to(eps.dtype)))
+    return (mu.to(eps.dtype) + sigma * eps).to(mu.dtype)
+
+
+def rsample_bwd(
+    dz,
+    mu,
+    logvar,
+    sample_shape,
+    seed,
+    seed_tensor,
+    offset,
+    first_sample,
+    param,
+    param_eps,
+    low,
+    high,
+    need_dmu,
+    need_dlogvar,
+) -> tuple[Tensor | None, Tensor | None]:
+    """dμ = Σ dz over samples, dr = dσ/dr · Σ dz·ε."""
+    dz = dz.to(compute_dtype(mu.dtype))
+    dlogvar = None
+    if need_dlogvar:
+        scale, raw = Scale(param, param_eps, low, high), logvar.to(dz.dtype)
+        eps = _eps(mu, logvar, sample_shape, seed, seed_tensor, offset, first_sample)
+        weighted = (dz * eps).sum_to_size(broadcast_shape(mu, logvar))
+        dlogvar = scale.inside(raw, weighted * scale.dsigma(scale.clamp(raw)))
+    return grad_like(need_dmu, mu, dz), grad_like(need_dlogvar, logvar, dlogvar)

@@ -1,0 +1,190 @@
+"""The raw operators torch.ops.vae_fast.<op>_fwd and <op>_bwd: schemas, shapes, and the body that always serves.
+
+A raw operator is a pure function without autograd. Its tensor arguments broadcast against each other; the
+outputs of ``_bwd`` have the shape and dtype of the argument they belong to and the strides of
+``torch.empty_like`` of it. A gradient whose ``need_…`` is false comes back with shape (0,). The densities'
+``_fwd`` also returns gradients, for an upstream gradient of 1, where their ``need_…`` is true.
+
+Codes: ``param`` indexes scale.KINDS, ``reduction`` densities.REDUCTIONS; bounds of −inf and inf are none.
+``seed`` holds 64 bits as a signed integer, and ``seed_tensor``, one int64 element, replaces it where given.
+A 0-d float64 tensor on the CPU is a Python number: it takes no part in dtypes.
+
+The body registered here, the reference, serves every device that has no kernel of its own.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vae_fast import noise, reference
+from vae_fast.reference.densities import NONE, broadcast_shape, compute_dtype
+
+_NOISE = "SymInt seed, Tensor? seed_tensor, SymInt offset, SymInt first_sample"
+_SCALE = "int param, float param_eps, float low, float high"
+_DENSITY = "int event_ndim, int reduction, float scale"
+_MOMENTS = "Tensor mu, Tensor logvar, SymInt[] sample_shape"
+_KL = "Tensor mu, Tensor logvar, Tensor? prior_mu, Tensor? prior_logvar, Tensor? weight"
+_KL_NEEDS = "bool need_dmu, bool need_dlogvar, bool need_dprior_mu, bool need_dprior_logvar"
+_KL_GRADS = "Tensor dmu, Tensor dlogvar, Tensor dprior_mu, Tensor dprior_logvar"
+_BERNOULLI = f"Tensor logits, Tensor x, Tensor? weight, {_DENSITY}, float x_scale"
+_GAUSSIAN = f"Tensor mean, Tensor logvar, Tensor x, Tensor? weight, {_DENSITY}, float x_scale, {_SCALE}"
+_GAUSSIAN_NEEDS = "bool need_dmean, bool need_dlogvar, bool need_dx"
+
+SCHEMAS = {
+    "standard_normal_fwd": (
+        f"(SymInt[] sample_shape, SymInt[] shape, {_NOISE}, ScalarType dtype, Device device) -> Tensor"
+    ),
+    "rsample_fwd": f"({_MOMENTS}, {_NOISE}, {_SCALE}) -> Tensor",
+    "rsample_bwd": (
+        f"(Tensor dz, {_MOMENTS}, {_NOISE}, {_SCALE}, bool need_dmu, bool need_dlogvar)"
+        " -> (Tensor dmu, Tensor dlogvar)"
+    ),
+    "rsample_kl_fwd": (
+        f"({_MOMENTS}, {_NOISE}, int event_ndim, float? free_bits, {_SCALE}) -> (Tensor z, Tensor kl)"
+    ),
+    "rsample_kl_bwd": (
+        f"(Tensor? dz, Tensor? dkl, {_MOMENTS}, {_NOISE}, int event_ndim, float? free_bits, {_SCALE},"
+        " bool need_dmu, bool need_dlogvar) -> (Tensor dmu, Tensor dlogvar)"
+    ),
+    "gaussian_kl_fwd": (
+        f"({_KL}, {_DENSITY}, float? free_bits, {_SCALE}, {_KL_NEEDS}) -> (Tensor kl, {_KL_GRADS})"
+    ),
+    "gaussian_kl_bwd": (
+        f"(Tensor dkl, {_KL}, {_DENSITY}, float? free_bits, {_SCALE}, {_KL_NEEDS}) -> ({_KL_GRADS})"
+    ),
+    "bernoulli_log_prob_fwd": (
+        f"({_BERNOULLI}, bool need_dlogits, bool need_dx) -> (Tensor log_prob, Tensor dlogits, Tensor dx)"
+    ),
+    "bernoulli_log_prob_bwd": (
+        f"(Tensor dlog_prob, {_BERNOULLI}, bool need_dlogits, bool need_dx) -> (Tensor dlogits, Tensor dx)"
+    ),
+    "gaussian_log_prob_fwd": (
+        f"({_GAUSSIAN}, {_GAUSSIAN_NEEDS}) -> (Tensor log_prob, Tensor dmean, Tensor dlogvar, Tensor dx)"
+    ),
+    "gaussian_log_prob_bwd": (
+        f"(Tensor dlog_prob, {_GAUSSIAN}, {_GAUSSIAN_NEEDS}) -> (Tensor dmean, Tensor dlogvar, Tensor dx)"
+    ),
+}
+
+library = torch.library.Library("vae_fast", "DEF")
+for _name, _schema in SCHEMAS.items():
+    library.define(_name + _schema, tags=(torch.Tag.pt2_compliant_tag,))
+
+# The reference's noise as one operator of its own, so that it stays the reference's when a backend serves
+# standard_normal_fwd; and the seed of a traced call, drawn when the graph runs.
+library.define(
+    f"reference_normals(SymInt[] sample_shape, SymInt[] shape, {_NOISE}, Device device) -> Tensor",
+    tags=(torch.Tag.pt2_compliant_tag,),
+)
+library.define(
+    "draw_seed(Device device) -> Tensor",
+    tags=(torch.Tag.pt2_compliant_tag, torch.Tag.nondeterministic_seeded),
+)
+library.impl("reference_normals", noise.normals, "CompositeExplicitAutograd")
+
+
+@torch.library.register_fake("vae_fast::reference_normals", lib=library)
+def _(sample_shape, shape, seed, seed_tensor, offset, first_sample, device):
+    return torch.empty((*sample_shape, *shape), dtype=torch.float32, device=device)
+
+
+@torch.library.impl(library, "draw_seed", "CompositeExplicitAutograd")
+def draw_seed(device: torch.device) -> Tensor:
+    """A fresh seed from the default generator of ``device``, as one int64 element on it."""
+    return torch.empty((1,), dtype=torch.int64, device=device).random_()
+
+
+@torch.library.register_fake("vae_fast::draw_seed", lib=library)
+def _(device):
+    return torch.empty((1,), dtype=torch.int64, device=device)
+
+
+# ---- shapes, dtypes and strides of the outputs -----------------------------------------------------------
+
+
+def _like_operand(operand: Tensor, shape) -> Tensor:
+    """The layout of a result of ``shape``: the operand's own where it has that shape, else contiguous."""
+    return torch.empty_like(operand) if tuple(operand.shape) == tuple(shape) else operand.new_empty(shape)
+
+
+def _density(operand: Tensor, shape, event_ndim: int, reduction: int) -> Tensor:
+    out = tuple(shape)[: len(shape) - event_ndim] if reduction == NONE else ()
+    return operand.new_empty(out, dtype=compute_dtype(operand.dtype))
+
+
+def _grads(anchor: Tensor, *pairs: tuple[bool, Tensor | None]) -> tuple[Tensor, ...]:
+    return tuple(
+        anchor.new_empty(0) if like is None or not need else torch.empty_like(like) for need, like in pairs
+    )
+
+
+def _standard_normal_fwd(sample_shape, shape, seed, seed_tensor, offset, first_sample, dtype, device):
+    return torch.empty((*sample_shape, *shape), dtype=dtype, device=device)
+
+
+def _rsample_fwd(mu, logvar, sample_shape, *_options):
+    return _like_operand(mu, (*sample_shape, *broadcast_shape(mu, logvar)))
+
+
+def _rsample_bwd(dz, mu, logvar, *options):
+    return _grads(mu, *zip(options[-2:], (mu, logvar), strict=True))
+
+
+def _rsample_kl_fwd(mu, logvar, sample_shape, seed, seed_tensor, offset, first_sample, event_ndim, *_options):
+    kl = _density(mu, broadcast_shape(mu, logvar), event_ndim, NONE)
+    return _rsample_fwd(mu, logvar, sample_shape), kl
+
+
+def _rsample_kl_bwd(dz, dkl, mu, logvar, *options):
+    return _rsample_bwd(dz, mu, logvar, *options)
+
+
+def _gaussian_kl_fwd(mu, logvar, prior_mu, prior_logvar, weight, event_ndim, reduction, *options):
+    operands = (mu, logvar, prior_mu, prior_logvar)
+    kl = _density(mu, broadcast_shape(*operands, weight), event_ndim, reduction)
+    return (kl, *_grads(mu, *zip(options[-4:], operands, strict=True)))
+
+
+def _gaussian_kl_bwd(dkl, *args):
+    return _gaussian_kl_fwd(*args)[1:]
+
+
+def _bernoulli_log_prob_fwd(logits, x, weight, event_ndim, reduction, *options):
+    log_prob = _density(logits, broadcast_shape(logits, x, weight), event_ndim, reduction)
+    return (log_prob, *_grads(logits, *zip(options[-2:], (logits, x), strict=True)))
+
+
+def _bernoulli_log_prob_bwd(dlog_prob, *args):
+    return _bernoulli_log_prob_fwd(*args)[1:]
+
+
+def _gaussian_log_prob_fwd(mean, logvar, x, weight, event_ndim, reduction, *options):
+    log_prob = _density(mean, broadcast_shape(mean, logvar, x, weight), event_ndim, reduction)
+    return (log_prob, *_grads(mean, *zip(options[-3:], (mean, logvar, x), strict=True)))
+
+
+def _gaussian_log_prob_bwd(dlog_prob, *args):
+    return _gaussian_log_prob_fwd(*args)[1:]
+
+
+_FAKES = {name: globals()[f"_{name}"] for name in SCHEMAS}
+
+
+def _body(name: str):
+    """The reference's function, with its results laid out as the fake says."""
+    compute, layout = getattr(reference, name), _FAKES[name]
+
+    def body(*args):
+        values, outs = compute(*args), layout(*args)
+        if isinstance(outs, Tensor):
+            return outs.copy_(values)
+        pairs = zip(outs, values, strict=True)
+        return tuple(out if value is None else out.copy_(value) for out, value in pairs)
+
+    return body
+
+
+for _name, _fake in _FAKES.items():
+    library.impl(_name, _body(_name), "CompositeExplicitAutograd")
+    torch.library.register_fake(f"vae_fast::{_name}", _fake, lib=library)

@@ -1,0 +1,83 @@
+"""Where a call's seed comes from: its argument, its generator, or PyTorch's default generator."""
+
+from __future__ import annotations
+
+import operator
+
+import torch
+from torch import Tensor
+
+
+def wrap(value: int) -> int:
+    """``value`` modulo 2⁶⁴, as the signed 64-bit integer with the same bits."""
+    if -(2**63) <= value < 2**63:
+        return value
+    return (value + 2**63) % 2**64 - 2**63
+
+
+def integer(name: str, value: int) -> int:
+    """An integer argument, taken modulo 2⁶⁴. Raises TypeError for anything else."""
+    if not isinstance(value, int):
+        try:
+            value = operator.index(value)
+        except TypeError:
+            raise TypeError(f"{name} must be an integer, got {type(value).__name__}") from None
+    return wrap(value)
+
+
+def _mix(state: int) -> int:
+    """The finaliser of SplitMix64 (Steele, Lea and Flood 2014): neighbouring states to unrelated seeds."""
+    state = (state ^ (state >> 30)) * 0xBF58476D1CE4E5B9 & (2**64 - 1)
+    state = (state ^ (state >> 27)) * 0x94D049BB133111EB & (2**64 - 1)
+    return state ^ (state >> 31)
+
+
+def _from_cuda(device: torch.device, generator: torch.Generator | None) -> tuple[int, Tensor | None]:
+    if torch.cuda.is_current_stream_capturing():
+        # On the device, so that each replay of the graph draws anew.
+        drawn = torch.empty((1,), dtype=torch.int64, device=device)
+        return 0, drawn.random_(generator=generator)
+    if generator is None:
+        index = torch.cuda.current_device() if device.index is None else device.index
+        generator = torch.cuda.default_generators[index]
+    # The generator's state on the host, advanced as one kernel would advance it: no launch, no sync.
+    offset = generator.get_offset()
+    generator.set_offset(offset + 4)
+    return wrap(_mix(generator.initial_seed() + 0x9E3779B97F4A7C15 * (offset // 4 + 1) & (2**64 - 1))), None
+
+
+def resolve(
+    seed: int | Tensor | None, generator: torch.Generator | None, device: torch.device
+) -> tuple[int, Tensor | None]:
+    """(seed, seed_tensor) as the raw operators take them; draws one where ``seed`` is None.
+
+    Raises TypeError for a seed that is neither an integer nor a one-element int64 tensor, ValueError for a
+    seed tensor of another size or device, or where both ``seed`` and ``generator`` are given.
+    """
+    if seed is not None:
+        if generator is not None:
+            raise ValueError("pass seed or generator, not both")
+        if not isinstance(seed, Tensor):
+            return integer("seed", seed), None
+        if seed.dtype != torch.int64:
+            raise TypeError(f"seed must be an int or an int64 tensor, got {seed.dtype}")
+        if seed.numel() != 1:
+            raise ValueError(f"seed must hold one element, got shape {tuple(seed.shape)}")
+        if seed.device != device:
+            raise ValueError(f"seed is on {seed.device}, the other tensors on {device}")
+        return 0, seed
+    if generator is not None and torch.compiler.is_compiling():
+        raise ValueError("under torch.compile pass seed=, or use the default generator; not generator=")
+    if generator is not None and generator.device.type != device.type:
+        raise ValueError(f"generator is for {generator.device}, the tensors are on {device}")
+    if torch.compiler.is_compiling():
+        return 0, torch.ops.vae_fast.draw_seed(device)
+    if torch._C._are_functorch_transforms_active():
+        # Under vmap this follows its `randomness`: an error, one draw, or one for each example.
+        return 0, torch.randint(0, 2**63 - 1, (1,), device=device)
+    if device.type == "cuda":
+        return _from_cuda(device, generator)
+    if device.type == "meta":
+        return 0, None
+    drawn = torch.empty((), dtype=torch.int64, device=device)
+    return int(drawn.random_(generator=generator)), None

@@ -1,0 +1,323 @@
+"""The variational auto-encoder: encoder and decoder joined by the ops into a bound, samples and log p(x)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .ops import bernoulli_log_prob, gaussian_log_prob, rsample, rsample_kl
+
+__all__ = ["VAE", "VAEOutput"]
+
+Index = Tensor | slice | Sequence[int]
+Seed = int | Tensor
+Decoded = Tensor | tuple[Tensor, Tensor]
+
+# Elements of x that log_marginal decodes at once by default: tens of megabytes of an MLP's activations, about
+# 2 GB of a 64-channel convolutional decoder's.
+_LOG_MARGINAL_ELEMENTS = 2**23
+
+
+class VAEOutput(NamedTuple):
+    """What ``VAE.forward`` returns. B is the batch; densities are in nats, float32 (float64 for float64)."""
+
+    elbo: Tensor
+    """[B]: log_likelihood − kl. β has no part in it."""
+    log_likelihood: Tensor
+    """[B]: log p(x|z) at the sampled z, constants included."""
+    kl: Tensor
+    """[B]: KL(q(z|x) ‖ N(0, I)), ≥ 0."""
+    loss: Tensor
+    """Scalar: −mean(log_likelihood − β·kl), what to call ``backward()`` on."""
+    z: Tensor
+    """[B, *latent]: the reparameterised sample."""
+
+
+class VAE(nn.Module):
+    r"""A variational auto-encoder with a diagonal Gaussian posterior and the prior N(0, I).
+
+    .. math::
+        \log p_\theta(x) \ge
+        \mathrm{E}_{q_\phi(z|x)}[\log p_\theta(x|z)] - \mathrm{KL}(q_\phi(z|x) \,\|\, p(z))
+
+    Kingma & Welling 2014, "Auto-Encoding Variational Bayes", eq. 10 with one sample: the expectation by
+    :math:`z = \mu + e^{\log\sigma^2/2}\,\varepsilon`, the KL term in closed form. The loss with β ≠ 1 is that
+    of Higgins et al. 2017, "β-VAE".
+
+    Args:
+        encoder: module, ``encoder(x) -> (mu, logvar)``; mu is [B, *latent], logvar broadcasts to it.
+        decoder: module, ``decoder(z)`` returns Bernoulli logits of x's shape, or a Gaussian's pair
+            ``(mean, logvar)``: mean has x's shape, logvar broadcasts to it (0-d or a float will do).
+        beta: weight of the KL term in ``loss``. A plain attribute: set it during training to warm it up.
+        latent_shape: size or shape of one latent vector, which only :meth:`sample` needs; by default
+            ``encoder.latent_shape`` where there is one.
+
+    Data: x is [B, *event], one batch dim and any number of event dims, so convolutional networks plug in.
+    Floats are taken as they are. uint8 stands for x/255: the encoder sees floats in [0, 1], the likelihood
+    reads the bytes (a Gaussian one is the density of x/255). bool stands for 0 and 1. These floats have the
+    dtype of the encoder's first floating-point parameter.
+
+    Noise: with ``seed=`` a call is a pure function of its arguments; without, the seed comes from
+    ``generator`` or PyTorch's default one.
+
+    Raises:
+        ValueError: x has no batch dim; the encoder's mu is not a batch of x's length, or its logvar does not
+            broadcast to mu; the decoder's logits or mean have another shape than x.
+        TypeError: x is an integer tensor other than uint8; the encoder's output is not a pair, or the
+            decoder's neither a tensor nor a pair.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        decoder: nn.Module,
+        *,
+        beta: float = 1.0,
+        latent_shape: int | Sequence[int] | None = None,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.decoder = decoder
+        self.beta = beta
+        if latent_shape is None:
+            latent_shape = getattr(encoder, "latent_shape", None)
+        if isinstance(latent_shape, int):
+            latent_shape = (latent_shape,)
+        self.latent_shape: tuple[int, ...] | None = None if latent_shape is None else tuple(latent_shape)
+
+    def forward(
+        self,
+        x: Tensor,
+        *,
+        index: Index | None = None,
+        seed: Seed | None = None,
+        offset: int = 0,
+        generator: torch.Generator | None = None,
+    ) -> VAEOutput:
+        """The evidence lower bound of each datum, its two terms, and the loss.
+
+        ``index``: call the encoder with it instead of x (:class:`LocalGaussian`). ``offset``: place of mu's
+        first element in the noise: a shard of a batch passes the number of latent elements before it and
+        draws what the whole batch would have drawn.
+        """
+        mu, logvar = self.encode(x, index=index)
+        z, kl = rsample_kl(mu, logvar, event_ndim=mu.ndim - 1, seed=seed, offset=offset, generator=generator)
+        decoded = self.decode(z)
+        _check_event(decoded, x.shape)
+        log_likelihood = _log_likelihood(decoded, x)
+        loss = -(log_likelihood - self.beta * kl).mean()
+        return VAEOutput(log_likelihood - kl, log_likelihood, kl, loss, z)
+
+    def encode(self, x: Tensor, *, index: Index | None = None) -> tuple[Tensor, Tensor]:
+        """(mu, logvar) of q(z|x): the encoder's output, checked. mu is [B, *latent]."""
+        if x.ndim == 0:
+            raise ValueError("x needs a leading batch dim, got a 0-d tensor")
+        output = self.encoder(self._encoder_input(x) if index is None else index)
+        if not _is_pair(output):
+            raise TypeError(f"the encoder must return the pair (mu, logvar), got {_describe(output)}")
+        mu, logvar = output
+        if mu.ndim == 0 or mu.shape[0] != x.shape[0]:
+            raise ValueError(
+                f"the encoder's mu must hold one latent vector for each of x's {x.shape[0]} data, "
+                f"got mu of shape {list(mu.shape)} for x of shape {list(x.shape)}"
+            )
+        _check_logvar(logvar, mu, "encoder", "mu")
+        return mu, logvar
+
+    def decode(self, z: Tensor) -> Decoded:
+        """The decoder's output for z [B, *latent], checked: logits, or a Gaussian's (mean, logvar)."""
+        output = self.decoder(z)
+        if isinstance(output, Tensor):
+            return output
+        if not _is_pair(output):
+            raise TypeError(
+                "the decoder must return a tensor (Bernoulli logits) or the pair (mean, logvar), "
+                f"got {_describe(output)}"
+            )
+        mean, logvar = output
+        _check_logvar(logvar, mean, "decoder", "mean")
+        return mean, logvar
+
+    def reconstruct(self, x: Tensor, *, index: Index | None = None) -> Tensor:
+        """The mean of p(x|z) at z = mu: [B, *event], for uint8 data on the scale of x/255. Differentiable."""
+        mu, _ = self.encode(x, index=index)
+        return _mean(self.decode(mu))
+
+    @torch.no_grad()
+    def sample(
+        self,
+        n: int,
+        *,
+        seed: Seed | None = None,
+        generator: torch.Generator | None = None,
+        mean: bool = True,
+    ) -> Tensor:
+        """n data of the model: z ~ N(0, I), then the mean of p(x|z), or a draw from it with ``mean=False``.
+
+        Returns [n, *event] on the device and in the dtype of the decoder's parameters, without a graph. z is
+        sample 0 of the seed's noise, the draw from p(x|z) takes sample 1: ``seed`` decides both.
+
+        Raises:
+            ValueError: the shape of a latent vector is not known (``latent_shape=`` of the class says it).
+        """
+        if self.latent_shape is None:
+            raise ValueError(
+                "sample() does not know the shape of a latent vector, since the encoder has no latent_shape: "
+                "pass VAE(..., latent_shape=...)"
+            )
+        if seed is None:
+            seed, generator = _draw_seed(generator), None
+        like = _first_float(self.decoder)
+        z = rsample(like.new_zeros(n, *self.latent_shape), 0.0, seed=seed, generator=generator)
+        decoded = self.decode(z)
+        if mean:
+            return _mean(decoded)
+        if isinstance(decoded, Tensor):
+            eps = rsample(torch.zeros_like(decoded), 0.0, seed=seed, first_sample=1)
+            # Φ(ε) is uniform and never 0, so that ≤ makes the probabilities 0 and 1 certain.
+            return (torch.special.ndtr(eps) <= torch.sigmoid(decoded)).to(decoded.dtype)
+        return rsample(*decoded, seed=seed, first_sample=1)
+
+    @torch.no_grad()
+    def log_marginal(
+        self,
+        x: Tensor,
+        n_samples: int,
+        *,
+        chunk_size: int | None = None,
+        seed: Seed | None = None,
+        index: Index | None = None,
+    ) -> Tensor:
+        r"""The importance-sampled estimate of log p(x) of each datum: [B], nats.
+
+        .. math:: \log \frac{1}{S} \sum_{s=1}^{S} \frac{p(x|z_s)\,p(z_s)}{q(z_s|x)}, \qquad z_s \sim q(z|x)
+
+        Burda, Grosse & Salakhutdinov 2016, "Importance Weighted Autoencoders", eq. 8; Rezende, Mohamed &
+        Wierstra 2014, appendix E. Its expectation is the ELBO at S = 1 and grows with S, to log p(x) at most.
+
+        Runs under ``no_grad`` and in chunks of samples, summed in float64: memory depends on B and
+        ``chunk_size``, not on ``n_samples``. Sample s of a seed is the same noise in any chunk, so
+        ``chunk_size`` changes the value by rounding alone, if the decoder treats its rows one by one (call
+        ``eval()`` first where it has batch normalisation or dropout).
+
+        Args:
+            n_samples: S.
+            chunk_size: samples of each datum decoded at once, as ``chunk_size * B`` rows of z; by default as
+                many as make about 2²³ elements of x.
+            seed: without it, one is drawn from PyTorch's default generator.
+            index: as in :meth:`forward`.
+
+        Raises:
+            ValueError: n_samples or chunk_size < 1, and what the class lists.
+        """
+        if n_samples < 1:
+            raise ValueError(f"n_samples must be at least 1, got {n_samples}")
+        if chunk_size is None:
+            chunk_size = max(1, _LOG_MARGINAL_ELEMENTS // max(1, x.numel()))
+        elif chunk_size < 1:
+            raise ValueError(f"chunk_size must be at least 1, got {chunk_size}")
+        if seed is None:
+            seed = _draw_seed(None)
+        mu, logvar = self.encode(x, index=index)
+        total = torch.full((x.shape[0],), -torch.inf, dtype=torch.float64, device=mu.device)
+        for first in range(0, n_samples, chunk_size):
+            z = rsample(mu, logvar, (min(chunk_size, n_samples - first),), seed=seed, first_sample=first)
+            log_weight = self._log_weight(x, mu, logvar, z)
+            total = torch.logaddexp(total, log_weight.double().logsumexp(0))
+        return (total - math.log(n_samples)).to(log_weight.dtype)
+
+    def variational_parameters(self) -> Iterator[nn.Parameter]:
+        """φ: the encoder's parameters."""
+        return self.encoder.parameters()
+
+    def generative_parameters(self) -> Iterator[nn.Parameter]:
+        """θ: the decoder's parameters."""
+        return self.decoder.parameters()
+
+    def extra_repr(self) -> str:
+        return f"beta={self.beta}, latent_shape={self.latent_shape}"
+
+    def _encoder_input(self, x: Tensor) -> Tensor:
+        if x.is_floating_point():
+            return x
+        if x.dtype not in (torch.uint8, torch.bool):
+            raise TypeError(f"x must be uint8 (taken as x/255), bool or of a float dtype, got {x.dtype}")
+        x_float = x.to(_first_float(self.encoder).dtype)
+        return x_float / 255 if x.dtype == torch.uint8 else x_float
+
+    def _log_weight(self, x: Tensor, mu: Tensor, logvar: Tensor, z: Tensor) -> Tensor:
+        """log p(x|z) + log p(z) − log q(z|x) of z [S, B, *latent]: [S, B]."""
+        decoded = self.decode(z.flatten(0, 1))
+        _check_event(decoded, (z.shape[0] * z.shape[1], *x.shape[1:]))
+        log_likelihood = _log_likelihood(_split_rows(decoded, z.shape[:2]), x)
+        log_prior = gaussian_log_prob(torch.zeros_like(mu), 0.0, z, event_ndim=mu.ndim - 1)
+        log_q = gaussian_log_prob(mu, logvar, z, event_ndim=mu.ndim - 1)
+        return log_likelihood + (log_prior - log_q)
+
+
+def _log_likelihood(decoded: Decoded, x: Tensor) -> Tensor:
+    x_scale = 1 / 255 if x.dtype == torch.uint8 else 1.0
+    if isinstance(decoded, Tensor):
+        return bernoulli_log_prob(decoded, x, x_scale=x_scale, event_ndim=x.ndim - 1)
+    return gaussian_log_prob(*decoded, x, x_scale=x_scale, event_ndim=x.ndim - 1)
+
+
+def _mean(decoded: Decoded) -> Tensor:
+    return torch.sigmoid(decoded) if isinstance(decoded, Tensor) else decoded[0]
+
+
+def _split_rows(decoded: Decoded, rows: Sequence[int]) -> Decoded:
+    """The leading dim seen as the dims ``rows``; a logvar without rows of its own broadcasts as it is."""
+    if isinstance(decoded, Tensor):
+        return decoded.reshape(*rows, *decoded.shape[1:])
+    mean, logvar = decoded
+    if isinstance(logvar, Tensor) and logvar.ndim == mean.ndim and logvar.shape[0] == mean.shape[0]:
+        logvar = logvar.reshape(*rows, *logvar.shape[1:])
+    return mean.reshape(*rows, *mean.shape[1:]), logvar
+
+
+def _is_pair(output: Any) -> bool:
+    """Whether it is (tensor, tensor or number): a fixed log-variance may be a number."""
+    if not isinstance(output, (tuple, list)) or len(output) != 2:
+        return False
+    return isinstance(output[0], Tensor) and isinstance(output[1], (Tensor, float, int))
+
+
+def _describe(output: Any) -> str:
+    if isinstance(output, (tuple, list)):
+        return f"{type(output).__name__} of ({', '.join(type(item).__name__ for item in output)})"
+    return type(output).__name__
+
+
+def _check_logvar(logvar: Any, mean: Tensor, network: str, mean_name: str) -> None:
+    if not isinstance(logvar, Tensor) or logvar.shape == mean.shape:
+        return
+    dims = zip(reversed(logvar.shape), reversed(mean.shape), strict=False)
+    if logvar.ndim > mean.ndim or any(n not in (1, m) for n, m in dims):
+        raise ValueError(
+            f"the {network}'s logvar, of shape {list(logvar.shape)}, "
+            f"does not broadcast to its {mean_name}, of shape {list(mean.shape)}"
+        )
+
+
+def _check_event(decoded: Decoded, shape: Sequence[int]) -> None:
+    name, got = ("logits", decoded) if isinstance(decoded, Tensor) else ("mean", decoded[0])
+    if tuple(got.shape) != tuple(shape):
+        raise ValueError(f"the decoder's {name} must have x's shape, {list(shape)}, got {list(got.shape)}")
+
+
+def _first_float(module: nn.Module) -> Tensor:
+    """A tensor whose dtype and device are the module's."""
+    for parameter in module.parameters():
+        if parameter.is_floating_point():
+            return parameter.detach()
+    return torch.empty(())
+
+
+def _draw_seed(generator: torch.Generator | None) -> int:
+    device = "cpu" if generator is None else generator.device
+    return int(torch.randint(2**63 - 1, (), generator=generator, device=device))
