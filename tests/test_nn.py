@@ -308,7 +308,7 @@ class TestDecodedForms:
     def test_bernoulli_draws_have_their_probabilities(self):
         logits = torch.tensor([-math.inf, -2.0, 0.0, 1.0, math.inf])
         vae = vf.VAE(nn.Identity(), Returns(lambda z: logits.expand(len(z), 5)), latent_shape=2)
-        n = 100_000
+        n = 20_000
         x = vae.sample(n, seed=0, mean=False)
         assert set(x.unique().tolist()) == {0.0, 1.0}
         p = logits.sigmoid()
@@ -317,7 +317,7 @@ class TestDecodedForms:
 
     def test_gaussian_draws_have_their_moments_and_own_noise(self):
         vae = vf.VAE(nn.Identity(), Returns(lambda z: (z, math.log(0.25))), latent_shape=2)
-        n = 100_000
+        n = 20_000
         noise = vae.sample(n, seed=0, mean=False) - vae.sample(n, seed=0)
         z = vf.standard_normal((n, 2), seed=0)
         # Five standard errors: of a mean, of a standard deviation (σ/√2n), of a correlation of independents.
@@ -544,7 +544,7 @@ class TestModule:
         vae, x = make(kind), data(kind)
         x = (x * 255).to(torch.uint8) if dtype == torch.uint8 else x
         compiled = torch.compile(lambda x: vae(x, seed=3).loss, fullgraph=True, backend="aot_eager")
-        for beta in (1.0, 0.25, 0.5, 0.75):
+        for beta in (1.0, 0.25, 0.5):
             vae.beta = beta
             expected, got = vae(x, seed=3).loss, compiled(x)
             grads = [torch.autograd.grad(loss, list(vae.parameters())) for loss in (expected, got)]

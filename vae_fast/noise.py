@@ -83,7 +83,8 @@ def radius(x: Tensor) -> Tensor:
     t = torch.where(exponent == 0, -q, mantissa - 1.0)
     tail = _horner(_LOG, t)
     minus_two_log = (-exponent).to(torch.float32) * _TWO_LN2 + t * (t * (t * tail + 1.0) - 2.0)
-    # torch.sqrt of float32 is not correctly rounded on every device; float64's, rounded once more, is.
+    # torch.sqrt of float32 is not correctly rounded everywhere. float64's may be a unit off in its last place too,
+    # but the root of a float32 is at least four such units from where its rounding to float32 changes.
     return minus_two_log.to(torch.float64).sqrt().to(torch.float32)
 
 

@@ -9,7 +9,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .ops import bernoulli_log_prob, gaussian_log_prob, rsample, rsample_kl
+from .ops.bernoulli_log_prob import bernoulli_log_prob
+from .ops.gaussian_log_prob import gaussian_log_prob
+from .ops.rsample import rsample
+from .ops.rsample_kl import rsample_kl
 
 __all__ = ["VAE", "VAEOutput"]
 

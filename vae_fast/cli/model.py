@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 from torch import nn
 
@@ -37,14 +39,14 @@ def resolve_device(name: str) -> torch.device:
 
 
 def check_backend(name: str | None) -> None:
-    """CommandError if `--backend` names one that is unknown or not available here, with the reason."""
-    if name is None or name == "auto":
-        return
+    """CommandError if `--backend`, or else VAE_FAST_BACKEND, is unknown or not available here, with the reason."""
+    source = "--backend" if name else "VAE_FAST_BACKEND"
+    name = name or os.environ.get("VAE_FAST_BACKEND") or "auto"
     table = vf.backends()
-    if name not in table:
-        raise CommandError(f"--backend {name!r} is not known: use auto, {', '.join(table)}")
-    if not table[name].available:
-        raise CommandError(f"--backend {name} is not available here: {table[name].reason}")
+    if name != "auto" and name not in table:
+        raise CommandError(f"{source} {name!r} is not known: use auto, {', '.join(table)}")
+    if name != "auto" and not table[name].available:
+        raise CommandError(f"{source} {name} is not available here: {table[name].reason}")
 
 
 def build_vae(config: TrainConfig, d: int) -> vf.VAE:
@@ -61,4 +63,4 @@ def build_optimizer(config: TrainConfig, vae: nn.Module) -> torch.optim.Optimize
     """Adam (Kingma & Ba 2015) or Adagrad (Duchi et al. 2011) with PyTorch's defaults and the config's lr."""
     if config.optimizer == "adagrad":
         return torch.optim.Adagrad(vae.parameters(), lr=config.lr)
-    return torch.optim.Adam(vae.parameters(), lr=config.lr)
+    return torch.optim.Adam(vae.parameters(), lr=config.lr, fused=True)

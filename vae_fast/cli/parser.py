@@ -42,8 +42,8 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
     train = commands.add_parser(
         "train",
         help="train a VAE; leaves checkpoint, metrics, summary and plots in --out",
-        description="Train a VAE. A run killed at any moment goes on with --resume and ends with the same bits "
-        "as one that was not (on the same device, threads and versions).",
+        description="Train a VAE. A run killed at any moment goes on with --resume and ends with the same "
+        "bits as one that was not (on the same device, threads and versions).",
         allow_abbrev=False,
     )
     data = train.add_argument_group("data")

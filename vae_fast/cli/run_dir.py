@@ -13,7 +13,7 @@ OWN_FILES = (CHECKPOINT, "metrics.csv", "summary.json")
 
 
 class RunDir:
-    """`--out`. Constructing only looks; `open` creates and locks; `close` unlocks, or removes an empty one."""
+    """`--out`. Constructing only looks; `open` creates and locks; `close` unlocks, and removes it if empty."""
 
     def __init__(self, path: Path, resume: bool) -> None:
         """CommandError if `path` is no directory, not writable, or holds a run that is not to be resumed."""
