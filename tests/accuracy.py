@@ -105,7 +105,9 @@ def error(result, truth, unit):
     Infinity counts as the power of two that follows the largest finite number, on both sides: an overflow where
     the truth overflows is no error, and one just below it costs what the truth lacks to that number.
     """
-    first = 2.0 ** np.frexp(torch.finfo(result.dtype).max)[1] if result.dtype != torch.float64 else _mp.mpf(2) ** 1024
+    first = (
+        2.0 ** np.frexp(torch.finfo(result.dtype).max)[1] if result.dtype != torch.float64 else _mp.mpf(2) ** 1024
+    )
     values = wide(result)
     both_nan = np.array(values != values, dtype=bool) & np.array(truth != truth, dtype=bool)
     values = np.where(both_nan, 0 * first, np.clip(values, -first, first))
@@ -166,7 +168,11 @@ def magnitudes(n, dtype, low=None, high=None):
 
 def everywhere(n, dtype):
     """n numbers: every size, the ordinary ones more often, and the special ones."""
-    parts = [magnitudes(n // 2, dtype), magnitudes(n // 4, dtype, 1e-4, 200), torch.randn(n - n // 2 - n // 4).to(dtype)]
+    parts = [
+        magnitudes(n // 2, dtype),
+        magnitudes(n // 4, dtype, 1e-4, 200),
+        torch.randn(n - n // 2 - n // 4).to(dtype),
+    ]
     return torch.cat([specials(dtype), *parts])
 
 

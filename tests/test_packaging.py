@@ -1,4 +1,4 @@
-"""The package as it is shipped: what an sdist and a wheel hold, and that the wheel runs on torch and numpy alone."""
+"""The package as shipped: what an sdist and a wheel hold, and that the wheel runs on torch and numpy alone."""
 
 import importlib.metadata
 import shutil

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from vae_fast import reference
 from vae_fast.backends import choose, kernel
 from vae_fast.ops import arguments, dispatch
 from vae_fast.ops.arguments import Bounds, Param, Reduction
@@ -13,14 +14,16 @@ from vae_fast.ops.arguments import Bounds, Param, Reduction
 
 class _GaussianKL(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, backend, mu, logvar, prior_mu, prior_logvar, weight, *options):
+    def forward(
+        ctx: Any, backend: str, mu: Any, logvar: Any, prior_mu: Any, prior_logvar: Any, weight: Any, *options: Any
+    ) -> Any:
         ctx.save_for_backward(mu, logvar, prior_mu, prior_logvar, weight)
         ctx.backend, ctx.options = backend, options
         fwd = kernel(backend, "gaussian_kl_fwd")
-        return fwd(mu, logvar, prior_mu, prior_logvar, weight, *options, *(False,) * 4)[0]
+        return fwd(mu, logvar, prior_mu, prior_logvar, weight, *options, False, False, False, False)[0]
 
     @staticmethod
-    def backward(ctx, dkl):
+    def backward(ctx: Any, dkl: Any) -> Any:
         needs = ctx.needs_input_grad[1:5]
         bwd = dispatch.backward_kernel(ctx.backend, "gaussian_kl_bwd")
         grads = bwd(dkl, *ctx.saved_tensors, *ctx.options, *needs)
@@ -89,5 +92,5 @@ def gaussian_kl(
     density = (event_ndim, arguments.reduction_code(reduction), arguments.number("scale", scale))
     args = (*operands, weight, *density, free, *form)
     if in_the_open:
-        return reference.gaussian_kl_fwd(*args, *(False,) * 4)[0]
+        return kernel("reference", "gaussian_kl_fwd")(*args, False, False, False, False)[0]
     return _GaussianKL.apply(name, *args)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from vae_fast import reference
 from vae_fast.backends import choose, kernel
 from vae_fast.ops import arguments, dispatch
 from vae_fast.ops.arguments import Bounds, Param, Reduction
@@ -13,14 +14,14 @@ from vae_fast.ops.arguments import Bounds, Param, Reduction
 
 class _GaussianLogProb(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, backend, mean, logvar, x, weight, *options):
+    def forward(ctx: Any, backend: str, mean: Any, logvar: Any, x: Any, weight: Any, *options: Any) -> Any:
         ctx.save_for_backward(mean, logvar, x, weight)
         ctx.backend, ctx.options = backend, options
         fwd = kernel(backend, "gaussian_log_prob_fwd")
-        return fwd(mean, logvar, x, weight, *options, *(False,) * 3)[0]
+        return fwd(mean, logvar, x, weight, *options, False, False, False)[0]
 
     @staticmethod
-    def backward(ctx, dlog_prob):
+    def backward(ctx: Any, dlog_prob: Any) -> Any:
         needs = ctx.needs_input_grad[1:4]
         bwd = dispatch.backward_kernel(ctx.backend, "gaussian_log_prob_bwd")
         grads = bwd(dlog_prob, *ctx.saved_tensors, *ctx.options, *needs)
@@ -77,5 +78,5 @@ def gaussian_log_prob(
     density = (event_ndim, arguments.reduction_code(reduction), arguments.number("scale", scale))
     args = (*operands, x, weight, *density, arguments.number("x_scale", x_scale), *form)
     if in_the_open:
-        return reference.gaussian_log_prob_fwd(*args, *(False,) * 3)[0]
+        return kernel("reference", "gaussian_log_prob_fwd")(*args, False, False, False)[0]
     return _GaussianLogProb.apply(name, *args)

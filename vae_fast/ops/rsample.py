@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from vae_fast import reference, seeds
+from vae_fast import seeds
 from vae_fast.backends import choose, kernel
 from vae_fast.ops import arguments, dispatch
 from vae_fast.ops.arguments import Bounds, Param
@@ -15,14 +16,16 @@ from vae_fast.ops.arguments import Bounds, Param
 
 class _Rsample(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, backend, mu, logvar, sample_shape, seed, seed_tensor, *options):
+    def forward(
+        ctx: Any, backend: str, mu: Any, logvar: Any, sample_shape: Any, seed: Any, seed_tensor: Any, *options: Any
+    ) -> Any:
         ctx.save_for_backward(mu, logvar, seed_tensor)
         ctx.backend, ctx.noise, ctx.options = backend, (sample_shape, seed), options
         fwd = kernel(backend, "rsample_fwd")
         return fwd(mu, logvar, sample_shape, seed, seed_tensor, *options)
 
     @staticmethod
-    def backward(ctx, dz):
+    def backward(ctx: Any, dz: Any) -> Any:
         mu, logvar, seed_tensor = ctx.saved_tensors
         needs = ctx.needs_input_grad[1:3]
         bwd = dispatch.backward_kernel(ctx.backend, "rsample_bwd")
@@ -32,12 +35,12 @@ class _Rsample(torch.autograd.Function):
 
 def moments(mu: Tensor, logvar: Tensor | float) -> tuple[Tensor, Tensor, tuple[int, ...], bool]:
     """The checked (mu, logvar) in one dtype, their broadcast shape, and whether the reference must be seen."""
-    mu, logvar = arguments.floating("mu", mu), arguments.floating_or_number("logvar", logvar)
-    in_the_open = dispatch.in_the_open(mu=mu, logvar=logvar)
-    arguments.same_device("mu", mu, logvar=logvar)
-    shape = arguments.broadcast_shape("mu", mu.shape, logvar=logvar)
-    mu, logvar = arguments.promoted(mu, logvar)
-    return mu, logvar, shape, in_the_open
+    mu, spread = arguments.floating("mu", mu), arguments.floating_or_number("logvar", logvar)
+    in_the_open = dispatch.in_the_open(mu=mu, logvar=spread)
+    arguments.same_device("mu", mu, logvar=spread)
+    shape = arguments.broadcast_shape("mu", mu.shape, logvar=spread)
+    mu, spread = arguments.promoted(mu, spread)
+    return mu, spread, shape, in_the_open
 
 
 def rsample(
@@ -93,5 +96,5 @@ def rsample(
     offset, first_sample = seeds.integer("offset", offset), seeds.integer("first_sample", first_sample)
     args = (mu, logvar, samples, *seeds.resolve(seed, generator, mu.device), offset, first_sample, *form)
     if in_the_open:
-        return reference.rsample_fwd(*args)
+        return kernel("reference", "rsample_fwd")(*args)
     return _Rsample.apply(name, *args)

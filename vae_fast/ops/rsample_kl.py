@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from vae_fast import reference, seeds
+from vae_fast import seeds
 from vae_fast.backends import choose, kernel
 from vae_fast.ops import arguments, dispatch
 from vae_fast.ops.arguments import Bounds, Param
@@ -16,7 +17,9 @@ from vae_fast.ops.rsample import moments
 
 class _RsampleKL(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, backend, mu, logvar, sample_shape, seed, seed_tensor, *options):
+    def forward(
+        ctx: Any, backend: str, mu: Any, logvar: Any, sample_shape: Any, seed: Any, seed_tensor: Any, *options: Any
+    ) -> Any:
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(mu, logvar, seed_tensor)
         ctx.backend, ctx.noise, ctx.options = backend, (sample_shape, seed), options
@@ -24,7 +27,7 @@ class _RsampleKL(torch.autograd.Function):
         return fwd(mu, logvar, sample_shape, seed, seed_tensor, *options)
 
     @staticmethod
-    def backward(ctx, dz, dkl):
+    def backward(ctx: Any, dz: Any, dkl: Any) -> Any:
         nothing = (None,) * (6 + len(ctx.options))
         if dz is None and dkl is None:
             return nothing
@@ -80,5 +83,5 @@ def rsample_kl(
     drawn = seeds.resolve(seed, generator, mu.device)
     args = (mu, logvar, samples, *drawn, offset, first_sample, event_ndim, free, *form)
     if in_the_open:
-        return reference.rsample_kl_fwd(*args)
+        return kernel("reference", "rsample_kl_fwd")(*args)
     return _RsampleKL.apply(name, *args)

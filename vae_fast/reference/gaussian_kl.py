@@ -24,7 +24,7 @@ def _free(term: Tensor, free_bits: float | None) -> Tensor:
     return term if free_bits is None else torch.where(term <= free_bits, free_bits, term)
 
 
-def _arguments(mu, logvar, prior_mu, prior_logvar, weight, scale: Scale):
+def _arguments(mu, logvar, prior_mu, prior_logvar, weight, scale: Scale) -> tuple[Tensor, Tensor, Tensor | None]:
     """μ − μp, r, and the prior's r (None where σp = 1): in compute dtype, masked and clamped."""
     dtype = compute_dtype(mu.dtype)
     dm = unmasked(weight, mu.to(dtype))
@@ -54,11 +54,12 @@ def gaussian_kl_fwd(
     need_dlogvar,
     need_dprior_mu,
     need_dprior_logvar,
-) -> tuple[Tensor | None, ...]:
+) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
     """Σ w·max(KL, free_bits), and its gradients for an upstream gradient of 1 where asked for."""
     args = (mu, logvar, prior_mu, prior_logvar, weight)
     form = Scale(param, param_eps, low, high)
-    terms = _free(_terms(*_arguments(*args, form), form), free_bits)
+    means, r, prior_r = _arguments(*args, form)
+    terms = _free(_terms(means, r, prior_r, form), free_bits)
     kl = reduce(terms, weight, event_ndim, reduction, scale)
     needs = (need_dmu, need_dlogvar, need_dprior_mu, need_dprior_logvar)
     options = (event_ndim, reduction, scale, free_bits, param, param_eps, low, high)
@@ -84,10 +85,10 @@ def gaussian_kl_bwd(
     need_dlogvar,
     need_dprior_mu,
     need_dprior_logvar,
-) -> tuple[Tensor | None, ...]:
+) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
     """dμ = (μ − μp)/σp² = −dμp; d log σ² = ½ expm1(d); d log σp² = −½((μ − μp)²/σp² + expm1(d))."""
     if not (need_dmu or need_dlogvar or need_dprior_mu or need_dprior_logvar):
-        return (None,) * 4
+        return None, None, None, None
     form = Scale(param, param_eps, low, high)
     means, r, prior_r = _arguments(mu, logvar, prior_mu, prior_logvar, weight, form)
     shape = broadcast_shape(mu, logvar, prior_mu, prior_logvar, weight)

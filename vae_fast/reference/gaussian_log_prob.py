@@ -39,7 +39,7 @@ def gaussian_log_prob_fwd(
     need_dmean,
     need_dlogvar,
     need_dx,
-) -> tuple[Tensor | None, ...]:
+) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
     """−½ Σ w·(log σ² + ((x·x_scale − m)/σ)² + log 2π); gradients as gaussian_kl_fwd."""
     form = Scale(param, param_eps, low, high)
     t, _, r = _gaussian_arguments(mean, logvar, x, weight, x_scale, form)
@@ -68,10 +68,10 @@ def gaussian_log_prob_bwd(
     need_dmean,
     need_dlogvar,
     need_dx,
-) -> tuple[Tensor | None, ...]:
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """dm = (x − m)/σ² = −dx/x_scale; d log σ² = ½(((x − m)/σ)² − 1)."""
     if not (need_dmean or need_dlogvar or need_dx):
-        return (None,) * 3
+        return None, None, None
     form = Scale(param, param_eps, low, high)
     t, inv_sigma, r = _gaussian_arguments(mean, logvar, x, weight, x_scale, form)
     shape = broadcast_shape(mean, logvar, x, weight)

@@ -9,10 +9,10 @@ from vae_fast.reference.standard_normal import standard_normal_fwd
 from vae_fast.scale import Scale
 
 
-def _eps(mu: Tensor, logvar: Tensor, sample_shape, *noise_args) -> Tensor:
+def _eps(mu: Tensor, logvar: Tensor, sample_shape, seed, seed_tensor, offset, first_sample) -> Tensor:
     """ε in compute dtype. Half types use the float32 normal unrounded."""
-    shape = broadcast_shape(mu, logvar)
-    return standard_normal_fwd(sample_shape, shape, *noise_args, compute_dtype(mu.dtype), mu.device)
+    shape, dtype = broadcast_shape(mu, logvar), compute_dtype(mu.dtype)
+    return standard_normal_fwd(sample_shape, shape, seed, seed_tensor, offset, first_sample, dtype, mu.device)
 
 
 def rsample_fwd(

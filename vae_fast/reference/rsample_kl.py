@@ -27,8 +27,9 @@ def rsample_kl_fwd(
     """(z, KL(N(μ, σ²) ‖ N(0, I))): rsample and gaussian_kl of the same arguments."""
     form = (param, param_eps, low, high)
     z = rsample_fwd(mu, logvar, sample_shape, seed, seed_tensor, offset, first_sample, *form)
-    nothing = (False,) * 4
-    kl = gaussian_kl_fwd(mu, logvar, None, None, None, event_ndim, NONE, 1.0, free_bits, *form, *nothing)[0]
+    kl = gaussian_kl_fwd(
+        mu, logvar, None, None, None, event_ndim, NONE, 1.0, free_bits, *form, False, False, False, False
+    )[0]
     return z, kl
 
 
@@ -55,7 +56,8 @@ def rsample_kl_bwd(
     form, needs = (param, param_eps, low, high), (need_dmu, need_dlogvar)
     dtype = compute_dtype(mu.dtype)
     wide = (mu.to(dtype), logvar.to(dtype))
-    from_z = from_kl = (None, None)
+    from_z: tuple[Tensor | None, ...] = (None, None)
+    from_kl = from_z
     if dz is not None:
         noise_args = (sample_shape, seed, seed_tensor, offset, first_sample)
         from_z = rsample_bwd(dz, *wide, *noise_args, *form, *needs)
