@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from vae_fast.cli.atomic import fsync_dir, temporary_name, write_atomic, write_durably
 from vae_fast.cli.config import TrainConfig, config_from_json
 from vae_fast.cli.errors import CommandError, os_reason, require
+from vae_fast.cli.report import COLUMNS, History
 
 CHECKPOINT = "checkpoint.json"
 _FORMAT = "vae_fast checkpoint 1"
@@ -42,7 +43,7 @@ class Checkpoint:
     config: TrainConfig
     settings: dict[str, Any]
     data: dict[str, Any]
-    history: list[list[float | None]]
+    history: History
     tensors: dict[str, Tensor]
 
 
@@ -110,8 +111,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
             raise ValueError("it names no tensors file")
         if not (isinstance(epoch, int) and isinstance(history, list) and len(history) == epoch):
             raise ValueError("its history is not that of its epoch")
-        if not (isinstance(settings, dict) and isinstance(data, dict)):
-            raise ValueError("its settings or data are missing")
+        if not all(isinstance(row, list) and len(row) == len(COLUMNS) for row in history):
+            raise ValueError("its history has other columns")
+        if not (isinstance(settings["device"], str) and isinstance(settings["threads"], int | None)):
+            raise ValueError("its settings are missing")
         if not (isinstance(data["d"], int) and isinstance(data["sha256"], str)):
             raise ValueError("it does not say what its data were")
     except (KeyError, ValueError, TypeError) as error:

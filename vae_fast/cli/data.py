@@ -8,6 +8,7 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -119,19 +120,29 @@ def _read_idx(directory: Path) -> tuple[np.ndarray, np.ndarray | None]:
 
 def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
     try:
-        archive = np.load(path, allow_pickle=False)
+        # Opened here, since np.load leaves a file open that it cannot read.
+        with open(path, "rb") as file:
+            return _check_split(_npz_arrays(file, path), path)
     except OSError as error:
         raise CommandError(f"cannot read {path}: {os_reason(error)}") from error
+
+
+def _npz_arrays(file: BinaryIO, path: Path) -> dict[str, np.ndarray]:
+    try:
+        archive = np.load(file, allow_pickle=False)
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
         raise CommandError(f"{path} is truncated or not an .npz file: {error}") from error
     if not isinstance(archive, np.lib.npyio.NpzFile):
         raise CommandError(f"{path} is a single array, not an .npz file: save it with np.savez(FILE, x=array)")
     with archive:
-        name = "x_train" if "x_train" in archive.files else "x"
-        if name not in archive.files:
+        names = ["x_train", "x_test"] if "x_train" in archive.files else ["x"]
+        if names[0] not in archive.files:
             raise CommandError(f"{path} has neither x_train nor x, but {', '.join(archive.files) or 'nothing'}")
-        train = _npz_array(archive, name, path)
-        test = _npz_array(archive, "x_test", path) if "x_test" in archive.files else None
+        return {name: _npz_array(archive, name, path) for name in names if name in archive.files}
+
+
+def _check_split(arrays: dict[str, np.ndarray], path: Path) -> tuple[np.ndarray, np.ndarray | None]:
+    (name, train), test = next(iter(arrays.items())), arrays.get("x_test")
     if train.dtype == np.uint8 and train.max() <= 1:
         raise CommandError(
             f"{path}: {name} is uint8 with no value above 1, and bytes count as value/255: save as bool"

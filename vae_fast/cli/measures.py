@@ -49,12 +49,13 @@ def elbo_terms(
 
     first: position of x[0] in the data, which places its noise: any split of the data gives the same values.
     """
+    (latent,) = vae.latent_shape or (0,)
     batches = []
     for start in range(0, len(x), _BATCH):
         part = x[start : start + _BATCH]
         total = torch.zeros(3, len(part), dtype=torch.float64, device=x.device)
         for s in range(samples):
-            offset = (first + start) * vae.latent_shape[0]
+            offset = (first + start) * latent
             where = None if index is None else index[start : start + _BATCH]
             result = vae(part, index=where, seed=derive_seed(seed, "elbo", s), offset=offset)
             total += torch.stack([result.elbo, result.log_likelihood, result.kl]).double()

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 import vae_fast as vf
-from vae_fast.cli.data import Data, image_shape
+from vae_fast.cli.data import image_shape
 from vae_fast.cli.errors import require
 from vae_fast.cli.measures import active_units, kl_per_dim, posteriors
-from vae_fast.cli.report import EpochMetrics
+from vae_fast.cli.report import EpochMetrics, History
 from vae_fast.cli.streams import derive_seed
 from vae_fast.cli.targets import as_probability
 
@@ -42,19 +42,20 @@ _DPI = 150
 
 @torch.no_grad()
 def training_plots(
-    vae: vf.VAE, data: Data, history: list[list[float | None]], seed: int
+    vae: vf.VAE, x: Tensor, which: str, event_shape: tuple[int, ...], history: History, seed: int
 ) -> Iterator[tuple[str, bytes]]:
-    """(file name, PNG bytes) of each picture of a run. Does not touch matplotlib's global state."""
+    """(file name, PNG bytes) of each picture of a run, without touching matplotlib's global state.
+
+    x: targets [n, d] to reconstruct and encode, which are `which`, "training" or "test", data of `event_shape`.
+    """
     matplotlib = require("matplotlib")
     device = next(vae.parameters()).device
-    x = data.train if data.test is None else data.test
-    shape = image_shape(data.event_shape)
+    shape = image_shape(event_shape)
     vae.eval()
     with matplotlib.rc_context(_STYLE):
         yield "elbo.png", _elbo([EpochMetrics(*row) for row in history])  # type: ignore[arg-type]
         few = x[torch.arange(min(12, len(x))) * len(x) // min(12, len(x))]
-        pairs = torch.stack([as_probability(few), vae.reconstruct(few.to(device)).cpu()]).flatten(0, 1)
-        which = "training" if data.test is None else "test"
+        pairs = torch.stack([as_probability(few).cpu(), vae.reconstruct(few.to(device)).cpu()]).flatten(0, 1)
         yield "reconstructions.png", _pictures(pairs, shape, 2, f"{which} data and their reconstructions")
         draws = vae.sample(100, seed=derive_seed(seed, "samples")).cpu()
         yield "samples.png", _pictures(draws, shape, 10, "samples: mean of p(x|z), z ~ N(0, I)")
@@ -150,13 +151,19 @@ def _stretched(x: Tensor) -> Tensor:
 
 
 def _curves(x: Tensor, rows: int, columns: int, title: str) -> bytes:
+    """Each datum as a curve over its features, all on one scale, in a grid drawn on one pair of axes."""
+    n, d = x.shape
+    across = torch.linspace(0.08, 0.92, d) if d > 1 else torch.full((1,), 0.5)
+    cell = torch.arange(n)
+    horizontal = (cell % columns)[:, None] + across
+    vertical = rows - 1 - (cell // columns)[:, None] + 0.1 + 0.8 * _stretched(x)
     figure = _figure(min(10.0, 1.1 * columns), min(10.0, 0.9 * rows) + 0.4)
-    panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
-    marker = "." if x.shape[1] < 8 else None
-    for axes, values in zip(panels.flat, x.numpy(), strict=True):
-        axes.plot(values, color=_BLUE, lw=1, marker=marker)
-        axes.set(xticks=[], yticks=[])
-    figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=11)
+    axes = figure.subplots()
+    axes.plot(horizontal.T.numpy(), vertical.T.numpy(), color=_BLUE, lw=1, marker="." if d < 8 else None, ms=4)
+    axes.set(xlim=(0, columns), ylim=(0, rows), title=title)
+    axes.set_xticks(range(columns + 1), [""] * (columns + 1))
+    axes.set_yticks(range(rows + 1), [""] * (rows + 1))
+    axes.tick_params(length=0)
     return _png(figure)
 
 

@@ -8,6 +8,8 @@ from dataclasses import asdict, astuple, dataclass, fields
 from vae_fast.cli.config import TrainConfig
 from vae_fast.cli.data import Data
 
+History = list[list[float | None]]
+
 
 @dataclass(frozen=True)
 class EpochMetrics:
@@ -30,7 +32,7 @@ class EpochMetrics:
 COLUMNS = tuple(field.name for field in fields(EpochMetrics))
 
 
-def metrics_csv(history: list[list[float | None]]) -> bytes:
+def metrics_csv(history: History) -> bytes:
     """The whole of metrics.csv; numbers in the shortest form that reads back to the same float."""
     rows = [["" if value is None else repr(value) for value in row] for row in history]
     return "".join(",".join(row) + "\n" for row in [list(COLUMNS), *rows]).encode()
@@ -69,7 +71,7 @@ def run_lines(config: TrainConfig, data: Data, device: str, n_parameters: int) -
     ]
 
 
-def summary(config: TrainConfig, data: Data, history: list[list[float | None]], n_parameters: int) -> dict:
+def summary(config: TrainConfig, data: Data, history: History, n_parameters: int) -> dict:
     """What summary.json holds. No wall times: the same run gives the same bytes."""
     rows = [EpochMetrics(*row) for row in history]  # type: ignore[arg-type]
     tested = [row for row in rows if row.test_elbo is not None]
@@ -99,7 +101,7 @@ def closing_lines(content: dict, out: str, files: list[str]) -> list[str]:
             f"train ELBO  {last['elbo']:.3f} nats  (running mean of epoch {last['epoch']}: "
             f"log p(x|z) {last['log_likelihood']:.3f}, KL {last['kl']:.3f})"
         )
-        if last["test_elbo"] is not None:
+        if best is not None:
             lines.append(
                 f"test ELBO   {last['test_elbo']:.3f} nats  (best {best['test_elbo']:.3f} in epoch {best['epoch']})"
             )

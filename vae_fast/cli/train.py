@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     saved = ckpt.load_checkpoint(run_dir.path / ckpt.CHECKPOINT) if run_dir.has_checkpoint else None
     if saved is None:
         config = TrainConfig(**given)
-        settings = {"device": "auto", "backend": None, "threads": None}
+        settings: dict[str, Any] = {"device": "auto", "backend": None, "threads": None}
     else:
         config = resumed_config(saved.config, given, saved.epoch, str(run_dir.path))
         settings = dict(saved.settings)
@@ -111,12 +112,19 @@ class Training:
         run_dir.write("summary.json", report.summary_json(content))
         files = [ckpt.CHECKPOINT, "metrics.csv", "summary.json"]
         if with_plots:
-            for name, picture in plots.training_plots(self.vae, self.data, self.history, self.config.seed):
+            for name, picture in self._plots():
                 run_dir.write(name, picture)
                 files.append(name)
         for line in report.closing_lines(content, str(run_dir.path), files):
             print(line, flush=True)
         return 0
+
+    def _plots(self) -> Iterator[tuple[str, bytes]]:
+        x, which = self.test_targets, "test"
+        if x is None:
+            x, which = make_targets(self.data.train, self.config.binarize, self.config.seed, "plots"), "training"
+        event_shape, seed = self.data.event_shape, self.config.seed
+        return plots.training_plots(self.vae, x, which, event_shape, self.history, seed)
 
     def save(self, run_dir: RunDir) -> None:
         """Checkpoint first, then metrics.csv, which the checkpoint can always rewrite."""
@@ -179,7 +187,10 @@ class Training:
             bar.update()
         if not all(torch.isfinite(p).all() for p in self.vae.parameters()):
             self._stop(epoch, "a weight became NaN or infinite", run_dir)
-        return report.EpochMetrics(epoch, self.vae.beta, *(sums / len(x)).tolist(), *self._test())
+        tested = self._test()
+        if not all(math.isfinite(value) for value in tested):
+            self._stop(epoch, f"the test ELBO became {tested[0]}", run_dir)
+        return report.EpochMetrics(epoch, self.vae.beta, *(sums / len(x)).tolist(), *tested)
 
     def _stop(self, epoch: int, why: str, run_dir: RunDir) -> None:
         raise CommandError(

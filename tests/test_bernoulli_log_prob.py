@@ -1,0 +1,277 @@
+"""bernoulli_log_prob: against truth, against PyTorch, and all its options."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.testing import assert_close
+
+import accuracy
+import behaviour
+import vae_fast as vf
+from accuracy import backend, float32_patterns, ulp, units, wide  # noqa: F401
+from behaviour import with_grads
+
+DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+# Ranges of |logit| over which the worst errors are compared with PyTorch's, for either sign.
+RANGES = ((0.0, 1.0), (1.0, 16.0), (16.0, 80.0), (80.0, float("inf")))
+
+
+def ours(y, t):
+    return vf.bernoulli_log_prob(y, t, event_ndim=0)
+
+
+def torchs(y, t):
+    return -F.binary_cross_entropy_with_logits(y, t, reduction="none")
+
+
+def truth(y, t):
+    """t log σ(y) + (1 − t) log σ(−y), and its derivative t σ(−y) − (1 − t) σ(y)."""
+    y, t = wide(y), wide(t)
+    value = -(t * accuracy.softplus(-y) + (1 - t) * accuracy.softplus(y))
+    return value, t * accuracy.sigmoid(-y) - (1 - t) * accuracy.sigmoid(y)
+
+
+def logits(dtype):
+    """Every float32 that 2¹⁹ evenly spread bit patterns meet; every half; sizes of all magnitudes in float64."""
+    if dtype == torch.float64:
+        return accuracy.everywhere(4000, dtype)
+    if dtype == torch.float32:
+        y = torch.cat([float32_patterns(1 << 19), accuracy.magnitudes(1 << 17, dtype, 1e-3, 110)])
+    else:
+        y = torch.arange(-(2**15), 2**15).to(torch.int16).view(dtype)
+    return y[torch.isfinite(y)]
+
+
+class TestAccuracy:
+    @pytest.mark.parametrize("target", [0.0, 1.0])
+    @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+    def test_binary_targets(self, dtype, target):
+        """≤ 2 ULP, gradient ≤ 3 ULP; no worse than PyTorch in any range."""
+        y = logits(dtype)
+        t = torch.full_like(y, target)
+        value, slope = truth(y, t)
+        log_prob, dlogits, dx = with_grads(ours, y, t)
+        errors, slope_errors = ulp(log_prob, value), ulp(dlogits, slope)
+        accuracy.assert_within(2, errors, y)
+        accuracy.assert_within(3, slope_errors, y)
+        assert torch.equal(dx, y)
+        torch_value, torch_slope, _ = with_grads(torchs, y, t)
+        torch_errors, torch_slope_errors = ulp(torch_value, value, log_prob.dtype), ulp(torch_slope, slope)
+        size = y.double().abs().cpu().numpy()
+        slack = 1.05 if dtype == torch.float64 else 1.0
+        for low, high in RANGES:
+            for sign in (-1, 1):
+                here = (size >= low) & (size < high) & (np.sign(y.double().cpu().numpy()) == sign)
+                there = y[torch.from_numpy(here)]
+                accuracy.assert_no_worse(errors[here], torch_errors[here], there, slack=slack)
+                accuracy.assert_no_worse(slope_errors[here], torch_slope_errors[here], there, slack=slack)
+
+    @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+    def test_grey_targets(self, dtype):
+        """≤ 3ε·Σ|terms| of the value's two terms, |y|w and log(1 + e^−|y|), and of the gradient's, w and s."""
+        y = logits(dtype)[:: 1 if dtype == torch.float64 else 4]
+        t = torch.rand(len(y), dtype=torch.float64)
+        t = torch.where(torch.rand(len(y)) < 0.5, t, torch.exp2(-50 * t)).to(dtype)
+        value, slope = truth(y, t)
+        log_prob, dlogits, _ = with_grads(ours, y, t)
+        size = abs(wide(y))
+        w = np.where(wide(y) > 0, 1 - wide(t), wide(t))
+        s = accuracy.sigmoid(-size)
+        accuracy.assert_within(3, accuracy.error(log_prob, value, units(-value, log_prob.dtype)), y, t)
+        unit = units(w + s, dtype)
+        accuracy.assert_within(3, accuracy.error(dlogits, slope, unit), y, t)
+        torch_value, torch_slope, _ = with_grads(torchs, y, t)
+        accuracy.assert_no_worse(ulp(log_prob, value), ulp(torch_value, value, log_prob.dtype), y, t)
+        # Where t − σ(y) cancels, ULP of the difference say nothing.
+        accuracy.assert_no_worse(
+            accuracy.error(dlogits, slope, unit), accuracy.error(torch_slope, slope, unit), y, t
+        )
+
+    def test_pytorch_loses_the_value(self):
+        y, t = torch.tensor([-10.0, -15.0, -17.0]), torch.zeros(3)
+        value, _ = truth(y, t)
+        lost = torchs(y, t)
+        relative = abs(wide(lost) - value) / abs(value)
+        assert 0.005 < relative[0] < 0.01
+        assert relative[1] > 0.1 and lost[2] == 0
+        accuracy.assert_within(2, ulp(ours(y, t), value), y)
+
+    def test_pytorch_loses_the_gradient(self):
+        y, t = torch.tensor([15.0, 17.0, 20.0]), torch.ones(3)
+        _, slope = truth(y, t)
+        _, lost, _ = with_grads(torchs, y, t)
+        assert 0.15 < abs(float(lost[0]) - slope[0]) / slope[0] < 0.2
+        assert lost[1:].tolist() == [0.0, 0.0]
+        _, dlogits, _ = with_grads(ours, y, t)
+        accuracy.assert_within(3, ulp(dlogits, slope), y)
+
+    def test_infinite_logits(self):
+        inf = torch.inf
+        y = torch.tensor([inf, -inf, inf, -inf, inf, -inf, torch.nan])
+        t = torch.tensor([1.0, 0.0, 0.0, 1.0, 0.5, 0.5, 1.0])
+        log_prob, dlogits, _ = with_grads(ours, y, t)
+        assert log_prob.tolist()[:-1] == [0.0, 0.0, -inf, -inf, -inf, -inf]
+        assert dlogits.tolist()[:-1] == [0.0, 0.0, -1.0, 1.0, -0.5, 0.5]
+        assert log_prob[-1].isnan() and dlogits[-1].isnan()
+
+    def test_targets_outside(self):
+        """The formula continued; validate=True refuses them."""
+        y, t = torch.randn(100, dtype=torch.float64), 5 * torch.randn(100, dtype=torch.float64)
+        assert_close(ours(y, t), torchs(y, t))
+        for bad in (-0.1, 1.1, torch.nan):
+            with pytest.raises(ValueError, match="outside"):
+                vf.bernoulli_log_prob(y, torch.full_like(y, bad), validate=True)
+        vf.bernoulli_log_prob(y, torch.full_like(y, 255), x_scale=1 / 255, validate=True)
+
+    @pytest.mark.parametrize("shape", [(1, 10**7), (10**4, 100), (16, 3, 64, 64)], ids=str)
+    def test_sums(self, shape):
+        y = torch.randn(shape) * 4
+        t = torch.rand(shape)
+        for event_ndim in (1, len(shape) - 1, len(shape)):
+            n = y[(0,) * (len(shape) - event_ndim)].numel()
+            total = vf.bernoulli_log_prob(y, t, event_ndim=event_ndim).double()
+            terms = ours(y, t).double().reshape(*total.shape, n).sum(-1)
+            assert ((total - terms).abs() <= accuracy.rows_bound(n) * terms.abs()).all()
+        total = vf.bernoulli_log_prob(y, t, reduction="sum").double()
+        terms = ours(y, t).double().sum()
+        assert (total - terms).abs() <= accuracy.rows_bound(y.numel()) * terms.abs()
+
+
+CASES = {
+    "none": lambda y, t: vf.bernoulli_log_prob(y, t),
+    "elementwise": lambda y, t: vf.bernoulli_log_prob(y, t, event_ndim=0),
+    "two_event_dims": lambda y, t: vf.bernoulli_log_prob(y, t, event_ndim=2, x_scale=0.5),
+    "sum": lambda y, t: vf.bernoulli_log_prob(y, t, reduction="sum", scale=-1.0),
+    "mean": lambda y, t: vf.bernoulli_log_prob(y, t, reduction="mean", scale=0.3, x_scale=2.0),
+    "weight": lambda y, t: vf.bernoulli_log_prob(y, t, weight=(y.detach() > 0) * 1.5),
+    "weights_of_events": lambda y, t: vf.bernoulli_log_prob(y, t, weight=torch.tensor([0.0, 1.0, 2.5])),
+}
+
+
+def inputs(dtype=torch.float64, shape=(4, 2, 3)):
+    return torch.randn(shape).to(dtype) * 3, torch.rand(shape).to(dtype)
+
+
+@pytest.mark.parametrize("case", CASES)
+class TestDerivatives:
+    def test_numerical(self, case):
+        behaviour.check_derivatives(CASES[case], *inputs(shape=(3, 2, 3)))
+
+    def test_transforms(self, case):
+        behaviour.check_transforms(CASES[case], *inputs())
+
+
+def test_derivatives_at_zero():
+    """No kink where the formula changes branch."""
+    y, t = torch.zeros(4, dtype=torch.float64), torch.tensor([0.0, 0.3, 0.5, 1.0], dtype=torch.float64)
+    behaviour.check_derivatives(lambda y: ours(y, t), y)
+
+
+def test_second_derivative_of_saturated_logits():
+    """−σ'(y): finite, down to 0."""
+    y = torch.tensor([-2000.0, -800.0, -90.0, 90.0, 800.0, 2000.0], dtype=torch.float64, requires_grad=True)
+    for t in (0.0, 1.0):
+        (first,) = torch.autograd.grad(ours(y, torch.full_like(y, t)).sum(), y, create_graph=True)
+        (second,) = torch.autograd.grad(first.sum(), y)
+        assert_close(second, -torch.exp(-y.detach().abs()), rtol=1e-12, atol=2.3e-16)
+
+
+class TestOptions:
+    def test_shapes_and_reductions(self):
+        y, t = inputs(shape=(5, 2, 3))
+        element = ours(y, t)
+        for event_ndim in range(4):
+            out = vf.bernoulli_log_prob(y, t, event_ndim=event_ndim)
+            data = (5, 2, 3)[: 3 - event_ndim]
+            assert_close(out, element.reshape(*data, -1).sum(-1))
+            total = vf.bernoulli_log_prob(y, t, event_ndim=event_ndim, reduction="sum", scale=-2.0)
+            assert_close(total, -2 * element.sum())
+            mean = vf.bernoulli_log_prob(y, t, event_ndim=event_ndim, reduction="mean")
+            assert_close(mean, out.mean())
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+    @pytest.mark.parametrize("reduction", ["none", "sum", "mean"])
+    @pytest.mark.parametrize("weight_dtype", [torch.float32, torch.bool, torch.uint8], ids=str)
+    def test_weight_zero_hides_anything(self, dtype, reduction, weight_dtype):
+        y, t = inputs(dtype, (6, 4))
+        w = (torch.rand(6, 4) < 0.5).to(weight_dtype)
+        clean = with_grads(lambda y, t: vf.bernoulli_log_prob(y, t, weight=w, reduction=reduction), y, t)
+        for bad in (torch.nan, torch.inf, -torch.inf):
+            y2, t2 = torch.where(w == 0, bad, y), torch.where(w == 0, bad, t)
+            dirty = with_grads(lambda y, t: vf.bernoulli_log_prob(y, t, weight=w, reduction=reduction), y2, t2)
+            for out, want in zip(dirty, clean, strict=True):
+                assert torch.equal(out, want)
+            assert (dirty[1][w == 0] == 0).all() and (dirty[2][w == 0] == 0).all()
+
+    def test_weight_per_datum_and_number(self):
+        y, t = inputs(shape=(5, 3))
+        w = torch.rand(5, 1, dtype=torch.float64)
+        assert_close(vf.bernoulli_log_prob(y, t, weight=w), w[:, 0] * vf.bernoulli_log_prob(y, t))
+        assert_close(vf.bernoulli_log_prob(y, t, weight=0.3), 0.3 * vf.bernoulli_log_prob(y, t))
+        assert_close(
+            vf.bernoulli_log_prob(y, t, weight=w, reduction="mean"),
+            (w[:, 0] * vf.bernoulli_log_prob(y, t)).mean(),
+        )
+
+    @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+    def test_bytes_and_bools_count_as_their_values(self, dtype):
+        y = torch.randn(300, 5).to(dtype)
+        pixels, mask = torch.randint(0, 256, (300, 5), dtype=torch.uint8), torch.rand(300, 5) < 0.5
+        for x, x_scale in ((pixels, 1 / 255), (mask, 1.0), (mask.to(torch.uint8), 1.0)):
+            as_float = x.to(torch.float64 if dtype == torch.float64 else torch.float32)
+            got = with_grads(lambda y, x, s=x_scale: vf.bernoulli_log_prob(y, x, x_scale=s), y, x)
+            want = with_grads(lambda y, x, s=x_scale: vf.bernoulli_log_prob(y, x, x_scale=s), y, as_float)
+            assert torch.equal(got[0], want[0]) and torch.equal(got[1], want[1])
+            assert len(got) == 2
+
+    @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+    @pytest.mark.parametrize("target", DTYPES, ids=str)
+    def test_x_never_promotes(self, dtype, target):
+        y, t = torch.randn(3, 4).to(dtype), torch.rand(3, 4).to(target)
+        log_prob, dlogits, dx = with_grads(vf.bernoulli_log_prob, y, t)
+        assert log_prob.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+        assert dlogits.dtype == dtype and dx.dtype == target
+
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+    @pytest.mark.parametrize("case", CASES)
+    def test_half(self, dtype, case):
+        behaviour.check_half(CASES[case], dtype, *inputs(dtype))
+
+    def test_gradients_have_their_arguments_shape(self):
+        for shapes in (((5, 2, 3), (3,)), ((1, 3), (5, 2, 3)), ((5, 1, 1), (2, 3)), ((), (5, 2, 3))):
+            for event_ndim in (0, 1, 2):
+                behaviour.check_shape_of_gradient(
+                    lambda y, t, k=event_ndim: vf.bernoulli_log_prob(y, t, event_ndim=k), shapes, (5, 2, 3)
+                )
+
+    def test_samples_broadcast_over_x(self):
+        y, t = torch.randn(7, 5, 3), torch.rand(5, 3)
+        assert_close(vf.bernoulli_log_prob(y, t), torch.stack([vf.bernoulli_log_prob(v, t) for v in y]))
+
+
+class TestLayouts:
+    @pytest.mark.parametrize("case", ["none", "elementwise", "sum", "weight"])
+    def test_inputs(self, case):
+        behaviour.check_layouts(CASES[case], *inputs(torch.float32, (4, 3, 5, 3)))
+
+    @pytest.mark.parametrize("dim", [0, 1, 2])
+    def test_expanded(self, dim):
+        behaviour.check_expanded(CASES["two_event_dims"], *inputs(torch.float32), dim=dim)
+
+    @pytest.mark.parametrize("case", ["none", "elementwise", "two_event_dims", "sum"])
+    def test_upstreams(self, case):
+        behaviour.check_upstreams(CASES[case], *inputs(torch.float32))
+
+
+class TestCompiled:
+    def test_none(self):
+        behaviour.check_compiled(
+            CASES["weights_of_events"], *inputs(torch.float32, (8, 4, 3)), compiler="inductor", batches=1
+        )
+
+    def test_mean(self):
+        behaviour.check_compiled(CASES["mean"], *inputs(torch.bfloat16, (8, 4, 3)))
+
+    def test_exported(self):
+        behaviour.check_exported(CASES["two_event_dims"], *inputs(torch.float32))
