@@ -142,11 +142,12 @@ def assert_within(bound, errors, *inputs):
     assert largest <= bound, f"{largest:.4g} > {bound} at {where}"
 
 
-def assert_no_worse(ours, theirs, *inputs, slack=1.0):
+def assert_no_worse(ours, theirs, *inputs, slack=1.05):
     """Our worst ≤ max(PyTorch's worst, 0.51), both in ULP of the output's dtype, or both in eps·Σ|terms|.
 
-    The largest of some random errors is itself random: over draws of several arguments ``slack=1.05`` allows
-    for two equally good forms whose largest error another seed orders the other way round.
+    The largest of some sampled errors is itself random: the slack allows for two equally good forms whose
+    largest error another seed orders the other way round. Over 10⁵ samples such maxima differ by up to 4 %,
+    over a few thousand (float64, whose truth is slow) by up to 13 %.
     """
     assert_within(max(worst(theirs)[0] * slack, 0.51), ours, *inputs)
 

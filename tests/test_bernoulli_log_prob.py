@@ -1,16 +1,16 @@
 """bernoulli_log_prob: against truth, against PyTorch, and all its options."""
 
+import accuracy
+import behaviour
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch.testing import assert_close
-
-import accuracy
-import behaviour
-import vae_fast as vf
 from accuracy import backend, float32_patterns, ulp, units, wide  # noqa: F401
 from behaviour import with_grads
+from torch.testing import assert_close
+
+import vae_fast as vf
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 # Ranges of |logit| over which the worst errors are compared with PyTorch's, for either sign.
@@ -59,13 +59,12 @@ class TestAccuracy:
         torch_value, torch_slope, _ = with_grads(torchs, y, t)
         torch_errors, torch_slope_errors = ulp(torch_value, value, log_prob.dtype), ulp(torch_slope, slope)
         size = y.double().abs().cpu().numpy()
-        slack = 1.05 if dtype == torch.float64 else 1.0
         for low, high in RANGES:
             for sign in (-1, 1):
                 here = (size >= low) & (size < high) & (np.sign(y.double().cpu().numpy()) == sign)
                 there = y[torch.from_numpy(here)]
-                accuracy.assert_no_worse(errors[here], torch_errors[here], there, slack=slack)
-                accuracy.assert_no_worse(slope_errors[here], torch_slope_errors[here], there, slack=slack)
+                accuracy.assert_no_worse(errors[here], torch_errors[here], there)
+                accuracy.assert_no_worse(slope_errors[here], torch_slope_errors[here], there)
 
     @pytest.mark.parametrize("dtype", DTYPES, ids=str)
     def test_grey_targets(self, dtype):
@@ -156,7 +155,7 @@ def inputs(dtype=torch.float64, shape=(4, 2, 3)):
 @pytest.mark.parametrize("case", CASES)
 class TestDerivatives:
     def test_numerical(self, case):
-        behaviour.check_derivatives(CASES[case], *inputs(shape=(3, 2, 3)))
+        behaviour.check_derivatives(CASES[case], *inputs(shape=(1, 2, 3)))
 
     def test_transforms(self, case):
         behaviour.check_transforms(CASES[case], *inputs())
@@ -266,12 +265,10 @@ class TestLayouts:
 
 class TestCompiled:
     def test_none(self):
-        behaviour.check_compiled(
-            CASES["weights_of_events"], *inputs(torch.float32, (8, 4, 3)), compiler="inductor", batches=1
-        )
+        behaviour.check_compiled(CASES["weights_of_events"], *inputs(torch.float32, (8, 4, 3)), compiler="inductor")
 
     def test_mean(self):
-        behaviour.check_compiled(CASES["mean"], *inputs(torch.bfloat16, (8, 4, 3)))
+        behaviour.check_compiled(CASES["mean"], *inputs(torch.bfloat16, (8, 4, 3)), batches=3)
 
     def test_exported(self):
         behaviour.check_exported(CASES["two_event_dims"], *inputs(torch.float32))

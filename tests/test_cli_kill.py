@@ -23,7 +23,7 @@ data, root, mode = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
 CALLS = ("fsync", "replace", "unlink", "mkdir")
 
 def train(out, resume):
-    call = ["train", "--data", data, "--out", str(out), "--hidden", "8", "--latent", "2", "--epochs", "3"]
+    call = ["train", "--data", data, "--out", str(out), "--hidden", "8", "--latent", "2", "--epochs", "2"]
     call += ["--batch-size", "8", "--threads", "1", "--binarize", "dynamic", "--no-plots"]
     return main(call + (["--resume"] if resume else []))
 
@@ -101,7 +101,7 @@ def npz(tmp_path):
     return path
 
 
-@pytest.mark.parametrize(("mode", "least"), [("calls", 40), ("times", 8)])
+@pytest.mark.parametrize(("mode", "least"), [("calls", 30), ("times", 8)])
 def test_killed_and_resumed_is_unbroken(tmp_path, npz, mode, least):
     """Killed before every fsync, rename, unlink and mkdir of a run in turn; and at random times, repeatedly."""
     command = [sys.executable, "-c", DRIVER, f"npz:{npz}", str(tmp_path), mode]

@@ -2,17 +2,17 @@
 
 import math
 
+import accuracy
+import behaviour
 import numpy as np
 import pytest
 import torch
+from accuracy import backend, units, wide  # noqa: F401
+from behaviour import with_grads
 from torch.distributions import Normal
 from torch.testing import assert_close
 
-import accuracy
-import behaviour
 import vae_fast as vf
-from accuracy import backend, units, wide  # noqa: F401
-from behaviour import with_grads
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 PARAMS = ("logvar", "logstd", "std", "var", "softplus")
@@ -93,8 +93,9 @@ class TestAccuracy:
         total = vf.gaussian_log_prob(mean, logvar, x).double()
         bound = accuracy.rows_bound(shape[-1]) * terms.abs().sum(-1)
         assert ((total - terms.sum(-1)).abs() <= bound).all()
-        total = vf.gaussian_log_prob(mean, logvar, x, reduction="sum").double()
-        assert (total - terms.sum()).abs() <= accuracy.rows_bound(x.numel()) * terms.abs().sum()
+        if len(terms) > 1:
+            total = vf.gaussian_log_prob(mean, logvar, x, reduction="sum").double()
+            assert (total - terms.sum()).abs() <= accuracy.rows_bound(x.numel()) * terms.abs().sum()
 
 
 MASK = torch.tensor([0.0, 1.0, 2.5], dtype=torch.float64)
@@ -121,7 +122,7 @@ def inputs(case, dtype=torch.float64, shape=(4, 2, 3)):
 @pytest.mark.parametrize("case", CASES)
 class TestDerivatives:
     def test_numerical(self, case):
-        behaviour.check_derivatives(CASES[case], *inputs(case, shape=(2, 2, 3)))
+        behaviour.check_derivatives(CASES[case], *inputs(case, shape=(1, 2, 3)))
 
     def test_transforms(self, case):
         behaviour.check_transforms(CASES[case], *inputs(case, shape=(3, 2, 3)))
@@ -140,9 +141,9 @@ class TestOptions:
             "softplus": lambda r: torch.log(1 + torch.exp(r)) + eps,
         }[param]
         got = with_grads(
-            lambda m, r, x: vf.gaussian_log_prob(m, r, x, param=param, param_eps=eps, bounds=(0.4, 1.1), event_ndim=0),
-            mean, r, x,
-        )  # fmt: skip
+            lambda *a: vf.gaussian_log_prob(*a, param=param, param_eps=eps, bounds=(0.4, 1.1), event_ndim=0),
+            *(mean, r, x),
+        )
         want = with_grads(lambda m, r, x: Normal(m, sigma(r.clamp(0.4, 1.1))).log_prob(x), mean, r, x)
         assert_close(got, want)
 

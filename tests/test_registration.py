@@ -2,12 +2,13 @@
 
 import pytest
 import torch
+from accuracy import backend  # noqa: F401
 from torch.library import opcheck
 from torch.testing import assert_close
 
 import vae_fast as vf
-from accuracy import backend  # noqa: F401
-from vae_fast import backends, schemas
+from vae_fast import schemas
+from vae_fast.backends import OPS as OPERATORS
 
 INF = float("inf")
 LOGVAR = (0, 0.0, -INF, INF)
@@ -74,7 +75,7 @@ def test_every_schema_is_registered():
         registered = getattr(OPS, name).default
         assert torch.Tag.pt2_compliant_tag in registered.tags
         assert str(registered._schema) == str(torch._C.parse_schema(f"vae_fast::{name}{schema}"))
-    assert {name.rsplit("_", 1)[0] for name in schemas.SCHEMAS} == set(backends.OPS)
+    assert {name.rsplit("_", 1)[0] for name in schemas.SCHEMAS} == set(OPERATORS)
     assert {name for name, _ in calls(torch.float32)} == set(schemas.SCHEMAS)
 
 
@@ -82,10 +83,12 @@ def test_every_schema_is_registered():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
 def test_opcheck(dtype, layout):
     """Schemas are kept, fakes give the shapes, dtypes and strides of the real results, no input is returned."""
+    traced = set()
     for name, args in calls(dtype, LAYOUTS[layout]):
         utils = ["test_schema", "test_faketensor"]
-        if (dtype, layout) == (torch.float32, "channels_last"):
+        if (dtype, layout) == (torch.float32, "channels_last") and name not in traced:
             utils.append("test_aot_dispatch_dynamic")
+            traced.add(name)
         opcheck(getattr(OPS, name).default, args, test_utils=utils)
 
 

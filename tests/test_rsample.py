@@ -1,14 +1,14 @@
 """rsample: against truth, its seeds and addressing, and all its options."""
 
-import pytest
-import torch
-from torch.testing import assert_close
-
 import accuracy
 import behaviour
-import vae_fast as vf
+import pytest
+import torch
 from accuracy import backend, float32_patterns, ulp, units, wide  # noqa: F401
 from behaviour import with_grads
+from torch.testing import assert_close
+
+import vae_fast as vf
 from vae_fast.scale import Scale
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -64,6 +64,7 @@ class TestAccuracy:
     @pytest.mark.parametrize("param", PARAMS)
     def test_param_is_what_it_says(self, param):
         mu, r = inputs(param)
+        noise = vf.standard_normal(mu.shape, seed=5, dtype=mu.dtype)
         for eps in (0.0, 0.3):
             sigma = {
                 "logvar": lambda r, eps=eps: torch.exp(r / 2) + eps,
@@ -72,10 +73,8 @@ class TestAccuracy:
                 "var": lambda r, eps=eps: torch.sqrt(r + eps),
                 "softplus": lambda r, eps=eps: torch.log(1 + torch.exp(r)) + eps,
             }[param]
-            noise = vf.standard_normal(mu.shape, seed=5, dtype=mu.dtype)
-            got = with_grads(
-                lambda m, r, eps=eps: vf.rsample(m, r, seed=5, param=param, param_eps=eps, bounds=(0.4, 1.1)), mu, r
-            )
+            options = {"seed": 5, "param": param, "param_eps": eps, "bounds": (0.4, 1.1)}
+            got = with_grads(lambda m, r, o=options: vf.rsample(m, r, **o), mu, r)
             assert_close(got, with_grads(lambda m, r, s=sigma: m + s(r.clamp(0.4, 1.1)) * noise, mu, r))
 
 
@@ -178,7 +177,7 @@ def inputs(case, dtype=torch.float64, shape=(4, 2, 3)):
 @pytest.mark.parametrize("case", CASES)
 class TestDerivatives:
     def test_numerical(self, case):
-        behaviour.check_derivatives(CASES[case], *inputs(case, shape=(2, 2, 3)))
+        behaviour.check_derivatives(CASES[case], *inputs(case, shape=(1, 2, 3)))
 
     def test_transforms(self, case):
         behaviour.check_transforms(CASES[case], *inputs(case, shape=(3, 2, 3)))
@@ -246,7 +245,7 @@ class TestLayouts:
 
 class TestCompiled:
     def test_compiled(self):
-        behaviour.check_compiled(CASES["samples"], *inputs("samples", torch.float32, (8, 4, 3)))
+        behaviour.check_compiled(CASES["samples"], *inputs("samples", torch.float32, (8, 4, 3)), batches=3)
 
     def test_noise_keeps_its_bits(self):
         """A compiler may fuse multiply-adds; inductor must not reach into the noise."""

@@ -1,13 +1,13 @@
 """rsample_kl: bit for bit rsample's z, gaussian_kl's kl, and the gradients of both together."""
 
+import behaviour
 import pytest
 import torch
-from torch.testing import assert_close
-
-import behaviour
-import vae_fast as vf
 from accuracy import backend  # noqa: F401
 from behaviour import with_grads
+from torch.testing import assert_close
+
+import vae_fast as vf
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 PARAMS = ("logvar", "logstd", "std", "var", "softplus")
@@ -76,7 +76,7 @@ def test_one_result_alone(used):
 @pytest.mark.parametrize("case", CASES)
 class TestDerivatives:
     def test_numerical(self, case):
-        behaviour.check_derivatives(fused(case), *inputs(case, shape=(2, 2, 3)))
+        behaviour.check_derivatives(fused(case), *inputs(case, shape=(1, 2, 3)))
 
     def test_transforms(self, case):
         samples, options = CASES[case]

@@ -237,8 +237,7 @@ class Elbo(nn.Module):
         bernoulli = vf.bernoulli_log_prob(logits, x, x_scale=1 / 255, reduction="mean")
         gaussian = vf.gaussian_log_prob(self.decoder(more), self.logvar, x, x_scale=1 / 255, reduction="mean")
         prior = vf.gaussian_kl(mu, logvar, torch.ones_like(mu), 0.5, reduction="sum", scale=0.1)
-        again = vf.gaussian_kl(mu, 0.3, param="std", bounds=(0.1, None))
-        return z, -(bernoulli + gaussian) + kl.mean() + prior + again.mean()
+        return z, -(bernoulli + gaussian) + kl.mean() + prior
 
 
 def images(n):
@@ -296,56 +295,96 @@ def counter():
     torch._dynamo.reset()
 
 
+def draw_both(mu, logvar, seed=None):
+    z, kl = vf.rsample_kl(mu, logvar, seed=seed)
+    return z, kl, vf.rsample(mu, logvar, (2,), seed=seed, first_sample=0 if seed is None else 1)
+
+
+def compare_draws(compiled, state=3, **options):
+    """Both draws and, where they have a graph, their gradients, from one state of the default generator."""
+    found = []
+    tensors = RSAMPLE.draw((3, 4))
+    for function in (compiled, draw_both):
+        torch.manual_seed(state)
+        outs = function(*tensors, **options)
+        grads = torch.autograd.grad(sum(o.sum() for o in outs), tensors) if outs[0].requires_grad else ()
+        found.append((*outs, *grads))
+    torch.testing.assert_close(*found)
+
+
 class TestCompile:
-    @each_call
-    @pytest.mark.parametrize("dynamic", [None, True])
-    def test_each_operator_twice(self, call, dynamic, counter):
-        """One graph, eager's values and gradients; twice in one function, since constants are then shared."""
+    @pytest.mark.parametrize("call", [RSAMPLE, KL, GAUSSIAN], ids=str)
+    def test_an_operator_twice(self, call, counter):
+        """Eager's values and gradients for any shape; twice in one function, since constants are then shared."""
 
         def twice(*tensors):
             return scalar(call)(*tensors) + 2.0 * scalar(call)(*(0.5 * t for t in tensors))
 
-        tensors = call.draw((3, 4))
-        compiled = torch.compile(twice, backend=counter, fullgraph=True, dynamic=dynamic)
-        ours, theirs = compiled(*tensors), twice(*tensors)
-        torch.testing.assert_close(ours, theirs)
-        torch.testing.assert_close(torch.autograd.grad(ours, tensors), torch.autograd.grad(theirs, tensors))
-        assert counter.frame_count == 1
+        compiled = torch.compile(twice, backend=counter, fullgraph=True, dynamic=True)
+        graphs = []
+        for shape in ((3, 4), (6, 5)):
+            tensors = call.draw(shape)
+            ours, theirs = compiled(*tensors), twice(*tensors)
+            graphs.append(counter.frame_count)
+            torch.testing.assert_close(ours, theirs)
+            torch.testing.assert_close(torch.autograd.grad(ours, tensors), torch.autograd.grad(theirs, tensors))
+        assert graphs[0] == graphs[1]
 
-    @each_call
-    def test_one_tensor_as_two_operands(self, call, counter):
+    @pytest.mark.parametrize("call", [RSAMPLE, KL_PRIOR, BERNOULLI, GAUSSIAN], ids=str)
+    def test_one_tensor_as_every_operand(self, call):
+        torch._dynamo.reset()
         tensor = torch.rand(3, 4, requires_grad=True)
-        compiled = torch.compile(scalar(call), backend=counter, fullgraph=True)
+        compiled = torch.compile(scalar(call), backend="eager", fullgraph=True)
         ours, theirs = (f(*[tensor] * len(call.operands)) for f in (compiled, scalar(call)))
         torch.testing.assert_close(ours, theirs)
         torch.testing.assert_close(torch.autograd.grad(ours, tensor), torch.autograd.grad(theirs, tensor))
 
     def test_a_module_of_several(self, counter):
-        """Any batch size through one dynamic graph."""
+        """Any batch size through one dynamic graph, without a break."""
         model = Elbo()
         compiled = torch.compile(model, backend=counter, fullgraph=True, dynamic=True)
-        for n in (5, 7, 8, 30):
+        graphs = []
+        for n in (5, 8, 30):
             x = images(n)
             torch.testing.assert_close(step(compiled, model, x, seed=n), step(model, model, x, seed=n))
-        assert counter.frame_count == 1
+            graphs.append(counter.frame_count)
+        assert len(set(graphs)) == 1
 
     def test_a_seed_that_changes(self, counter):
         """No graph per seed: the first int is a constant, from the second on it is an input."""
-        model, x = Elbo(), images(5)
-        compiled = torch.compile(model, backend=counter, fullgraph=True)
+        compiled = torch.compile(draw_both, backend=counter, fullgraph=True)
+        graphs = []
         for seed in (5, 6, 7, 1000, -3, 2**31, 2**40 + 1, 2**63 - 1, -(2**63)):
-            ours, theirs = (step(f, model, x, seed=seed) for f in (compiled, model))
-            assert same_bits(ours[:1], [theirs[0]]) or torch.allclose(ours[0], theirs[0], atol=1e-6)
-            torch.testing.assert_close(ours, theirs)
-        assert counter.frame_count <= 2
+            compare_draws(compiled, seed=seed)
+            graphs.append(counter.frame_count)
+        assert len(set(graphs[1:])) == 1
 
     def test_a_seed_tensor_that_changes(self, counter):
-        model, x = Elbo(), images(5)
-        compiled = torch.compile(model, backend=counter, fullgraph=True)
+        compiled = torch.compile(draw_both, backend=counter, fullgraph=True)
         for seed in (0, 1, 2, -1, 2**63 - 1):
-            seed = torch.tensor([seed])
-            torch.testing.assert_close(*(step(f, model, x, seed=seed) for f in (compiled, model)))
+            compare_draws(compiled, seed=torch.tensor([seed]))
         assert counter.frame_count == 1
+
+    @pytest.mark.parametrize("training", [True, False])
+    def test_no_seed(self, training, counter):
+        """Fresh noise at every call and for every draw in it, the noise eager code draws, from one graph."""
+        compiled = torch.compile(draw_both, backend=counter, fullgraph=True)
+        with torch.set_grad_enabled(training):
+            for state in (1, 2):
+                compare_draws(compiled, state, seed=None)
+            mu, logvar = RSAMPLE.draw((3, 4))
+            first, second = compiled(mu, logvar)[0], compiled(mu, logvar)[0]
+            z, _, more = compiled(*(torch.zeros_like(t, requires_grad=True) for t in (mu, logvar)))
+        assert not torch.equal(first, second)
+        assert not any(torch.equal(z, m) for m in more), "two draws were merged into one"
+        assert counter.frame_count == 1
+
+    def test_fake_strides_of_the_noise(self):
+        """The operator the graph calls lays its result out as it promised: inductor asserts it."""
+        for shape, sample_shape, offset in (((2, 3), (2,), 0), ((4,), (3,), 1), ((5, 1), (2, 2), 6), ((7,), (), 3)):
+            args = (sample_shape, shape, 5, None, offset, 2, torch.device("cpu"))
+            noise = torch.ops.vae_fast.reference_normals(*args)
+            assert noise.is_contiguous() and noise.shape == (*sample_shape, *shape)
 
     def test_offsets_and_samples_that_change(self, counter):
         mu = torch.zeros(3, 4)
@@ -358,25 +397,6 @@ class TestCompile:
             assert same_bits([compiled(mu, *place)], [draw(mu, *place)])
         assert counter.frame_count <= 3
 
-    def test_no_seed(self, counter):
-        """Fresh noise at every call, the noise eager code draws, from one graph."""
-        model, x = Elbo(), images(5)
-        compiled = torch.compile(model, backend=counter, fullgraph=True)
-        for _ in range(3):
-            torch.testing.assert_close(step(compiled, model, x), step(model, model, x))
-        torch.manual_seed(1)
-        draws = [compiled(x)[0].detach() for _ in range(4)]
-        assert not any(torch.equal(a, b) for a, b in zip(draws, draws[1:], strict=False))
-        assert counter.frame_count == 1
-
-    def test_two_draws_are_not_merged(self, counter):
-        mu = torch.zeros(3, 4)
-        compiled = torch.compile(
-            lambda m: (vf.rsample(m, 0.0), vf.rsample(m, 0.0)), backend=counter, fullgraph=True
-        )
-        first, second = compiled(mu)
-        assert not torch.equal(first, second)
-
     @pytest.mark.parametrize("call", SAMPLERS, ids=str)
     def test_noise_bits(self, call, counter):
         """Of σ = 1 and μ = 0 the compiled sample is the noise itself, bit for bit."""
@@ -387,21 +407,10 @@ class TestCompile:
         for seed in (6, 7, 8):
             assert same_bits([compiled(seed)], [vf.standard_normal((3, 5), seed=seed)])
 
-    def test_graph_breaks_are_not_hidden(self, counter):
-        """Without fullgraph too, one graph is all there is."""
-        model = Elbo(seed=3)
-        found = torch._dynamo.explain(model)(images(5))
-        assert found.graph_break_count == 0 and found.graph_count == 1
-
-    def test_no_grad(self, counter):
-        model, x = Elbo(seed=3), images(5)
-        compiled = torch.compile(model, backend=counter, fullgraph=True)
-        with torch.no_grad():
-            torch.testing.assert_close(compiled(x), model(x))
-
     @pytest.mark.parametrize("call", [RSAMPLE, KL, BERNOULLI, GAUSSIAN], ids=str)
-    def test_wrong_inputs_still_raise(self, call, counter):
-        compiled = torch.compile(call, backend=counter)
+    def test_wrong_inputs_still_raise(self, call):
+        torch._dynamo.reset()
+        compiled = torch.compile(call, backend="eager")
         tensors = call.draw((3, 4))
         tensors[1] = torch.rand(5)
         with pytest.raises(Exception, match="do not broadcast"):
@@ -429,11 +438,11 @@ class TestCompile:
 
 
 class TestExport:
-    @pytest.mark.parametrize("strict", [True, False])
-    def test_a_module(self, strict):
+    def test_a_module(self):
+        """For any batch size."""
         model, x = Elbo(seed=3), images(5)
         batch = torch.export.Dim("batch", min=2, max=1024)
-        program = torch.export.export(model, (x,), dynamic_shapes={"x": {0: batch}}, strict=strict)
+        program = torch.export.export(model, (x,), dynamic_shapes={"x": {0: batch}})
         for n in (5, 8):
             x = images(n)
             torch.testing.assert_close(program.module()(x), model(x))

@@ -40,6 +40,11 @@ class Scale(NamedTuple):
     def bounded(self) -> bool:
         return self.low != -math.inf or self.high != math.inf
 
+    @property
+    def logarithmic(self) -> bool:
+        """Whether log σ² is the argument itself, or twice it; otherwise σ is nearer to it."""
+        return self.kind in (LOGVAR, LOGSTD) and not self.eps
+
     def clamp(self, raw: Tensor) -> Tensor:
         return torch.clamp(raw, self.low, self.high) if self.bounded else raw
 
@@ -79,7 +84,7 @@ class Scale(NamedTuple):
         """log σ²."""
         if self.kind == VAR:
             return torch.log(r + self.eps if self.eps else r)
-        if self.kind in (LOGVAR, LOGSTD) and not self.eps:
+        if self.logarithmic:
             return r if self.kind == LOGVAR else 2.0 * r
         return 2.0 * torch.log(self.sigma(r))
 
@@ -87,14 +92,21 @@ class Scale(NamedTuple):
         """d log σ²/dr."""
         if self.kind == VAR:
             return 1.0 / (r + self.eps if self.eps else r)
-        if self.kind in (LOGVAR, LOGSTD) and not self.eps:
+        if self.logarithmic:
             return torch.full_like(r, 1.0 if self.kind == LOGVAR else 2.0)
         return 2.0 * self.dsigma(r) / self.sigma(r)
 
     def inv_sigma(self, r: Tensor) -> Tensor:
         """1/σ."""
-        if self.kind == LOGVAR and not self.eps:
-            return torch.exp(-0.5 * r)
-        if self.kind == LOGSTD and not self.eps:
-            return torch.exp(-r)
+        if self.logarithmic:
+            return torch.exp(-0.5 * r if self.kind == LOGVAR else -r)
         return 1.0 / self.sigma(r)
+
+    def inv_var(self, r: Tensor) -> Tensor:
+        """1/σ²."""
+        if self.logarithmic:
+            return torch.exp(-r if self.kind == LOGVAR else -2.0 * r)
+        if self.kind == VAR:
+            return 1.0 / (r + self.eps if self.eps else r)
+        inv_sigma = self.inv_sigma(r)
+        return inv_sigma * inv_sigma

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from vae_fast.reference.densities import broadcast_shape, compute_dtype, grad_like, reduce, unmasked, upstream
@@ -23,7 +24,8 @@ def bernoulli_log_prob_fwd(
     size = magnitude(y)
     wrong = torch.where(y > 0, 1.0 - t, t)
     certain = torch.where((wrong == 0) & torch.isinf(size), 0.0, size)
-    terms = -(certain * wrong + torch.log1p(torch.exp(-size)))
+    # log1p(e^−|y|) is −log σ(|y|), which PyTorch has as one operation.
+    terms = F.logsigmoid(size) - certain * wrong
     log_prob = reduce(terms, weight, event_ndim, reduction, scale)
     options = (event_ndim, reduction, scale, x_scale, need_dlogits, need_dx)
     return (log_prob, *bernoulli_log_prob_bwd(torch.ones_like(log_prob), logits, x, weight, *options))

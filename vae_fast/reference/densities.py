@@ -22,16 +22,34 @@ def unmasked(weight: Tensor | None, value: Tensor, neutral: float = 0.0) -> Tens
     return value if weight is None else torch.where(weight == 0, neutral, value)
 
 
+def total(value: Tensor) -> Tensor:
+    """Σ of all elements, in an order that no number of threads changes.
+
+    PyTorch splits a sum over threads only where its result is one element and it has 32768 elements or more, so
+    a larger one is summed by rows of 4096 first. A compiler sees a plain sum.
+    """
+    if value.numel() < 32768 or torch.compiler.is_compiling():
+        return value.sum()
+    flat = value.reshape(-1)
+    whole = flat.numel() - flat.numel() % 4096
+    rows = flat[:whole].view(-1, 4096).sum(1)
+    return total(torch.cat([rows, flat[whole:].sum().reshape(1)]))
+
+
 def reduce(term: Tensor, weight: Tensor | None, event_ndim: int, reduction: int, scale: float) -> Tensor:
     if weight is not None:
         term = term * weight.to(term.dtype)
-    if reduction == NONE:
-        total = term.sum(tuple(range(-event_ndim, 0))) if event_ndim else term
+    data = term.shape[: term.ndim - event_ndim]
+    n_data = math.prod(data)
+    if reduction != NONE:
+        result = total(term) / n_data if reduction == MEAN else total(term)
+    elif event_ndim == 0:
+        result = term
+    elif n_data == 1:
+        result = total(term).reshape(data)
     else:
-        total = term.sum()
-        if reduction == MEAN:
-            total = total / math.prod(term.shape[: term.ndim - event_ndim])
-    return total if scale == 1.0 else total * scale
+        result = term.sum(tuple(range(-event_ndim, 0)))
+    return result if scale == 1.0 else result * scale
 
 
 def upstream(
@@ -50,6 +68,8 @@ def grad_like(needed: bool, like: Tensor | None, value: Tensor | None) -> Tensor
     """``value`` summed to the shape of the argument it belongs to, in that argument's dtype; None if not needed."""
     if not needed or like is None or value is None:
         return None
+    if like.numel() == 1:
+        return total(value).reshape(like.shape).to(like.dtype)
     return value.sum_to_size(like.shape).to(like.dtype)
 
 

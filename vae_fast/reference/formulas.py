@@ -7,29 +7,48 @@ import math
 import torch
 from torch import Tensor
 
+from vae_fast.scale import Scale
+
 # Enough terms for |x| ≤ 1 in float64: the first one left out is 1/21!, 8e-20 of the sum.
 _EXP_SERIES = tuple(1.0 / math.factorial(k) for k in range(2, 21))
 
 
-def half_expm1_minus(x: Tensor) -> Tensor:
-    """½(e^x − 1 − x): by its series near 0, where the differences cancel; finite whenever the result is."""
-    small, large = x.abs() <= 1.0, x > (700.0 if x.dtype == torch.float64 else 85.0)
+def _largest_exponent(x: Tensor) -> float:
+    """A bound below which e^x and its backward stay finite, in float64 and in float32."""
+    return 700.0 if x.dtype == torch.float64 else 85.0
+
+
+def half_expm1_minus(x: Tensor, root: Tensor | None = None) -> Tensor:
+    """½(e^x − 1 − x): by its series near 0, where the differences cancel; finite whenever the result is.
+
+    ``root`` is e^(x/2) where that is known better than x: x = 2 log σ has an error that e^x would magnify.
+    """
+    small = x.abs() <= 1.0
     near = torch.where(small, x, 0.0)
     terms = _EXP_SERIES if x.dtype == torch.float64 else _EXP_SERIES[:11]
     series = near * terms[-1] + terms[-2]
     for c in reversed(terms[:-2]):
         series = series * near + c
-    middle = torch.where(small | large, 2.0, x)
-    root = torch.exp(0.5 * torch.where(large, x, 0.0))
-    far = torch.where(large, (0.5 * root) * root - 0.5 * x, 0.5 * (torch.expm1(middle) - middle))
-    return torch.where(small, (0.5 * near) * near * series, far)
+    near = (0.5 * near) * near * series
+    if root is not None:
+        return torch.where(small, near, (0.5 * root) * root - (0.5 * x + 0.5))
+    below, large = x < -1.0, x > _largest_exponent(x)
+    middle = torch.where(small | below | large, 2.0, x)
+    far = 0.5 * (torch.expm1(middle) - middle)
+    # 1 + x is exact where it matters.
+    far = torch.where(below, 0.5 * (torch.exp(torch.where(below, x, 0.0)) - (1.0 + x)), far)
+    big = torch.exp(0.5 * torch.where(large, x, 0.0))
+    return torch.where(small, near, torch.where(large, (0.5 * big) * big - 0.5 * x, far))
 
 
-def half_expm1(x: Tensor) -> Tensor:
+def half_expm1(x: Tensor, root: Tensor | None = None) -> Tensor:
     """½(e^x − 1), the derivative of ``half_expm1_minus``; finite whenever the result is."""
-    large = x > (700.0 if x.dtype == torch.float64 else 85.0)
-    root = torch.exp(0.5 * torch.where(large, x, 0.0))
-    return torch.where(large, (0.5 * root) * root, 0.5 * torch.expm1(torch.where(large, 0.0, x)))
+    if root is not None:
+        small = x.abs() <= 1.0
+        return torch.where(small, 0.5 * torch.expm1(torch.where(small, x, 0.0)), (0.5 * root) * root - 0.5)
+    large = x > _largest_exponent(x)
+    big = torch.exp(0.5 * torch.where(large, x, 0.0))
+    return torch.where(large, (0.5 * big) * big, 0.5 * torch.expm1(torch.where(large, 0.0, x)))
 
 
 def difference(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
@@ -41,7 +60,20 @@ def difference(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     return d, torch.where(torch.isfinite(rounded), error, 0.0)
 
 
-def standardised(difference: Tensor, inv_sigma: Tensor) -> tuple[Tensor, Tensor]:
-    """(difference/σ, 1/σ), where a difference of 0 gives 0 even if 1/σ overflows."""
+def corrected(value: Tensor, error: Tensor, slope: Tensor) -> Tensor:
+    """value + error·slope, a first-order correction; an infinite value needs none."""
+    return torch.where((error == 0) | torch.isinf(value), value, value + error * slope)
+
+
+def standardised(difference: Tensor, scale: Scale, r: Tensor) -> tuple[Tensor, Tensor]:
+    """(½(difference/σ)², difference/σ²), finite whenever they are; a difference of 0 gives 0 whatever σ.
+
+    By 1/σ² where that is an ordinary number, in two steps of 1/σ where it is not.
+    """
+    ordinary = scale.log_var(r).detach().abs() < _largest_exponent(r)
+    slope = difference * scale.inv_var(torch.where(ordinary, r, 1.0))
+    inv_sigma = scale.inv_sigma(torch.where(ordinary, 1.0, r))
     inv_sigma = torch.where((difference == 0) & torch.isinf(inv_sigma), 0.0, inv_sigma)
-    return difference * inv_sigma, inv_sigma
+    t = difference * inv_sigma
+    half_square = torch.where(ordinary, (0.5 * difference) * slope, (0.5 * t) * t)
+    return half_square, torch.where(ordinary, slope, t * inv_sigma)

@@ -6,18 +6,27 @@ import torch
 from torch import Tensor
 
 from vae_fast.reference.densities import broadcast_shape, compute_dtype, grad_like, reduce, unmasked, upstream
-from vae_fast.reference.formulas import difference, half_expm1, half_expm1_minus, standardised
+from vae_fast.reference.formulas import corrected, difference, half_expm1, half_expm1_minus, standardised
 from vae_fast.scale import Scale
 
 
-def _terms(difference_of_means: Tensor, r: Tensor, prior_r: Tensor | None, scale: Scale) -> Tensor:
-    """½((μ − μp)²/σp² + e^d − 1 − d) with d = log σ² − log σp², element by element."""
+def _log_ratio(r: Tensor, prior_r: Tensor | None, scale: Scale) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """d = log σ² − log σp², its rounding error (None: none), and σ/σp where that is nearer to the arguments."""
     log_var = scale.log_var(r)
     if prior_r is None:
-        return (0.5 * difference_of_means) * difference_of_means + half_expm1_minus(log_var)
-    t, _ = standardised(difference_of_means, scale.inv_sigma(prior_r))
+        return log_var, None, None if scale.logarithmic else scale.sigma(r)
     d, error = difference(log_var, scale.log_var(prior_r))
-    return (0.5 * t) * t + (half_expm1_minus(d) + error * half_expm1(d))
+    return (d, error, None) if scale.logarithmic else (d, None, scale.sigma(r) * scale.inv_sigma(prior_r))
+
+
+def _terms(means: Tensor, r: Tensor, prior_r: Tensor | None, scale: Scale) -> Tensor:
+    """½((μ − μp)²/σp² + e^d − 1 − d), element by element."""
+    d, error, ratio = _log_ratio(r, prior_r, scale)
+    spread = half_expm1_minus(d, ratio)
+    if error is not None:
+        spread = corrected(spread, error, half_expm1(d))
+    half_square = (0.5 * means) * means if prior_r is None else standardised(means, scale, prior_r)[0]
+    return half_square + spread
 
 
 def _free(term: Tensor, free_bits: float | None) -> Tensor:
@@ -95,15 +104,14 @@ def gaussian_kl_bwd(
     g = upstream(dkl.to(r.dtype), shape, weight, event_ndim, reduction, scale)
     if free_bits is not None:
         g = torch.where(_terms(means, r, prior_r, form) <= free_bits, 0.0, g)
-    dprior_raw = None
-    if prior_r is None:
-        dmean, dlog_var = means, half_expm1(form.log_var(r))
-    else:
-        t, inv_sigma = standardised(means, form.inv_sigma(prior_r))
-        d, error = difference(form.log_var(r), form.log_var(prior_r))
-        dmean, dlog_var = t * inv_sigma, half_expm1(d)
-        dlog_var = dlog_var + error * (dlog_var + 0.5)
-        dprior_log_var = -((0.5 * t) * t + dlog_var)
+    d, error, ratio = _log_ratio(r, prior_r, form)
+    dlog_var = half_expm1(d, ratio)
+    if error is not None:
+        dlog_var = corrected(dlog_var, error, dlog_var + 0.5)
+    dmean, dprior_raw = means, None
+    if prior_r is not None:
+        half_square, dmean = standardised(means, form, prior_r)
+        dprior_log_var = -(half_square + dlog_var)
         dprior_raw = form.inside(prior_logvar.to(r.dtype), g * dprior_log_var * form.dlog_var(prior_r))
     draw = form.inside(logvar.to(r.dtype), g * dlog_var * form.dlog_var(r))
     return (

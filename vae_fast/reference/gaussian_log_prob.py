@@ -15,12 +15,12 @@ _LOG_2PI = math.log(2.0 * math.pi)
 
 
 def _gaussian_arguments(mean, logvar, x, weight, x_scale, scale):
-    """(x − m)/σ, 1/σ and the clamped raw scale, in compute dtype and masked."""
+    """½((x − m)/σ)², (x − m)/σ² and the clamped raw scale, in compute dtype and masked."""
     dtype = compute_dtype(mean.dtype)
     value = x.to(dtype) if x_scale == 1.0 else x.to(dtype) * x_scale
     r = scale.clamp(unmasked(weight, logvar.to(dtype), 1.0))
     difference = unmasked(weight, value - mean.to(dtype))
-    return (*standardised(difference, scale.inv_sigma(r)), r)
+    return (*standardised(difference, scale, r), r)
 
 
 def gaussian_log_prob_fwd(
@@ -42,8 +42,8 @@ def gaussian_log_prob_fwd(
 ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
     """−½ Σ w·(log σ² + ((x·x_scale − m)/σ)² + log 2π); gradients as gaussian_kl_fwd."""
     form = Scale(param, param_eps, low, high)
-    t, _, r = _gaussian_arguments(mean, logvar, x, weight, x_scale, form)
-    terms = -0.5 * (form.log_var(r) + t * t + _LOG_2PI)
+    half_square, _, r = _gaussian_arguments(mean, logvar, x, weight, x_scale, form)
+    terms = -(half_square + 0.5 * (form.log_var(r) + _LOG_2PI))
     log_prob = reduce(terms, weight, event_ndim, reduction, scale)
     options = (event_ndim, reduction, scale, x_scale, param, param_eps, low, high)
     needs = (need_dmean, need_dlogvar, need_dx)
@@ -73,14 +73,14 @@ def gaussian_log_prob_bwd(
     if not (need_dmean or need_dlogvar or need_dx):
         return None, None, None
     form = Scale(param, param_eps, low, high)
-    t, inv_sigma, r = _gaussian_arguments(mean, logvar, x, weight, x_scale, form)
+    half_square, slope, r = _gaussian_arguments(mean, logvar, x, weight, x_scale, form)
     shape = broadcast_shape(mean, logvar, x, weight)
-    g = upstream(dlog_prob.to(t.dtype), shape, weight, event_ndim, reduction, scale)
-    dmean = g * (t * inv_sigma)
+    g = upstream(dlog_prob.to(r.dtype), shape, weight, event_ndim, reduction, scale)
+    dmean = g * slope
     dx = -dmean if x_scale == 1.0 else -dmean * x_scale
     draw = None
     if need_dlogvar:
-        draw = form.inside(logvar.to(t.dtype), g * (0.5 * (t * t - 1.0)) * form.dlog_var(r))
+        draw = form.inside(logvar.to(r.dtype), g * (half_square - 0.5) * form.dlog_var(r))
     return (
         grad_like(need_dmean, mean, dmean),
         grad_like(need_dlogvar, logvar, draw),
