@@ -88,10 +88,12 @@ class use_backend:
     def __init__(self, name: str) -> None:
         global _current, _current_source
         name = _named(name, "use_backend")
-        self.previous = (_current, _current_source)
+        self.name, self.previous = name, (_current, _current_source)
         _current, _current_source = name, "use_backend"
 
     def __enter__(self) -> use_backend:
+        global _current, _current_source
+        _current, _current_source = self.name, "use_backend"
         return self
 
     def __exit__(

@@ -72,32 +72,17 @@ for _name, _schema in SCHEMAS.items():
     library.define(_name + _schema, tags=(torch.Tag.pt2_compliant_tag,))
 
 # The reference's noise as one operator of its own, so that it stays the reference's when a backend serves
-# standard_normal_fwd; and the seed of a traced call, drawn when the graph runs.
+# standard_normal_fwd.
 library.define(
     f"reference_normals(SymInt[] sample_shape, SymInt[] shape, {_NOISE}, Device device) -> Tensor",
     tags=(torch.Tag.pt2_compliant_tag,),
 )
-library.define(
-    "draw_seed(Device device) -> Tensor",
-    tags=(torch.Tag.pt2_compliant_tag, torch.Tag.nondeterministic_seeded),
-)
-library.impl("reference_normals", noise.normals, "CompositeExplicitAutograd")
+library.impl("reference_normals", lambda *args: noise.normals(*args).contiguous(), "CompositeExplicitAutograd")
 
 
 @torch.library.register_fake("vae_fast::reference_normals", lib=library)
 def _(sample_shape, shape, seed, seed_tensor, offset, first_sample, device):
     return torch.empty((*sample_shape, *shape), dtype=torch.float32, device=device)
-
-
-@torch.library.impl(library, "draw_seed", "CompositeExplicitAutograd")
-def draw_seed(device: torch.device) -> Tensor:
-    """A fresh seed from the default generator of ``device``, as one int64 element on it."""
-    return torch.empty((1,), dtype=torch.int64, device=device).random_()
-
-
-@torch.library.register_fake("vae_fast::draw_seed", lib=library)
-def _(device):
-    return torch.empty((1,), dtype=torch.int64, device=device)
 
 
 # ---- shapes, dtypes and strides of the outputs -----------------------------------------------------------

@@ -71,13 +71,12 @@ def resolve(
     if generator is not None and generator.device.type != device.type:
         raise ValueError(f"generator is for {generator.device}, the tensors are on {device}")
     if torch.compiler.is_compiling():
-        return 0, torch.ops.vae_fast.draw_seed(device)
+        return 0, torch.randint(2**63 - 1, (1,), device=device)
     if torch._C._are_functorch_transforms_active():
         # Under vmap this follows its `randomness`: an error, one draw, or one for each example.
-        return 0, torch.randint(0, 2**63 - 1, (1,), device=device)
+        return 0, torch.randint(2**63 - 1, (1,), generator=generator, device=device)
     if device.type == "cuda":
         return _from_cuda(device, generator)
     if device.type == "meta":
         return 0, None
-    drawn = torch.empty((), dtype=torch.int64, device=device)
-    return int(drawn.random_(generator=generator)), None
+    return int(torch.randint(2**63 - 1, (), generator=generator, device=device)), None

@@ -80,7 +80,7 @@ def broadcast_shape(first: str, shape: Sequence[int], **others: Tensor | None) -
     """The shape all arguments broadcast to. Raises ValueError naming the two arguments that do not."""
     result, result_name = tuple(shape), first
     for name, other in others.items():
-        if other is None or tuple(other.shape) == result:
+        if other is None or (other.ndim == len(result) and tuple(other.shape) == result):
             continue
         b = tuple(other.shape)
         merged = []

@@ -83,4 +83,4 @@ def bernoulli_log_prob(
     args = (logits, x, weight, *density, x_scale)
     if in_the_open:
         return kernel("reference", "bernoulli_log_prob_fwd")(*args, False, False)[0]
-    return _BernoulliLogProb.apply(name, *args)
+    return _BernoulliLogProb.apply(name, *dispatch.distinct(args))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -32,6 +33,16 @@ def _refuse_mixed_dtensors(tensors: dict[str, Tensor | None]) -> None:
     if any(distributed.values()) and not all(distributed.values()):
         kinds = (f"{n} is a {'DTensor' if d else 'plain tensor'}" for n, d in distributed.items())
         raise TypeError(f"{', '.join(kinds)}: pass local tensors (DTensor.to_local()) for all of them")
+
+
+def distinct(args: Sequence[Any]) -> Sequence[Any]:
+    """The arguments, a repeated tensor as a view: torch.compile does not trace a Function that gets one twice."""
+    if not torch.compiler.is_compiling():
+        return args
+    return [
+        a.view_as(a) if isinstance(a, Tensor) and any(a is other for other in args[:k]) else a
+        for k, a in enumerate(args)
+    ]
 
 
 def backward_kernel(backend: str, name: str) -> Any:

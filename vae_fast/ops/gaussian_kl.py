@@ -93,4 +93,4 @@ def gaussian_kl(
     args = (*operands, weight, *density, free, *form)
     if in_the_open:
         return kernel("reference", "gaussian_kl_fwd")(*args, False, False, False, False)[0]
-    return _GaussianKL.apply(name, *args)
+    return _GaussianKL.apply(name, *dispatch.distinct(args))

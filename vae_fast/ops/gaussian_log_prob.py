@@ -79,4 +79,4 @@ def gaussian_log_prob(
     args = (*operands, x, weight, *density, arguments.number("x_scale", x_scale), *form)
     if in_the_open:
         return kernel("reference", "gaussian_log_prob_fwd")(*args, False, False, False)[0]
-    return _GaussianLogProb.apply(name, *args)
+    return _GaussianLogProb.apply(name, *dispatch.distinct(args))

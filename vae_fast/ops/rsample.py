@@ -37,6 +37,8 @@ def moments(mu: Tensor, logvar: Tensor | float) -> tuple[Tensor, Tensor, tuple[i
     """The checked (mu, logvar) in one dtype, their broadcast shape, and whether the reference must be seen."""
     mu, spread = arguments.floating("mu", mu), arguments.floating_or_number("logvar", logvar)
     in_the_open = dispatch.in_the_open(mu=mu, logvar=spread)
+    if in_the_open and type(mu).__name__ == "DTensor":
+        raise TypeError("mu is a DTensor: pass local tensors (DTensor.to_local()), a shard's place with offset=")
     arguments.same_device("mu", mu, logvar=spread)
     shape = arguments.broadcast_shape("mu", mu.shape, logvar=spread)
     mu, spread = arguments.promoted(mu, spread)
@@ -97,4 +99,4 @@ def rsample(
     args = (mu, logvar, samples, *seeds.resolve(seed, generator, mu.device), offset, first_sample, *form)
     if in_the_open:
         return kernel("reference", "rsample_fwd")(*args)
-    return _Rsample.apply(name, *args)
+    return _Rsample.apply(name, *dispatch.distinct(args))

@@ -84,4 +84,4 @@ def rsample_kl(
     args = (mu, logvar, samples, *drawn, offset, first_sample, event_ndim, free, *form)
     if in_the_open:
         return kernel("reference", "rsample_kl_fwd")(*args)
-    return _RsampleKL.apply(name, *args)
+    return _RsampleKL.apply(name, *dispatch.distinct(args))

@@ -44,7 +44,7 @@ def standard_normal(
     dtype = torch.get_default_dtype() if dtype is None else dtype
     if dtype not in arguments.FLOATS:
         raise TypeError(f"dtype must be float32, bfloat16, float16 or float64, got {dtype}")
-    device = torch.get_default_device() if device is None else torch.device(device)
+    device = torch.empty(0).device if device is None else torch.device(device)
     if seed is None:
         raise TypeError("seed must be an int or an int64 tensor, got None")
     key, key_tensor = seeds.resolve(seed, None, device)

@@ -9,9 +9,6 @@ from torch import Tensor
 
 from vae_fast.scale import Scale
 
-# Enough terms for |x| ≤ 1 in float64: the first one left out is 1/21!, 8e-20 of the sum.
-_EXP_SERIES = tuple(1.0 / math.factorial(k) for k in range(2, 21))
-
 
 def _largest_exponent(x: Tensor) -> float:
     """A bound below which e^x and its backward stay finite, in float64 and in float32."""
@@ -25,7 +22,9 @@ def half_expm1_minus(x: Tensor, root: Tensor | None = None) -> Tensor:
     """
     small = x.abs() <= 1.0
     near = torch.where(small, x, 0.0)
-    terms = _EXP_SERIES if x.dtype == torch.float64 else _EXP_SERIES[:11]
+    # Enough terms for |x| ≤ 1: in float64 the first one left out is 1/21!, 8e-20 of the sum. Made here: a compiler
+    # takes a module's float for an input, which a second autograd.Function in the same graph cannot share.
+    terms = [1.0 / math.factorial(k) for k in range(2, 21 if x.dtype == torch.float64 else 13)]
     series = near * terms[-1] + terms[-2]
     for c in reversed(terms[:-2]):
         series = series * near + c
@@ -46,9 +45,12 @@ def half_expm1(x: Tensor, root: Tensor | None = None) -> Tensor:
     if root is not None:
         small = x.abs() <= 1.0
         return torch.where(small, 0.5 * torch.expm1(torch.where(small, x, 0.0)), (0.5 * root) * root - 0.5)
-    large = x > _largest_exponent(x)
+    below, large = x < -1.0, x > _largest_exponent(x)
+    middle = 0.5 * torch.expm1(torch.where(below | large, 0.0, x))
+    # Below, e^x − 1 rounds once where expm1 may be a unit off.
+    far = torch.where(below, 0.5 * (torch.exp(torch.where(below, x, 0.0)) - 1.0), middle)
     big = torch.exp(0.5 * torch.where(large, x, 0.0))
-    return torch.where(large, (0.5 * big) * big, 0.5 * torch.expm1(torch.where(large, 0.0, x)))
+    return torch.where(large, (0.5 * big) * big, far)
 
 
 def difference(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
