@@ -35,7 +35,7 @@ def truth(y, t):
 def logits(dtype):
     """Every float32 that 2¹⁹ evenly spread bit patterns meet; every half; sizes of all magnitudes in float64."""
     if dtype == torch.float64:
-        return accuracy.everywhere(4000, dtype)
+        return accuracy.everywhere(2500, dtype)
     if dtype == torch.float32:
         y = torch.cat([float32_patterns(1 << 19), accuracy.magnitudes(1 << 17, dtype, 1e-3, 110)])
     else:

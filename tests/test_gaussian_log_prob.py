@@ -41,7 +41,7 @@ class TestAccuracy:
     @pytest.mark.parametrize("dtype", DTYPES, ids=str)
     def test_terms(self, dtype, spread):
         """≤ 3ε·Σ|terms|, gradients too; no worse than PyTorch. Wide: σ from 1e-37 to 1e37 (1e304)."""
-        n, slack = (3000, 1.25) if dtype == torch.float64 else (100_000, 1.05)
+        n, slack = (1500, 1.25) if dtype == torch.float64 else (100_000, 1.05)
         if spread:
             args = [(spread * torch.randn(n, dtype=torch.float64)).to(dtype) for _ in range(3)]
         elif dtype == torch.float16:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vae_fast.reference.densities import broadcast_shape, compute_dtype, grad_like, reduce, unmasked, upstream
-from vae_fast.scale import magnitude
+from vae_fast.reference.formulas import logistic
 
 
 def _bernoulli_arguments(logits: Tensor, x: Tensor, weight: Tensor | None, x_scale: float):
@@ -33,7 +33,7 @@ def bernoulli_log_prob_fwd(
 def bernoulli_log_prob_bwd(
     dlog_prob, logits, x, weight, event_ndim, reduction, scale, x_scale, need_dlogits, need_dx
 ) -> tuple[Tensor | None, Tensor | None]:
-    """dy = t − σ(y), taken from the nearer of 0 and 1; dx = y·x_scale."""
+    """dy = t − σ(y); dx = y·x_scale."""
     if not (need_dlogits or need_dx):
         return None, None
     y, t = _bernoulli_arguments(logits, x, weight, x_scale)
@@ -41,9 +41,9 @@ def bernoulli_log_prob_bwd(
     g = upstream(dlog_prob.to(y.dtype), shape, weight, event_ndim, reduction, scale)
     dlogits = dx = None
     if need_dlogits:
-        e = torch.exp(-magnitude(y))
-        s = e / (1.0 + e)
-        dlogits = g * torch.where(y > 0, s - (1.0 - t), t - s)
+        # t − σ(y) would cancel where both are near 1.
+        near_one = (y > 0) & (t > 0.5)
+        dlogits = g * torch.where(near_one, logistic(-y) - (1.0 - t), t - logistic(y))
     if need_dx:
         dx = g * y if x_scale == 1.0 else g * y * x_scale
     return grad_like(need_dlogits, logits, dlogits), grad_like(need_dx, x, dx)

@@ -53,6 +53,13 @@ def half_expm1(x: Tensor, root: Tensor | None = None) -> Tensor:
     return torch.where(large, (0.5 * big) * big, far)
 
 
+def logistic(y: Tensor) -> Tensor:
+    """σ(y) = 1/(1 + e^−y), from e^y itself where that is small: e^−y overflows before σ is 0."""
+    below = y < -_largest_exponent(y)
+    e = torch.exp(torch.where(below, y, 0.0))
+    return torch.where(below, e / (1.0 + e), torch.sigmoid(y))
+
+
 def difference(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """a − b rounded, and its rounding error (Knuth's two-sum); 0 for an infinite difference."""
     d = a - b
