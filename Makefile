@@ -16,7 +16,7 @@ READY := $(VENV)/.ready
 # OpenMP threads that wait without spinning: on a busy machine the difference is minutes.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: help demo test test-slow lint format clean
+.PHONY: help demo test test-slow benchmark lint format clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -51,6 +51,9 @@ test: $(READY)  ## the test suite, in under ten minutes
 
 test-slow: $(READY)  ## the tests that take minutes: statistics over 10^8 normals
 	@$(BIN)/python -m pytest -m slow --timeout 3600 $(PYTEST_ARGS)
+
+benchmark: $(READY)  ## each operator, forward and backward, against the eager formulas
+	@$(BIN)/python -m pytest benchmarks --benchmark-columns median,iqr,rounds --benchmark-sort mean $(PYTEST_ARGS)
 
 clean:  ## remove the environment and everything the other commands leave
 	@test ! -f $(VENV)/pyvenv.cfg || rm -rf $(VENV)

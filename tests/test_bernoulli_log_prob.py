@@ -127,14 +127,14 @@ class TestAccuracy:
     def test_sums(self, shape):
         y = torch.randn(shape) * 4
         t = torch.rand(shape)
-        for event_ndim in (1, len(shape) - 1, len(shape)):
+        each = ours(y, t).double()
+        for event_ndim in {1, len(shape) - 1}:
             n = y[(0,) * (len(shape) - event_ndim)].numel()
             total = vf.bernoulli_log_prob(y, t, event_ndim=event_ndim).double()
-            terms = ours(y, t).double().reshape(*total.shape, n).sum(-1)
+            terms = each.reshape(*total.shape, n).sum(-1)
             assert ((total - terms).abs() <= accuracy.rows_bound(n) * terms.abs()).all()
         total = vf.bernoulli_log_prob(y, t, reduction="sum").double()
-        terms = ours(y, t).double().sum()
-        assert (total - terms).abs() <= accuracy.rows_bound(y.numel()) * terms.abs()
+        assert (total - each.sum()).abs() <= accuracy.rows_bound(y.numel()) * each.sum().abs()
 
 
 CASES = {

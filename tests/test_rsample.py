@@ -4,6 +4,7 @@ import accuracy
 import behaviour
 import pytest
 import torch
+import torch._dynamo.testing
 from accuracy import backend, float32_patterns, ulp, units, wide  # noqa: F401
 from behaviour import with_grads
 from torch.testing import assert_close
@@ -51,7 +52,7 @@ class TestAccuracy:
         accuracy.assert_within(3, accuracy.error(dlv, step / 2, units(abs(step / 2), dtype)), mu, lv, eps)
 
     def test_sum_of_gradients_over_samples(self):
-        n = 2 * 10**4
+        n = 5000
         mu, lv = torch.randn(10), torch.randn(10)
         _, dmu, dlv = with_grads(lambda m, v: vf.rsample(m, v, n, seed=1), mu, lv)
         assert (dmu == n).all()
@@ -177,7 +178,7 @@ def inputs(case, dtype=torch.float64, shape=(4, 2, 3)):
 @pytest.mark.parametrize("case", CASES)
 class TestDerivatives:
     def test_numerical(self, case):
-        behaviour.check_derivatives(CASES[case], *inputs(case, shape=(1, 2, 3)))
+        behaviour.check_derivatives(CASES[case], *inputs(case, shape=(1, 1, 2)))
 
     def test_transforms(self, case):
         behaviour.check_transforms(CASES[case], *inputs(case, shape=(3, 2, 3)))
@@ -252,6 +253,14 @@ class TestCompiled:
         zeros = torch.zeros(500, 3)
         compiled = torch.compile(lambda m, v: vf.rsample(m, v, seed=6), fullgraph=True, dynamic=False)
         assert torch.equal(compiled(zeros, zeros), vf.rsample(zeros, zeros, seed=6))
+
+    def test_noise_is_opaque_to_compilers(self):
+        """None of its integer arithmetic is in the graph, so nothing of it can be fused."""
+        recorder = torch._dynamo.testing.AotEagerAndRecordGraphs()
+        torch._dynamo.reset()
+        torch.compile(lambda m, v: vf.rsample(m, v, seed=6), fullgraph=True, backend=recorder)(*inputs("one"))
+        code = "".join(graph.code for graph in recorder.fw_graphs)
+        assert "torch.ops.vae_fast." in code and "bitwise" not in code and "shift" not in code
 
     def test_other_seeds_do_not_recompile(self):
         torch._dynamo.reset()

@@ -76,7 +76,7 @@ def test_one_result_alone(used):
 @pytest.mark.parametrize("case", CASES)
 class TestDerivatives:
     def test_numerical(self, case):
-        behaviour.check_derivatives(fused(case), *inputs(case, shape=(1, 2, 3)))
+        behaviour.check_derivatives(fused(case), *inputs(case, shape=(1, 1, 2)))
 
     def test_transforms(self, case):
         samples, options = CASES[case]
