@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from vae_fast.reference.densities import broadcast_shape, compute_dtype, grad_like, reduce, unmasked, upstream
 from vae_fast.reference.formulas import logistic
+from vae_fast.scale import magnitude
 
 
 def _bernoulli_arguments(logits: Tensor, x: Tensor, weight: Tensor | None, x_scale: float):
@@ -19,12 +19,14 @@ def _bernoulli_arguments(logits: Tensor, x: Tensor, weight: Tensor | None, x_sca
 def bernoulli_log_prob_fwd(
     logits, x, weight, event_ndim, reduction, scale, x_scale, need_dlogits, need_dx
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Σ w·(t·log σ(y) + (1 − t)·log σ(−y)), y the logits, t = x·x_scale; gradients as gaussian_kl_fwd."""
+    """−Σ w·(|y|·(y > 0 ? 1 − t : t) + log1p(e^−|y|)), y the logits, t = x·x_scale; gradients as gaussian_kl_fwd."""
     y, t = _bernoulli_arguments(logits, x, weight, x_scale)
+    size = magnitude(y)
+    wrong = torch.where(y > 0, 1.0 - t, t)
     # An infinite logit of the matching target costs nothing; 0·∞ would be NaN.
-    one = torch.where((t == 0) & torch.isinf(y), 0.0, F.logsigmoid(y))
-    zero = torch.where((t == 1) & torch.isinf(y), 0.0, F.logsigmoid(-y))
-    terms = t * one + (1.0 - t) * zero
+    certain = torch.where((wrong == 0) & torch.isinf(size), 0.0, size)
+    # Not by F.logsigmoid: it goes through PyTorch's thread pool at any size, which hangs in a forked child.
+    terms = -(certain * wrong + torch.log1p(torch.exp(-size)))
     log_prob = reduce(terms, weight, event_ndim, reduction, scale)
     options = (event_ndim, reduction, scale, x_scale, need_dlogits, need_dx)
     return (log_prob, *bernoulli_log_prob_bwd(torch.ones_like(log_prob), logits, x, weight, *options))
