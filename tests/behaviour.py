@@ -165,3 +165,14 @@ def check_exported(f, *inputs):
     program = torch.export.export(Module(), tuple(inputs))
     for out, want in zip(as_tuple(program.module()(*inputs)), as_tuple(f(*inputs)), strict=True):
         assert_close(out, want, **CLOSE)
+
+
+def sigma_of(param, eps):
+    """σ of the raw argument, as the documentation of ``param`` and ``param_eps`` says it."""
+    return {
+        "logvar": lambda r: torch.exp(r / 2) + eps,
+        "logstd": lambda r: torch.exp(r) + eps,
+        "std": lambda r: r + eps,
+        "var": lambda r: torch.sqrt(r + eps),
+        "softplus": lambda r: torch.log(1 + torch.exp(r)) + eps,
+    }[param]

@@ -249,13 +249,7 @@ class TestOptions:
     @pytest.mark.parametrize("eps", [0.0, 0.3])
     def test_param_is_what_it_says(self, param, eps):
         mu, r, pm, pr = inputs(f"{param}_prior")
-        sigma = {
-            "logvar": lambda r: torch.exp(r / 2) + eps,
-            "logstd": lambda r: torch.exp(r) + eps,
-            "std": lambda r: r + eps,
-            "var": lambda r: torch.sqrt(r + eps),
-            "softplus": lambda r: torch.log(1 + torch.exp(r)) + eps,
-        }[param]
+        sigma = behaviour.sigma_of(param, eps)
         low, high = 0.4, 1.1
         for bounds in (None, (low, high)):
             c = (lambda r: r.clamp(low, high)) if bounds else (lambda r: r)

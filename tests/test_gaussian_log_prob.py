@@ -133,13 +133,7 @@ class TestOptions:
     @pytest.mark.parametrize("eps", [0.0, 0.3])
     def test_param_is_what_it_says(self, param, eps):
         mean, r, x = inputs(param)
-        sigma = {
-            "logvar": lambda r: torch.exp(r / 2) + eps,
-            "logstd": lambda r: torch.exp(r) + eps,
-            "std": lambda r: r + eps,
-            "var": lambda r: torch.sqrt(r + eps),
-            "softplus": lambda r: torch.log(1 + torch.exp(r)) + eps,
-        }[param]
+        sigma = behaviour.sigma_of(param, eps)
         got = with_grads(
             lambda *a: vf.gaussian_log_prob(*a, param=param, param_eps=eps, bounds=(0.4, 1.1), event_ndim=0),
             *(mean, r, x),
