@@ -1,4 +1,4 @@
-"""Forward and backward of each operator against the eager formulas: `make benchmark`. One group a case.
+"""Forward and backward of each operator, summed, against the eager formulas: `make benchmark`. One group a case.
 
 A provider is compared with float64 before it is timed; a wrong one fails and is not timed.
 """
@@ -9,12 +9,43 @@ import torch
 
 import vae_fast as vf
 
-PROVIDERS = ["eager", *(name for name, backend in vf.backends().items() if backend.available)]
-CASES = {
-    "rsample_kl": ((100, 20), (512, 64)),
-    "bernoulli_log_prob": ((100, 784), (512, 784)),
-    "gaussian_log_prob": ((100, 560), (512, 784)),
+BACKENDS = [name for name, backend in vf.backends().items() if backend.available]
+# What a pass over memory is worth: (operands and results moved in the forward pass, in the backward pass) if each is
+# moved once. The densities' gradients come with their forward pass.
+PASSES = {
+    "rsample_kl": 3 + 4,
+    "gaussian_kl": 2 + 2,
+    "bernoulli_log_prob": 2 + 1,
+    "gaussian_log_prob": 3 + 2,
 }
+SHAPES = {
+    "rsample_kl": ((100, 20), (512, 64), (4096, 128)),
+    "gaussian_kl": ((100, 20), (4096, 128)),
+    "bernoulli_log_prob": ((100, 784), (512, 784), (4096, 3072)),
+    "gaussian_log_prob": ((100, 560), (512, 784), (4096, 3072)),
+}
+OTHER = [
+    ("rsample_kl", (512, 64), "bfloat16"),
+    ("rsample_kl", (512, 64), "float64"),
+    ("rsample_kl", (2, 65536), "float32"),
+    ("rsample_kl", (32768, 4), "float32"),
+    *(
+        (op, shape, dtype)
+        for op in ("bernoulli_log_prob", "gaussian_log_prob")
+        for shape, dtype in (
+            ((8, 16), "float32"),
+            ((512, 784), "float32-uint8"),
+            ((512, 784), "bfloat16"),
+            ((512, 784), "float16"),
+            ((512, 784), "float64"),
+            ((2, 200_704), "float32"),
+            ((100_352, 4), "float32"),
+        )
+    ),
+]
+CASES = [(op, shape, "float32") for op, shapes in SHAPES.items() for shape in shapes] + OTHER
+# The reference is there to be right; at the largest sizes it takes seconds.
+LARGEST_REFERENCE = 1_000_000
 
 
 def ours(op, backend):
@@ -26,7 +57,12 @@ def ours(op, backend):
             return z, kl.sum()
 
         return sample
-    return lambda *tensors: getattr(vf, op)(*tensors, reduction="sum", backend=backend)
+
+    def density(*tensors):
+        options = {"x_scale": 1 / 255} if tensors[-1].dtype == torch.uint8 else {}
+        return getattr(vf, op)(*tensors, reduction="sum", backend=backend, **options)
+
+    return density
 
 
 def scalar(op, out):
@@ -38,21 +74,50 @@ def density(op, out):
     return out[1] if op == "rsample_kl" else out
 
 
-@pytest.mark.parametrize("provider", PROVIDERS)
-@pytest.mark.parametrize(("op", "shape"), [(op, shape) for op, shapes in CASES.items() for shape in shapes])
-def test_forward_backward(benchmark, op, shape, provider):
-    benchmark.group = f"{op} {'x'.join(map(str, shape))} float32 forward + backward"
-    function = getattr(eager, op) if provider == "eager" else ours(op, provider)
+def operands(op, shape, dtype):
+    dtype, _, target = dtype.partition("-")
+    dtype = getattr(torch, dtype)
+    tensors = [torch.randn(shape).to(dtype).requires_grad_() for _ in range(2)]
+    if op == "bernoulli_log_prob":
+        tensors.pop()
+    if "log_prob" in op:
+        tensors.append(torch.randint(0, 256, shape, dtype=torch.uint8) if target else torch.rand(shape).to(dtype))
+    return tensors
+
+
+def bytes_moved(op, tensors):
+    first = tensors[0]
+    total = PASSES[op] * first.numel() * first.element_size()
+    return total - first.numel() * (first.element_size() - tensors[-1].element_size())
+
+
+def function_of(provider, op):
+    if provider in BACKENDS:
+        return ours(op, provider)
+    return torch.compile(getattr(eager, op), dynamic=False) if provider == "compile" else getattr(eager, op)
+
+
+@pytest.mark.parametrize("provider", ["eager", "compile", *BACKENDS])
+@pytest.mark.parametrize(("op", "shape", "dtype"), CASES)
+def test_forward_backward(benchmark, op, shape, dtype, provider):
+    size = torch.Size(shape).numel()
+    if provider == "reference" and size > LARGEST_REFERENCE:
+        pytest.skip(f"reference: more than {LARGEST_REFERENCE} elements")
+    torch._dynamo.reset()
     torch.manual_seed(0)
-    tensors = [torch.randn(shape, requires_grad=True) for _ in range(3 if op == "gaussian_log_prob" else 2)]
-    if op != "rsample_kl":
-        tensors[-1] = torch.rand(shape)
-    truth = density(op, getattr(eager, op)(*(t.detach().double() for t in tensors)))
-    torch.testing.assert_close(density(op, function(*tensors)).double(), truth, rtol=1e-5, atol=0)
+    function, tensors = function_of(provider, op), operands(op, shape, dtype)
+    truth = density(op, getattr(eager, op)(*(t.detach().double() if t.is_floating_point() else t for t in tensors)))
+    if tensors[-1].dtype == torch.uint8:
+        truth = density(op, getattr(eager, op)(*(t.detach().double() for t in tensors[:-1]), tensors[-1] / 255.0))
+    # Common formulas on half types sum in float32 what they rounded to 8 bits: 1 % of it.
+    rtol = {2: 1e-2, 4: 1e-5, 8: 1e-10}[tensors[0].element_size()]
+    torch.testing.assert_close(density(op, function(*tensors)).double(), truth.double(), rtol=rtol, atol=0)
 
     def step():
         scalar(op, function(*tensors)).backward()
         for t in tensors:
             t.grad = None
 
+    benchmark.group = f"{op} {'x'.join(map(str, shape))} {dtype}"
+    benchmark.extra_info |= {"provider": provider, "bytes": bytes_moved(op, tensors)}
     benchmark(step)

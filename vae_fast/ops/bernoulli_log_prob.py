@@ -14,18 +14,22 @@ from vae_fast.ops.arguments import Reduction
 
 class _BernoulliLogProb(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, backend: str, logits: Any, x: Any, weight: Any, *options: Any) -> Any:
+    def forward(ctx: Any, backend: str, early: bool, logits: Any, x: Any, weight: Any, *options: Any) -> Any:
         ctx.save_for_backward(logits, x, weight)
         ctx.backend, ctx.options = backend, options
-        fwd = kernel(backend, "bernoulli_log_prob_fwd")
-        return fwd(logits, x, weight, *options, False, False)[0]
+        needs = ctx.needs_input_grad[2:4] if early else (False, False)
+        log_prob, *grads = kernel(backend, "bernoulli_log_prob_fwd")(logits, x, weight, *options, *needs)
+        dispatch.keep_early(ctx, grads if early else None)
+        return log_prob
 
     @staticmethod
     def backward(ctx: Any, dlog_prob: Any) -> Any:
-        needs = ctx.needs_input_grad[1:3]
-        bwd = dispatch.backward_kernel(ctx.backend, "bernoulli_log_prob_bwd")
-        grads = bwd(dlog_prob, *ctx.saved_tensors, *ctx.options, *needs)
-        return (None, *dispatch.asked(needs, grads), *(None,) * (1 + len(ctx.options)))
+        needs = ctx.needs_input_grad[2:4]
+        grads = dispatch.take_early(ctx, dlog_prob)
+        if grads is None:
+            bwd = dispatch.backward_kernel(ctx.backend, "bernoulli_log_prob_bwd")
+            grads = bwd(dlog_prob, *ctx.saved_tensors, *ctx.options, *needs)
+        return (None, None, *dispatch.asked(needs, grads), *(None,) * (1 + len(ctx.options)))
 
 
 def bernoulli_log_prob(
@@ -81,6 +85,7 @@ def bernoulli_log_prob(
     name = choose("bernoulli_log_prob", logits.device, backend)
     density = (event_ndim, arguments.reduction_code(reduction), arguments.number("scale", scale))
     args = (logits, x, weight, *density, x_scale)
-    if in_the_open:
-        return kernel("reference", "bernoulli_log_prob_fwd")(*args, False, False)[0]
-    return _BernoulliLogProb.apply(name, *dispatch.distinct(args))
+    if in_the_open or not dispatch.differentiable(logits, x):
+        return kernel("reference" if in_the_open else name, "bernoulli_log_prob_fwd")(*args, False, False)[0]
+    early = dispatch.early(name, density[1], logits, x)
+    return _BernoulliLogProb.apply(name, early, *dispatch.distinct(args))

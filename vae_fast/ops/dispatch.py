@@ -11,6 +11,7 @@ from torch.autograd import forward_ad
 
 from vae_fast import reference
 from vae_fast.backends import kernel
+from vae_fast.reference.densities import NONE
 
 _PLAIN = (Tensor, torch.nn.Parameter)
 
@@ -43,6 +44,50 @@ def distinct(args: Sequence[Any]) -> Sequence[Any]:
         a.view_as(a) if isinstance(a, Tensor) and any(a is other for other in args[:k]) else a
         for k, a in enumerate(args)
     ]
+
+
+def differentiable(*tensors: Tensor | None) -> bool:
+    """Whether autograd has to know of a call with these tensors."""
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+
+
+# Backends whose forward kernels give gradients at hardly any cost beside the values.
+_EARLY = ("native",)
+_EXACT = (torch.float32, torch.float64)
+
+
+def early(backend: str, reduction: int, *tensors: Tensor | None) -> bool:
+    """Whether the forward pass computes the gradients too, while the data is at hand, for an upstream gradient of 1.
+
+    For a reduction to one number only, whose upstream gradient then scales them. Not for half types: scaling a rounded
+    gradient loses accuracy. Nor in a compiled graph, where the scaling would be a pass that recomputing does not need.
+    """
+    return (
+        reduction != NONE
+        and backend in _EARLY
+        and not torch.compiler.is_compiling()
+        and all(t is None or not t.requires_grad or t.dtype in _EXACT for t in tensors)
+    )
+
+
+def keep_early(ctx: Any, grads: Sequence[Tensor] | None) -> None:
+    """Keeps the gradients of the forward pass for the first backward pass, which takes them out."""
+    ctx.early = [] if grads is None else [grads]
+
+
+def take_early(ctx: Any, upstream: Tensor) -> Sequence[Tensor] | None:
+    """The forward's gradients times ``upstream``, once; None where there are none, or a graph of them is wanted."""
+    if torch.is_grad_enabled():
+        return None
+    try:
+        grads: Sequence[Tensor] = ctx.early.pop()
+    except IndexError:
+        return None
+    factor = upstream.item()
+    if factor != 1.0:
+        for grad in grads:
+            grad.mul_(factor)
+    return grads
 
 
 def backward_kernel(backend: str, name: str) -> Any:

@@ -15,19 +15,32 @@ from vae_fast.ops.arguments import Bounds, Param, Reduction
 class _GaussianKL(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, backend: str, mu: Any, logvar: Any, prior_mu: Any, prior_logvar: Any, weight: Any, *options: Any
+        ctx: Any,
+        backend: str,
+        early: bool,
+        mu: Any,
+        logvar: Any,
+        prior_mu: Any,
+        prior_logvar: Any,
+        weight: Any,
+        *options: Any,
     ) -> Any:
         ctx.save_for_backward(mu, logvar, prior_mu, prior_logvar, weight)
         ctx.backend, ctx.options = backend, options
+        needs = ctx.needs_input_grad[2:6] if early else (False,) * 4
         fwd = kernel(backend, "gaussian_kl_fwd")
-        return fwd(mu, logvar, prior_mu, prior_logvar, weight, *options, False, False, False, False)[0]
+        kl, *grads = fwd(mu, logvar, prior_mu, prior_logvar, weight, *options, *needs)
+        dispatch.keep_early(ctx, grads if early else None)
+        return kl
 
     @staticmethod
     def backward(ctx: Any, dkl: Any) -> Any:
-        needs = ctx.needs_input_grad[1:5]
-        bwd = dispatch.backward_kernel(ctx.backend, "gaussian_kl_bwd")
-        grads = bwd(dkl, *ctx.saved_tensors, *ctx.options, *needs)
-        return (None, *dispatch.asked(needs, grads), *(None,) * (1 + len(ctx.options)))
+        needs = ctx.needs_input_grad[2:6]
+        grads = dispatch.take_early(ctx, dkl)
+        if grads is None:
+            bwd = dispatch.backward_kernel(ctx.backend, "gaussian_kl_bwd")
+            grads = bwd(dkl, *ctx.saved_tensors, *ctx.options, *needs)
+        return (None, None, *dispatch.asked(needs, grads), *(None,) * (1 + len(ctx.options)))
 
 
 def gaussian_kl(
@@ -91,6 +104,8 @@ def gaussian_kl(
     operands = arguments.promoted(mu, logvar, prior_mu, prior_logvar)
     density = (event_ndim, arguments.reduction_code(reduction), arguments.number("scale", scale))
     args = (*operands, weight, *density, free, *form)
-    if in_the_open:
-        return kernel("reference", "gaussian_kl_fwd")(*args, False, False, False, False)[0]
-    return _GaussianKL.apply(name, *dispatch.distinct(args))
+    if in_the_open or not dispatch.differentiable(*operands):
+        fwd = kernel("reference" if in_the_open else name, "gaussian_kl_fwd")
+        return fwd(*args, False, False, False, False)[0]
+    early = dispatch.early(name, density[1], *operands)
+    return _GaussianKL.apply(name, early, *dispatch.distinct(args))

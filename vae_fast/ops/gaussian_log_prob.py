@@ -14,18 +14,24 @@ from vae_fast.ops.arguments import Bounds, Param, Reduction
 
 class _GaussianLogProb(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, backend: str, mean: Any, logvar: Any, x: Any, weight: Any, *options: Any) -> Any:
+    def forward(
+        ctx: Any, backend: str, early: bool, mean: Any, logvar: Any, x: Any, weight: Any, *options: Any
+    ) -> Any:
         ctx.save_for_backward(mean, logvar, x, weight)
         ctx.backend, ctx.options = backend, options
-        fwd = kernel(backend, "gaussian_log_prob_fwd")
-        return fwd(mean, logvar, x, weight, *options, False, False, False)[0]
+        needs = ctx.needs_input_grad[2:5] if early else (False, False, False)
+        log_prob, *grads = kernel(backend, "gaussian_log_prob_fwd")(mean, logvar, x, weight, *options, *needs)
+        dispatch.keep_early(ctx, grads if early else None)
+        return log_prob
 
     @staticmethod
     def backward(ctx: Any, dlog_prob: Any) -> Any:
-        needs = ctx.needs_input_grad[1:4]
-        bwd = dispatch.backward_kernel(ctx.backend, "gaussian_log_prob_bwd")
-        grads = bwd(dlog_prob, *ctx.saved_tensors, *ctx.options, *needs)
-        return (None, *dispatch.asked(needs, grads), *(None,) * (1 + len(ctx.options)))
+        needs = ctx.needs_input_grad[2:5]
+        grads = dispatch.take_early(ctx, dlog_prob)
+        if grads is None:
+            bwd = dispatch.backward_kernel(ctx.backend, "gaussian_log_prob_bwd")
+            grads = bwd(dlog_prob, *ctx.saved_tensors, *ctx.options, *needs)
+        return (None, None, *dispatch.asked(needs, grads), *(None,) * (1 + len(ctx.options)))
 
 
 def gaussian_log_prob(
@@ -77,6 +83,7 @@ def gaussian_log_prob(
     operands = arguments.promoted(mean, logvar)
     density = (event_ndim, arguments.reduction_code(reduction), arguments.number("scale", scale))
     args = (*operands, x, weight, *density, arguments.number("x_scale", x_scale), *form)
-    if in_the_open:
-        return kernel("reference", "gaussian_log_prob_fwd")(*args, False, False, False)[0]
-    return _GaussianLogProb.apply(name, *dispatch.distinct(args))
+    if in_the_open or not dispatch.differentiable(*operands, x):
+        return kernel("reference" if in_the_open else name, "gaussian_log_prob_fwd")(*args, False, False, False)[0]
+    early = dispatch.early(name, density[1], *operands, x)
+    return _GaussianLogProb.apply(name, early, *dispatch.distinct(args))

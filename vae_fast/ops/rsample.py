@@ -97,6 +97,6 @@ def rsample(
     samples = arguments.sizes("sample_shape", sample_shape)
     offset, first_sample = seeds.integer("offset", offset), seeds.integer("first_sample", first_sample)
     args = (mu, logvar, samples, *seeds.resolve(seed, generator, mu.device), offset, first_sample, *form)
-    if in_the_open:
-        return kernel("reference", "rsample_fwd")(*args)
+    if in_the_open or not dispatch.differentiable(mu, logvar):
+        return kernel("reference" if in_the_open else name, "rsample_fwd")(*args)
     return _Rsample.apply(name, *dispatch.distinct(args))

@@ -82,6 +82,6 @@ def rsample_kl(
     offset, first_sample = seeds.integer("offset", offset), seeds.integer("first_sample", first_sample)
     drawn = seeds.resolve(seed, generator, mu.device)
     args = (mu, logvar, samples, *drawn, offset, first_sample, event_ndim, free, *form)
-    if in_the_open:
-        return kernel("reference", "rsample_kl_fwd")(*args)
+    if in_the_open or not dispatch.differentiable(mu, logvar):
+        return kernel("reference" if in_the_open else name, "rsample_kl_fwd")(*args)
     return _RsampleKL.apply(name, *dispatch.distinct(args))

@@ -1,0 +1,85 @@
+// log p(x|z) of a Bernoulli given by its logits, and its gradients, in one pass.
+#include "density.h"
+
+#include "../terms.h"
+#include "table.h"
+
+namespace vae_fast {
+namespace VF_ISA {
+namespace {
+
+template <class T>
+struct Tile {
+  using P = Pack<T>;
+
+  Tile(const BernoulliArgs& args, const GradientSum<T>& dlogits_sum, const GradientSum<T>& dx_sum)
+      : logits(args.logits),
+        x(args.x),
+        weight(args.weight),
+        upstream(args),
+        dlogits(dlogits_sum),
+        dx(dx_sum),
+        x_scale(splat<P>(static_cast<T>(args.x_scale))),
+        value(args.out != nullptr) {}
+
+  template <bool kValue, bool kSlope>
+  VF_INLINE void run(int64_t first, int n, T* terms) {
+    const T *y_ = logits.read(first, n), *x_ = x.read(first, n), *g_ = upstream.read(first, n);
+    const T* w_ = weight ? weight.read(first, n) : nullptr;
+    T *dy_ = dlogits.place(first), *dx_ = dx ? dx.place(first) : nullptr;
+    for_packs<T>(n, [&](int i, auto part) __attribute__((always_inline)) {
+      P y = part.load(y_ + i), t = part.load(x_ + i) * x_scale;
+      P g = part.load(g_ + i);
+      P w = splat<P>(1);
+      if (w_) {
+        w = part.load(w_ + i);
+        y = select(w == T(0), splat<P>(0), y);
+        t = select(w == T(0), splat<P>(0), t);
+        g = g * w;
+      }
+      const BernoulliTerm<P> term = bernoulli(y, t);
+      if (kValue) part.store(terms + i, w_ ? term.log_prob * w : term.log_prob);
+      if (kSlope) part.store(dy_ + i, g * term.dlogits);
+      if (dx_) part.store(dx_ + i, g * y * x_scale);
+    });
+  }
+
+  void operator()(int64_t unit, int64_t piece, int64_t first, int n, T* terms) {
+    if (value && dlogits) {
+      run<true, true>(first, n, terms);
+    } else if (value) {
+      run<true, false>(first, n, terms);
+    } else if (dlogits) {
+      run<false, true>(first, n, terms);
+    } else {
+      run<false, false>(first, n, terms);
+    }
+    dlogits.commit(unit, piece, first, n);
+    dx.commit(unit, piece, first, n);
+  }
+
+  Reader<T> logits, x, weight;
+  Upstream<T> upstream;
+  GradientTiles<T> dlogits, dx;
+  P x_scale;
+  bool value;
+};
+
+template <class T>
+void run(const BernoulliArgs& args) {
+  const Pieces pieces(args.rows);
+  const int64_t units = units_of(pieces, args.dlogits, args.dx);
+  GradientSum<T> dlogits(args.dlogits, pieces, units), dx(args.dx, pieces, units);
+  sum_rows<T>(args, pieces, units, 1.0, [&] { return Tile<T>(args, dlogits, dx); });
+  dlogits.finish();
+  dx.finish();
+}
+
+}  // namespace
+
+void bernoulli_log_prob(const BernoulliArgs& args) {
+  in_dtype(args.is_double, [&](auto number) { run<decltype(number)>(args); });
+}
+
+}  // namespace VF_ISA
+}  // namespace vae_fast

@@ -1,0 +1,119 @@
+// KL(N(μ, σ²) ‖ N(μp, σp²)) and its gradients, in one pass.
+#include "density.h"
+
+#include "../terms.h"
+#include "table.h"
+
+namespace vae_fast {
+namespace VF_ISA {
+namespace {
+
+template <class T>
+struct Tile {
+  using P = Pack<T>;
+
+  Tile(const KLArgs& args, const GradientSum<T>& dmu_sum, const GradientSum<T>& dlogvar_sum,
+       const GradientSum<T>& dprior_mu_sum, const GradientSum<T>& dprior_logvar_sum)
+      : mu(args.mu),
+        logvar(args.logvar),
+        prior_mu(args.prior_mu),
+        prior_logvar(args.prior_logvar),
+        weight(args.weight),
+        upstream(args),
+        dmu(dmu_sum),
+        dlogvar(dlogvar_sum),
+        dprior_mu(dprior_mu_sum),
+        dprior_logvar(dprior_logvar_sum),
+        scale(scale_of<T>(args.form)),
+        floor(splat<P>(static_cast<T>(args.free_bits))),
+        has_floor(args.has_free_bits),
+        value(args.out != nullptr) {}
+
+  template <bool kPrior, bool kGrad>
+  VF_INLINE void run(int64_t first, int n, T* terms) {
+    const T *m_ = mu.read(first, n), *r_ = logvar.read(first, n), *g_ = upstream.read(first, n);
+    const T* pm_ = prior_mu ? prior_mu.read(first, n) : nullptr;
+    const T* pr_ = kPrior ? prior_logvar.read(first, n) : nullptr;
+    const T* w_ = weight ? weight.read(first, n) : nullptr;
+    T* dm_ = dmu ? dmu.place(first) : nullptr;
+    T* dr_ = dlogvar ? dlogvar.place(first) : nullptr;
+    T* dpm_ = dprior_mu ? dprior_mu.place(first) : nullptr;
+    T* dpr_ = dprior_logvar ? dprior_logvar.place(first) : nullptr;
+    for_packs<T>(n, [&](int i, auto part) __attribute__((always_inline)) {
+      const P raw = part.load(r_ + i);
+      P dm = part.load(m_ + i), r = raw, g = part.load(g_ + i), w = splat<P>(1), pr{}, prior_raw{};
+      if (w_) {
+        w = part.load(w_ + i);
+        dm = select(w == T(0), splat<P>(0), dm);
+        r = select(w == T(0), splat<P>(1), r);
+        g = g * w;
+      }
+      if (pm_) {
+        const P pm = part.load(pm_ + i);
+        dm = dm - (w_ ? select(w == T(0), splat<P>(0), pm) : pm);
+      }
+      if (kPrior) {
+        prior_raw = part.load(pr_ + i);
+        pr = scale.clamp(w_ ? select(w == T(0), splat<P>(1), prior_raw) : prior_raw);
+      }
+      const KLTerm<P> term =
+          kPrior ? gaussian_kl(dm, scale.clamp(r), pr, scale) : gaussian_kl(dm, scale.clamp(r), scale);
+      const auto below = term.kl <= floor;
+      if (value) {
+        const P kl = has_floor ? select(below, floor, term.kl) : term.kl;
+        part.store(terms + i, w_ ? kl * w : kl);
+      }
+      if (kGrad) {
+        if (has_floor) g = select(below, splat<P>(0), g);
+        const P slope = g * term.dmu;
+        if (dm_) part.store(dm_ + i, slope);
+        if (dpm_) part.store(dpm_ + i, -slope);
+        if (dr_) part.store(dr_ + i, scale.inside(raw, g * term.draw));
+        if (dpr_) part.store(dpr_ + i, scale.inside(prior_raw, g * term.dprior_raw));
+      }
+    });
+  }
+
+  void operator()(int64_t unit, int64_t piece, int64_t first, int n, T* terms) {
+    const bool grad = dmu || dlogvar || dprior_mu || dprior_logvar;
+    if (prior_logvar) {
+      grad ? run<true, true>(first, n, terms) : run<true, false>(first, n, terms);
+    } else {
+      grad ? run<false, true>(first, n, terms) : run<false, false>(first, n, terms);
+    }
+    dmu.commit(unit, piece, first, n);
+    dlogvar.commit(unit, piece, first, n);
+    dprior_mu.commit(unit, piece, first, n);
+    dprior_logvar.commit(unit, piece, first, n);
+  }
+
+  Reader<T> mu, logvar, prior_mu, prior_logvar, weight;
+  Upstream<T> upstream;
+  GradientTiles<T> dmu, dlogvar, dprior_mu, dprior_logvar;
+  Scale<T> scale;
+  P floor;
+  bool has_floor, value;
+};
+
+template <class T>
+void run(const KLArgs& args) {
+  const Pieces pieces(args.rows);
+  const int64_t units = units_of(pieces, args.dmu, args.dlogvar, args.dprior_mu, args.dprior_logvar);
+  GradientSum<T> dmu(args.dmu, pieces, units), dlogvar(args.dlogvar, pieces, units),
+      dprior_mu(args.dprior_mu, pieces, units), dprior_logvar(args.dprior_logvar, pieces, units);
+  sum_rows<T>(args, pieces, units, 1.5,
+              [&] { return Tile<T>(args, dmu, dlogvar, dprior_mu, dprior_logvar); });
+  dmu.finish();
+  dlogvar.finish();
+  dprior_mu.finish();
+  dprior_logvar.finish();
+}
+
+}  // namespace
+
+void gaussian_kl(const KLArgs& args) {
+  in_dtype(args.is_double, [&](auto number) { run<decltype(number)>(args); });
+}
+
+}  // namespace VF_ISA
+}  // namespace vae_fast

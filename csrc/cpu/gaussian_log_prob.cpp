@@ -1,0 +1,98 @@
+// log p(x|z) of a Gaussian with diagonal covariance, and its gradients, in one pass.
+#include "density.h"
+
+#include "../terms.h"
+#include "table.h"
+
+namespace vae_fast {
+namespace VF_ISA {
+namespace {
+
+template <class T>
+struct Tile {
+  using P = Pack<T>;
+
+  Tile(const GaussianArgs& args, const GradientSum<T>& dmean_sum, const GradientSum<T>& dlogvar_sum,
+       const GradientSum<T>& dx_sum)
+      : mean(args.mean),
+        logvar(args.logvar),
+        x(args.x),
+        weight(args.weight),
+        upstream(args),
+        dmean(dmean_sum),
+        dlogvar(dlogvar_sum),
+        dx(dx_sum),
+        scale(scale_of<T>(args.form)),
+        x_scale(splat<P>(static_cast<T>(args.x_scale))),
+        value(args.out != nullptr) {}
+
+  template <bool kValue, bool kGrad>
+  VF_INLINE void run(int64_t first, int n, T* terms) {
+    const T *m_ = mean.read(first, n), *r_ = logvar.read(first, n), *x_ = x.read(first, n);
+    const T* g_ = upstream.read(first, n);
+    const T* w_ = weight ? weight.read(first, n) : nullptr;
+    T* dm_ = dmean ? dmean.place(first) : nullptr;
+    T* dr_ = dlogvar ? dlogvar.place(first) : nullptr;
+    T* dx_ = dx ? dx.place(first) : nullptr;
+    for_packs<T>(n, [&](int i, auto part) __attribute__((always_inline)) {
+      P difference = part.load(x_ + i) * x_scale - part.load(m_ + i);
+      const P raw = part.load(r_ + i);
+      P r = raw, g = part.load(g_ + i), w = splat<P>(1);
+      if (w_) {
+        w = part.load(w_ + i);
+        difference = select(w == T(0), splat<P>(0), difference);
+        r = select(w == T(0), splat<P>(1), r);
+        g = g * w;
+      }
+      const GaussianTerm<P> term = gaussian(difference, scale.clamp(r), scale);
+      if (kValue) part.store(terms + i, w_ ? term.log_prob * w : term.log_prob);
+      if (kGrad) {
+        const P slope = g * term.dmean;
+        if (dm_) part.store(dm_ + i, slope);
+        if (dx_) part.store(dx_ + i, -slope * x_scale);
+        if (dr_) part.store(dr_ + i, scale.inside(raw, g * term.draw));
+      }
+    });
+  }
+
+  void operator()(int64_t unit, int64_t piece, int64_t first, int n, T* terms) {
+    const bool grad = dmean || dlogvar || dx;
+    if (value && grad) {
+      run<true, true>(first, n, terms);
+    } else if (value) {
+      run<true, false>(first, n, terms);
+    } else {
+      run<false, true>(first, n, terms);
+    }
+    dmean.commit(unit, piece, first, n);
+    dlogvar.commit(unit, piece, first, n);
+    dx.commit(unit, piece, first, n);
+  }
+
+  Reader<T> mean, logvar, x, weight;
+  Upstream<T> upstream;
+  GradientTiles<T> dmean, dlogvar, dx;
+  Scale<T> scale;
+  P x_scale;
+  bool value;
+};
+
+template <class T>
+void run(const GaussianArgs& args) {
+  const Pieces pieces(args.rows);
+  const int64_t units = units_of(pieces, args.dmean, args.dlogvar, args.dx);
+  GradientSum<T> dmean(args.dmean, pieces, units), dlogvar(args.dlogvar, pieces, units), dx(args.dx, pieces, units);
+  sum_rows<T>(args, pieces, units, 1.0, [&] { return Tile<T>(args, dmean, dlogvar, dx); });
+  dmean.finish();
+  dlogvar.finish();
+  dx.finish();
+}
+
+}  // namespace
+
+void gaussian_log_prob(const GaussianArgs& args) {
+  in_dtype(args.is_double, [&](auto number) { run<decltype(number)>(args); });
+}
+
+}  // namespace VF_ISA
+}  // namespace vae_fast

@@ -1,0 +1,241 @@
+// The scalar formulas of the operators, each once, for one number or a pack of them (arithmetic.h), host and device.
+//
+// No branch but on rare paths: `select` picks between results that are all computed. Polynomials are minimax fits; the
+// errors given with them are the fits', relative to the function's value, rounding aside.
+#pragma once
+
+#include "arithmetic.h"
+
+namespace vae_fast {
+namespace VF_ISA {
+
+template <class T>
+VF_INLINE T abs(T a) {
+  constexpr Int<Element<T>> magnitude = static_cast<Int<Element<T>>>(~uint64_t{0} >> (65 - 8 * sizeof(Element<T>)));
+  return from_bits<T>(bits(a) & magnitude);
+}
+
+// Σ c[k]·xᵏ by Horner's rule.
+template <class T>
+VF_INLINE T polynomial(T, Element<T> c) {
+  return splat<T>(c);
+}
+template <class T, class... C>
+VF_INLINE T polynomial(T x, Element<T> c, C... rest) {
+  return fma(polynomial(x, static_cast<Element<T>>(rest)...), x, splat<T>(c));
+}
+
+// What depends on the precision.
+template <class E>
+struct Format;
+template <>
+struct Format<float> {
+  static constexpr int kDigits = 23, kBias = 127;
+  static constexpr float kRound = 0x1.8p23f;  // added and taken away again: rounds to an integer
+  // e^x is 0 below kLow and infinite above kHigh.
+  static constexpr float kLow = -104.0f, kHigh = 89.0f;
+  static constexpr float kLn2High = 0x1.62e4p-1f, kLn2Low = 0x1.7f7d1cp-20f;  // the first with 8 trailing zeros
+  static constexpr float kMin = 0x1p-126f, kTwoDigits = 0x1p24f;
+  // |log σ²| below which e^±log σ² and their products are ordinary numbers.
+  static constexpr float kOrdinary = 85.0f;
+};
+template <>
+struct Format<double> {
+  static constexpr int kDigits = 52, kBias = 1023;
+  static constexpr double kRound = 0x1.8p52;
+  static constexpr double kLow = -746.0, kHigh = 710.0;
+  static constexpr double kLn2High = 0x1.62e42fefap-1, kLn2Low = 0x1.cf79abc9e3b3ap-40;
+  static constexpr double kMin = 0x1p-1022, kTwoDigits = 0x1p53;
+  static constexpr double kOrdinary = 700.0;
+};
+template <class T>
+using FormatOf = Format<Element<T>>;
+
+template <class T>
+VF_INLINE T infinity() {
+  return splat<T>(static_cast<Element<T>>(__builtin_inf()));
+}
+
+// 2ⁿ, for exponents of normal numbers.
+template <class T>
+VF_INLINE T power_of_two(Int<T> n) {
+  return from_bits<T>((n + FormatOf<T>::kBias) << FormatOf<T>::kDigits);
+}
+
+// e^x = 2ⁿ(1 + t), |x − n ln 2| ≤ ½ ln 2, for x that neither overflow nor underflow n; t is NaN where x is.
+template <class T>
+struct Expansion {
+  T t;
+  Int<T> n;
+};
+
+template <class T>
+VF_INLINE Expansion<T> expand(T x) {
+  using F = FormatOf<T>;
+  const T shifted = fma(x, splat<T>(static_cast<Element<T>>(1.44269504088896340736)), splat<T>(F::kRound));
+  const T rounded = shifted - F::kRound;
+  const T r = fma(rounded, splat<T>(-F::kLn2Low), fma(rounded, splat<T>(-F::kLn2High), x));
+  T p;
+  if constexpr (sizeof(Element<T>) == 4) {
+    // (e^r − 1 − r)/r² on |r| ≤ ½ ln 2, to 1.4e-9.
+    p = polynomial(r, 0.5f, 0.1666666716337204f, 0.04166646674275398f, 0.00833328627049923f, 0.0013933653244748712f,
+                   0.00019907548266928643f);
+  } else {
+    // The same, to 1.7e-20.
+    p = polynomial(r, 0.5, 0.16666666666666666, 0.04166666666666668, 0.008333333333333337, 0.0013888888888879073,
+                   0.00019841269841253706, 2.480158733644327e-05, 2.7557319265468586e-06, 2.755726327811409e-07,
+                   2.5052055903834265e-08, 2.0918138067301925e-09, 1.6091226040809938e-10);
+  }
+  return {fma(r * r, p, r), bits(shifted) - bits(splat<T>(F::kRound))};
+}
+
+// e^x. In two powers of two: the second one rounds, where the result is subnormal.
+template <class T>
+VF_INLINE T exp(T x) {
+  using F = FormatOf<T>;
+  x = select(x < F::kLow, splat<T>(F::kLow), x);
+  x = select(x > F::kHigh, splat<T>(F::kHigh), x);
+  const Expansion<T> e = expand(x);
+  const Int<T> half = e.n >> 1;
+  return (e.t + Element<T>(1)) * power_of_two<T>(half) * power_of_two<T>(e.n - half);
+}
+
+// log(1 + e) for e in [0, 1].
+template <class T>
+VF_INLINE T log1p_unit(T e) {
+  const T u = e - Element<T>(0.5);
+  T p;
+  if constexpr (sizeof(Element<T>) == 4) {
+    // (log(1 + e) − e)/e around ½, to 4e-9.
+    p = polynomial(u, -0.18906977772712708f, -0.28852713108062744f, 0.13260900974273682f, -0.0676870048046112f,
+                   0.03663548454642296f, -0.020580288022756577f, 0.011576083488762379f, -0.006696623750030994f,
+                   0.005253483075648546f, -0.003338758135214448f);
+  } else {
+    // The same, to 2.1e-19.
+    p = polynomial(u, -0.18906978378367123, -0.2885270990993242, 0.132609753754204, -0.06768864331087386,
+                   0.036611854522976245, -0.020548811926962843, 0.011833792121159134, -0.006945394663326441,
+                   0.004136178749516912, -0.0024918480000973046, 0.0015153898432334627, -0.0009287681344435752,
+                   0.0005729830138335455, -0.00035555463758324434, 0.00022169476690141608, -0.00013828961140404487,
+                   8.67351122593874e-05, -5.695141674651429e-05, 3.651114764485752e-05, -1.6779606786738476e-05,
+                   9.826512581106255e-06, -1.6465201147823227e-05, 1.111816823342715e-05);
+  }
+  return fma(e, p, e);
+}
+
+template <class T>
+VF_INLINE T log(T x) {
+  using F = FormatOf<T>;
+  using E = Element<T>;
+  const auto subnormal = x < F::kMin;
+  const T y = select(subnormal, x * F::kTwoDigits, x);
+  // y = 2ᵏ(1 + f), 1 + f between √½ and √2.
+  const Int<T> root_half = bits(splat<T>(static_cast<E>(0.70710678118654752440)));
+  const Int<T> k = (bits(y) - root_half) >> F::kDigits;
+  const T f = from_bits<T>(bits(y) - (k << F::kDigits)) - E(1);
+  const T exponent = to_float(k) - select(subnormal, splat<T>(E(F::kDigits + 1)), splat<T>(E(0)));
+  T p;
+  if constexpr (sizeof(E) == 4) {
+    // (log(1 + f) − f + ½f²)/f³, to 2.2e-8.
+    p = polynomial(f, 0.3333333134651184f, -0.24999980628490448f, 0.2000068873167038f, -0.16669151186943054f,
+                   0.14251156151294708f, -0.1239670068025589f, 0.1163465827703476f, -0.11659929901361465f,
+                   0.07332541793584824f);
+  } else {
+    // The same, to 4.4e-17.
+    p = polynomial(f, 0.33333333333333337, -0.25000000000000006, 0.19999999999992804, -0.16666666666659505,
+                   0.1428571428766703, -0.12500000002653885, 0.11111110907216643, -0.0999999962837375,
+                   0.09090919686429352, -0.0833335803741155, 0.07692004732903494, -0.07141974441967965,
+                   0.06671482871640974, -0.06267843378099999, 0.0584452625820902, -0.053539815541616936,
+                   0.053161309737646184, -0.06136837265023594, 0.05830889239975272, -0.026470598273608467);
+  }
+  const T square = f * f;
+  // log(1 + f) = f − ½f² + f³p, its largest part last.
+  const T rest = fma(exponent, splat<T>(F::kLn2Low), fma(square * f, p, square * E(-0.5)));
+  T result = fma(exponent, splat<T>(F::kLn2High), f + rest);
+  result = select(x == E(0), -infinity<T>(), result);
+  result = select(x == infinity<T>(), x, result);
+  return select(x < E(0), splat<T>(static_cast<E>(__builtin_nan(""))), select(x != x, x, result));
+}
+
+// log(1 + e^r).
+template <class T>
+VF_INLINE T softplus(T r) {
+  const T above = select(r < Element<T>(0), splat<T>(0), r);
+  return above + log1p_unit(exp(-abs(r)));
+}
+
+// 1/(1 + e^−y), from the end that loses nothing.
+template <class T>
+VF_INLINE T logistic(T y) {
+  using E = Element<T>;
+  const T e = exp(-abs(y));
+  return select(y > E(0), splat<T>(1), e) / (e + E(1));
+}
+
+// ½(e^x − 1 − x), never negative. Near 0 from its series, where the differences cancel.
+template <class T>
+VF_INLINE T half_expm1_minus_near(T x) {
+  T p;
+  if constexpr (sizeof(Element<T>) == 4) {
+    // ½(e^x − 1 − x)/x² on |x| ≤ 1, to 1.1e-9.
+    p = polynomial(x, 0.25f, 0.0833333358168602f, 0.020833367481827736f, 0.004166675265878439f,
+                   0.0006942697800695896f, 9.917934949044138e-05f, 1.2679312021646183e-05f, 1.4095190863372409e-06f);
+  } else {
+    // The same, to 2.5e-21.
+    p = polynomial(x, 0.25, 0.08333333333333333, 0.020833333333333332, 0.004166666666666667, 0.000694444444444438,
+                   9.92063492063481e-05, 1.240079365084544e-05, 1.3778659612056715e-06, 1.3778659591655514e-07,
+                   1.2526054173095448e-08, 1.0438382829894584e-09, 8.029525367691533e-11, 5.734860900572028e-12,
+                   3.8232347113960273e-13, 2.421174313114974e-14, 1.424342431416202e-15);
+  }
+  // By x and by x again, so that a subnormal result is rounded once.
+  return (x * p) * x;
+}
+
+// 2ⁿ(1 + t) for the formulas that take 1 from it: n is kept where 2ⁿ⁻² is a normal number. Below, e^x is nothing
+// beside 1; above, it is infinite.
+template <class T>
+VF_INLINE Expansion<T> expand_beside_one(T x) {
+  using F = FormatOf<T>;
+  constexpr Element<T> low = sizeof(Element<T>) == 4 ? Element<T>(-60) : Element<T>(-100);
+  x = select(x < low, splat<T>(low), x);
+  return expand(select(x > F::kHigh + Element<T>(0.5), splat<T>(F::kHigh + Element<T>(0.5)), x));
+}
+
+template <class T>
+VF_INLINE T half_expm1_minus(T x) {
+  using E = Element<T>;
+  const Expansion<T> e = expand_beside_one(x);
+  // A quarter of e^x − 1 − x, doubled at the end: 2ⁿ⁻¹ may overflow where the result does not.
+  const T quarter = power_of_two<T>(e.n - 2);
+  const T above = fma(quarter, e.t, (quarter - E(0.25)) - x * E(0.25));
+  // Below −1 both parts are positive; 1 + x is exact where it matters.
+  const T below = fma(quarter, e.t, quarter) - (x + E(1)) * E(0.25);
+  T far = select(x < E(0), below, above);
+  far = select(x > FormatOf<T>::kHigh + E(0.5), infinity<T>(), far + far);
+  return select(abs(x) <= E(1), half_expm1_minus_near(x), far);
+}
+
+// ½(e^x − 1), its derivative.
+template <class T>
+VF_INLINE T half_expm1(T x) {
+  using E = Element<T>;
+  const Expansion<T> e = expand_beside_one(x);
+  const T quarter = power_of_two<T>(e.n - 2);
+  const T q = fma(quarter, e.t, quarter - E(0.25));
+  return select(x > FormatOf<T>::kHigh + E(0.5), infinity<T>(), q + q);
+}
+
+// The same two where root = e^(x/2) is known better than x, whose error the exponential would magnify.
+template <class T>
+VF_INLINE T half_expm1_minus(T x, T root) {
+  using E = Element<T>;
+  const T far = fma(root * E(0.5), root, -fma(x, splat<T>(0.5), splat<T>(0.5)));
+  return select(abs(x) <= E(1), half_expm1_minus_near(x), far);
+}
+template <class T>
+VF_INLINE T half_expm1(T x, T root) {
+  using E = Element<T>;
+  return select(abs(x) <= E(1), half_expm1(x), fma(root * E(0.5), root, splat<T>(E(-0.5))));
+}
+
+}  // namespace VF_ISA
+}  // namespace vae_fast

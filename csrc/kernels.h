@@ -1,0 +1,120 @@
+// The kernels of the CPU backend as ops.cpp calls them: their arguments, and one table of them per instruction set.
+// Plain C++, without PyTorch.
+#pragma once
+
+#include "views.h"
+
+namespace vae_fast {
+
+// Calls body(context, first, last) on ranges that make up [0, n), on several threads where n is above `grain`.
+using Body = void (*)(void* context, int64_t first, int64_t last);
+using ParallelFor = void (*)(int64_t n, int64_t grain, Body body, void* context);
+
+// Rows of equal size, one after the other in C order. A density sums over each; for "sum" and "mean" there is one row.
+struct Rows {
+  int64_t count;
+  int64_t size;
+};
+
+// Where a gradient goes, and how it gets the shape of its operand.
+struct Gradient {
+  enum Kind : uint8_t {
+    kNone,
+    kEach,     // one value an element: `view` is over the elements
+    kRow,      // one a row
+    kPartial,  // any other: every unit of work sums into an array of its own, and the arrays are added in order
+  };
+  Kind kind = kNone;
+  View view;          // kEach: over the elements; else over the operand's own elements, in C order
+  View index;         // kPartial: element → position in the operand's own C order; no data
+  int64_t numel = 0;  // of the operand
+};
+
+// σ from the second argument of a Gaussian, as scale.h reads it.
+struct ScaleOptions {
+  int kind;
+  double eps, low, high;
+};
+
+struct NoiseOptions {
+  uint64_t seed, offset, first_sample;
+};
+
+// What all densities have. `out` holds one value a row, null where only gradients are asked for; `upstream` is over
+// the elements, or has no data where the upstream gradient is 1.
+struct DensityArgs {
+  ParallelFor parallel_for;
+  bool is_double;
+  Rows rows;
+  View weight;
+  View upstream;
+  void* out;
+  double scale;    // of the result
+  double divisor;  // "mean": the number of data; else 1
+};
+
+struct BernoulliArgs : DensityArgs {
+  View logits, x;
+  double x_scale;
+  Gradient dlogits, dx;
+};
+
+struct GaussianArgs : DensityArgs {
+  View mean, logvar, x;
+  double x_scale;
+  ScaleOptions form;
+  Gradient dmean, dlogvar, dx;
+};
+
+struct KLArgs : DensityArgs {
+  View mu, logvar, prior_mu, prior_logvar;
+  bool has_free_bits;
+  double free_bits;
+  ScaleOptions form;
+  Gradient dmu, dlogvar, dprior_mu, dprior_logvar;
+};
+
+// rsample and rsample_kl. Rows are those of mu: samples are a loop inside.
+struct SampleArgs {
+  ParallelFor parallel_for;
+  bool is_double;
+  Rows rows;
+  int64_t n_samples;
+  View mu, logvar;
+  NoiseOptions noise;
+  ScaleOptions form;
+  bool has_free_bits;
+  double free_bits;
+  // Forward; kl is null for rsample.
+  View z;
+  int64_t z_sample_stride;
+  void* kl;
+  // Backward; a view without data is a gradient of 0.
+  View dz, dkl;
+  int64_t dz_sample_stride;
+  Gradient dmu, dlogvar;
+};
+
+struct NormalArgs {
+  ParallelFor parallel_for;
+  int64_t n_samples, n;
+  NoiseOptions noise;
+  View out;  // over samples and elements
+};
+
+struct Kernels {
+  const char* isa;
+  void (*bernoulli_log_prob)(const BernoulliArgs&);
+  void (*gaussian_log_prob)(const GaussianArgs&);
+  void (*gaussian_kl)(const KLArgs&);
+  void (*rsample_fwd)(const SampleArgs&);
+  void (*rsample_bwd)(const SampleArgs&);
+  void (*rsample_kl_fwd)(const SampleArgs&);
+  void (*rsample_kl_bwd)(const SampleArgs&);
+  void (*standard_normal)(const NormalArgs&);
+};
+
+// The table of the best instruction set of this processor that VAE_FAST_CPU_ISA allows.
+const Kernels& kernels();
+
+}  // namespace vae_fast

@@ -1,0 +1,205 @@
+#include "operands.h"
+
+#include <pthread.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <numeric>
+
+namespace vae_fast {
+namespace {
+
+DType dtype_of(const char* name, int32_t scalar_type) {
+  static const int32_t float32 = aoti_torch_dtype_float32(), float64 = aoti_torch_dtype_float64(),
+                       bfloat16 = aoti_torch_dtype_bfloat16(), float16 = aoti_torch_dtype_float16(),
+                       uint8 = aoti_torch_dtype_uint8(), boolean = aoti_torch_dtype_bool();
+  if (scalar_type == float32) return DType::kFloat32;
+  if (scalar_type == float64) return DType::kFloat64;
+  if (scalar_type == bfloat16) return DType::kBFloat16;
+  if (scalar_type == float16) return DType::kFloat16;
+  STD_TORCH_CHECK(scalar_type == uint8 || scalar_type == boolean, name, " has a dtype that vae_fast does not take");
+  return DType::kByte;
+}
+
+Tensor empty_strided(const int64_t* size, const int64_t* stride, int ndim, int32_t scalar_type) {
+  static const int32_t cpu = aoti_torch_device_type_cpu();
+  AtenTensorHandle handle;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(ndim, size, stride, scalar_type, cpu, 0, &handle));
+  return Tensor(handle);
+}
+
+bool forked = false;
+
+}  // namespace
+
+Operand::Operand(const char* name, const Tensor& t) : tensor(&t), ndim(static_cast<int>(t.dim())) {
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(t.get(), &scalar_type));
+  int64_t *sizes, *strides;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_sizes(t.get(), &sizes));
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_strides(t.get(), &strides));
+  size = sizes;
+  stride = strides;
+  dtype = dtype_of(name, scalar_type);
+  STD_TORCH_CHECK(ndim <= kMaxDims, name, " has more than ", kMaxDims, " dims");
+  STD_TORCH_CHECK(t.is_cpu(), name, " is not on the CPU");
+}
+
+int64_t Operand::numel() const { return std::accumulate(size, size + ndim, int64_t{1}, std::multiplies<int64_t>()); }
+
+Space::Space(std::initializer_list<const Operand*> operands) {
+  for (const Operand* o : operands) ndim = std::max(ndim, o->ndim);
+  event = ndim;
+  std::fill(size, size + ndim, 1);
+  std::iota(order, order + ndim, 0);
+  for (const Operand* o : operands) {
+    for (int d = 0; d < o->ndim; ++d) {
+      int64_t& n = size[d + ndim - o->ndim];
+      STD_TORCH_CHECK(o->size[d] == n || o->size[d] == 1 || n == 1, "the operands do not broadcast: ", n, " and ",
+                      o->size[d], " at dim ", d - o->ndim);
+      if (n == 1) n = o->size[d];
+    }
+  }
+}
+
+void Space::set_event(int first, const Operand& like) {
+  event = first;
+  const auto step = [&](int d) { return d < ndim - like.ndim ? 0 : std::abs(like.stride[d - (ndim - like.ndim)]); };
+  // Dims of size 1 keep their place: their strides mean nothing.
+  int moving[kMaxDims], places[kMaxDims], n = 0;
+  for (int d = first; d < ndim; ++d) {
+    if (size[d] == 1) continue;
+    places[n] = d;
+    moving[n++] = d;
+  }
+  std::stable_sort(moving, moving + n, [&](int a, int b) { return step(a) > step(b); });
+  for (int i = 0; i < n; ++i) order[places[i]] = moving[i];
+}
+
+int64_t Space::numel(int first, int last) const {
+  return std::accumulate(size + first, size + last, int64_t{1}, std::multiplies<int64_t>());
+}
+
+namespace {
+
+// A view over a space of a tensor whose dim k is dim k + shift of the space.
+View view_over(const Space& space, const Operand& operand, int shift, const int64_t* stride) {
+  View view;
+  view.dtype = operand.dtype;
+  for (int i = 0; i < space.ndim; ++i) {
+    const int d = space.order[i], own = d - shift;
+    const bool broadcast = own < 0 || own >= operand.ndim || operand.size[own] == 1;
+    view.append(space.size[d], broadcast ? 0 : stride[own]);
+  }
+  return view;
+}
+
+}  // namespace
+
+View Space::view(const Operand& operand) const {
+  if (!operand) return View();
+  View view = view_over(*this, operand, ndim - operand.ndim, operand.stride);
+  view.data = data_of(*operand.tensor);
+  return view;
+}
+
+View Space::leading_view(const Operand& operand) const {
+  if (!operand) return View();
+  View view = view_over(*this, operand, 0, operand.stride);
+  view.data = data_of(*operand.tensor);
+  return view;
+}
+
+View Space::index(const Operand& operand) const {
+  int64_t stride[kMaxDims], step = 1;
+  for (int d = operand.ndim - 1; d >= 0; --d) {
+    stride[d] = step;
+    step *= operand.size[d];
+  }
+  return view_over(*this, operand, ndim - operand.ndim, stride);
+}
+
+Tensor empty(const int64_t* size, int ndim, int32_t scalar_type) {
+  int64_t stride[kMaxDims], step = 1;
+  for (int d = ndim - 1; d >= 0; --d) {
+    stride[d] = step;
+    step *= std::max<int64_t>(size[d], 1);
+  }
+  return empty_strided(size, stride, ndim, scalar_type);
+}
+
+Tensor empty_like(const Operand& operand) {
+  int64_t step = 1;
+  for (int d = operand.ndim - 1; d >= 0; --d) {
+    // PyTorch keeps dense strides as they are, whatever they say of a dim of size 1.
+    if (operand.stride[d] != step) return torch::stable::empty_like(*operand.tensor);
+    step *= std::max<int64_t>(operand.size[d], 1);
+  }
+  return empty(operand.size, operand.ndim, operand.scalar_type);
+}
+
+Tensor nothing(const Operand& anchor) {
+  const int64_t zero = 0;
+  return empty(&zero, 1, anchor.scalar_type);
+}
+
+int32_t compute_type(const Operand& operand) {
+  return operand.dtype == DType::kFloat64 ? operand.scalar_type : aoti_torch_dtype_float32();
+}
+
+void* data_of(const Tensor& tensor) {
+  // Not null for an empty tensor, since a view without data is an operand that is not there.
+  static char some;
+  void* data = tensor.data_ptr();
+  return data ? data : &some;
+}
+
+GradientOut::GradientOut(bool needed, const Operand& operand, const Operand& anchor, const Space& space)
+    : tensor_(needed && operand ? empty_like(operand) : nothing(anchor)) {
+  if (!needed || !operand) return;
+  const Operand grad("gradient", tensor_);
+  const int shift = space.ndim - operand.ndim;
+  bool everywhere = true, each_row = true;
+  for (int d = 0; d < space.ndim; ++d) {
+    const bool broadcast = space.size[d] != 1 && (d < shift || operand.size[d - shift] == 1);
+    if (broadcast) summed_dims_.push_back(d);
+    everywhere = everywhere && !broadcast;
+    each_row = each_row && (space.size[d] == 1 || broadcast == (d >= space.event));
+  }
+  spec_.numel = operand.numel();
+  // So many that the partial sums of 32 units take a few MiB.
+  constexpr int64_t kFew = 1 << 14;
+  if (everywhere) {
+    spec_.kind = Gradient::kEach;
+    spec_.view = space.view(grad);
+  } else if (each_row || spec_.numel <= kFew) {
+    spec_.kind = each_row ? Gradient::kRow : Gradient::kPartial;
+    spec_.view.data = data_of(tensor_);
+    spec_.view.dtype = grad.dtype;
+    for (int d = 0; d < grad.ndim; ++d) spec_.view.append(grad.size[d], grad.stride[d]);
+    spec_.index = space.index(operand);
+  } else {
+    each_ = empty(space.size, space.ndim, compute_type(anchor));
+    spec_.kind = Gradient::kEach;
+    spec_.view = space.view(Operand("gradient", *each_));
+  }
+}
+
+Tensor GradientOut::finish() {
+  if (each_) {
+    const Tensor sum = torch::stable::sum(*each_, summed_dims_, true);
+    torch::stable::copy_(tensor_, torch::stable::reshape(sum, std::vector<int64_t>(tensor_.sizes().begin(), tensor_.sizes().end())));
+  }
+  return tensor_;
+}
+
+void parallel_for(int64_t n, int64_t grain, Body body, void* context) {
+  static const int registered = pthread_atfork(nullptr, nullptr, [] { forked = true; });
+  (void)registered;
+  if (forked) {
+    body(context, 0, n);
+    return;
+  }
+  torch::stable::parallel_for(0, n, grain, [&](int64_t first, int64_t last) { body(context, first, last); });
+}
+
+}  // namespace vae_fast

@@ -1,0 +1,90 @@
+// From tensors to what kernels take: the broadcast shape, views of operands, results and gradients.
+#pragma once
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <optional>
+#include <vector>
+
+#include "kernels.h"
+
+namespace vae_fast {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+using OptionalTensor = std::optional<Tensor>;
+
+// What is asked of a tensor more than once.
+struct Operand {
+  const Tensor* tensor = nullptr;
+  int ndim = 0;
+  const int64_t* size = nullptr;
+  const int64_t* stride = nullptr;
+  int32_t scalar_type = 0;
+  DType dtype = DType::kFloat32;
+
+  Operand() = default;
+  Operand(const char* name, const Tensor& t);
+  Operand(const char* name, const OptionalTensor& t) : Operand() {
+    if (t) *this = Operand(name, *t);
+  }
+
+  explicit operator bool() const { return tensor != nullptr; }
+  int64_t numel() const;
+};
+
+// The shape operands broadcast to, and the order in which its dims are walked.
+struct Space {
+  int ndim = 0;
+  int event = 0;  // the first event dim; all dims are event dims for a reduction to one number
+  int64_t size[kMaxDims];
+  int order[kMaxDims];
+
+  // Operands without a tensor take no part.
+  Space(std::initializer_list<const Operand*> operands);
+
+  // Makes the dims from `first` on the event, and walks them as the operand holds them in memory.
+  void set_event(int first, const Operand& like);
+
+  int64_t numel(int first, int last) const;
+  int64_t numel() const { return numel(0, ndim); }
+  Rows rows() const { return {numel(0, event), numel(event, ndim)}; }
+
+  // An operand's elements; its dims are the last ones of the space, or, for an upstream gradient, the first ones.
+  View view(const Operand& operand) const;
+  View leading_view(const Operand& operand) const;
+  // Where each element of the space is in the operand's own C order.
+  View index(const Operand& operand) const;
+};
+
+Tensor empty(const int64_t* size, int ndim, int32_t scalar_type);
+Tensor empty_like(const Operand& operand);
+// What stands for a gradient that nobody asked for.
+Tensor nothing(const Operand& anchor);
+
+int32_t compute_type(const Operand& operand);
+void* data_of(const Tensor& tensor);
+
+// A gradient's tensor, how a kernel fills it, and what is left to do afterwards.
+class GradientOut {
+ public:
+  GradientOut(bool needed, const Operand& operand, const Operand& anchor, const Space& space);
+
+  const Gradient& spec() const { return spec_; }
+  // After the kernel has run.
+  Tensor finish();
+
+ private:
+  Gradient spec_;
+  Tensor tensor_;
+  // Where each element of the space has a value of its own before they are summed.
+  std::optional<Tensor> each_;
+  std::vector<int64_t> summed_dims_;
+};
+
+// PyTorch's threads, or, in a forked child, which does not inherit them, the calling one.
+void parallel_for(int64_t n, int64_t grain, Body body, void* context);
+
+}  // namespace vae_fast
