@@ -62,11 +62,20 @@ VF_INLINE T power_of_two(Int<T> n) {
   return from_bits<T>((n + FormatOf<T>::kBias) << FormatOf<T>::kDigits);
 }
 
-// e^x = 2ⁿ(1 + t), |x − n ln 2| ≤ ½ ln 2, for x that neither overflow nor underflow n; t is NaN where x is.
+// e^x = 2ⁿ(1 + r + q), |r| ≤ ½ ln 2, q the smaller part, with the rounding error of r in it; for x that neither overflow
+// nor underflow n. r is NaN where x is.
 template <class T>
 struct Expansion {
-  T t;
+  T r, q;
   Int<T> n;
+
+  // e^x/2ⁿ − 1.
+  VF_INLINE T less_one() const { return r + q; }
+  // e^x/2ⁿ in two parts, the second one small; together they have no error but q's own.
+  VF_INLINE T high() const { return r + Element<T>(1); }
+  VF_INLINE T low() const { return ((Element<T>(1) - high()) + r) + q; }
+  // e^x/2ⁿ, rounded.
+  VF_INLINE T whole() const { return high() + low(); }
 };
 
 template <class T>
@@ -74,7 +83,9 @@ VF_INLINE Expansion<T> expand(T x) {
   using F = FormatOf<T>;
   const T shifted = fma(x, splat<T>(static_cast<Element<T>>(1.44269504088896340736)), splat<T>(F::kRound));
   const T rounded = shifted - F::kRound;
-  const T r = fma(rounded, splat<T>(-F::kLn2Low), fma(rounded, splat<T>(-F::kLn2High), x));
+  const T exact = fma(rounded, splat<T>(-F::kLn2High), x);
+  const T r = fma(rounded, splat<T>(-F::kLn2Low), exact);
+  const T error = fma(rounded, splat<T>(-F::kLn2Low), exact - r);
   T p;
   if constexpr (sizeof(Element<T>) == 4) {
     // (e^r − 1 − r)/r² on |r| ≤ ½ ln 2, to 1.4e-9.
@@ -86,40 +97,81 @@ VF_INLINE Expansion<T> expand(T x) {
                    0.00019841269841253706, 2.480158733644327e-05, 2.7557319265468586e-06, 2.755726327811409e-07,
                    2.5052055903834265e-08, 2.0918138067301925e-09, 1.6091226040809938e-10);
   }
-  return {fma(r * r, p, r), bits(shifted) - bits(splat<T>(F::kRound))};
+  return {r, fma(r * r, p, error), bits(shifted) - bits(splat<T>(F::kRound))};
 }
 
-// e^x. In two powers of two: the second one rounds, where the result is subnormal.
+// 2ⁿa in two powers of two: the second one rounds, where the result is subnormal.
 template <class T>
-VF_INLINE T exp(T x) {
+VF_INLINE T scaled(T a, Int<T> n) {
+  const Int<T> half = n >> 1;
+  return a * power_of_two<T>(half) * power_of_two<T>(n - half);
+}
+
+template <class T>
+VF_INLINE Expansion<T> expand_anywhere(T x) {
   using F = FormatOf<T>;
   x = select(x < F::kLow, splat<T>(F::kLow), x);
-  x = select(x > F::kHigh, splat<T>(F::kHigh), x);
-  const Expansion<T> e = expand(x);
-  const Int<T> half = e.n >> 1;
-  return (e.t + Element<T>(1)) * power_of_two<T>(half) * power_of_two<T>(e.n - half);
+  return expand(select(x > F::kHigh, splat<T>(F::kHigh), x));
 }
 
-// log(1 + e) for e in [0, 1].
 template <class T>
-VF_INLINE T log1p_unit(T e) {
-  const T u = e - Element<T>(0.5);
+VF_INLINE T exp(T x) {
+  const Expansion<T> e = expand_anywhere(x);
+  return scaled(e.whole(), e.n);
+}
+
+// A value and what is missing in it.
+template <class T>
+struct Corrected {
+  T value, error;
+};
+
+// e^−a for a ≥ 0, and its rounding error.
+template <class T>
+VF_INLINE Corrected<T> exp_minus(T a) {
+  const Expansion<T> e = expand_anywhere(-a);
+  const T whole = e.whole();
+  return {scaled(whole, e.n), scaled((e.high() - whole) + e.low(), e.n)};
+}
+
+// log(1 + e + error) for e in [0, 1]. 1 − ½e is near enough to 1/(1 + e), which the error is multiplied by.
+template <class T>
+VF_INLINE T log1p_unit(T e, T error) {
+  using E = Element<T>;
+  const T u = e - E(0.5);
+  constexpr E first = static_cast<E>(-0.18906978378367123);
   T p;
-  if constexpr (sizeof(Element<T>) == 4) {
+  if constexpr (sizeof(E) == 4) {
     // (log(1 + e) − e)/e around ½, to 4e-9.
-    p = polynomial(u, -0.18906977772712708f, -0.28852713108062744f, 0.13260900974273682f, -0.0676870048046112f,
+    p = polynomial(u, -0.28852713108062744f, 0.13260900974273682f, -0.0676870048046112f,
                    0.03663548454642296f, -0.020580288022756577f, 0.011576083488762379f, -0.006696623750030994f,
                    0.005253483075648546f, -0.003338758135214448f);
   } else {
     // The same, to 2.1e-19.
-    p = polynomial(u, -0.18906978378367123, -0.2885270990993242, 0.132609753754204, -0.06768864331087386,
+    p = polynomial(u, -0.2885270990993242, 0.132609753754204, -0.06768864331087386,
                    0.036611854522976245, -0.020548811926962843, 0.011833792121159134, -0.006945394663326441,
                    0.004136178749516912, -0.0024918480000973046, 0.0015153898432334627, -0.0009287681344435752,
                    0.0005729830138335455, -0.00035555463758324434, 0.00022169476690141608, -0.00013828961140404487,
                    8.67351122593874e-05, -5.695141674651429e-05, 3.651114764485752e-05, -1.6779606786738476e-05,
                    9.826512581106255e-06, -1.6465201147823227e-05, 1.111816823342715e-05);
   }
-  return fma(e, p, e);
+  // The last step of Horner's rule with what it rounds away: near e = 1 that is a quarter of the result's last place.
+  const T sum = fma(p, u, splat<T>(first)), lost = fma(p, u, splat<T>(first) - sum);
+  const T small = fma(error, fma(e, splat<T>(E(-0.5)), splat<T>(1)), e * lost);
+  return e + fma(e, sum, small);
+}
+
+// 1/(1 + e) or e/(1 + e), as `one` says: the quotient, and one step of Newton's method for what its operands and it lack.
+template <class M, class T>
+VF_INLINE T over_one_plus(M one, Corrected<T> e) {
+  using E = Element<T>;
+  const T numerator = select(one, splat<T>(1), e.value), sum = e.value + E(1);
+  const T quotient = numerator / sum;
+  const T sum_error = (E(1) - sum) + e.value + e.error;
+  T rest = select(one, splat<T>(0), e.error) - quotient * sum_error;
+  // Without a fused multiply-add the remainder of the division is not to be had.
+  if (VF_HAS_FMA) rest = rest + fma(-quotient, sum, numerator);
+  return fma(rest, fma(e.value, splat<T>(E(-0.5)), splat<T>(1)), quotient);
 }
 
 template <class T>
@@ -160,15 +212,15 @@ VF_INLINE T log(T x) {
 template <class T>
 VF_INLINE T softplus(T r) {
   const T above = select(r < Element<T>(0), splat<T>(0), r);
-  return above + log1p_unit(exp(-abs(r)));
+  const Corrected<T> e = exp_minus(abs(r));
+  return above + log1p_unit(e.value, e.error);
 }
 
 // 1/(1 + e^−y), from the end that loses nothing.
 template <class T>
 VF_INLINE T logistic(T y) {
   using E = Element<T>;
-  const T e = exp(-abs(y));
-  return select(y > E(0), splat<T>(1), e) / (e + E(1));
+  return over_one_plus(y > E(0), exp_minus(abs(y)));
 }
 
 // ½(e^x − 1 − x), never negative. Near 0 from its series, where the differences cancel.
@@ -190,7 +242,7 @@ VF_INLINE T half_expm1_minus_near(T x) {
   return (x * p) * x;
 }
 
-// 2ⁿ(1 + t) for the formulas that take 1 from it: n is kept where 2ⁿ⁻² is a normal number. Below, e^x is nothing
+// The expansion for the formulas that take 1 from it: n is kept where 2ⁿ⁻² is a normal number. Below, e^x is nothing
 // beside 1; above, it is infinite.
 template <class T>
 VF_INLINE Expansion<T> expand_beside_one(T x) {
@@ -200,18 +252,27 @@ VF_INLINE Expansion<T> expand_beside_one(T x) {
   return expand(select(x > F::kHigh + Element<T>(0.5), splat<T>(F::kHigh + Element<T>(0.5)), x));
 }
 
+// 2ⁿ(1 + t) − 1 and the like in units of `scale` = 2ⁿ⁻²: scale·e^x/2ⁿ + rest. `sum`, scale + rest, is exact or nearly so
+// for small x; for large x it would be rounded to the last place of the result.
+template <class T>
+VF_INLINE T beside(T scale, const Expansion<T>& e, T x, T rest, T sum) {
+  const T large = fma(scale, e.high(), fma(scale, e.low(), rest));
+  return select(x > Element<T>(4), large, fma(scale, e.less_one(), sum));
+}
+
 template <class T>
 VF_INLINE T half_expm1_minus(T x) {
   using E = Element<T>;
   const Expansion<T> e = expand_beside_one(x);
   // A quarter of e^x − 1 − x, doubled at the end: 2ⁿ⁻¹ may overflow where the result does not.
-  const T quarter = power_of_two<T>(e.n - 2);
-  const T above = fma(quarter, e.t, (quarter - E(0.25)) - x * E(0.25));
-  // Below −1 both parts are positive; 1 + x is exact where it matters.
-  const T below = fma(quarter, e.t, quarter) - (x + E(1)) * E(0.25);
-  T far = select(x < E(0), below, above);
-  far = select(x > FormatOf<T>::kHigh + E(0.5), infinity<T>(), far + far);
-  return select(abs(x) <= E(1), half_expm1_minus_near(x), far);
+  const T scale = power_of_two<T>(e.n - 2);
+  // 1 + x is exact where it matters.
+  const T rest = (x + E(1)) * E(-0.25);
+  const T above = beside(scale, e, x, rest, (scale - E(0.25)) - x * E(0.25));
+  // Below −1 both parts are positive.
+  const T far = select(x < E(0), fma(scale, e.whole(), rest), above);
+  const T result = select(x > FormatOf<T>::kHigh + E(0.5), infinity<T>(), far + far);
+  return select(abs(x) <= E(1), half_expm1_minus_near(x), result);
 }
 
 // ½(e^x − 1), its derivative.
@@ -219,8 +280,10 @@ template <class T>
 VF_INLINE T half_expm1(T x) {
   using E = Element<T>;
   const Expansion<T> e = expand_beside_one(x);
-  const T quarter = power_of_two<T>(e.n - 2);
-  const T q = fma(quarter, e.t, quarter - E(0.25));
+  const T scale = power_of_two<T>(e.n - 2), rest = splat<T>(E(-0.25));
+  const T above = beside(scale, e, x, rest, scale - E(0.25));
+  // Below −1, e^x − 1 is rounded once.
+  const T q = select(x < E(-1), fma(scale, e.whole(), rest), above);
   return select(x > FormatOf<T>::kHigh + E(0.5), infinity<T>(), q + q);
 }
 

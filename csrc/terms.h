@@ -15,15 +15,16 @@ struct BernoulliTerm {
 template <class T>
 VF_INLINE BernoulliTerm<T> bernoulli(T y, T t) {
   using E = Element<T>;
-  const T size = abs(y), e = exp(-size), rest = E(1) - t;
+  const T size = abs(y), rest = E(1) - t;
+  const Corrected<T> e = exp_minus(size);
   const auto positive = y > E(0);
   const T wrong = select(positive, rest, t);
   // An infinite logit of the matching target costs nothing; 0·∞ would be NaN.
   const T certain = select(wrong == E(0), select(size == infinity<T>(), splat<T>(0), size), size);
   // σ(y), or σ(−y) where both σ(y) and t are near 1.
   const auto near_one = positive & (t > E(0.5));
-  const T s = select(positive, select(near_one, e, splat<T>(1)), e) / (e + E(1));
-  return {-fma(certain, wrong, log1p_unit(e)), select(near_one, s - rest, t - s)};
+  const T s = over_one_plus(positive & !near_one, e);
+  return {-fma(certain, wrong, log1p_unit(e.value, e.error)), select(near_one, s - rest, t - s)};
 }
 
 // ½(difference/σ)² and difference/σ², finite whenever they are; a difference of 0 gives 0 whatever σ.
