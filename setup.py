@@ -1,5 +1,136 @@
-"""The build: the metadata stands in pyproject.toml, what a build has to decide on this machine stands here."""
+"""The build of the compiled extension; the metadata stands in pyproject.toml.
 
-from setuptools import setup
+VAE_FAST_NATIVE=auto (the default) builds it where a C++ compiler and torch are there, and else installs the package
+without it, saying why; 0 never builds it, and 1 fails where it cannot be built. VAE_FAST_WERROR=1 makes warnings
+errors, VAE_FAST_SANITIZE=address,undefined or thread builds for those sanitizers. CXX, CFLAGS and LDFLAGS are heeded.
+"""
 
-setup()
+import os
+import platform
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
+from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
+
+ROOT = Path(__file__).parent
+# The oldest PyTorch whose ABI the binary asks for: TORCH_TARGET_VERSION holds major, minor and patch in a byte each.
+TORCH_MINIMUM = (2, 11)
+TARGET = f"0x{TORCH_MINIMUM[0]:02x}{TORCH_MINIMUM[1]:02x}{0:012x}"
+
+# No contraction: a multiply-add is fused where the source says so, and the noise's bits depend on it.
+COMPILE = ["-std=c++17", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fPIC", "-fvisibility=hidden", "-Wno-psabi"]
+COMPILE += ["-g0", "-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=2", "-fstack-protector-strong", "-Wall", "-Wextra"]
+LINK = ["-Wl,-z,relro", "-Wl,-z,now", "-Wl,-z,noexecstack"] if sys.platform == "linux" else []
+# csrc/cpu is compiled once for each: one binary runs on all, and picks the best at load.
+INSTRUCTION_SETS = {"baseline": []}
+if platform.machine() in ("x86_64", "AMD64"):
+    INSTRUCTION_SETS |= {"v3": ["-march=x86-64-v3"], "v4": ["-march=x86-64-v4"]}
+
+
+class CannotBuild(Exception):
+    pass
+
+
+def torch_folder():
+    """torch's folder, found without importing it where it is too old or not there at all."""
+    try:
+        import torch
+    except ImportError as error:
+        raise CannotBuild(
+            f"the build sees no torch ({error}): install torch first, then vae_fast with --no-build-isolation"
+        ) from None
+    version = tuple(int(part) for part in torch.__version__.split(".")[:2])
+    if version < TORCH_MINIMUM:
+        raise CannotBuild(f"torch {torch.__version__} is older than {TORCH_MINIMUM[0]}.{TORCH_MINIMUM[1]}")
+    return Path(torch.__file__).parent
+
+
+class Build(build_ext):
+    """Compiles csrc/*.cpp once and csrc/cpu/*.cpp for every instruction set."""
+
+    def run(self):
+        wanted = os.environ.get("VAE_FAST_NATIVE") or "auto"
+        try:
+            if wanted == "0":
+                raise CannotBuild("the package was installed with VAE_FAST_NATIVE=0")
+            super().run()
+            reason = ""
+        except Exception as error:
+            if wanted == "1":
+                raise
+            # Whatever went wrong, the package works without the extension.
+            reason = str(error) if isinstance(error, CannotBuild) else f"its build failed: {error}"
+            self.extensions.clear()
+            for line in ("", "vae_fast is installed WITHOUT its compiled kernels:", reason, ""):
+                print(f"*** {line}", file=sys.stderr)
+        self.record(reason)
+
+    def record(self, reason):
+        """What `python -m vae_fast info` says of a missing extension."""
+        folder = ROOT / "vae_fast" if self.inplace else Path(self.build_lib) / "vae_fast"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "_build.txt").write_text(reason + "\n")
+
+    def build_extension(self, ext):
+        torch = torch_folder()
+        sanitize = os.environ.get("VAE_FAST_SANITIZE")
+        flags, link = list(COMPILE), list(LINK)
+        if os.environ.get("VAE_FAST_WERROR") == "1":
+            flags.append("-Werror")
+        if sanitize:
+            flags += [f"-fsanitize={sanitize}", "-fno-sanitize-recover=all", "-g", "-O1", "-fno-omit-frame-pointer"]
+            flags.remove("-D_FORTIFY_SOURCE=2")
+            link.append(f"-fsanitize={sanitize}")
+        include = ["-isystem", str(torch / "include")]
+        jobs = [(source, "", [*include, f"-DTORCH_TARGET_VERSION={TARGET}"]) for source in ROOT.glob("csrc/*.cpp")]
+        for name, march in INSTRUCTION_SETS.items():
+            jobs += [(source, name, [f"-DVF_ISA={name}", *march]) for source in ROOT.glob("csrc/cpu/*.cpp")]
+
+        def compile_one(job):
+            source, folder, own = job
+            relative = str(source.relative_to(ROOT))
+            out = str(Path(self.build_temp) / folder)
+            return self.compiler.compile([relative], output_dir=out, extra_postargs=[*flags, *own])
+
+        with ThreadPoolExecutor(int(os.environ.get("MAX_JOBS", 0)) or os.cpu_count()) as pool:
+            objects = [o for compiled in pool.map(compile_one, jobs) for o in compiled]
+        self.compiler.link_shared_object(
+            objects,
+            self.get_ext_fullpath(ext.name),
+            libraries=["torch", "torch_cpu", "c10"],
+            library_dirs=[str(torch / "lib")],
+            extra_postargs=link,
+            target_lang="c++",
+        )
+
+
+class Python(build_py):
+    def run(self):
+        super().run()
+        # A library of an earlier build in place is not this build's.
+        for stale in Path(self.build_lib).glob("vae_fast/*.so") if not self.editable_mode else ():
+            stale.unlink()
+
+
+class Wheel(bdist_wheel):
+    """Tagged cp310-abi3 with the extension, py3-none-any without."""
+
+    def run(self):
+        self.run_command("build_ext")
+        self.root_is_pure = not self.distribution.ext_modules
+        super().run()
+
+    def get_tag(self):
+        python, abi, tag = super().get_tag()
+        return ("py3", "none", "any") if self.root_is_pure else ("cp310", "abi3", tag)
+
+
+if __name__ == "__main__":
+    setup(
+        ext_modules=[Extension("vae_fast._cpu", sources=[], py_limited_api=True)],
+        cmdclass={"build_ext": Build, "build_py": Python, "bdist_wheel": Wheel},
+    )

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from vae_fast import reference
+from vae_fast import native, reference
 
 OPS = (
     "standard_normal",
@@ -38,11 +38,11 @@ class Backend:
 
 _TABLE = {
     "reference": Backend("reference", True, "", ("*",), OPS),
-    "native": Backend("native", False, "this version of vae_fast has no compiled extension", (), ()),
+    "native": Backend("native", not native.REASON, native.REASON, *((), ()) if native.REASON else (("cpu",), OPS)),
     "triton": Backend("triton", False, "this version of vae_fast has no Triton kernels", (), ()),
 }
 # Where an available backend's <op>_fwd and <op>_bwd are found.
-_KERNELS: dict[str, Any] = {"reference": reference}
+_KERNELS: dict[str, Any] = {"reference": reference, "native": native.KERNELS}
 
 # The backends "auto" tries in turn, by device type.
 _PREFERENCE = {"cpu": ("native",), "cuda": ("native", "triton")}

@@ -173,3 +173,18 @@ def _body(name: str):
 for _name, _fake in _FAKES.items():
     library.impl(_name, _body(_name), "CompositeExplicitAutograd")
     torch.library.register_fake(f"vae_fast::{_name}", _fake, lib=library)
+
+
+def _by_device(name: str):
+    """Dispatch by the device argument of an operator without tensor operands."""
+    op = getattr(torch.ops.vae_fast, name).default
+
+    def redispatch(*args):
+        (device,) = (arg for arg in args if isinstance(arg, torch.device))
+        key = torch._C._parse_dispatch_key(torch._C._dispatch_key_for_device(device.type))
+        return op.redispatch(torch._C.DispatchKeySet(key), *args)
+
+    return redispatch
+
+
+library.impl("standard_normal_fwd", _by_device("standard_normal_fwd"), "BackendSelect")

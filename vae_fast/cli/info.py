@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 import vae_fast as vf
+from vae_fast import native
 
 _EXTRAS = ("safetensors", "tqdm", "matplotlib", "mlxtend", "scikit-learn")
 
@@ -50,6 +51,7 @@ def collect() -> dict[str, Any]:
             name: {"available": backend.available, "reason": None if backend.available else backend.reason}
             for name, backend in vf.backends().items()
         },
+        "instruction_set": native.instruction_set() or None,
         "VAE_FAST_BACKEND": os.environ.get("VAE_FAST_BACKEND"),
         "train_extra": {name: _installed(name) for name in _EXTRAS},
     }
@@ -122,7 +124,10 @@ def _lines(content: dict[str, Any]) -> list[str]:
     )
     lines.append("")
     for name, backend in content["backends"].items():
-        lines.append(f"backend    {name}: {'available' if backend['available'] else 'no, ' + backend['reason']}")
+        state = "available" if backend["available"] else "no, " + backend["reason"]
+        if name == "native" and backend["available"]:
+            state += f", instruction set {content['instruction_set']}"
+        lines.append(f"backend    {name}: {state}")
     if content["VAE_FAST_BACKEND"]:
         lines.append(f"           VAE_FAST_BACKEND={content['VAE_FAST_BACKEND']}")
     missing = [name for name, version in content["train_extra"].items() if version is None]
