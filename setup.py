@@ -1,8 +1,9 @@
 """The build of the compiled extension; the metadata stands in pyproject.toml.
 
-VAE_FAST_NATIVE=auto (the default) builds it where a C++ compiler and torch are there, and else installs the package
-without it, saying why; 0 never builds it, and 1 fails where it cannot be built. VAE_FAST_WERROR=1 makes warnings
-errors, VAE_FAST_SANITIZE=address,undefined or thread builds for those sanitizers. CXX, CFLAGS and LDFLAGS are heeded.
+VAE_FAST_NATIVE=auto (the default) builds it where a C++ compiler and torch are there, and else installs the
+package without it, saying why; 0 never builds it, and 1 fails where it cannot be built. VAE_FAST_WERROR=1 makes
+warnings errors, VAE_FAST_SANITIZE=address,undefined or thread builds for those sanitizers. CXX, CFLAGS and LDFLAGS
+are heeded.
 """
 
 import os
@@ -17,12 +18,20 @@ from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
-# The oldest PyTorch whose ABI the binary asks for: TORCH_TARGET_VERSION holds major, minor and patch in a byte each.
+# The oldest PyTorch whose ABI the binary asks for; TORCH_TARGET_VERSION holds each part of it in a byte.
 TORCH_MINIMUM = (2, 11)
 TARGET = f"0x{TORCH_MINIMUM[0]:02x}{TORCH_MINIMUM[1]:02x}{0:012x}"
 
 # No contraction: a multiply-add is fused where the source says so, and the noise's bits depend on it.
-COMPILE = ["-std=c++17", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fPIC", "-fvisibility=hidden", "-Wno-psabi"]
+COMPILE = [
+    "-std=c++17",
+    "-O3",
+    "-ffp-contract=off",
+    "-fno-math-errno",
+    "-fPIC",
+    "-fvisibility=hidden",
+    "-Wno-psabi",
+]
 COMPILE += ["-g0", "-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=2", "-fstack-protector-strong", "-Wall", "-Wextra"]
 LINK = ["-Wl,-z,relro", "-Wl,-z,now", "-Wl,-z,noexecstack"] if sys.platform == "linux" else []
 # csrc/cpu is compiled once for each: one binary runs on all, and picks the best at load.

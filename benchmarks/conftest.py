@@ -33,7 +33,8 @@ def pytest_terminal_summary(terminalreporter, config):
         return
     write = terminalreporter.write_line
     write("")
-    write(f"medians of one run, {torch.get_num_threads()} threads, copy bandwidth {config.copy_bandwidth / 1e9:.1f} GB/s")
+    copy = f"{config.copy_bandwidth / 1e9:.1f} GB/s"
+    write(f"medians of one run, {torch.get_num_threads()} threads, copy bandwidth {copy}")
     write(f"{'case':42} {'provider':10} {'µs':>10} {'× eager':>8} {'GB/s':>7} {'of copy':>7}")
     for group, providers in groups.items():
         eager = providers["eager"].stats.median if "eager" in providers else float("nan")

@@ -10,8 +10,8 @@ import torch
 import vae_fast as vf
 
 BACKENDS = [name for name, backend in vf.backends().items() if backend.available]
-# What a pass over memory is worth: (operands and results moved in the forward pass, in the backward pass) if each is
-# moved once. The densities' gradients come with their forward pass.
+# Operands and results that have to move: in the forward pass, then in the backward pass, if each is moved once. The
+# densities' gradients come with their forward pass.
 PASSES = {
     "rsample_kl": 3 + 4,
     "gaussian_kl": 2 + 2,

@@ -271,7 +271,8 @@ VF_INLINE T half_expm1_minus(T x) {
   const T above = beside(scale, e, x, rest, (scale - E(0.25)) - x * E(0.25));
   // Below −1 both parts are positive.
   const T far = select(x < E(0), fma(scale, e.whole(), rest), above);
-  const T result = select(x > FormatOf<T>::kHigh + E(0.5), infinity<T>(), far + far);
+  // NaN for an infinite x, as ∞ − ∞ is.
+  const T result = select(x > FormatOf<T>::kHigh + E(0.5), infinity<T>() - x, far + far);
   return select(abs(x) <= E(1), half_expm1_minus_near(x), result);
 }
 

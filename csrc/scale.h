@@ -19,6 +19,12 @@ struct Scale {
   // Whether log σ² is r, or twice it; otherwise σ is nearer to the argument.
   VF_INLINE bool logarithmic() const { return kind <= kLogstd && eps == E(0); }
 
+  // −0 + 0 is 0, and 1/σ has a sign.
+  template <class T>
+  VF_INLINE T plus_eps(T a) const {
+    return eps == E(0) ? a : a + eps;
+  }
+
   template <class T>
   VF_INLINE T clamp(T raw) const {
     const T above = select(raw < low, splat<T>(low), raw);
@@ -36,8 +42,8 @@ struct Scale {
     switch (kind) {
       case kLogvar: return exp(r * E(0.5)) + eps;
       case kLogstd: return exp(r) + eps;
-      case kStd: return r + eps;
-      case kVar: return sqrt(r + eps);
+      case kStd: return plus_eps(r);
+      case kVar: return sqrt(plus_eps(r));
       default: return softplus(r) + eps;
     }
   }
@@ -54,14 +60,14 @@ struct Scale {
   }
   template <class T>
   VF_INLINE T log_var(T r) const {
-    if (kind == kVar) return log(r + eps);
+    if (kind == kVar) return log(plus_eps(r));
     if (logarithmic()) return kind == kLogvar ? r : r + r;
     return log(sigma(r)) * E(2);
   }
   // d log σ²/dr.
   template <class T>
   VF_INLINE T dlog_var(T r) const {
-    if (kind == kVar) return E(1) / (r + eps);
+    if (kind == kVar) return E(1) / plus_eps(r);
     if (logarithmic()) return splat<T>(kind == kLogvar ? E(1) : E(2));
     return dsigma(r) * E(2) / sigma(r);
   }
@@ -73,7 +79,7 @@ struct Scale {
   template <class T>
   VF_INLINE T inv_var(T r) const {
     if (logarithmic()) return exp(kind == kLogvar ? -r : r * E(-2));
-    if (kind == kVar) return E(1) / (r + eps);
+    if (kind == kVar) return E(1) / plus_eps(r);
     const T inverse = inv_sigma(r);
     return inverse * inverse;
   }

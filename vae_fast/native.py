@@ -31,7 +31,9 @@ def _load() -> str:
     if not LIBRARY.is_file():
         return _missing()
     if _version(torch.__version__) < TORCH_MINIMUM:
-        return f"the compiled extension needs torch {'.'.join(map(str, TORCH_MINIMUM))}, this is {torch.__version__}"
+        return (
+            f"the compiled extension needs torch {'.'.join(map(str, TORCH_MINIMUM))}, this is {torch.__version__}"
+        )
     try:
         torch.ops.load_library(str(LIBRARY))
     except Exception as error:

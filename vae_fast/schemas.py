@@ -181,8 +181,10 @@ def _by_device(name: str):
 
     def redispatch(*args):
         (device,) = (arg for arg in args if isinstance(arg, torch.device))
-        key = torch._C._parse_dispatch_key(torch._C._dispatch_key_for_device(device.type))
-        return op.redispatch(torch._C.DispatchKeySet(key), *args)
+        keys = torch._C.DispatchKeySet(
+            getattr(torch._C.DispatchKey, torch._C._dispatch_key_for_device(device.type))
+        )
+        return op.redispatch(keys, *args)
 
     return redispatch
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import threading
 
 import torch
 from torch import Tensor
@@ -30,6 +31,20 @@ def _mix(state: int) -> int:
     state = (state ^ (state >> 30)) * 0xBF58476D1CE4E5B9 & (2**64 - 1)
     state = (state ^ (state >> 27)) * 0x94D049BB133111EB & (2**64 - 1)
     return state ^ (state >> 31)
+
+
+class _Drawn(threading.local):
+    """One int64 a thread, to draw seeds into: making a tensor would cost as much as drawing it."""
+
+    def __init__(self) -> None:
+        self.tensor = torch.empty((), dtype=torch.int64, device="cpu")
+
+
+_drawn = _Drawn()
+
+
+def _from_cpu(generator: torch.Generator | None) -> int:
+    return int(_drawn.tensor.random_(2**63 - 1, generator=generator).item())
 
 
 def _from_cuda(device: torch.device, generator: torch.Generator | None) -> tuple[int, Tensor | None]:
@@ -79,4 +94,4 @@ def resolve(
         return _from_cuda(device, generator)
     if device.type == "meta":
         return 0, None
-    return int(torch.randint(2**63 - 1, (), generator=generator, device=device)), None
+    return _from_cpu(generator) if device.type == "cpu" else int(torch.randint(2**63 - 1, (), device=device)), None

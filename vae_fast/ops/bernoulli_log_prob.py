@@ -14,7 +14,7 @@ from vae_fast.ops.arguments import Reduction
 
 class _BernoulliLogProb(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, backend: str, early: bool, logits: Any, x: Any, weight: Any, *options: Any) -> Any:
+    def forward(ctx: Any, backend: str, early: bool, logits: Any, x: Any, weight: Any, options: Any) -> Any:
         ctx.save_for_backward(logits, x, weight)
         ctx.backend, ctx.options = backend, options
         needs = ctx.needs_input_grad[2:4] if early else (False, False)
@@ -29,7 +29,7 @@ class _BernoulliLogProb(torch.autograd.Function):
         if grads is None:
             bwd = dispatch.backward_kernel(ctx.backend, "bernoulli_log_prob_bwd")
             grads = bwd(dlog_prob, *ctx.saved_tensors, *ctx.options, *needs)
-        return (None, None, *dispatch.asked(needs, grads), *(None,) * (1 + len(ctx.options)))
+        return (None, None, *dispatch.asked(needs, grads), None, None)
 
 
 def bernoulli_log_prob(
@@ -68,14 +68,14 @@ def bernoulli_log_prob(
 
     Source: Kingma and Welling, "Auto-Encoding Variational Bayes" (2014), eq. 11 in appendix C.
     """
-    logits, x, weight = (
-        arguments.floating("logits", logits),
-        arguments.target("x", x),
-        arguments.weights(weight),
-    )
-    in_the_open = dispatch.in_the_open(logits=logits, x=x, weight=weight)
-    arguments.same_device("logits", logits, x=x, weight=weight)
-    shape = arguments.broadcast_shape("logits", logits.shape, x=x, weight=weight)
+    if weight is None and dispatch.uniform(logits, x):
+        shape, in_the_open = tuple(logits.shape), False
+    else:
+        logits, x = arguments.floating("logits", logits), arguments.target("x", x)
+        weight = arguments.weights(weight)
+        in_the_open = dispatch.in_the_open(logits=logits, x=x, weight=weight)
+        arguments.same_device("logits", logits, x=x, weight=weight)
+        shape = arguments.broadcast_shape("logits", logits.shape, x=x, weight=weight)
     arguments.event_dims(event_ndim, shape, "logits, x and weight")
     x_scale = arguments.number("x_scale", x_scale)
     if validate:
@@ -84,8 +84,10 @@ def bernoulli_log_prob(
             raise ValueError("x * x_scale has values outside [0, 1]")
     name = choose("bernoulli_log_prob", logits.device, backend)
     density = (event_ndim, arguments.reduction_code(reduction), arguments.number("scale", scale))
-    args = (logits, x, weight, *density, x_scale)
+    operands, options = (logits, x, weight), (*density, x_scale)
     if in_the_open or not dispatch.differentiable(logits, x):
-        return kernel("reference" if in_the_open else name, "bernoulli_log_prob_fwd")(*args, False, False)[0]
+        return kernel("reference" if in_the_open else name, "bernoulli_log_prob_fwd")(
+            *operands, *options, False, False
+        )[0]
     early = dispatch.early(name, density[1], logits, x)
-    return _BernoulliLogProb.apply(name, early, *dispatch.distinct(args))
+    return _BernoulliLogProb.apply(name, early, *dispatch.distinct(operands), options)

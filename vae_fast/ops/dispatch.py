@@ -11,6 +11,7 @@ from torch.autograd import forward_ad
 
 from vae_fast import reference
 from vae_fast.backends import kernel
+from vae_fast.ops import arguments
 from vae_fast.reference.densities import NONE
 
 _PLAIN = (Tensor, torch.nn.Parameter)
@@ -27,6 +28,22 @@ def in_the_open(**tensors: Tensor | None) -> bool:
         _refuse_mixed_dtensors(tensors)
         return True
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+
+
+def uniform(first: Any, *others: Any) -> bool:
+    """Whether all are plain dense tensors of one floating dtype, one device and one shape, outside transforms.
+
+    The common call. It needs no other check of its tensors, and at small sizes those take as long as the kernel.
+    """
+    if type(first) not in _PLAIN or first.dtype not in arguments.FLOATS or first.layout != torch.strided:
+        return False
+    dtype, shape, device = first.dtype, first.shape, first.device
+    for t in others:
+        if type(t) not in _PLAIN or t.dtype != dtype or t.shape != shape or t.device != device:
+            return False
+        if t.layout != torch.strided:
+            return False
+    return not torch._C._are_functorch_transforms_active() and forward_ad._current_level < 0
 
 
 def _refuse_mixed_dtensors(tensors: dict[str, Tensor | None]) -> None:
@@ -46,7 +63,7 @@ def distinct(args: Sequence[Any]) -> Sequence[Any]:
     ]
 
 
-def differentiable(*tensors: Tensor | None) -> bool:
+def differentiable(*tensors: Any) -> bool:
     """Whether autograd has to know of a call with these tensors."""
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
 
@@ -56,11 +73,11 @@ _EARLY = ("native",)
 _EXACT = (torch.float32, torch.float64)
 
 
-def early(backend: str, reduction: int, *tensors: Tensor | None) -> bool:
-    """Whether the forward pass computes the gradients too, while the data is at hand, for an upstream gradient of 1.
+def early(backend: str, reduction: int, *tensors: Any) -> bool:
+    """Whether the forward pass computes the gradients too, for an upstream gradient of 1, while data is at hand.
 
-    For a reduction to one number only, whose upstream gradient then scales them. Not for half types: scaling a rounded
-    gradient loses accuracy. Nor in a compiled graph, where the scaling would be a pass that recomputing does not need.
+    For a reduction to one number only, whose upstream gradient then scales them. Not for half types: scaling a
+    rounded gradient loses accuracy. Nor in a compiled graph, where scaling is a pass that recomputing saves.
     """
     return (
         reduction != NONE
@@ -95,6 +112,6 @@ def backward_kernel(backend: str, name: str) -> Any:
     return getattr(reference, name) if torch.is_grad_enabled() else kernel(backend, name)
 
 
-def asked(needs: tuple[bool, ...], grads: tuple[Tensor | None, ...]) -> list[Tensor | None]:
+def asked(needs: Sequence[bool], grads: Sequence[Tensor | None]) -> list[Tensor | None]:
     """The gradients autograd asked for, None for the others."""
     return [grad if need else None for need, grad in zip(needs, grads, strict=True)]

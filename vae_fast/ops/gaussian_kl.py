@@ -23,7 +23,7 @@ class _GaussianKL(torch.autograd.Function):
         prior_mu: Any,
         prior_logvar: Any,
         weight: Any,
-        *options: Any,
+        options: Any,
     ) -> Any:
         ctx.save_for_backward(mu, logvar, prior_mu, prior_logvar, weight)
         ctx.backend, ctx.options = backend, options
@@ -40,7 +40,7 @@ class _GaussianKL(torch.autograd.Function):
         if grads is None:
             bwd = dispatch.backward_kernel(ctx.backend, "gaussian_kl_bwd")
             grads = bwd(dkl, *ctx.saved_tensors, *ctx.options, *needs)
-        return (None, None, *dispatch.asked(needs, grads), *(None,) * (1 + len(ctx.options)))
+        return (None, None, *dispatch.asked(needs, grads), None, None)
 
 
 def gaussian_kl(
@@ -87,25 +87,28 @@ def gaussian_kl(
     Source: Kingma and Welling, "Auto-Encoding Variational Bayes" (2014), appendix B; free bits: Kingma et al.
     (2016), eq. 15, per latent and datum.
     """
-    mu, logvar = arguments.floating("mu", mu), arguments.floating_or_number("logvar", logvar)
-    if prior_mu is not None:
-        prior_mu = arguments.floating_or_number("prior_mu", prior_mu)
-    if prior_logvar is not None:
-        prior_logvar = arguments.floating_or_number("prior_logvar", prior_logvar)
-    weight = arguments.weights(weight)
-    others = {"logvar": logvar, "prior_mu": prior_mu, "prior_logvar": prior_logvar, "weight": weight}
-    in_the_open = dispatch.in_the_open(mu=mu, **others)
-    arguments.same_device("mu", mu, **others)
-    shape = arguments.broadcast_shape("mu", mu.shape, **others)
+    if prior_mu is None and prior_logvar is None and weight is None and dispatch.uniform(mu, logvar):
+        shape, in_the_open, operands = tuple(mu.shape), False, [mu, logvar, None, None]
+    else:
+        mu, logvar = arguments.floating("mu", mu), arguments.floating_or_number("logvar", logvar)
+        if prior_mu is not None:
+            prior_mu = arguments.floating_or_number("prior_mu", prior_mu)
+        if prior_logvar is not None:
+            prior_logvar = arguments.floating_or_number("prior_logvar", prior_logvar)
+        weight = arguments.weights(weight)
+        others = {"logvar": logvar, "prior_mu": prior_mu, "prior_logvar": prior_logvar, "weight": weight}
+        in_the_open = dispatch.in_the_open(mu=mu, **others)
+        arguments.same_device("mu", mu, **others)
+        shape = arguments.broadcast_shape("mu", mu.shape, **others)
+        operands = arguments.promoted(mu, logvar, prior_mu, prior_logvar)
     arguments.event_dims(event_ndim, shape, "mu, logvar, the prior and weight")
     free = None if free_bits is None else arguments.number("free_bits", free_bits)
     form = arguments.scale_form(param, param_eps, bounds)
     name = choose("gaussian_kl", mu.device, backend)
-    operands = arguments.promoted(mu, logvar, prior_mu, prior_logvar)
     density = (event_ndim, arguments.reduction_code(reduction), arguments.number("scale", scale))
-    args = (*operands, weight, *density, free, *form)
+    operands, options = [*operands, weight], (*density, free, *form)
     if in_the_open or not dispatch.differentiable(*operands):
         fwd = kernel("reference" if in_the_open else name, "gaussian_kl_fwd")
-        return fwd(*args, False, False, False, False)[0]
+        return fwd(*operands, *options, False, False, False, False)[0]
     early = dispatch.early(name, density[1], *operands)
-    return _GaussianKL.apply(name, early, *dispatch.distinct(args))
+    return _GaussianKL.apply(name, early, *dispatch.distinct(operands), options)

@@ -15,7 +15,7 @@ from vae_fast.ops.arguments import Bounds, Param, Reduction
 class _GaussianLogProb(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, backend: str, early: bool, mean: Any, logvar: Any, x: Any, weight: Any, *options: Any
+        ctx: Any, backend: str, early: bool, mean: Any, logvar: Any, x: Any, weight: Any, options: Any
     ) -> Any:
         ctx.save_for_backward(mean, logvar, x, weight)
         ctx.backend, ctx.options = backend, options
@@ -31,7 +31,7 @@ class _GaussianLogProb(torch.autograd.Function):
         if grads is None:
             bwd = dispatch.backward_kernel(ctx.backend, "gaussian_log_prob_bwd")
             grads = bwd(dlog_prob, *ctx.saved_tensors, *ctx.options, *needs)
-        return (None, None, *dispatch.asked(needs, grads), *(None,) * (1 + len(ctx.options)))
+        return (None, None, *dispatch.asked(needs, grads), None, None)
 
 
 def gaussian_log_prob(
@@ -72,18 +72,22 @@ def gaussian_log_prob(
 
     Source: Kingma and Welling, "Auto-Encoding Variational Bayes" (2014), eq. 12 in appendix C.
     """
-    mean, logvar = arguments.floating("mean", mean), arguments.floating_or_number("logvar", logvar)
-    x, weight = arguments.target("x", x), arguments.weights(weight)
-    in_the_open = dispatch.in_the_open(mean=mean, logvar=logvar, x=x, weight=weight)
-    arguments.same_device("mean", mean, logvar=logvar, x=x, weight=weight)
-    shape = arguments.broadcast_shape("mean", mean.shape, logvar=logvar, x=x, weight=weight)
+    if weight is None and dispatch.uniform(mean, logvar, x):
+        shape, in_the_open = tuple(mean.shape), False
+    else:
+        mean, logvar = arguments.floating("mean", mean), arguments.floating_or_number("logvar", logvar)
+        x, weight = arguments.target("x", x), arguments.weights(weight)
+        in_the_open = dispatch.in_the_open(mean=mean, logvar=logvar, x=x, weight=weight)
+        arguments.same_device("mean", mean, logvar=logvar, x=x, weight=weight)
+        shape = arguments.broadcast_shape("mean", mean.shape, logvar=logvar, x=x, weight=weight)
+        mean, logvar = arguments.promoted(mean, logvar)
     arguments.event_dims(event_ndim, shape, "mean, logvar, x and weight")
     form = arguments.scale_form(param, param_eps, bounds)
     name = choose("gaussian_log_prob", mean.device, backend)
-    operands = arguments.promoted(mean, logvar)
     density = (event_ndim, arguments.reduction_code(reduction), arguments.number("scale", scale))
-    args = (*operands, x, weight, *density, arguments.number("x_scale", x_scale), *form)
-    if in_the_open or not dispatch.differentiable(*operands, x):
-        return kernel("reference" if in_the_open else name, "gaussian_log_prob_fwd")(*args, False, False, False)[0]
-    early = dispatch.early(name, density[1], *operands, x)
-    return _GaussianLogProb.apply(name, early, *dispatch.distinct(args))
+    operands, options = (mean, logvar, x, weight), (*density, arguments.number("x_scale", x_scale), *form)
+    if in_the_open or not dispatch.differentiable(*operands):
+        fwd = kernel("reference" if in_the_open else name, "gaussian_log_prob_fwd")
+        return fwd(*operands, *options, False, False, False)[0]
+    early = dispatch.early(name, density[1], *operands)
+    return _GaussianLogProb.apply(name, early, *dispatch.distinct(operands), options)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -16,25 +16,24 @@ from vae_fast.ops.arguments import Bounds, Param
 
 class _Rsample(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, backend: str, mu: Any, logvar: Any, sample_shape: Any, seed: Any, seed_tensor: Any, *options: Any
-    ) -> Any:
+    def forward(ctx: Any, backend: str, mu: Any, logvar: Any, seed_tensor: Any, drawn: Any, options: Any) -> Any:
         ctx.save_for_backward(mu, logvar, seed_tensor)
-        ctx.backend, ctx.noise, ctx.options = backend, (sample_shape, seed), options
-        fwd = kernel(backend, "rsample_fwd")
-        return fwd(mu, logvar, sample_shape, seed, seed_tensor, *options)
+        ctx.backend, ctx.drawn, ctx.options = backend, drawn, options
+        return kernel(backend, "rsample_fwd")(mu, logvar, *drawn, seed_tensor, *options)
 
     @staticmethod
     def backward(ctx: Any, dz: Any) -> Any:
         mu, logvar, seed_tensor = ctx.saved_tensors
         needs = ctx.needs_input_grad[1:3]
         bwd = dispatch.backward_kernel(ctx.backend, "rsample_bwd")
-        grads = bwd(dz, mu, logvar, *ctx.noise, seed_tensor, *ctx.options, *needs)
-        return (None, *dispatch.asked(needs, grads), *(None,) * (3 + len(ctx.options)))
+        grads = bwd(dz, mu, logvar, *ctx.drawn, seed_tensor, *ctx.options, *needs)
+        return (None, *dispatch.asked(needs, grads), None, None, None)
 
 
 def moments(mu: Tensor, logvar: Tensor | float) -> tuple[Tensor, Tensor, tuple[int, ...], bool]:
     """The checked (mu, logvar) in one dtype, their broadcast shape, and whether the reference must be seen."""
+    if dispatch.uniform(mu, logvar):
+        return mu, cast(Tensor, logvar), tuple(mu.shape), False
     mu, spread = arguments.floating("mu", mu), arguments.floating_or_number("logvar", logvar)
     in_the_open = dispatch.in_the_open(mu=mu, logvar=spread)
     if in_the_open and type(mu).__name__ == "DTensor":
@@ -96,7 +95,9 @@ def rsample(
     name = choose("rsample", mu.device, backend)
     samples = arguments.sizes("sample_shape", sample_shape)
     offset, first_sample = seeds.integer("offset", offset), seeds.integer("first_sample", first_sample)
-    args = (mu, logvar, samples, *seeds.resolve(seed, generator, mu.device), offset, first_sample, *form)
+    key, key_tensor = seeds.resolve(seed, generator, mu.device)
+    drawn, options = (samples, key), (offset, first_sample, *form)
     if in_the_open or not dispatch.differentiable(mu, logvar):
-        return kernel("reference" if in_the_open else name, "rsample_fwd")(*args)
-    return _Rsample.apply(name, *dispatch.distinct(args))
+        fwd = kernel("reference" if in_the_open else name, "rsample_fwd")
+        return fwd(mu, logvar, *drawn, key_tensor, *options)
+    return _Rsample.apply(name, *dispatch.distinct((mu, logvar, key_tensor)), drawn, options)

@@ -17,25 +17,21 @@ from vae_fast.ops.rsample import moments
 
 class _RsampleKL(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, backend: str, mu: Any, logvar: Any, sample_shape: Any, seed: Any, seed_tensor: Any, *options: Any
-    ) -> Any:
+    def forward(ctx: Any, backend: str, mu: Any, logvar: Any, seed_tensor: Any, drawn: Any, options: Any) -> Any:
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(mu, logvar, seed_tensor)
-        ctx.backend, ctx.noise, ctx.options = backend, (sample_shape, seed), options
-        fwd = kernel(backend, "rsample_kl_fwd")
-        return fwd(mu, logvar, sample_shape, seed, seed_tensor, *options)
+        ctx.backend, ctx.drawn, ctx.options = backend, drawn, options
+        return kernel(backend, "rsample_kl_fwd")(mu, logvar, *drawn, seed_tensor, *options)
 
     @staticmethod
     def backward(ctx: Any, dz: Any, dkl: Any) -> Any:
-        nothing = (None,) * (6 + len(ctx.options))
         if dz is None and dkl is None:
-            return nothing
+            return (None,) * 6
         mu, logvar, seed_tensor = ctx.saved_tensors
         needs = ctx.needs_input_grad[1:3]
         bwd = dispatch.backward_kernel(ctx.backend, "rsample_kl_bwd")
-        grads = bwd(dz, dkl, mu, logvar, *ctx.noise, seed_tensor, *ctx.options, *needs)
-        return (None, *dispatch.asked(needs, grads), *nothing[3:])
+        grads = bwd(dz, dkl, mu, logvar, *ctx.drawn, seed_tensor, *ctx.options, *needs)
+        return (None, *dispatch.asked(needs, grads), None, None, None)
 
 
 def rsample_kl(
@@ -80,8 +76,9 @@ def rsample_kl(
     name = choose("rsample_kl", mu.device, backend)
     samples = arguments.sizes("sample_shape", sample_shape)
     offset, first_sample = seeds.integer("offset", offset), seeds.integer("first_sample", first_sample)
-    drawn = seeds.resolve(seed, generator, mu.device)
-    args = (mu, logvar, samples, *drawn, offset, first_sample, event_ndim, free, *form)
+    key, key_tensor = seeds.resolve(seed, generator, mu.device)
+    drawn, options = (samples, key), (offset, first_sample, event_ndim, free, *form)
     if in_the_open or not dispatch.differentiable(mu, logvar):
-        return kernel("reference" if in_the_open else name, "rsample_kl_fwd")(*args)
-    return _RsampleKL.apply(name, *dispatch.distinct(args))
+        fwd = kernel("reference" if in_the_open else name, "rsample_kl_fwd")
+        return fwd(mu, logvar, *drawn, key_tensor, *options)
+    return _RsampleKL.apply(name, *dispatch.distinct((mu, logvar, key_tensor)), drawn, options)
