@@ -56,18 +56,47 @@ VF_INLINE T infinity() {
   return splat<T>(static_cast<Element<T>>(__builtin_inf()));
 }
 
-// 2ⁿ, for exponents of normal numbers.
+// 2ⁿ for an integral n in the range of normal numbers: n + kBias is in the last bits of the sum, and the shift leaves
+// only them.
 template <class T>
-VF_INLINE T power_of_two(Int<T> n) {
-  return from_bits<T>((n + FormatOf<T>::kBias) << FormatOf<T>::kDigits);
+VF_INLINE T power_of_two(T n) {
+  using F = FormatOf<T>;
+  return from_bits<T>(bits(n + (F::kRound + F::kBias)) << F::kDigits);
+}
+
+// 2ⁿa for an integral n, rounded once where that is subnormal: by way of half the exponent. cpu/pack.h has the two for
+// processors with an instruction for them.
+template <class T>
+VF_INLINE T ldexp_of(T a, T n) {
+  using E = Element<T>;
+  constexpr E way = (FormatOf<T>::kBias + 1) / 2, back = sizeof(E) == 4 ? E(0x1p-64) : E(0x1p-512);
+  const auto down = n < E(0);
+  const T first = power_of_two(n + select(down, splat<T>(way), splat<T>(-way)));
+  return a * first * select(down, splat<T>(back), splat<T>(1 / back));
+}
+// The same for n ≤ 0.
+template <class T>
+VF_INLINE T ldexp_down(T a, T n) {
+  using E = Element<T>;
+  constexpr E way = (FormatOf<T>::kBias + 1) / 2, back = sizeof(E) == 4 ? E(0x1p-64) : E(0x1p-512);
+  return a * power_of_two(n + way) * back;
+}
+
+// x, or the bound where x is beyond it; NaN where x is.
+template <class T>
+VF_INLINE T at_least(T x, Element<T> low) {
+  return select(splat<T>(low) > x, splat<T>(low), x);
+}
+template <class T>
+VF_INLINE T at_most(T x, Element<T> high) {
+  return select(splat<T>(high) < x, splat<T>(high), x);
 }
 
 // e^x = 2ⁿ(1 + r + q), |r| ≤ ½ ln 2, q the smaller part, with the rounding error of r in it; for x that neither overflow
 // nor underflow n. r is NaN where x is.
 template <class T>
 struct Expansion {
-  T r, q;
-  Int<T> n;
+  T n, r, q;
 
   // e^x/2ⁿ − 1.
   VF_INLINE T less_one() const { return r + q; }
@@ -81,8 +110,8 @@ struct Expansion {
 template <class T>
 VF_INLINE Expansion<T> expand(T x) {
   using F = FormatOf<T>;
-  const T shifted = fma(x, splat<T>(static_cast<Element<T>>(1.44269504088896340736)), splat<T>(F::kRound));
-  const T rounded = shifted - F::kRound;
+  const T rounded =
+      fma(x, splat<T>(static_cast<Element<T>>(1.44269504088896340736)), splat<T>(F::kRound)) - F::kRound;
   const T exact = fma(rounded, splat<T>(-F::kLn2High), x);
   const T r = fma(rounded, splat<T>(-F::kLn2Low), exact);
   const T error = fma(rounded, splat<T>(-F::kLn2Low), exact - r);
@@ -97,27 +126,19 @@ VF_INLINE Expansion<T> expand(T x) {
                    0.00019841269841253706, 2.480158733644327e-05, 2.7557319265468586e-06, 2.755726327811409e-07,
                    2.5052055903834265e-08, 2.0918138067301925e-09, 1.6091226040809938e-10);
   }
-  return {r, fma(r * r, p, error), bits(shifted) - bits(splat<T>(F::kRound))};
-}
-
-// 2ⁿa in two powers of two: the second one rounds, where the result is subnormal.
-template <class T>
-VF_INLINE T scaled(T a, Int<T> n) {
-  const Int<T> half = n >> 1;
-  return a * power_of_two<T>(half) * power_of_two<T>(n - half);
-}
-
-template <class T>
-VF_INLINE Expansion<T> expand_anywhere(T x) {
-  using F = FormatOf<T>;
-  x = select(x < F::kLow, splat<T>(F::kLow), x);
-  return expand(select(x > F::kHigh, splat<T>(F::kHigh), x));
+  return {rounded, r, fma(r * r, p, error)};
 }
 
 template <class T>
 VF_INLINE T exp(T x) {
-  const Expansion<T> e = expand_anywhere(x);
-  return scaled(e.whole(), e.n);
+  const Expansion<T> e = expand(at_most(at_least(x, FormatOf<T>::kLow), FormatOf<T>::kHigh));
+  return ldexp_of(e.whole(), e.n);
+}
+
+// a/b to a few units in the last place at least, for b between 1 and 2. cpu/pack.h has a faster one where there is.
+template <class T>
+VF_INLINE T divided(T a, T b) {
+  return a / b;
 }
 
 // A value and what is missing in it.
@@ -129,14 +150,14 @@ struct Corrected {
 // e^−a for a ≥ 0, and its rounding error.
 template <class T>
 VF_INLINE Corrected<T> exp_minus(T a) {
-  const Expansion<T> e = expand_anywhere(-a);
+  const Expansion<T> e = expand(at_least(-a, FormatOf<T>::kLow));
   const T whole = e.whole();
-  return {scaled(whole, e.n), scaled((e.high() - whole) + e.low(), e.n)};
+  return {ldexp_down(whole, e.n), ldexp_down((e.high() - whole) + e.low(), e.n)};
 }
 
-// log(1 + e + error) for e in [0, 1]. 1 − ½e is near enough to 1/(1 + e), which the error is multiplied by.
+// log(1 + e + error) − e for e in [0, 1]. 1 − ½e is near enough to 1/(1 + e), which the error is multiplied by.
 template <class T>
-VF_INLINE T log1p_unit(T e, T error) {
+VF_INLINE T log1p_unit_less(T e, T error) {
   using E = Element<T>;
   const T u = e - E(0.5);
   constexpr E first = static_cast<E>(-0.18906978378367123);
@@ -158,15 +179,30 @@ VF_INLINE T log1p_unit(T e, T error) {
   // The last step of Horner's rule with what it rounds away: near e = 1 that is a quarter of the result's last place.
   const T sum = fma(p, u, splat<T>(first)), lost = fma(p, u, splat<T>(first) - sum);
   const T small = fma(error, fma(e, splat<T>(E(-0.5)), splat<T>(1)), e * lost);
-  return e + fma(e, sum, small);
+  return fma(e, sum, small);
 }
 
-// 1/(1 + e) or e/(1 + e), as `one` says: the quotient, and one step of Newton's method for what its operands and it lack.
+// log(1 + e + error).
+template <class T>
+VF_INLINE T log1p_unit(T e, T error) {
+  return e + log1p_unit_less(e, error);
+}
+
+// a + log(1 + e + error) for a ≥ 0, rounded once: with what a + e loses (Knuth's two-sum), and nothing lost by infinity.
+template <class T>
+VF_INLINE T plus_log1p_unit(T a, T e, T error) {
+  const T sum = a + e, part = sum - a;
+  const T lost = (a - (sum - part)) + (e - part);
+  return select(a == infinity<T>(), a, sum + (lost + log1p_unit_less(e, error)));
+}
+
+// 1/(1 + e) or e/(1 + e), as `one` says: the quotient, and one step of Newton's method for what its operands and it
+// lack.
 template <class M, class T>
 VF_INLINE T over_one_plus(M one, Corrected<T> e) {
   using E = Element<T>;
   const T numerator = select(one, splat<T>(1), e.value), sum = e.value + E(1);
-  const T quotient = numerator / sum;
+  const T quotient = divided(numerator, sum);
   const T sum_error = (E(1) - sum) + e.value + e.error;
   T rest = select(one, splat<T>(0), e.error) - quotient * sum_error;
   // Without a fused multiply-add the remainder of the division is not to be had.
@@ -248,8 +284,7 @@ template <class T>
 VF_INLINE Expansion<T> expand_beside_one(T x) {
   using F = FormatOf<T>;
   constexpr Element<T> low = sizeof(Element<T>) == 4 ? Element<T>(-60) : Element<T>(-100);
-  x = select(x < low, splat<T>(low), x);
-  return expand(select(x > F::kHigh + Element<T>(0.5), splat<T>(F::kHigh + Element<T>(0.5)), x));
+  return expand(at_most(at_least(x, low), F::kHigh + Element<T>(0.5)));
 }
 
 // 2ⁿ(1 + t) − 1 and the like in units of `scale` = 2ⁿ⁻²: scale·e^x/2ⁿ + rest. `sum`, scale + rest, is exact or nearly so
@@ -265,7 +300,7 @@ VF_INLINE T half_expm1_minus(T x) {
   using E = Element<T>;
   const Expansion<T> e = expand_beside_one(x);
   // A quarter of e^x − 1 − x, doubled at the end: 2ⁿ⁻¹ may overflow where the result does not.
-  const T scale = power_of_two<T>(e.n - 2);
+  const T scale = power_of_two(e.n - E(2));
   // 1 + x is exact where it matters.
   const T rest = (x + E(1)) * E(-0.25);
   const T above = beside(scale, e, x, rest, (scale - E(0.25)) - x * E(0.25));
@@ -281,7 +316,7 @@ template <class T>
 VF_INLINE T half_expm1(T x) {
   using E = Element<T>;
   const Expansion<T> e = expand_beside_one(x);
-  const T scale = power_of_two<T>(e.n - 2), rest = splat<T>(E(-0.25));
+  const T scale = power_of_two(e.n - E(2)), rest = splat<T>(E(-0.25));
   const T above = beside(scale, e, x, rest, scale - E(0.25));
   // Below −1, e^x − 1 is rounded once.
   const T q = select(x < E(-1), fma(scale, e.whole(), rest), above);

@@ -20,11 +20,12 @@ VF_INLINE BernoulliTerm<T> bernoulli(T y, T t) {
   const auto positive = y > E(0);
   const T wrong = select(positive, rest, t);
   // An infinite logit of the matching target costs nothing; 0·∞ would be NaN.
-  const T certain = select(wrong == E(0), select(size == infinity<T>(), splat<T>(0), size), size);
-  // σ(y), or σ(−y) where both σ(y) and t are near 1.
-  const auto near_one = positive & (t > E(0.5));
-  const T s = over_one_plus(positive & !near_one, e);
-  return {-fma(certain, wrong, log1p_unit(e.value, e.error)), select(near_one, s - rest, t - s)};
+  const T cost = select(wrong == E(0), splat<T>(0), size * wrong);
+  // σ(y), or σ(−y) where both σ(y) and t are near 1. Selections by one comparison each: compilers take masks that are
+  // combined apart, bit by bit.
+  const T s = over_one_plus(select(positive, t, splat<T>(1)) <= E(0.5), e);
+  const auto near_one = select(positive, t, splat<T>(0)) > E(0.5);
+  return {-plus_log1p_unit(cost, e.value, e.error), select(near_one, s - rest, t - s)};
 }
 
 // ½(difference/σ)² and difference/σ², finite whenever they are; a difference of 0 gives 0 whatever σ.
@@ -36,15 +37,15 @@ struct Standardised {
 template <class T>
 VF_INLINE Standardised<T> standardised(T difference, T r, T log_var, const Scale<Element<T>>& scale) {
   using E = Element<T>;
-  const auto ordinary = abs(log_var) < FormatOf<T>::kOrdinary;
+  const auto extreme = abs(log_var) >= FormatOf<T>::kOrdinary;
   const T slope = difference * scale.inv_var(r);
   const T half_square = difference * E(0.5) * slope;
-  if (!any(!ordinary)) return {half_square, slope};
+  if (!any(extreme)) return {half_square, slope};
   // In two steps of 1/σ where 1/σ² is no ordinary number.
   T inv_sigma = scale.inv_sigma(r);
   inv_sigma = select(difference == E(0), select(inv_sigma == infinity<T>(), splat<T>(0), inv_sigma), inv_sigma);
   const T t = difference * inv_sigma;
-  return {select(ordinary, half_square, t * E(0.5) * t), select(ordinary, slope, t * inv_sigma)};
+  return {select(extreme, t * E(0.5) * t, half_square), select(extreme, t * inv_sigma, slope)};
 }
 
 template <class T>

@@ -86,6 +86,15 @@ VF_INLINE FloatPack fma(FloatPack a, FloatPack b, FloatPack c) { return (FloatPa
 VF_INLINE DoublePack fma(DoublePack a, DoublePack b, DoublePack c) { return (DoublePack)_mm512_fmadd_pd(a, b, c); }
 VF_INLINE FloatPack sqrt(FloatPack a) { return (FloatPack)_mm512_maskz_sqrt_ps(0xFFFF, a); }
 VF_INLINE DoublePack sqrt(DoublePack a) { return (DoublePack)_mm512_maskz_sqrt_pd(0xFF, a); }
+VF_INLINE FloatPack ldexp_of(FloatPack a, FloatPack n) { return (FloatPack)_mm512_maskz_scalef_ps(0xFFFF, a, n); }
+VF_INLINE DoublePack ldexp_of(DoublePack a, DoublePack n) { return (DoublePack)_mm512_maskz_scalef_pd(0xFF, a, n); }
+VF_INLINE FloatPack ldexp_down(FloatPack a, FloatPack n) { return ldexp_of(a, n); }
+VF_INLINE DoublePack ldexp_down(DoublePack a, DoublePack n) { return ldexp_of(a, n); }
+// 14 bits, and a step of Newton's method: a division takes twice as long.
+VF_INLINE FloatPack divided(FloatPack a, FloatPack b) {
+  const FloatPack y = (FloatPack)_mm512_maskz_rcp14_ps(0xFFFF, b);
+  return a * fma(fma(-b, y, FloatPack{} + 1.0f), y, y);
+}
 VF_INLINE bool any(Int32Pack mask) { return _mm512_movepi32_mask((__m512i)mask) != 0; }
 VF_INLINE bool any(Int64Pack mask) { return _mm512_movepi64_mask((__m512i)mask) != 0; }
 #elif defined(__AVX2__)
