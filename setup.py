@@ -86,6 +86,8 @@ class Build(build_ext):
 
     def build_extension(self, ext):
         torch = torch_folder()
+        if not list(ROOT.glob("csrc/*.cpp")):
+            raise CannotBuild("its sources, csrc/, are not there")
         sanitize = os.environ.get("VAE_FAST_SANITIZE")
         flags, link = list(COMPILE), list(LINK)
         if os.environ.get("VAE_FAST_WERROR") == "1":

@@ -1,9 +1,11 @@
 """The package as shipped: what an sdist and a wheel hold, and that the wheel runs on torch and numpy alone."""
 
 import importlib.metadata
+import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -23,38 +25,86 @@ def run(*command, **kwargs):
     return done.stdout
 
 
+PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check")
+
+
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    """A wheel, built as an index would have it built: out of the sdist, with no checkout around it."""
+def sdist(tmp_path_factory):
+    """A source distribution, built from a copy of the tree without a checkout around it."""
     if not (ROOT / "pyproject.toml").exists():
         pytest.skip("needs the source tree: pyproject.toml is missing")
     source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("dist")
     for path in ROOT.iterdir():
         if path.is_file():
             shutil.copy(path, source)
-    for directory in ("vae_fast", "tests"):
-        shutil.copytree(ROOT / directory, source / directory, ignore=shutil.ignore_patterns("__pycache__"))
+    for directory in ("vae_fast", "tests", "csrc"):
+        ignored = shutil.ignore_patterns("__pycache__", "*.so", "_build.txt")
+        shutil.copytree(ROOT / directory, source / directory, ignore=ignored)
     build_sdist = "import setuptools.build_meta as build, sys; build.build_sdist(sys.argv[1])"
     run(sys.executable, "-c", build_sdist, str(out), cwd=source)
     (sdist,) = out.glob("vae_fast-*.tar.gz")
-    pip = (
-        sys.executable,
-        "-m",
-        "pip",
-        "--disable-pip-version-check",
-        "wheel",
-        "--no-build-isolation",
-        "--no-deps",
+    return sdist
+
+
+def build_wheel(sdist, out, **environment):
+    """pip's whole output, and the wheel it makes of the sdist (None where it fails)."""
+    command = (*PIP, "wheel", "--verbose", "--no-build-isolation", "--no-deps", "--no-index")
+    done = subprocess.run(
+        (*command, "--wheel-dir", str(out), str(sdist)),
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env={**os.environ, **environment},
     )
-    run(*pip, "--no-index", "--wheel-dir", str(out), str(sdist))
-    (path,) = out.glob("vae_fast-*.whl")
+    return done.stdout + done.stderr, next(out.glob("vae_fast-*.whl"), None)
+
+
+@pytest.fixture(scope="module")
+def wheel(sdist, tmp_path_factory):
+    """A wheel without the extension; one with it is built and tried by `make wheel`, which takes minutes."""
+    said, path = build_wheel(sdist, tmp_path_factory.mktemp("wheel"), VAE_FAST_NATIVE="0")
+    assert path is not None, said
+    assert "WITHOUT its compiled kernels" in said and "VAE_FAST_NATIVE=0" in said
     return path
+
+
+def test_sdist_holds_what_a_build_needs(sdist):
+    held = {name.partition("/")[2] for name in tarfile.open(sdist).getnames()}
+    sources = {p.relative_to(ROOT).as_posix() for p in (ROOT / "csrc").rglob("*") if p.suffix in (".h", ".cpp")}
+    assert sources and sources <= held
+    assert {"setup.py", "pyproject.toml", "README.md", "LICENSE", "Makefile", "tests/calls.py"} <= held
 
 
 def test_wheel_holds_the_package_and_nothing_else(wheel):
     held = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     package = {path.relative_to(ROOT).as_posix() for path in (ROOT / "vae_fast").rglob("*.py")}
-    assert held == package | {"vae_fast/py.typed"}
+    assert held == package | {"vae_fast/py.typed", "vae_fast/_build.txt"}
+    assert wheel.name.endswith("-py3-none-any.whl")
+
+
+class TestWithoutWhatABuildNeeds:
+    """A pure install that says so, and why; or, where the extension was asked for, none."""
+
+    @pytest.fixture(params=["compiler", "torch"])
+    def environment(self, request, tmp_path):
+        if request.param == "compiler":
+            return {"CXX": str(tmp_path / "no-compiler"), "CC": str(tmp_path / "no-compiler")}, "no-compiler"
+        (tmp_path / "torch.py").write_text("raise ImportError('not in this build')")
+        return {"PYTHONPATH": str(tmp_path)}, "--no-build-isolation"
+
+    def test_auto(self, sdist, environment, tmp_path):
+        variables, reason = environment
+        said, path = build_wheel(sdist, tmp_path, **variables, VAE_FAST_NATIVE="auto")
+        assert path is not None and path.name.endswith("-py3-none-any.whl"), said
+        assert "*** vae_fast is installed WITHOUT its compiled kernels" in said and reason in said
+        archive = zipfile.ZipFile(path)
+        assert reason in archive.read("vae_fast/_build.txt").decode()
+        assert not any(name.endswith(".so") for name in archive.namelist())
+
+    def test_asked_for(self, sdist, environment, tmp_path):
+        variables, reason = environment
+        said, path = build_wheel(sdist, tmp_path, **variables, VAE_FAST_NATIVE="1")
+        assert path is None and reason in said
 
 
 def test_wheel_asks_for_torch_and_numpy_only(wheel):

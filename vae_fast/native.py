@@ -26,6 +26,19 @@ def _missing() -> str:
     return f"the compiled extension was not built: {recorded or 'there is no ' + LIBRARY.name}"
 
 
+def _whole(path: Path) -> bool:
+    """Whether an ELF file has all its bytes: the loader maps a truncated one, and the process dies of it.
+
+    The section headers are the last thing in the file; bytes 0x28, 0x3a and 0x3c say where they are, and how many.
+    """
+    with path.open("rb") as file:
+        header = file.read(64)
+    if len(header) < 64 or header[:6] != b"\x7fELF\x02\x01":
+        return True  # the loader will say what it is
+    start, size, count = (int.from_bytes(header[at:end], "little") for at, end in ((40, 48), (58, 60), (60, 62)))
+    return path.stat().st_size >= start + size * count
+
+
 def _load() -> str:
     """Registers the library's kernels. Returns why it cannot, empty where it did."""
     if not LIBRARY.is_file():
@@ -34,10 +47,13 @@ def _load() -> str:
         return (
             f"the compiled extension needs torch {'.'.join(map(str, TORCH_MINIMUM))}, this is {torch.__version__}"
         )
+    if not _whole(LIBRARY):
+        return f"the compiled extension {LIBRARY.name} is not whole: install the package again"
     try:
         torch.ops.load_library(str(LIBRARY))
     except Exception as error:
-        return f"the compiled extension does not load: {error}"
+        # torch says which file; the loader's own words are in the cause.
+        return f"the compiled extension does not load: {error.__cause__ or error}"
     return ""
 
 
