@@ -8,6 +8,8 @@ DEMO_ARGS ?= --data mnist5k --epochs 30 --threads 1
 PYTEST_ARGS ?=
 
 BIN := $(VENV)/bin
+OPERATORS := $(addprefix tests/test_,native.py bernoulli_log_prob.py gaussian_kl.py gaussian_log_prob.py rsample.py \
+  rsample_kl.py gradient_in_forward.py noise.py registration.py)
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
 # Newer than everything the environment is made from, or the environment is brought up to date.
 READY := $(VENV)/.ready
@@ -16,14 +18,14 @@ READY := $(VENV)/.ready
 # OpenMP threads that wait without spinning: on a busy machine the difference is minutes.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: help demo test test-slow benchmark lint format clean
+.PHONY: help demo test test-slow test-large test-isa test-torch sanitize wheel benchmark lint format clean
 
 help:  ## list the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo "  PYTHON=$(PYTHON) makes the environment VENV=$(VENV)"
 
 # The pins go first: the package then finds its torch there, and no other one is fetched.
-$(READY): requirements-dev.txt pyproject.toml setup.py vae_fast/_version.py
+$(READY): requirements-dev.txt pyproject.toml setup.py vae_fast/_version.py $(wildcard csrc/*.* csrc/cpu/*.*)
 	@$(PYTHON) -c 'import sys; sys.exit("vae_fast needs Python >= 3.10, and $(PYTHON) is %d.%d: use make PYTHON=..." % sys.version_info[:2] if sys.version_info < (3, 10) else 0)'
 	@echo "installing the pinned versions into $(VENV); the first time takes minutes"
 	@$(PYTHON) -m venv $(VENV)
@@ -50,7 +52,23 @@ test: $(READY)  ## the test suite, in under ten minutes
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 test-slow: $(READY)  ## the tests that take minutes: statistics over 10^8 normals
-	@$(BIN)/python -m pytest -m slow --timeout 3600 $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -m "slow and not large" --timeout 3600 $(PYTEST_ARGS)
+
+test-large: $(READY)  ## more than 2^31 elements, every float32 through the formulas: 24 GiB, tens of minutes
+	@$(BIN)/python -m pytest -m large --timeout 3600 $(PYTEST_ARGS)
+
+test-isa: $(READY)  ## the operators' suite on every instruction set of this processor
+	@for isa in baseline v3; do echo "== $$isa"; VAE_FAST_CPU_ISA=$$isa $(BIN)/python -m pytest -q \
+	  -k "not reference" $(OPERATORS) $(PYTEST_ARGS) || exit 1; done
+
+sanitize: $(READY)  ## the operators' suite under AddressSanitizer, UBSan and ThreadSanitizer
+	@tests/sanitizers/run.sh $(BIN) build/sanitizers $(PYTEST_ARGS)
+
+wheel:  ## build the manylinux wheel into dist/, audit it, and try it without a compiler
+	@PYTHON=$(PYTHON) tests/wheel/run.sh
+
+test-torch:  ## one binary under the oldest and the newest torch that it is for
+	@PYTHON=$(PYTHON) tests/wheel/torch_versions.sh
 
 benchmark: $(READY)  ## each operator, forward and backward, against the eager formulas
 	@$(BIN)/python -m pytest benchmarks --benchmark-columns median,iqr,rounds --benchmark-sort mean $(PYTEST_ARGS)

@@ -1,0 +1,137 @@
+// The kernels on threads of their own, for ThreadSanitizer: no PyTorch, no OpenMP, whose own synchronisation it cannot
+// see. Every kernel runs with every kind of gradient on four threads, from two calling threads at once.
+//
+// With an argument the work is handed out wrongly, every range twice: a race that the sanitizer must report.
+#include <cstdio>
+#include <cstring>
+#include <thread>
+#include <vector>
+
+#include "../../csrc/kernels.h"
+
+using namespace vae_fast;
+
+static bool twice = false;
+
+static void on_threads(int64_t n, int64_t grain, Body body, void* context) {
+  const int64_t ranges = (n + grain - 1) / grain, threads = ranges < 4 ? ranges : 4;
+  std::vector<std::thread> pool;
+  for (int64_t t = 0; t < threads; ++t) {
+    for (int copy = 0; copy < (twice ? 2 : 1); ++copy)
+      pool.emplace_back([=] { body(context, n * t / threads, n * (t + 1) / threads); });
+  }
+  for (std::thread& thread : pool) thread.join();
+}
+
+static View over(std::vector<float>& data, int64_t rows, int64_t row_step, int64_t size, int64_t step) {
+  View view;
+  view.data = data.data();
+  view.append(rows, row_step);
+  view.append(size, step);
+  return view;
+}
+
+// A gradient of every kind: for the elements, a row, a feature.
+static Gradient gradient(Gradient::Kind kind, std::vector<float>& data, int64_t rows, int64_t size) {
+  Gradient g;
+  g.kind = kind;
+  g.numel = kind == Gradient::kEach ? rows * size : kind == Gradient::kRow ? rows : size;
+  data.assign(g.numel, 0);
+  g.view.data = data.data();
+  if (kind == Gradient::kEach) {
+    g.view.append(rows, size);
+    g.view.append(size, 1);
+  } else {
+    g.view.append(g.numel, 1);
+  }
+  g.index.append(rows, 0);
+  g.index.append(size, 1);
+  return g;
+}
+
+static void run(int64_t rows, int64_t size, Gradient::Kind kind) {
+  std::vector<float> a(rows * size, 0.5f), b(size, 0.25f), c(rows * size, 0.75f), out(rows), g[4], z(3 * rows * size);
+  const auto density = [&](DensityArgs& args) {
+    args.parallel_for = on_threads;
+    args.is_double = false;
+    args.rows = {rows, size};
+    args.out = out.data();
+    args.scale = args.divisor = 1;
+  };
+  const ScaleOptions form{0, 0, -1e30, 1e30};
+  BernoulliArgs bernoulli;
+  density(bernoulli);
+  bernoulli.logits = over(a, rows, size, size, 1);
+  bernoulli.x = over(c, rows, size, size, 1);
+  bernoulli.x_scale = 1;
+  bernoulli.dlogits = gradient(Gradient::kEach, g[0], rows, size);
+  bernoulli.dx = gradient(kind, g[1], rows, size);
+  kernels().bernoulli_log_prob(bernoulli);
+
+  GaussianArgs gaussian;
+  density(gaussian);
+  gaussian.mean = over(a, rows, size, size, 1);
+  gaussian.logvar = over(b, rows, 0, size, 1);
+  gaussian.x = over(c, rows, size, size, 1);
+  gaussian.x_scale = 1;
+  gaussian.form = form;
+  gaussian.dmean = gradient(Gradient::kEach, g[0], rows, size);
+  gaussian.dlogvar = gradient(kind, g[1], rows, size);
+  kernels().gaussian_log_prob(gaussian);
+
+  KLArgs kl;
+  density(kl);
+  kl.mu = over(a, rows, size, size, 1);
+  kl.logvar = over(b, rows, 0, size, 1);
+  kl.prior_logvar = over(c, rows, size, size, 1);
+  kl.has_free_bits = false;
+  kl.free_bits = 0;
+  kl.form = form;
+  kl.dmu = gradient(Gradient::kEach, g[0], rows, size);
+  kl.dlogvar = gradient(kind, g[1], rows, size);
+  kl.dprior_logvar = gradient(Gradient::kEach, g[2], rows, size);
+  kernels().gaussian_kl(kl);
+
+  SampleArgs sample;
+  sample.parallel_for = on_threads;
+  sample.is_double = false;
+  sample.rows = {rows, size};
+  sample.n_samples = 3;
+  sample.mu = over(a, rows, size, size, 1);
+  sample.logvar = over(b, rows, 0, size, 1);
+  sample.noise = {1, 2, 3};
+  sample.form = form;
+  sample.has_free_bits = false;
+  sample.free_bits = 0;
+  sample.z = over(z, rows, size, size, 1);
+  sample.z_sample_stride = rows * size;
+  sample.kl = out.data();
+  kernels().rsample_kl_fwd(sample);
+  sample.dz = sample.z;
+  sample.dz_sample_stride = rows * size;
+  sample.dkl = over(out, rows, 1, size, 0);
+  sample.dmu = gradient(Gradient::kEach, g[0], rows, size);
+  sample.dlogvar = gradient(kind, g[1], rows, size);
+  kernels().rsample_kl_bwd(sample);
+
+  NormalArgs normal;
+  normal.parallel_for = on_threads;
+  normal.n_samples = rows;
+  normal.n = size;
+  normal.noise = {1, 2, 3};
+  normal.out = over(a, rows, size, size, 1);
+  kernels().standard_normal(normal);
+}
+
+int main(int argc, char**) {
+  twice = argc > 1;
+  const auto all = [] {
+    for (const Gradient::Kind kind : {Gradient::kEach, Gradient::kRow, Gradient::kPartial})
+      for (const auto& [rows, size] : {std::pair<int64_t, int64_t>{3, 40000}, {4000, 7}, {1, 100000}, {60, 1000}})
+        run(rows, size, kind);
+  };
+  std::thread other(all);
+  all();
+  other.join();
+  std::printf("ran on %s\n", kernels().isa);
+}

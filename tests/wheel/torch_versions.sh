@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# One binary under several versions of torch: built once, with the pinned one, and then tried with each, in an
+# environment of its own that is removed again. TORCH_VERSIONS says which.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+PYTHON=${PYTHON:-python3}
+work=$(mktemp -d)
+trap 'rm -rf -- "$work"' EXIT
+pip=(-m pip --quiet --disable-pip-version-check --no-input)
+numpy=$(grep -E '^numpy==' requirements-dev.txt)
+needs=(hypothesis mpmath pytest pytest-timeout scipy setuptools)
+
+"$PYTHON" -m venv "$work/build"
+"$work/build/bin/python" "${pip[@]}" install -r <(grep -E '^(torch|numpy|setuptools)==' requirements-dev.txt)
+VAE_FAST_NATIVE=1 "$work/build/bin/python" "${pip[@]}" wheel --no-build-isolation --no-deps --wheel-dir "$work" .
+rm -rf -- "$work/build"
+cp -r tests pyproject.toml "$work/"
+cd "$work"
+for version in ${TORCH_VERSIONS:-2.11.0 2.13.0 2.14.1}; do
+  echo "== torch $version"
+  "$PYTHON" -m venv "$work/env"
+  "$work/env/bin/python" "${pip[@]}" install "torch==$version" -r <(echo "$numpy") "${needs[@]}"
+  "$work/env/bin/python" "${pip[@]}" install --no-deps --no-index "$work"/vae_fast-*.whl
+  "$work/env/bin/python" -c 'import torch, vae_fast as vf; n = vf.backends()["native"]; print(torch.__version__, n.reason or "native"); assert n.available'
+  "$work/env/bin/pytest" -q -k "not reference" tests/test_native.py tests/test_registration.py tests/test_rsample_kl.py \
+    tests/test_bernoulli_log_prob.py tests/test_gradient_in_forward.py tests/test_threads.py
+  rm -rf -- "$work/env"
+done
