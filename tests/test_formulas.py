@@ -2,8 +2,8 @@
 
 Half a unit in the last place is a core's last rounding; the rest is what its polynomial and the step before round.
 That is measured, and a bar is the worst over all float32, rounded up to a twentieth; the operators' bars, in
-CONTRIBUTING.md, hold with these. A subnormal result of exp is rounded twice. Baseline x86 has no fused multiply-add,
-and a bar of its own where that shows.
+CONTRIBUTING.md, hold with these. A subnormal result of exp is rounded twice. Baseline x86 has no fused
+multiply-add, and a bar of its own where that shows.
 """
 
 import ctypes

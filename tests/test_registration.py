@@ -80,15 +80,8 @@ def test_every_schema_is_registered():
     assert {name for name, _ in calls(torch.float32)} == set(schemas.SCHEMAS)
 
 
-@pytest.mark.parametrize(
-    ("dtype", "layout"),
-    [
-        *((torch.float32, layout) for layout in LAYOUTS),
-        (torch.bfloat16, "transposed"),
-        (torch.float64, "contiguous"),
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str)
 def test_opcheck(dtype, layout):
     """Schemas are kept, fakes give the shapes, dtypes and strides of the real results, no input is returned."""
     traced = set()
