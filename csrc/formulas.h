@@ -188,12 +188,12 @@ VF_INLINE T log1p_unit(T e, T error) {
   return e + log1p_unit_less(e, error);
 }
 
-// a + log(1 + e + error) for a ≥ 0, rounded once: with what a + e loses (Knuth's two-sum), and nothing lost by infinity.
+// a + log(1 + e + error), rounded once: with what a + e loses (Knuth's two-sum), and nothing lost by infinity.
 template <class T>
 VF_INLINE T plus_log1p_unit(T a, T e, T error) {
   const T sum = a + e, part = sum - a;
   const T lost = (a - (sum - part)) + (e - part);
-  return select(a == infinity<T>(), a, sum + (lost + log1p_unit_less(e, error)));
+  return select(abs(a) == infinity<T>(), a, sum + (lost + log1p_unit_less(e, error)));
 }
 
 // 1/(1 + e) or e/(1 + e), as `one` says: the quotient, and one step of Newton's method for what its operands and it
