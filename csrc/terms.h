@@ -37,13 +37,13 @@ struct Standardised {
 template <class T>
 VF_INLINE Standardised<T> standardised(T difference, T r, T log_var, const Scale<Element<T>>& scale) {
   using E = Element<T>;
-  const auto extreme = abs(log_var) >= FormatOf<T>::kOrdinary;
+  const auto extreme = !(abs(log_var) < FormatOf<T>::kOrdinary);
   const T slope = difference * scale.inv_var(r);
   const T half_square = difference * E(0.5) * slope;
   if (!any(extreme)) return {half_square, slope};
   // In two steps of 1/σ where 1/σ² is no ordinary number.
   T inv_sigma = scale.inv_sigma(r);
-  inv_sigma = select(difference == E(0), select(inv_sigma == infinity<T>(), splat<T>(0), inv_sigma), inv_sigma);
+  inv_sigma = select(difference == E(0), select(abs(inv_sigma) == infinity<T>(), splat<T>(0), inv_sigma), inv_sigma);
   const T t = difference * inv_sigma;
   return {select(extreme, t * E(0.5) * t, half_square), select(extreme, t * inv_sigma, slope)};
 }

@@ -242,9 +242,10 @@ def to_operand(value, shape):
 
 
 def assert_near(got, want, terms, compute, summed, what):
-    """``want`` and ``terms`` are of full size; an infinite or undefined element has no terms."""
+    """``want`` and ``terms`` are of full size; where terms are infinite, the result stands for them."""
     n = want.numel() // max(1, got.numel())
-    terms = terms.nan_to_num(0.0, 0.0, 0.0).expand(want.shape) if terms.numel() else torch.zeros_like(want)
+    terms = terms.expand(want.shape) if terms.numel() else torch.zeros_like(want)
+    terms = torch.where(terms.isfinite(), terms, want.abs()).nan_to_num(0.0, 0.0, 0.0)
     want, terms = summed(want, got.shape), summed(terms, got.shape)
     eps, own = torch.finfo(compute).eps, torch.finfo(got.dtype)
     rounding = own.eps if own.eps > eps else 0.0

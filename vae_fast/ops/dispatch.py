@@ -76,14 +76,15 @@ _EXACT = (torch.float32, torch.float64)
 def early(backend: str, reduction: int, *tensors: Any) -> bool:
     """Whether the forward pass computes the gradients too, for an upstream gradient of 1, while data is at hand.
 
-    For a reduction to one number only, whose upstream gradient then scales them. Not for half types: scaling a
-    rounded gradient loses accuracy. Nor in a compiled graph, where scaling is a pass that recomputing saves.
+    For a reduction to one number only, whose upstream gradient then scales them. Not where a gradient is
+    of a narrower type than the arithmetic: scaling what is rounded loses accuracy. Nor in a compiled graph, where scaling is a pass that recomputing saves.
     """
     return (
         reduction != NONE
         and backend in _EARLY
         and not torch.compiler.is_compiling()
-        and all(t is None or not t.requires_grad or t.dtype in _EXACT for t in tensors)
+        and tensors[0].dtype in _EXACT
+        and all(t is None or not t.requires_grad or t.dtype == tensors[0].dtype for t in tensors)
     )
 
 
