@@ -76,8 +76,9 @@ _EXACT = (torch.float32, torch.float64)
 def early(backend: str, reduction: int, *tensors: Any) -> bool:
     """Whether the forward pass computes the gradients too, for an upstream gradient of 1, while data is at hand.
 
-    For a reduction to one number only, whose upstream gradient then scales them. Not where a gradient is
-    of a narrower type than the arithmetic: scaling what is rounded loses accuracy. Nor in a compiled graph, where scaling is a pass that recomputing saves.
+    For a reduction to one number only, whose upstream gradient then scales them. Not where a gradient is of a
+    narrower type than the arithmetic: scaling what is rounded loses accuracy. Nor in a compiled graph, where
+    scaling is a pass that recomputing saves.
     """
     return (
         reduction != NONE
