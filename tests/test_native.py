@@ -247,13 +247,11 @@ def assert_near(got, want, terms, compute, summed, what):
     terms = terms.expand(want.shape) if terms.numel() else torch.zeros_like(want)
     terms = torch.where(terms.isfinite(), terms, want.abs()).nan_to_num(0.0, 0.0, 0.0)
     want, terms = summed(want, got.shape), summed(terms, got.shape)
+    # float32 is summed in float64; float64 in itself, and one after the other where a gradient is a sum over data.
+    added = math.log2(max(n, 1)) if compute == torch.float32 else n
     eps, own = torch.finfo(compute).eps, torch.finfo(got.dtype)
     rounding = own.eps if own.eps > eps else 0.0
-    bound = (
-        eps * (7 + math.log2(max(n, 1))) * terms
-        + rounding * want.abs()
-        + 4 * max(own.tiny, torch.finfo(compute).tiny)
-    )
+    bound = eps * (7 + added) * terms + rounding * want.abs() + 4 * max(own.tiny, torch.finfo(compute).tiny)
     wide = got.double()
     close = (wide == want) | (wide.isnan() & want.isnan()) | ((wide - want).abs() <= bound)
     # A finite number that the result's dtype does not hold.
