@@ -41,7 +41,7 @@ with zipfile.ZipFile(wheel) as old, zipfile.ZipFile(work / "planted" / wheel.nam
     for name in old.namelist():
         new.writestr(name, (work / "planted.so").read_bytes() if name.endswith(".so") else old.read(name))
 END
-if abi3audit --strict "$work"/planted/*.whl >"$work/planted.log" 2>&1; then
+if abi3audit --strict --verbose "$work"/planted/*.whl >"$work/planted.log" 2>&1; then
   echo "abi3audit did not find the planted symbol" >&2
   exit 1
 fi
