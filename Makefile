@@ -9,7 +9,7 @@ PYTEST_ARGS ?=
 
 BIN := $(VENV)/bin
 OPERATORS := $(addprefix tests/test_,native.py bernoulli_log_prob.py gaussian_kl.py gaussian_log_prob.py rsample.py \
-  rsample_kl.py gradient_in_forward.py noise.py registration.py)
+  rsample_kl.py gradient_in_forward.py noise_bits.py registration.py)
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
 # Newer than everything the environment is made from, or the environment is brought up to date.
 READY := $(VENV)/.ready
@@ -57,7 +57,7 @@ test-slow: $(READY)  ## the tests that take minutes: statistics over 10^8 normal
 test-large: $(READY)  ## more than 2^31 elements, every float32 through the formulas: 24 GiB, tens of minutes
 	@$(BIN)/python -m pytest -m large --timeout 3600 $(PYTEST_ARGS)
 
-test-isa: $(READY)  ## the operators' suite on every instruction set of this processor
+test-isa: $(READY)  ## the operators' suite on every instruction set below this processor's best
 	@for isa in baseline v3; do echo "== $$isa"; VAE_FAST_CPU_ISA=$$isa $(BIN)/python -m pytest -q \
 	  -k "not reference" $(OPERATORS) $(PYTEST_ARGS) || exit 1; done
 

@@ -141,6 +141,20 @@ VF_INLINE T divided(T a, T b) {
   return a / b;
 }
 
+// a − qb, rounded once; qb is near a. Without a fused multiply-add from the product of the halves of both (Veltkamp,
+// Dekker), whose sizes are ordinary here.
+template <class T>
+VF_INLINE T remainder(T a, T q, T b) {
+  using E = Element<T>;
+  if (VF_HAS_FMA) return fma(-q, b, a);
+  constexpr E split = sizeof(E) == 4 ? E((1 << 12) + 1) : E((1 << 27) + 1);
+  const T q_high = q * split - (q * split - q), q_low = q - q_high;
+  const T b_high = b * split - (b * split - b), b_low = b - b_high;
+  const T product = q * b;
+  const T lost = ((q_high * b_high - product) + q_high * b_low + q_low * b_high) + q_low * b_low;
+  return (a - product) - lost;
+}
+
 // A value and what is missing in it.
 template <class T>
 struct Corrected {
@@ -205,8 +219,7 @@ VF_INLINE T over_one_plus(M one, Corrected<T> e) {
   const T quotient = divided(numerator, sum);
   const T sum_error = (E(1) - sum) + e.value + e.error;
   T rest = select(one, splat<T>(0), e.error) - quotient * sum_error;
-  // Without a fused multiply-add the remainder of the division is not to be had.
-  if (VF_HAS_FMA) rest = rest + fma(-quotient, sum, numerator);
+  rest = rest + remainder(numerator, quotient, sum);
   return fma(rest, fma(e.value, splat<T>(E(-0.5)), splat<T>(1)), quotient);
 }
 

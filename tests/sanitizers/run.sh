@@ -43,6 +43,6 @@ LD_PRELOAD="$("$CXX" -print-file-name=libasan.so) $("$CXX" -print-file-name=libu
   PYTHONPATH="$here/$lib" VAE_FAST_SANITIZED="$here/$lib" \
   "$bin/pytest" -q -p no:cacheprovider --timeout 1200 -k "not reference and not ompiled and not xported and not forward_mode" \
   tests/test_native.py tests/test_bernoulli_log_prob.py tests/test_gaussian_kl.py tests/test_gaussian_log_prob.py \
-  tests/test_rsample.py tests/test_rsample_kl.py tests/test_gradient_in_forward.py tests/test_noise.py \
+  tests/test_rsample.py tests/test_rsample_kl.py tests/test_gradient_in_forward.py tests/test_noise_bits.py \
   tests/test_threads.py "${@:3}"
 rm -rf -- "$build"
