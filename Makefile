@@ -70,8 +70,9 @@ wheel:  ## build the manylinux wheel into dist/, audit it, and try it without a 
 test-torch:  ## one binary under the oldest and the newest torch that it is for
 	@PYTHON=$(PYTHON) tests/wheel/torch_versions.sh
 
+# With OpenMP as users have it: threads that do not spin add the time of waking them to every parallel loop.
 benchmark: $(READY)  ## each operator, forward and backward, against the eager formulas
-	@$(BIN)/python -m pytest benchmarks --benchmark-columns median,iqr,rounds --benchmark-sort mean $(PYTEST_ARGS)
+	@env -u OMP_WAIT_POLICY $(BIN)/python -m pytest benchmarks --benchmark-columns median,iqr,rounds --benchmark-sort mean $(PYTEST_ARGS)
 
 clean:  ## remove the environment and everything the other commands leave
 	@test ! -f $(VENV)/pyvenv.cfg || rm -rf $(VENV)
