@@ -1,6 +1,7 @@
 """Forward and backward of each operator, summed, against the eager formulas: `make benchmark`. One group a case.
 
-A provider is compared with float64 before it is timed; a wrong one fails and is not timed.
+A provider is compared with float64 before it is timed, and a wrong one is not timed: one of PyTorch's is skipped and
+says so (sums overflow in float16), one of ours fails.
 """
 
 import eager
@@ -106,12 +107,14 @@ def test_forward_backward(benchmark, op, shape, dtype, provider):
     torch._dynamo.reset()
     torch.manual_seed(0)
     function, tensors = function_of(provider, op), operands(op, shape, dtype)
-    truth = density(op, getattr(eager, op)(*(t.detach().double() if t.is_floating_point() else t for t in tensors)))
-    if tensors[-1].dtype == torch.uint8:
-        truth = density(op, getattr(eager, op)(*(t.detach().double() for t in tensors[:-1]), tensors[-1] / 255.0))
+    wide = [t.detach().double() / (255 if t.dtype == torch.uint8 else 1) for t in tensors]
+    truth = density(op, getattr(eager, op)(*wide))
     # Common formulas on half types sum in float32 what they rounded to 8 bits: 1 % of it.
     rtol = {2: 1e-2, 4: 1e-5, 8: 1e-10}[tensors[0].element_size()]
-    torch.testing.assert_close(density(op, function(*tensors)).double(), truth.double(), rtol=rtol, atol=0)
+    found = density(op, function(*tensors)).double()
+    if provider not in BACKENDS and not torch.isclose(found, truth, rtol=rtol, atol=0.0):
+        pytest.skip(f"{provider} is wrong here, {found.item():.6g} instead of {truth.item():.6g}: not timed")
+    torch.testing.assert_close(found, truth, rtol=rtol, atol=0.0)
 
     def step():
         scalar(op, function(*tensors)).backward()
