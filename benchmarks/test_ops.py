@@ -1,7 +1,7 @@
 """Forward and backward of each operator, summed, against the eager formulas: `make benchmark`. One group a case.
 
-A provider is compared with float64 before it is timed, and a wrong one is not timed: one of PyTorch's is skipped and
-says so (sums overflow in float16), one of ours fails.
+A provider is compared with float64 before it is timed, and a wrong one is not timed: one of PyTorch's is skipped
+and says so (sums overflow in float16), one of ours fails.
 """
 
 import eager
