@@ -235,7 +235,7 @@ struct Sampling {
 
   // Tensors that the views of an upstream gradient point into are kept in `kept`.
   void set_dz(const OptionalTensor& dz, const std::vector<int64_t>& sample_shape, Tensor& kept) {
-    if (!dz || args.n_samples == 0) return;
+    if (!dz) return;
     const int samples = static_cast<int>(sample_shape.size());
     kept = *dz;
     for (;;) {
@@ -243,7 +243,8 @@ struct Sampling {
       STD_TORCH_CHECK(own.ndim == samples + space.ndim, "dz has not the dims of z");
       View over_samples;
       for (int d = 0; d < samples; ++d) over_samples.append(own.size[d], own.stride[d]);
-      if (over_samples.ndim == 1) {
+      // Of no samples there is nothing to read; their sums are 0, and still multiplied.
+      if (over_samples.ndim == 1 || args.n_samples == 0) {
         args.dz_sample_stride = over_samples.stride[0];
         own.ndim = space.ndim;
         own.size += samples;
