@@ -45,6 +45,10 @@ using Element = typename Number<T>::Element;
 template <class T>
 using Int = typename Number<T>::Int;
 
+// The sign's bit of a number of type E.
+template <class E>
+constexpr Int<E> kSignBit = static_cast<Int<E>>(uint64_t{1} << (8 * sizeof(E) - 1));
+
 // A constant in every lane of a T.
 template <class T>
 VF_INLINE T splat(Element<T> value) {
@@ -84,6 +88,11 @@ VF_INLINE T from_bits(Int<T> b) {
   T a;
   std::memcpy(&a, &b, sizeof a);
   return a;
+}
+
+// a + b modulo 2³².
+VF_INLINE int32_t wrapping_add(int32_t a, int32_t b) {
+  return static_cast<int32_t>(static_cast<uint32_t>(a) + static_cast<uint32_t>(b));
 }
 
 VF_INLINE float to_float(int32_t a) { return static_cast<float>(a); }

@@ -11,8 +11,7 @@ namespace VF_ISA {
 
 template <class T>
 VF_INLINE T abs(T a) {
-  constexpr Int<Element<T>> magnitude = static_cast<Int<Element<T>>>(~uint64_t{0} >> (65 - 8 * sizeof(Element<T>)));
-  return from_bits<T>(bits(a) & magnitude);
+  return from_bits<T>(bits(a) & ~kSignBit<Element<T>>);
 }
 
 // Σ c[k]·xᵏ by Horner's rule.
@@ -92,19 +91,25 @@ VF_INLINE T at_most(T x, Element<T> high) {
   return select(splat<T>(high) < x, splat<T>(high), x);
 }
 
-// e^x = 2ⁿ(1 + r + q), |r| ≤ ½ ln 2, q the smaller part, with the rounding error of r in it; for x that neither overflow
-// nor underflow n. r is NaN where x is.
+// e^x = 2ⁿ(1 + r + r²p + error), |r| ≤ ½ ln 2, `error` what r was rounded by; for x that neither overflow nor underflow
+// n. r is NaN where x is.
 template <class T>
 struct Expansion {
-  T n, r, q;
+  T n, r, p, error;
+
+  VF_INLINE T q() const { return fma(r * r, p, error); }
 
   // e^x/2ⁿ − 1.
-  VF_INLINE T less_one() const { return r + q; }
-  // e^x/2ⁿ in two parts, the second one small; together they have no error but q's own.
+  VF_INLINE T less_one() const { return r + q(); }
+  // e^x/2ⁿ in two parts, the second one small; together they have no error but that of its last part.
   VF_INLINE T high() const { return r + Element<T>(1); }
-  VF_INLINE T low() const { return ((Element<T>(1) - high()) + r) + q; }
+  VF_INLINE T low() const { return ((Element<T>(1) - high()) + r) + q(); }
   // e^x/2ⁿ, rounded.
   VF_INLINE T whole() const { return high() + low(); }
+  VF_INLINE T to_a_unit() const {
+    const T one = splat<T>(1);
+    return fma(r, fma(r, p, one), one);
+  }
 };
 
 template <class T>
@@ -126,7 +131,7 @@ VF_INLINE Expansion<T> expand(T x) {
                    0.00019841269841253706, 2.480158733644327e-05, 2.7557319265468586e-06, 2.755726327811409e-07,
                    2.5052055903834265e-08, 2.0918138067301925e-09, 1.6091226040809938e-10);
   }
-  return {rounded, r, fma(r * r, p, error)};
+  return {rounded, r, p, error};
 }
 
 template <class T>
@@ -135,10 +140,17 @@ VF_INLINE T exp(T x) {
   return ldexp_of(e.whole(), e.n);
 }
 
-// a/b to a few units in the last place at least, for b between 1 and 2. cpu/pack.h has a faster one where there is.
+// The same to one unit in the last place, for less: where other roundings follow.
 template <class T>
-VF_INLINE T divided(T a, T b) {
-  return a / b;
+VF_INLINE T exp_to_a_unit(T x) {
+  const Expansion<T> e = expand(at_most(at_least(x, FormatOf<T>::kLow), FormatOf<T>::kHigh));
+  return ldexp_of(e.to_a_unit(), e.n);
+}
+
+// 1/a to half its digits at least, for a between 1 and 2. cpu/pack.h has a faster one where there is.
+template <class T>
+VF_INLINE T reciprocal_estimate(T a) {
+  return Element<T>(1) / a;
 }
 
 // a − qb, rounded once; qb is near a. Without a fused multiply-add from the product of the halves of both (Veltkamp,
@@ -161,10 +173,16 @@ struct Corrected {
   T value, error;
 };
 
-// e^−a for a ≥ 0, and its rounding error.
+// −|a|.
 template <class T>
-VF_INLINE Corrected<T> exp_minus(T a) {
-  const Expansion<T> e = expand(at_least(-a, FormatOf<T>::kLow));
+VF_INLINE T minus_abs(T a) {
+  return from_bits<T>(bits(a) | kSignBit<Element<T>>);
+}
+
+// e^a for a ≤ 0, and its rounding error.
+template <class T>
+VF_INLINE Corrected<T> exp_of_negative(T a) {
+  const Expansion<T> e = expand(at_least(a, FormatOf<T>::kLow));
   const T whole = e.whole();
   return {ldexp_down(whole, e.n), ldexp_down((e.high() - whole) + e.low(), e.n)};
 }
@@ -202,25 +220,15 @@ VF_INLINE T log1p_unit(T e, T error) {
   return e + log1p_unit_less(e, error);
 }
 
-// a + log(1 + e + error), rounded once: with what a + e loses (Knuth's two-sum), and nothing lost by infinity.
+// (numerator + error)/(1 + e), for a numerator of at most 1: by a reciprocal of some bits, and one step of Newton's
+// method for what it and its operands lack.
 template <class T>
-VF_INLINE T plus_log1p_unit(T a, T e, T error) {
-  const T sum = a + e, part = sum - a;
-  const T lost = (a - (sum - part)) + (e - part);
-  return select(abs(a) == infinity<T>(), a, sum + (lost + log1p_unit_less(e, error)));
-}
-
-// 1/(1 + e) or e/(1 + e), as `one` says: the quotient, and one step of Newton's method for what its operands and it
-// lack.
-template <class M, class T>
-VF_INLINE T over_one_plus(M one, Corrected<T> e) {
+VF_INLINE T over_one_plus(T numerator, T error, Corrected<T> e) {
   using E = Element<T>;
-  const T numerator = select(one, splat<T>(1), e.value), sum = e.value + E(1);
-  const T quotient = divided(numerator, sum);
-  const T sum_error = (E(1) - sum) + e.value + e.error;
-  T rest = select(one, splat<T>(0), e.error) - quotient * sum_error;
-  rest = rest + remainder(numerator, quotient, sum);
-  return fma(rest, fma(e.value, splat<T>(E(-0.5)), splat<T>(1)), quotient);
+  const T sum = e.value + E(1), lost = ((E(1) - sum) + e.value) + e.error;
+  const T estimate = reciprocal_estimate(sum), quotient = numerator * estimate;
+  const T rest = fma(-quotient, lost, remainder(numerator, quotient, sum) + error);
+  return fma(rest, estimate, quotient);
 }
 
 template <class T>
@@ -261,7 +269,7 @@ VF_INLINE T log(T x) {
 template <class T>
 VF_INLINE T softplus(T r) {
   const T above = select(r < Element<T>(0), splat<T>(0), r);
-  const Corrected<T> e = exp_minus(abs(r));
+  const Corrected<T> e = exp_of_negative(minus_abs(r));
   return above + log1p_unit(e.value, e.error);
 }
 
@@ -269,7 +277,9 @@ VF_INLINE T softplus(T r) {
 template <class T>
 VF_INLINE T logistic(T y) {
   using E = Element<T>;
-  return over_one_plus(y > E(0), exp_minus(abs(y)));
+  const Corrected<T> e = exp_of_negative(minus_abs(y));
+  const auto positive = y > E(0);
+  return over_one_plus(select(positive, splat<T>(1), e.value), select(positive, splat<T>(0), e.error), e);
 }
 
 // ½(e^x − 1 − x), never negative. Near 0 from its series, where the differences cancel.

@@ -30,14 +30,21 @@ VF_INLINE void philox4x32(W& c0, W& c1, W& c2, W& c3, uint64_t key) {
   }
 }
 
+// a, or −a where `sign` is negative.
+template <class T>
+VF_INLINE T change_sign(T a, Int<T> sign) {
+  return from_bits<T>(bits(a) ^ (sign & kSignBit<Element<T>>));
+}
+
 template <class T>
 VF_INLINE T radius(Int<T> x) {
   // x < 0: the word is in the upper half. ~x is its distance from the top, so both ends of (0, 1) keep their digits.
   const auto upper = x < 0;
   const T q = mul(add(to_float(select(upper, ~x, x)), splat<T>(0.5f)), splat<T>(0x1p-32f));
   const T fraction = select(upper, sub(splat<T>(1.0f), q), q);
-  const Int<T> b = bits(fraction), exponent = (b - 0x3F3504F3) >> 23;
-  const T mantissa = from_bits<T>(b - exponent * (1 << 23));
+  // fraction = 2ᵏ·mantissa, the mantissa between √½ and √2; k·2²³ is the difference of their bits.
+  const Int<T> b = bits(fraction), exponent = (b - 0x3F3504F3) & ~0x7FFFFF;
+  const T mantissa = from_bits<T>(b - exponent);
   const T t = select(exponent == 0, -q, sub(mantissa, splat<T>(1.0f)));
   T tail = add(mul(t, splat<T>(-0.17400802671909332f)), splat<T>(0.2853386402130127f));
   tail = add(mul(tail, t), splat<T>(-0.2982901632785797f));
@@ -46,14 +53,13 @@ VF_INLINE T radius(Int<T> x) {
   tail = add(mul(tail, t), splat<T>(0.5000267028808594f));
   tail = add(mul(tail, t), splat<T>(-0.6666781902313232f));
   const T inner = sub(mul(t, add(mul(t, tail), splat<T>(1.0f))), splat<T>(2.0f));
-  return sqrt(add(mul(to_float(-exponent), splat<T>(1.3862943649291992f)), mul(t, inner)));
+  return sqrt(add(mul(to_float(exponent), splat<T>(-0x1p-23f * 1.3862943649291992f)), mul(t, inner)));
 }
 
 template <class T>
 VF_INLINE void cos_sin(Int<T> x, T& cos, T& sin) {
-  // x + 2²⁹ modulo 2³², without a signed overflow: its two upper bits are the quarter, the others the angle in it.
-  const Int<T> quarter = (((x >> 1) & 0x7FFFFFFF) + (1 << 28)) >> 29;
-  const Int<T> angle = (((x & 0x3FFFFFFF) + (1 << 29)) & 0x3FFFFFFF) - (1 << 29);
+  // The two upper bits of x + 2²⁹ are the quarter, the others the angle in it.
+  const Int<T> turned = wrapping_add(x, 1 << 29), angle = (turned & 0x3FFFFFFF) - (1 << 29);
   const T w = mul(add(to_float(angle), splat<T>(0.5f)), splat<T>(0x1p-32f));
   const T u = mul(w, w);
   T s = add(mul(u, splat<T>(-76.82975769042969f)), splat<T>(81.62667083740234f));
@@ -61,11 +67,10 @@ VF_INLINE void cos_sin(Int<T> x, T& cos, T& sin) {
   s = mul(w, add(mul(s, u), splat<T>(6.2831854820251465f)));
   T c = add(mul(u, splat<T>(-83.67292785644531f)), splat<T>(64.92339324951172f));
   c = add(mul(u, add(mul(c, u), splat<T>(-19.739168167114258f))), splat<T>(1.0f));
-  const auto odd = (quarter & 1) == 1;
-  cos = select(odd, s, c);
-  sin = select(odd, c, s);
-  cos = select(((quarter + 1) & 2) == 2, -cos, cos);
-  sin = select((quarter & 2) == 2, -sin, sin);
+  const auto odd = (turned & 0x40000000) != 0;
+  // Negative: the cosine in quarters 1 and 2, the sine in 2 and 3.
+  cos = change_sign(select(odd, s, c), wrapping_add(turned, 1 << 30));
+  sin = change_sign(select(odd, c, s), turned);
 }
 
 // Words (x0, x1) make a pair of normals.

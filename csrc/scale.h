@@ -6,51 +6,58 @@
 namespace vae_fast {
 namespace VF_ISA {
 
-// r is the raw argument clamped to [low, high]; `eps` is added to σ, or to σ² for kVar. The kind is a number of the
-// call: a branch on it costs a predicted jump for a pack.
-template <class E>
-struct Scale {
-  enum Kind { kLogvar, kLogstd, kStd, kVar, kSoftplus };
+enum ScaleKind { kLogvar, kLogstd, kStd, kVar, kSoftplus };
 
-  int kind;
-  E eps, low, high;
+// r is the raw argument clamped to [low, high]; `eps` is added to σ, or to σ² for kVar. All are numbers of the call, on
+// which a pack branches; for kPlain, log σ² itself, there is nothing to branch on.
+template <class E, bool kPlain = false>
+class Scale {
+ public:
+  template <class Options>
+  VF_INLINE explicit Scale(const Options& options)
+      : kind_(options.kind),
+        eps_(static_cast<E>(options.eps)),
+        low_(static_cast<E>(options.low)),
+        high_(static_cast<E>(options.high)) {}
 
-  VF_INLINE bool bounded() const { return low > -infinity<E>() || high < infinity<E>(); }
+  VF_INLINE int kind() const { return kPlain ? int{kLogvar} : kind_; }
+  VF_INLINE E eps() const { return kPlain ? E(0) : eps_; }
+  VF_INLINE bool bounded() const { return !kPlain && (low_ > -infinity<E>() || high_ < infinity<E>()); }
+  VF_INLINE bool plain() const { return kind() == kLogvar && eps() == E(0) && !bounded(); }
   // Whether log σ² is r, or twice it; otherwise σ is nearer to the argument.
-  VF_INLINE bool logarithmic() const { return kind <= kLogstd && eps == E(0); }
+  VF_INLINE bool logarithmic() const { return kind() <= kLogstd && eps() == E(0); }
 
   // −0 + 0 is 0, and 1/σ has a sign.
   template <class T>
   VF_INLINE T plus_eps(T a) const {
-    return eps == E(0) ? a : a + eps;
+    return eps() == E(0) ? a : a + eps();
   }
 
   template <class T>
   VF_INLINE T clamp(T raw) const {
-    const T above = select(raw < low, splat<T>(low), raw);
-    return select(above > high, splat<T>(high), above);
+    return kPlain ? raw : at_most(at_least(raw, low_), high_);
   }
   // `grad` where `raw` is within the bounds, 0 elsewhere.
   template <class T>
   VF_INLINE T inside(T raw, T grad) const {
     if (!bounded()) return grad;
-    return select(raw >= low, select(raw <= high, grad, splat<T>(0)), splat<T>(0));
+    return select(raw >= low_, select(raw <= high_, grad, splat<T>(0)), splat<T>(0));
   }
 
   template <class T>
   VF_INLINE T sigma(T r) const {
-    switch (kind) {
-      case kLogvar: return exp(r * E(0.5)) + eps;
-      case kLogstd: return exp(r) + eps;
+    switch (kind()) {
+      case kLogvar: return plus_eps(exp(r * E(0.5)));
+      case kLogstd: return plus_eps(exp(r));
       case kStd: return plus_eps(r);
       case kVar: return sqrt(plus_eps(r));
-      default: return softplus(r) + eps;
+      default: return plus_eps(softplus(r));
     }
   }
   // dσ/dr.
   template <class T>
   VF_INLINE T dsigma(T r) const {
-    switch (kind) {
+    switch (kind()) {
       case kLogvar: return exp(r * E(0.5)) * E(0.5);
       case kLogstd: return exp(r);
       case kStd: return splat<T>(1);
@@ -60,36 +67,34 @@ struct Scale {
   }
   template <class T>
   VF_INLINE T log_var(T r) const {
-    if (kind == kVar) return log(plus_eps(r));
-    if (logarithmic()) return kind == kLogvar ? r : r + r;
+    if (kind() == kVar) return log(plus_eps(r));
+    if (logarithmic()) return kind() == kLogvar ? r : r + r;
     return log(sigma(r)) * E(2);
   }
   // d log σ²/dr.
   template <class T>
   VF_INLINE T dlog_var(T r) const {
-    if (kind == kVar) return E(1) / plus_eps(r);
-    if (logarithmic()) return splat<T>(kind == kLogvar ? E(1) : E(2));
+    if (kind() == kVar) return E(1) / plus_eps(r);
+    if (logarithmic()) return splat<T>(kind() == kLogvar ? E(1) : E(2));
     return dsigma(r) * E(2) / sigma(r);
   }
   template <class T>
   VF_INLINE T inv_sigma(T r) const {
-    if (logarithmic()) return exp(kind == kLogvar ? r * E(-0.5) : -r);
+    if (logarithmic()) return exp(kind() == kLogvar ? r * E(-0.5) : -r);
     return E(1) / sigma(r);
   }
   template <class T>
   VF_INLINE T inv_var(T r) const {
-    if (logarithmic()) return exp(kind == kLogvar ? -r : r * E(-2));
-    if (kind == kVar) return E(1) / plus_eps(r);
+    if (logarithmic()) return exp_to_a_unit(kind() == kLogvar ? -r : r * E(-2));
+    if (kind() == kVar) return E(1) / plus_eps(r);
     const T inverse = inv_sigma(r);
     return inverse * inverse;
   }
-};
 
-// From a call's options, which are in double.
-template <class E, class Options>
-VF_INLINE Scale<E> scale_of(const Options& options) {
-  return {options.kind, static_cast<E>(options.eps), static_cast<E>(options.low), static_cast<E>(options.high)};
-}
+ private:
+  int kind_;
+  E eps_, low_, high_;
+};
 
 }  // namespace VF_ISA
 }  // namespace vae_fast

@@ -1,4 +1,5 @@
 // One element's term of each density, and its derivatives: what the operators sum. Results nobody uses cost nothing.
+// S is a Scale.
 #pragma once
 
 #include "scale.h"
@@ -15,17 +16,16 @@ struct BernoulliTerm {
 template <class T>
 VF_INLINE BernoulliTerm<T> bernoulli(T y, T t) {
   using E = Element<T>;
-  const T size = abs(y), rest = E(1) - t;
-  const Corrected<T> e = exp_minus(size);
+  const T size = minus_abs(y);
+  const Corrected<T> e = exp_of_negative(size);
   const auto positive = y > E(0);
-  const T wrong = select(positive, rest, t);
+  // How far t is from what y's sign says.
+  const T wrong = select(positive, E(1) - t, t);
   // An infinite logit of the matching target costs nothing; 0·∞ would be NaN.
   const T cost = select(wrong == E(0), splat<T>(0), size * wrong);
-  // σ(y), or σ(−y) where both σ(y) and t are near 1. Selections by one comparison each: compilers take masks that are
-  // combined apart, bit by bit.
-  const T s = over_one_plus(select(positive, t, splat<T>(1)) <= E(0.5), e);
-  const auto near_one = select(positive, t, splat<T>(0)) > E(0.5);
-  return {-plus_log1p_unit(cost, e.value, e.error), select(near_one, s - rest, t - s)};
+  // σ(−|y|).
+  const T s = over_one_plus(e.value, e.error, e);
+  return {cost - log1p_unit(e.value, e.error), select(positive, s - wrong, wrong - s)};
 }
 
 // ½(difference/σ)² and difference/σ², finite whenever they are; a difference of 0 gives 0 whatever σ.
@@ -34,8 +34,8 @@ struct Standardised {
   T half_square, slope;
 };
 
-template <class T>
-VF_INLINE Standardised<T> standardised(T difference, T r, T log_var, const Scale<Element<T>>& scale) {
+template <class T, class S>
+VF_INLINE Standardised<T> standardised(T difference, T r, T log_var, const S& scale) {
   using E = Element<T>;
   const auto extreme = !(abs(log_var) < FormatOf<T>::kOrdinary);
   const T slope = difference * scale.inv_var(r);
@@ -54,8 +54,8 @@ struct GaussianTerm {
 };
 
 // −½(log σ² + (difference/σ)² + log 2π); difference = x − m.
-template <class T>
-VF_INLINE GaussianTerm<T> gaussian(T difference, T r, const Scale<Element<T>>& scale) {
+template <class T, class S>
+VF_INLINE GaussianTerm<T> gaussian(T difference, T r, const S& scale) {
   using E = Element<T>;
   const T log_var = scale.log_var(r);
   const Standardised<T> s = standardised(difference, r, log_var, scale);
@@ -69,8 +69,8 @@ struct KLTerm {
 };
 
 // KL(N(μ, σ²) ‖ N(μp, 1)); dm = μ − μp.
-template <class T>
-VF_INLINE KLTerm<T> gaussian_kl(T dm, T r, const Scale<Element<T>>& scale) {
+template <class T, class S>
+VF_INLINE KLTerm<T> gaussian_kl(T dm, T r, const S& scale) {
   using E = Element<T>;
   const T log_var = scale.log_var(r);
   T spread, growth;
@@ -93,8 +93,8 @@ VF_INLINE T corrected(T value, T error, T slope) {
 }
 
 // KL(N(μ, σ²) ‖ N(μp, σp²)).
-template <class T>
-VF_INLINE KLTerm<T> gaussian_kl(T dm, T r, T prior_r, const Scale<Element<T>>& scale) {
+template <class T, class S>
+VF_INLINE KLTerm<T> gaussian_kl(T dm, T r, T prior_r, const S& scale) {
   using E = Element<T>;
   const T log_var = scale.log_var(r), prior_log_var = scale.log_var(prior_r), d = log_var - prior_log_var;
   T spread, growth;

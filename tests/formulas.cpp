@@ -92,7 +92,7 @@ VF_INLINE void write(Element<T>* const* out, int64_t i, const T (&results)[n]) {
 template <class T>
 void apply_terms(int which, const Options& options, const Element<T>* const* in, Element<T>* const* out, int64_t n) {
   using E = Element<T>;
-  const Scale<E> scale = scale_of<E>(options);
+  const Scale<E> scale(options);
   each<T>(n, [&](int64_t i) {
     const auto x = [&](int k) { return read<T>(in[k] + i); };
     if (which == 0) {

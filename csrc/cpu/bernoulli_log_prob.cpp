@@ -1,7 +1,5 @@
 // log p(x|z) of a Bernoulli given by its logits, and its gradients, in one pass.
 #include "density.h"
-
-#include "../terms.h"
 #include "table.h"
 
 namespace vae_fast {

@@ -56,11 +56,5 @@ void sum_rows(const DensityArgs& args, const Pieces& pieces, int64_t units, doub
   sums.finish();
 }
 
-// Calls f with a float or a double to compute in.
-template <class F>
-VF_INLINE void in_dtype(bool is_double, F&& f) {
-  is_double ? f(0.0) : f(0.0f);
-}
-
 }  // namespace VF_ISA
 }  // namespace vae_fast

@@ -1,14 +1,12 @@
 // KL(N(μ, σ²) ‖ N(μp, σp²)) and its gradients, in one pass.
 #include "density.h"
-
-#include "../terms.h"
 #include "table.h"
 
 namespace vae_fast {
 namespace VF_ISA {
 namespace {
 
-template <class T>
+template <class T, class S>
 struct Tile {
   using P = Pack<T>;
 
@@ -24,7 +22,7 @@ struct Tile {
         dlogvar(dlogvar_sum),
         dprior_mu(dprior_mu_sum),
         dprior_logvar(dprior_logvar_sum),
-        scale(scale_of<T>(args.form)),
+        scale(args.form),
         floor(splat<P>(static_cast<T>(args.free_bits))),
         has_floor(args.has_free_bits),
         value(args.out != nullptr) {}
@@ -90,19 +88,19 @@ struct Tile {
   Reader<T> mu, logvar, prior_mu, prior_logvar, weight;
   Upstream<T> upstream;
   GradientTiles<T> dmu, dlogvar, dprior_mu, dprior_logvar;
-  Scale<T> scale;
+  S scale;
   P floor;
   bool has_floor, value;
 };
 
-template <class T>
+template <class T, class S>
 void run(const KLArgs& args) {
   const Pieces pieces(args.rows);
   const int64_t units = units_of(pieces, args.dmu, args.dlogvar, args.dprior_mu, args.dprior_logvar);
   GradientSum<T> dmu(args.dmu, pieces, units), dlogvar(args.dlogvar, pieces, units),
       dprior_mu(args.dprior_mu, pieces, units), dprior_logvar(args.dprior_logvar, pieces, units);
   sum_rows<T>(args, pieces, units, 1.5,
-              [&] { return Tile<T>(args, dmu, dlogvar, dprior_mu, dprior_logvar); });
+              [&] { return Tile<T, S>(args, dmu, dlogvar, dprior_mu, dprior_logvar); });
   dmu.finish();
   dlogvar.finish();
   dprior_mu.finish();
@@ -112,7 +110,9 @@ void run(const KLArgs& args) {
 }  // namespace
 
 void gaussian_kl(const KLArgs& args) {
-  in_dtype(args.is_double, [&](auto number) { run<decltype(number)>(args); });
+  in_dtype_and_scale(args.is_double, args.form, [&](auto number, auto scale) {
+    run<decltype(number), decltype(scale)>(args);
+  });
 }
 
 }  // namespace VF_ISA

@@ -1,14 +1,12 @@
 // log p(x|z) of a Gaussian with diagonal covariance, and its gradients, in one pass.
 #include "density.h"
-
-#include "../terms.h"
 #include "table.h"
 
 namespace vae_fast {
 namespace VF_ISA {
 namespace {
 
-template <class T>
+template <class T, class S>
 struct Tile {
   using P = Pack<T>;
 
@@ -22,7 +20,7 @@ struct Tile {
         dmean(dmean_sum),
         dlogvar(dlogvar_sum),
         dx(dx_sum),
-        scale(scale_of<T>(args.form)),
+        scale(args.form),
         x_scale(splat<P>(static_cast<T>(args.x_scale))),
         value(args.out != nullptr) {}
 
@@ -72,17 +70,17 @@ struct Tile {
   Reader<T> mean, logvar, x, weight;
   Upstream<T> upstream;
   GradientTiles<T> dmean, dlogvar, dx;
-  Scale<T> scale;
+  S scale;
   P x_scale;
   bool value;
 };
 
-template <class T>
+template <class T, class S>
 void run(const GaussianArgs& args) {
   const Pieces pieces(args.rows);
   const int64_t units = units_of(pieces, args.dmean, args.dlogvar, args.dx);
   GradientSum<T> dmean(args.dmean, pieces, units), dlogvar(args.dlogvar, pieces, units), dx(args.dx, pieces, units);
-  sum_rows<T>(args, pieces, units, 1.0, [&] { return Tile<T>(args, dmean, dlogvar, dx); });
+  sum_rows<T>(args, pieces, units, 1.0, [&] { return Tile<T, S>(args, dmean, dlogvar, dx); });
   dmean.finish();
   dlogvar.finish();
   dx.finish();
@@ -91,7 +89,9 @@ void run(const GaussianArgs& args) {
 }  // namespace
 
 void gaussian_log_prob(const GaussianArgs& args) {
-  in_dtype(args.is_double, [&](auto number) { run<decltype(number)>(args); });
+  in_dtype_and_scale(args.is_double, args.form, [&](auto number, auto scale) {
+    run<decltype(number), decltype(scale)>(args);
+  });
 }
 
 }  // namespace VF_ISA

@@ -38,7 +38,19 @@ VF_INLINE Lanes xor_of(Lanes a, Lanes b, Lanes c) {
 }
 
 VF_INLINE Words product(Words a, uint32_t b) { return {product_of(a.even, b), product_of(a.odd, b)}; }
-VF_INLINE Words high(Words p) { return {p.even >> 32, p.odd >> 32}; }
+// A shuffle, where a shift would wait for the multiplier's port.
+VF_INLINE Lanes high_of(Lanes p) {
+#if defined(__AVX512F__) && defined(__AVX512DQ__)
+  return (Lanes)_mm512_maskz_shuffle_epi32(0xFFFF, (__m512i)p, _MM_PERM_DDBB);
+#elif defined(__AVX2__)
+  return (Lanes)_mm256_shuffle_epi32((__m256i)p, 0xF5);
+#elif defined(__x86_64__)
+  return (Lanes)_mm_shuffle_epi32((__m128i)p, 0xF5);
+#else
+  return p >> 32;
+#endif
+}
+VF_INLINE Words high(Words p) { return {high_of(p.even), high_of(p.odd)}; }
 VF_INLINE Words low(Words p) { return p; }
 VF_INLINE Words xor3(Words a, Words b, uint32_t key) {
   const Lanes k = Lanes{} + key;
@@ -52,6 +64,15 @@ VF_INLINE Words words(const uint32_t* from) {
 }
 VF_INLINE Int32Pack joined(Words a) { return (Int32Pack)((a.even & 0xFFFFFFFF) | a.odd << 32); }
 
+// A counter of 62 bits (what is left of a 64-bit index without its lane) and the kWidth<float> − 1 after it: the lower
+// words, and the upper ones.
+template <size_t... I>
+VF_INLINE void counters(uint64_t first, Words& lower, Words& upper, std::index_sequence<I...>) {
+  lower.even = Lanes{2 * I...} + first;
+  lower.odd = Lanes{2 * I + 1 ...} + first;
+  upper = {lower.even << 2 >> 34, lower.odd << 2 >> 34};
+}
+
 // a0 b0 a1 b1 …: the lower half of it, and the upper.
 template <size_t... I>
 VF_INLINE void zip(FloatPack a, FloatPack b, FloatPack& lower, FloatPack& upper, std::index_sequence<I...>) {
@@ -61,11 +82,9 @@ VF_INLINE void zip(FloatPack a, FloatPack b, FloatPack& lower, FloatPack& upper,
 }
 
 // Normals of kWidth<float> counters, each given by four words.
-VF_INLINE void normals(const uint32_t* c0, const uint32_t* c1, const uint32_t* c2, const uint32_t* c3, uint64_t seed,
-                       float* out) {
+VF_INLINE void normals(Words x0, Words x1, Words x2, Words x3, uint64_t seed, float* out) {
   constexpr int n = kWidth<float>;
   constexpr auto lanes = std::make_index_sequence<n>();
-  Words x0 = words(c0), x1 = words(c1), x2 = words(c2), x3 = words(c3);
   philox4x32(x0, x1, x2, x3, seed);
   FloatPack z0, z1, z2, z3, a, b, c, d;
   box_muller(joined(x0), joined(x1), z0, z1);
@@ -99,21 +118,31 @@ class Normals {
     const uint64_t index = static_cast<uint64_t>(first) + noise_.offset;
     lane_ = static_cast<int>(index & 3);
     each_ = (lane_ + n + 3) / 4;
-    const int total = each_ * n_samples;
-    int at = 0;
+    const uint64_t counter = index >> 2, first_sample = static_cast<uint64_t>(sample) + noise_.first_sample;
+    if (n_samples == 1) {
+      const uint32_t s0 = static_cast<uint32_t>(first_sample), s1 = static_cast<uint32_t>(first_sample >> 32);
+      const Words low{Lanes{} + s0, Lanes{} + s0}, high{Lanes{} + s1, Lanes{} + s1};
+      for (int i = 0; i < each_; i += kWidth<float>) {
+        Words lower, upper;
+        counters(counter + static_cast<uint64_t>(i), lower, upper, std::make_index_sequence<kWidth<float> / 2>());
+        normals(lower, upper, low, high, noise_.seed, out_ + 4 * i);
+      }
+      return;
+    }
     for (int k = 0; k < n_samples; ++k) {
-      const uint64_t s = static_cast<uint64_t>(sample) + noise_.first_sample + static_cast<uint64_t>(k);
-      for (int i = 0; i < each_; ++i, ++at) {
-        // 62 bits: what is left of a 64-bit index without its lane.
-        const uint64_t counter = (index >> 2) + static_cast<uint64_t>(i);
-        word_[0][at] = static_cast<uint32_t>(counter);
-        word_[1][at] = static_cast<uint32_t>(counter >> 32) & 0x3FFFFFFFu;
-        word_[2][at] = static_cast<uint32_t>(s);
-        word_[3][at] = static_cast<uint32_t>(s >> 32);
+      const uint64_t s = first_sample + static_cast<uint64_t>(k);
+      uint32_t* word[4];
+      for (int w = 0; w < 4; ++w) word[w] = word_[w] + k * each_;
+      for (int i = 0; i < each_; ++i) {
+        word[0][i] = static_cast<uint32_t>(counter + static_cast<uint64_t>(i));
+        word[1][i] = static_cast<uint32_t>((counter + static_cast<uint64_t>(i)) >> 32) & 0x3FFFFFFFu;
+        word[2][i] = static_cast<uint32_t>(s);
+        word[3][i] = static_cast<uint32_t>(s >> 32);
       }
     }
-    for (int i = 0; i < total; i += kWidth<float>)
-      normals(word_[0] + i, word_[1] + i, word_[2] + i, word_[3] + i, noise_.seed, out_ + 4 * i);
+    for (int i = 0; i < each_ * n_samples; i += kWidth<float>)
+      normals(words(word_[0] + i), words(word_[1] + i), words(word_[2] + i), words(word_[3] + i), noise_.seed,
+              out_ + 4 * i);
   }
 
   const float* row(int k) const { return out_ + 4 * each_ * k + lane_; }

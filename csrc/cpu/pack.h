@@ -69,6 +69,11 @@ struct Number<DoublePack> {
 VF_INLINE Int32Pack bits(FloatPack a) { return (Int32Pack)a; }
 VF_INLINE Int64Pack bits(DoublePack a) { return (Int64Pack)a; }
 
+VF_INLINE Int32Pack wrapping_add(Int32Pack a, int32_t b) {
+  typedef uint32_t UInt32Pack __attribute__((vector_size(kPackBytes)));
+  return (Int32Pack)((UInt32Pack)a + static_cast<uint32_t>(b));
+}
+
 VF_INLINE FloatPack to_float(Int32Pack a) { return __builtin_convertvector(a, FloatPack); }
 VF_INLINE DoublePack to_float(Int64Pack a) { return __builtin_convertvector(a, DoublePack); }
 
@@ -90,11 +95,21 @@ VF_INLINE FloatPack ldexp_of(FloatPack a, FloatPack n) { return (FloatPack)_mm51
 VF_INLINE DoublePack ldexp_of(DoublePack a, DoublePack n) { return (DoublePack)_mm512_maskz_scalef_pd(0xFF, a, n); }
 VF_INLINE FloatPack ldexp_down(FloatPack a, FloatPack n) { return ldexp_of(a, n); }
 VF_INLINE DoublePack ldexp_down(DoublePack a, DoublePack n) { return ldexp_of(a, n); }
-// 14 bits, and a step of Newton's method: a division takes twice as long.
-VF_INLINE FloatPack divided(FloatPack a, FloatPack b) {
-  const FloatPack y = (FloatPack)_mm512_maskz_rcp14_ps(0xFFFF, b);
-  return a * fma(fma(-b, y, FloatPack{} + 1.0f), y, y);
+// These give their second argument where one is NaN.
+VF_INLINE FloatPack at_least(FloatPack x, float low) {
+  return (FloatPack)_mm512_maskz_max_ps(0xFFFF, (__m512)(FloatPack{} + low), (__m512)x);
 }
+VF_INLINE FloatPack at_most(FloatPack x, float high) {
+  return (FloatPack)_mm512_maskz_min_ps(0xFFFF, (__m512)(FloatPack{} + high), (__m512)x);
+}
+VF_INLINE DoublePack at_least(DoublePack x, double low) {
+  return (DoublePack)_mm512_maskz_max_pd(0xFF, (__m512d)(DoublePack{} + low), (__m512d)x);
+}
+VF_INLINE DoublePack at_most(DoublePack x, double high) {
+  return (DoublePack)_mm512_maskz_min_pd(0xFF, (__m512d)(DoublePack{} + high), (__m512d)x);
+}
+// 14 bits.
+VF_INLINE FloatPack reciprocal_estimate(FloatPack a) { return (FloatPack)_mm512_maskz_rcp14_ps(0xFFFF, a); }
 VF_INLINE bool any(Int32Pack mask) { return _mm512_movepi32_mask((__m512i)mask) != 0; }
 VF_INLINE bool any(Int64Pack mask) { return _mm512_movepi64_mask((__m512i)mask) != 0; }
 #elif defined(__AVX2__)
@@ -102,6 +117,11 @@ VF_INLINE FloatPack fma(FloatPack a, FloatPack b, FloatPack c) { return (FloatPa
 VF_INLINE DoublePack fma(DoublePack a, DoublePack b, DoublePack c) { return (DoublePack)_mm256_fmadd_pd(a, b, c); }
 VF_INLINE FloatPack sqrt(FloatPack a) { return (FloatPack)_mm256_sqrt_ps(a); }
 VF_INLINE DoublePack sqrt(DoublePack a) { return (DoublePack)_mm256_sqrt_pd(a); }
+// These give their second argument where one is NaN.
+VF_INLINE FloatPack at_least(FloatPack x, float low) { return (FloatPack)_mm256_max_ps(FloatPack{} + low, x); }
+VF_INLINE FloatPack at_most(FloatPack x, float high) { return (FloatPack)_mm256_min_ps(FloatPack{} + high, x); }
+VF_INLINE DoublePack at_least(DoublePack x, double low) { return (DoublePack)_mm256_max_pd(DoublePack{} + low, x); }
+VF_INLINE DoublePack at_most(DoublePack x, double high) { return (DoublePack)_mm256_min_pd(DoublePack{} + high, x); }
 VF_INLINE bool any(Int32Pack mask) { return _mm256_movemask_ps((__m256)mask) != 0; }
 VF_INLINE bool any(Int64Pack mask) { return _mm256_movemask_pd((__m256d)mask) != 0; }
 #elif defined(__x86_64__)

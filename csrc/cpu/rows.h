@@ -7,6 +7,8 @@
 #include "../kernels.h"
 #include "views.h"
 
+#include "../terms.h"
+
 namespace vae_fast {
 namespace VF_ISA {
 
@@ -66,14 +68,16 @@ class Pieces {
 // Σ of n terms, n ≤ kTile: in 16 lanes whatever the instruction set, 16 additions in T at a time, the rest in double.
 template <class T>
 VF_INLINE double sum_of(const T* terms, int n) {
-  constexpr int kLanes = 16, kSteps = 16;
+  constexpr int kLanes = 16, kSteps = 16, kPacks = kLanes / kWidth<T>;
   double wide[kLanes] = {};
   int i = 0;
   while (i + kLanes <= n) {
-    T lane[kLanes] = {};
+    Pack<T> sum[kPacks] = {};
     const int last = i + kLanes * kSteps <= n ? i + kLanes * kSteps : n - n % kLanes;
     for (; i < last; i += kLanes)
-      for (int k = 0; k < kLanes; ++k) lane[k] += terms[i + k];
+      for (int k = 0; k < kPacks; ++k) sum[k] += load(terms + i + k * kWidth<T>);
+    T lane[kLanes];
+    std::memcpy(lane, sum, sizeof lane);
     for (int k = 0; k < kLanes; ++k) wide[k] += static_cast<double>(lane[k]);
   }
   for (int k = 0; i < n; ++i, ++k) wide[k] += static_cast<double>(terms[i]);
@@ -316,6 +320,22 @@ VF_INLINE void for_packs(int n, F&& f) {
   int i = 0;
   for (; i + kWidth<T> <= n; i += kWidth<T>) f(i, Full{});
   if (i < n) f(i, Part{n - i});
+}
+
+// Calls f with a float or a double to compute in.
+template <class F>
+VF_INLINE void in_dtype(bool is_double, F&& f) {
+  is_double ? f(0.0) : f(0.0f);
+}
+
+// And with the scale of a call.
+template <class F>
+VF_INLINE void in_dtype_and_scale(bool is_double, const ScaleOptions& form, F&& f) {
+  in_dtype(is_double, [&](auto number) {
+    using E = decltype(number);
+    const Scale<E> scale(form);
+    scale.plain() ? f(number, Scale<E, true>(form)) : f(number, scale);
+  });
 }
 
 }  // namespace VF_ISA

@@ -4,8 +4,6 @@
 
 #include "normals.h"
 #include "rows.h"
-
-#include "../terms.h"
 #include "table.h"
 
 namespace vae_fast {
@@ -47,8 +45,8 @@ VF_INLINE void for_samples(Normals& normals, int64_t first, int n, int64_t from,
   }
 }
 
-template <class T, bool kKL>
-void sample_fwd(const SampleArgs& args) {
+template <class T, bool kKL, class S>
+void sample_fwd(const SampleArgs& args, const S& scale) {
   using P = Pack<T>;
   const Pieces pieces(args.rows);
   const SampleGroups groups(pieces, args.n_samples);
@@ -59,7 +57,6 @@ void sample_fwd(const SampleArgs& args) {
     Reader<T> mu(args.mu), logvar(args.logvar);
     Writer<T> z(args.z);
     Normals normals(args.noise);
-    const Scale<T> scale = scale_of<T>(args.form);
     const P floor = splat<P>(static_cast<T>(args.free_bits));
     alignas(64) T sigma[kTile<T>], terms[kTile<T>];
     for (int64_t unit = begin; unit < end; ++unit) {
@@ -96,13 +93,14 @@ struct SampleSums {
   alignas(64) double dz[kTile<T>], dz_eps[kTile<T>];
 };
 
-template <class T, bool kKL>
+template <class T, bool kKL, class S>
 class SampleBackward {
   using P = Pack<T>;
 
  public:
-  explicit SampleBackward(const SampleArgs& args)
+  SampleBackward(const SampleArgs& args, const S& scale)
       : args_(args),
+        scale_(scale),
         pieces_(args.rows),
         groups_(pieces_, args.n_samples),
         units_(units_of(pieces_, args.dmu, args.dlogvar)),
@@ -167,7 +165,7 @@ class SampleBackward {
     Reader<T> mu(args_.mu), logvar(args_.logvar), dz(args_.dz), dkl(args_.dkl);
     GradientTiles<T> dmu(dmu_), dlogvar(dlogvar_);
     Normals normals(args_.noise);
-    const Scale<T> scale = scale_of<T>(args_.form);
+    const S scale = scale_;
     const P floor = splat<P>(static_cast<T>(args_.free_bits));
     SampleSums<T> sums;
     alignas(64) T dz_[kTile<T>], dz_eps_[kTile<T>];
@@ -237,12 +235,27 @@ class SampleBackward {
   }
 
   const SampleArgs& args_;
+  S scale_;
   Pieces pieces_;
   SampleGroups groups_;
   int64_t units_;
   GradientSum<T> dmu_, dlogvar_;
   std::unique_ptr<double[]> group_sums_;
 };
+
+template <bool kKL>
+void run_forward(const SampleArgs& args) {
+  in_dtype_and_scale(args.is_double, args.form, [&](auto number, auto scale) {
+    sample_fwd<decltype(number), kKL>(args, scale);
+  });
+}
+
+template <bool kKL>
+void run_backward(const SampleArgs& args) {
+  in_dtype_and_scale(args.is_double, args.form, [&](auto number, auto scale) {
+    SampleBackward<decltype(number), kKL, decltype(scale)>(args, scale).run();
+  });
+}
 
 }  // namespace VF_ISA
 }  // namespace vae_fast

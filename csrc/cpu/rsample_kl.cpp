@@ -4,13 +4,9 @@
 namespace vae_fast {
 namespace VF_ISA {
 
-void rsample_kl_fwd(const SampleArgs& args) {
-  args.is_double ? sample_fwd<double, true>(args) : sample_fwd<float, true>(args);
-}
+void rsample_kl_fwd(const SampleArgs& args) { run_forward<true>(args); }
 
-void rsample_kl_bwd(const SampleArgs& args) {
-  args.is_double ? SampleBackward<double, true>(args).run() : SampleBackward<float, true>(args).run();
-}
+void rsample_kl_bwd(const SampleArgs& args) { run_backward<true>(args); }
 
 }  // namespace VF_ISA
 }  // namespace vae_fast
