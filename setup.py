@@ -34,10 +34,10 @@ COMPILE = [
 ]
 COMPILE += ["-g0", "-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=2", "-fstack-protector-strong", "-Wall", "-Wextra"]
 LINK = ["-Wl,-z,relro", "-Wl,-z,now", "-Wl,-z,noexecstack"] if sys.platform == "linux" else []
+# Kernels: instructions are reordered before registers are given out too, so that long chains of them overlap.
+# Clang does so anyway, and would say that it ignores the flag.
+SCHEDULED = ["-fschedule-insns", "-Wno-ignored-optimization-argument"]
 # csrc/cpu is compiled once for each: one binary runs on all, and picks the best at load.
-# Instructions are reordered before registers are given out too: long chains of dependent ones then overlap, and the noise
-# takes a fifth less. Clang does so anyway, and says that it ignores the flag.
-KERNELS = ["-fschedule-insns", "-Wno-ignored-optimization-argument"]
 INSTRUCTION_SETS = {"baseline": []}
 if platform.machine() in ("x86_64", "AMD64"):
     INSTRUCTION_SETS |= {"v3": ["-march=x86-64-v3"], "v4": ["-march=x86-64-v4"]}
@@ -102,7 +102,8 @@ class Build(build_ext):
         include = ["-isystem", str(torch / "include")]
         jobs = [(source, "", [*include, f"-DTORCH_TARGET_VERSION={TARGET}"]) for source in ROOT.glob("csrc/*.cpp")]
         for name, march in INSTRUCTION_SETS.items():
-            jobs += [(source, name, [f"-DVF_ISA={name}", *march, *KERNELS]) for source in ROOT.glob("csrc/cpu/*.cpp")]
+            chosen = [f"-DVF_ISA={name}", *march, *SCHEDULED]
+            jobs += [(source, name, chosen) for source in ROOT.glob("csrc/cpu/*.cpp")]
 
         def compile_one(job):
             source, folder, own = job

@@ -44,6 +44,7 @@ class Fake:
         table = backends.Backend("native", True, "", devices, tuple(ops))
         monkeypatch.setitem(backends._TABLE, "native", table)
         monkeypatch.setitem(backends._KERNELS, "native", types.SimpleNamespace(**kernels))
+        monkeypatch.setattr(backends, "_AUTO", backends._automatic())
 
     def _kernel(self, name):
         def kernel(*args):

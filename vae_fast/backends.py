@@ -47,6 +47,20 @@ _KERNELS: dict[str, Any] = {"reference": reference, "native": native.KERNELS}
 # The backends "auto" tries in turn, by device type.
 _PREFERENCE = {"cpu": ("native",), "cuda": ("native", "triton")}
 
+
+def _automatic() -> dict[tuple[str, str], str]:
+    """What "auto" is for an operator and a device type; the reference for those not in it."""
+    return {
+        (op, device): name
+        for device, names in _PREFERENCE.items()
+        for name in reversed(names)
+        if device in _TABLE[name].devices
+        for op in _TABLE[name].ops
+    }
+
+
+_AUTO = _automatic()
+
 ENVIRONMENT_VARIABLE = "VAE_FAST_BACKEND"
 
 
@@ -105,13 +119,10 @@ class use_backend:
 
 def choose(op: str, device: torch.device, backend: str | None) -> str:
     """The name of the backend that serves ``op`` on ``device``; ``backend`` is the caller's argument."""
-    source = _current_source if backend is None else "backend"
     name = _current if backend is None else backend
     if name == "auto":
-        for candidate in _PREFERENCE.get(device.type, ()):
-            if op in _TABLE[candidate].ops and device.type in _TABLE[candidate].devices:
-                return candidate
-        return "reference"
+        return _AUTO.get((op, device.type), "reference")
+    source = _current_source if backend is None else "backend"
     found = _TABLE[_named(name, source)]
     if op not in found.ops:
         raise RuntimeError(f"{source}: the backend {name!r} does not serve {op}")

@@ -65,7 +65,13 @@ def distinct(args: Sequence[Any]) -> Sequence[Any]:
 
 def differentiable(*tensors: Any) -> bool:
     """Whether autograd has to know of a call with these tensors."""
-    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+    if not torch.is_grad_enabled():
+        return False
+    # A generator expression would take as long as the rest of the checks.
+    for t in tensors:
+        if t is not None and t.requires_grad:
+            return True
+    return False
 
 
 # Backends whose forward kernels give gradients at hardly any cost beside the values.
