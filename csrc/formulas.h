@@ -211,7 +211,9 @@ VF_INLINE T log1p_unit_less(T e, T error) {
   // The last step of Horner's rule with what it rounds away: near e = 1 that is a quarter of the result's last place.
   const T sum = fma(p, u, splat<T>(first)), lost = fma(p, u, splat<T>(first) - sum);
   const T small = fma(error, fma(e, splat<T>(E(-0.5)), splat<T>(1)), e * lost);
-  return fma(e, sum, small);
+  if (VF_HAS_FMA) return fma(e, sum, small);
+  const T product = e * sum;
+  return product + (small - remainder(product, e, sum));
 }
 
 // log(1 + e + error).
