@@ -18,10 +18,10 @@ READY := $(VENV)/.ready
 # OpenMP threads that wait without spinning: on a busy machine the difference is minutes.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: help demo test test-slow test-large test-isa test-torch sanitize wheel benchmark lint format clean
+.PHONY: help demo test test-slow test-large test-isa test-torch sanitize wheel benchmark benchmark-quick benchmark-full lint format clean
 
 help:  ## list the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo "  PYTHON=$(PYTHON) makes the environment VENV=$(VENV)"
 
 # The pins go first: the package then finds its torch there, and no other one is fetched.
@@ -70,9 +70,18 @@ wheel:  ## build the manylinux wheel into dist/, audit it, and try it without a 
 test-torch:  ## one binary under the oldest and the newest torch that it is for
 	@PYTHON=$(PYTHON) tests/wheel/torch_versions.sh
 
-# With OpenMP as users have it: threads that do not spin add the time of waking them to every parallel loop.
-benchmark: $(READY)  ## each operator, forward and backward, against the eager formulas
-	@env -u OMP_WAIT_POLICY $(BIN)/python -m pytest benchmarks --benchmark-columns median,iqr,rounds --benchmark-sort mean $(PYTEST_ARGS)
+benchmark: $(READY)  ## time each operator and whole steps against PyTorch's ways, five minutes; tables into benchmarks/results
+	@mkdir -p build
+	@$(BIN)/python -m benchmarks --benchmark-json build/benchmark.json $(BENCHMARK_ARGS)
+	@$(BIN)/python -m benchmarks.report build/benchmark.json --command "make benchmark"
+
+benchmark-quick: $(READY)  ## the same at one shape each, under a minute, nothing written
+	@$(BIN)/python -m benchmarks --level quick $(BENCHMARK_ARGS)
+
+benchmark-full: $(READY)  ## every operator, shape, dtype, pass and provider: an hour or more
+	@mkdir -p build
+	@$(BIN)/python -m benchmarks --level full --benchmark-json build/benchmark-full.json $(BENCHMARK_ARGS)
+	@$(BIN)/python -m benchmarks.report build/benchmark-full.json --command "make benchmark-full"
 
 clean:  ## remove the environment and everything the other commands leave
 	@test ! -f $(VENV)/pyvenv.cfg || rm -rf $(VENV)

@@ -1,126 +1,73 @@
-"""Forward and backward of each operator, summed, against the eager formulas: `make benchmark`. One group a case.
+"""Each operator, forward, backward and both: one group a case, one row a provider."""
 
-A provider is compared with float64 before it is timed, and a wrong one is not timed: one of PyTorch's is skipped
-and says so (sums overflow in float16), one of ours fails.
-"""
+import time
 
-import eager
 import pytest
 import torch
 
-import vae_fast as vf
+from . import measure, providers, truth
 
-BACKENDS = [name for name, backend in vf.backends().items() if backend.available]
-# Operands and results that have to move: in the forward pass, then in the backward pass, if each is moved once. The
-# densities' gradients come with their forward pass.
-PASSES = {
-    "rsample_kl": 3 + 4,
-    "gaussian_kl": 2 + 2,
-    "bernoulli_log_prob": 2 + 1,
-    "gaussian_log_prob": 3 + 2,
-}
-SHAPES = {
-    "rsample_kl": ((100, 20), (512, 64), (4096, 128)),
-    "gaussian_kl": ((100, 20), (4096, 128)),
-    "bernoulli_log_prob": ((100, 784), (512, 784), (4096, 3072)),
-    "gaussian_log_prob": ((100, 560), (512, 784), (4096, 3072)),
-}
-OTHER = [
-    ("rsample_kl", (512, 64), "bfloat16"),
-    ("rsample_kl", (512, 64), "float64"),
-    ("rsample_kl", (2, 65536), "float32"),
-    ("rsample_kl", (32768, 4), "float32"),
-    *(
-        (op, shape, dtype)
-        for op in ("bernoulli_log_prob", "gaussian_log_prob")
-        for shape, dtype in (
-            ((8, 16), "float32"),
-            ((512, 784), "float32-uint8"),
-            ((512, 784), "bfloat16"),
-            ((512, 784), "float16"),
-            ((512, 784), "float64"),
-            ((2, 200_704), "float32"),
-            ((100_352, 4), "float32"),
-        )
-    ),
-]
-CASES = [(op, shape, "float32") for op, shapes in SHAPES.items() for shape in shapes] + OTHER
-# The reference is there to be right; at the largest sizes it takes seconds.
-LARGEST_REFERENCE = 1_000_000
+# A backward pass needs a graph of its own, so it is timed call by call; this many seconds at most, or calls.
+_SECONDS, _ROUNDS = 0.4, 300
 
 
-def ours(op, backend):
-    """The vae_fast form of an eager formula: summed, and with the seed drawn as training code draws it."""
-    if op == "rsample_kl":
-
-        def sample(mu, logvar):
-            z, kl = vf.rsample_kl(mu, logvar, backend=backend)
-            return z, kl.sum()
-
-        return sample
-
-    def density(*tensors):
-        options = {"x_scale": 1 / 255} if tensors[-1].dtype == torch.uint8 else {}
-        return getattr(vf, op)(*tensors, reduction="sum", backend=backend, **options)
-
-    return density
+def differentiated(out):
+    """z and the density together: what a training step differentiates."""
+    return out[0].sum() + out[1] if isinstance(out, tuple) else out
 
 
-def scalar(op, out):
-    """What is differentiated: the density, or z and the KL together."""
-    return out[0].sum() + out[1] if op == "rsample_kl" else out
+def check(case, provider, functions, tensors, run):
+    """Raises or skips, and writes it down, where results are wrong: what is wrong is not timed."""
+    why = truth.wrong(case.op, functions, tensors)
+    if why:
+        run["wrong"].append({"group": case.group, "provider": provider, "why": why})
+        message = f"{provider} is wrong here and not timed: {why}"
+        (pytest.fail if provider in providers.BACKENDS else pytest.skip)(message)
 
 
-def density(op, out):
-    return out[1] if op == "rsample_kl" else out
+def test_op(request, case, provider, device, run):
+    if provider == "reference" and case.size > providers.REFERENCE_MOST:
+        pytest.skip(f"reference: more than {providers.REFERENCE_MOST} elements")
+    functions, tensors = providers.provider(provider), case.operands(device)
+    leaves = [t for t in tensors if t.requires_grad]
+    check(case, provider, functions, tensors, run)
+    benchmark = request.getfixturevalue("benchmark")
+    function = getattr(functions, case.op)
 
+    def forward():
+        out = differentiated(function(*tensors))
+        measure.synchronise(device)
+        return out
 
-def operands(op, shape, dtype):
-    dtype, _, target = dtype.partition("-")
-    dtype = getattr(torch, dtype)
-    tensors = [torch.randn(shape).to(dtype).requires_grad_() for _ in range(2)]
-    if op == "bernoulli_log_prob":
-        tensors.pop()
-    if "log_prob" in op:
-        tensors.append(torch.randint(0, 256, shape, dtype=torch.uint8) if target else torch.rand(shape).to(dtype))
-    return tensors
+    def backward(out):
+        out.backward()
+        for leaf in leaves:
+            leaf.grad = None
+        measure.synchronise(device)
 
+    def both():
+        backward(differentiated(function(*tensors)))
 
-def bytes_moved(op, tensors):
-    first = tensors[0]
-    total = PASSES[op] * first.numel() * first.element_size()
-    return total - first.numel() * (first.element_size() - tensors[-1].element_size())
-
-
-def function_of(provider, op):
-    if provider in BACKENDS:
-        return ours(op, provider)
-    return torch.compile(getattr(eager, op), dynamic=False) if provider == "compile" else getattr(eager, op)
-
-
-@pytest.mark.parametrize("provider", ["eager", "compile", *BACKENDS])
-@pytest.mark.parametrize(("op", "shape", "dtype"), CASES)
-def test_forward_backward(benchmark, op, shape, dtype, provider):
-    size = torch.Size(shape).numel()
-    if provider == "reference" and size > LARGEST_REFERENCE:
-        pytest.skip(f"reference: more than {LARGEST_REFERENCE} elements")
-    torch._dynamo.reset()
-    torch.manual_seed(0)
-    function, tensors = function_of(provider, op), operands(op, shape, dtype)
-    wide = [t.detach().double() / (255 if t.dtype == torch.uint8 else 1) for t in tensors]
-    truth = density(op, getattr(eager, op)(*wide))
-    # Common formulas on half types sum in float32 what they rounded to 8 bits: 1 % of it.
-    rtol = {2: 1e-2, 4: 1e-5, 8: 1e-10}[tensors[0].element_size()]
-    found = density(op, function(*tensors)).double()
-    if provider not in BACKENDS and not torch.isclose(found, truth, rtol=rtol, atol=0.0):
-        pytest.skip(f"{provider} is wrong here, {found.item():.6g} instead of {truth.item():.6g}: not timed")
-    torch.testing.assert_close(found, truth, rtol=rtol, atol=0.0)
-
-    def step():
-        scalar(op, function(*tensors)).backward()
-        for t in tensors:
-            t.grad = None
-
-    benchmark.group = f"{op} {'x'.join(map(str, shape))} {dtype}"
-    benchmark.extra_info |= {"provider": provider, "bytes": bytes_moved(op, tensors)}
-    benchmark(step)
+    benchmark.group = case.group
+    benchmark.extra_info |= {
+        "provider": provider,
+        "op": case.op,
+        "shape": "x".join(map(str, case.shape)),
+        "dtype": case.dtype,
+        "pass": case.passing,
+        "elements": case.size,
+        "bytes": case.bytes(tensors),
+    }
+    with torch.enable_grad():
+        both()
+        if case.passing == "both":
+            benchmark.extra_info["peak_bytes"] = measure.peak_memory(both, device)
+            benchmark(both)
+        elif case.passing == "forward":
+            benchmark(forward)
+        else:
+            out = forward()
+            start = time.perf_counter()
+            backward(out)
+            rounds = max(5, min(_ROUNDS, int(_SECONDS / (time.perf_counter() - start))))
+            benchmark.pedantic(backward, setup=lambda: ((forward(),), {}), rounds=rounds, warmup_rounds=2)

@@ -1,0 +1,29 @@
+"""`python -m benchmarks`: pytest on this folder, with pytest's options and those of conftest.py."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def main(arguments):
+    """Runs the benchmarks. Gives pytest's exit status: 0 where all ran, 1 where a backend of vae_fast was wrong."""
+    # With OpenMP as users have it: threads that do not spin add the time of waking them to every parallel loop.
+    if os.environ.pop("OMP_WAIT_POLICY", None):
+        os.execv(sys.executable, [sys.executable, "-m", "benchmarks", *arguments])
+    options = ["--benchmark-max-time=0.4", "--benchmark-min-rounds=5", "--benchmark-warmup=on"]
+    options += [
+        "--benchmark-warmup-iterations=3",
+        "--benchmark-disable-gc",
+        "--benchmark-quiet",
+        "-q",
+        "--no-header",
+        "-p",
+        "no:cacheprovider",
+    ]
+    return pytest.main([str(Path(__file__).parent), *options, *arguments])
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,54 @@
+"""Who is timed: PyTorch's own ways to each result, and every backend of vae_fast that is available here."""
+
+from types import SimpleNamespace
+
+import torch
+
+import vae_fast as vf
+
+from . import formulas
+
+OPS = ("rsample_kl", "gaussian_kl", "bernoulli_log_prob", "gaussian_log_prob")
+
+
+def _ours(backend):
+    """vae_fast in the form of the eager formulas: summed, and with the seed drawn as training code draws it."""
+
+    def rsample_kl(mu, logvar):
+        z, kl = vf.rsample_kl(mu, logvar, event_ndim=mu.ndim - 1, backend=backend)
+        return z, kl.sum()
+
+    def density(op):
+        def call(*tensors):
+            options = {"x_scale": 1 / 255} if tensors[-1].dtype == torch.uint8 else {}
+            event_ndim = tensors[0].ndim - 1
+            return getattr(vf, op)(*tensors, event_ndim=event_ndim, reduction="sum", backend=backend, **options)
+
+        return call
+
+    return SimpleNamespace(rsample_kl=rsample_kl, **{op: density(op) for op in OPS[1:]})
+
+
+def _compiled():
+    return SimpleNamespace(
+        **{op: torch.compile(getattr(formulas.EAGER, op), dynamic=False, fullgraph=True) for op in OPS}
+    )
+
+
+BACKENDS = tuple(name for name, backend in vf.backends().items() if backend.available)
+_MAKE = {
+    "eager": lambda: formulas.EAGER,
+    "compile": _compiled,
+    "distributions": lambda: formulas.DISTRIBUTIONS,
+    **{name: (lambda name=name: _ours(name)) for name in BACKENDS},
+}
+PROVIDERS = tuple(_MAKE)
+# The reference is there to be right; at large sizes it takes seconds.
+REFERENCE_MOST = 1_000_000
+
+
+def provider(name):
+    """The operators of a provider: functions of tensors by name. A compiled one compiles at its first call."""
+    if name == "compile":
+        torch._dynamo.reset()
+    return _MAKE[name]()

@@ -1,0 +1,27 @@
+"""Whole bounds and whole training steps."""
+
+import pytest
+
+from . import measure, providers, steps, truth
+
+
+def test_step(request, model, part, provider, device, run):
+    functions, whole = providers.provider(provider), steps.make(model, device)
+    group = f"{part} of {whole.name}"
+    for op, tensors in steps.operands(whole):
+        why = truth.wrong(op, functions, tensors)
+        if why:
+            run["wrong"].append({"group": group, "provider": provider, "why": f"{op}: {why}"})
+            pytest.fail(f"{provider} is wrong here and not timed: {op}: {why}")
+    benchmark = request.getfixturevalue("benchmark")
+    call = steps.PARTS[part](whole, functions)
+
+    def step():
+        call()
+        measure.synchronise(device)
+
+    step()
+    benchmark.group = group
+    benchmark.extra_info |= {"provider": provider, "model": whole.name, "part": part}
+    benchmark.extra_info["peak_bytes"] = measure.peak_memory(step, device)
+    benchmark(step)
