@@ -39,10 +39,10 @@ INF = float("inf")
 CORES = {
     "exp": ((-INF, INF), 0.8, 0.8),
     "log": ((-INF, INF), 0.9, 0.9),
-    "log1p_unit": ((0.0, 1.0), 1.05, 1.2),
-    "half_expm1_minus": ((-INF, INF), 2.5, 2.5),
-    "half_expm1": ((-INF, INF), 1.5, 1.5),
-    "softplus": ((-INF, INF), 1.5, 1.75),
+    "log1p_unit": ((0.0, 1.0), 1.05, 1.1),
+    "half_expm1_minus": ((-INF, INF), 2.5, 2.6),
+    "half_expm1": ((-INF, INF), 1.4, 1.5),
+    "softplus": ((-INF, INF), 1.4, 1.45),
     "logistic": ((-INF, INF), 0.8, 0.8),
 }
 TRUTHS = {
