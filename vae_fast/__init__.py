@@ -2,6 +2,7 @@
 
 from vae_fast._version import __version__
 from vae_fast.backends import Backend, backends, use_backend
+from vae_fast.checking import check, check_module
 from vae_fast.nn import BernoulliMLP, GaussianMLP, LocalGaussian
 from vae_fast.ops import (
     bernoulli_log_prob,
@@ -23,6 +24,8 @@ __all__ = [
     "__version__",
     "backends",
     "bernoulli_log_prob",
+    "check",
+    "check_module",
     "gaussian_kl",
     "gaussian_log_prob",
     "rsample",

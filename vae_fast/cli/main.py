@@ -1,6 +1,7 @@
 """The way in: parse, run the command, and turn what ends it early into one line and an exit status.
 
-0: done. 1: training broke down (NaN). 2: the call or its files were wrong. 130, 143: SIGINT, SIGTERM.
+0: done. 1: training broke down (NaN), or a check failed. 2: the call or its files were wrong.
+130, 143: SIGINT, SIGTERM.
 """
 
 from __future__ import annotations

@@ -19,14 +19,15 @@ class Parser(argparse.ArgumentParser):
 
 
 def build_parser() -> Parser:
-    """`python -m vae_fast`: info, train, evaluate."""
+    """`python -m vae_fast`: info, check, train, evaluate."""
     parser = Parser(
         prog="vae_fast",
         description="Train and judge variational auto-encoders built on vae_fast's fused operations.",
         allow_abbrev=False,
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="info | train | evaluate")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="info | check | train | evaluate")
     _add_info(commands)
+    _add_check(commands)
     _add_train(commands)
     _add_evaluate(commands)
     return parser
@@ -36,6 +37,48 @@ def _add_info(commands: argparse._SubParsersAction) -> None:
     text = "versions, devices, threads, and which backends work here, or why not"
     info = commands.add_parser("info", help=text, description=f"Print {text}.", allow_abbrev=False)
     info.add_argument("--json", action="store_true", help="as JSON")
+
+
+def _add_check(commands: argparse._SubParsersAction) -> None:
+    check = commands.add_parser(
+        "check",
+        help="values and gradients of every operator and backend against float64, on this machine",
+        description="Check values and gradients of every operator on every backend available here against float64, "
+        "and print their worst errors beside those of the usual PyTorch formulas. Exit status 1: something is "
+        "wrong; the smallest failing case found is then printed, with the command line that runs it alone. "
+        "The options that name something leave out all others.",
+        allow_abbrev=False,
+    )
+    check.add_argument("--op", help="standard_normal, rsample, rsample_kl, gaussian_kl, ..")
+    check.add_argument("--backend", help="auto, reference, native or triton (default all there are)")
+    check.add_argument("--device", help="cpu, cuda, cuda:1, .. or auto (default all there are)")
+    check.add_argument("--dtype", help="float32, float64, bfloat16 or float16")
+    check.add_argument("--shape", metavar="AxBxC", help="of the operands; 'scalar' for no dims")
+    check.add_argument("--layout", help="contiguous, transposed, packed, expanded, step, channels_last, ..")
+    check.add_argument("--inputs", help="ordinary or extreme")
+    check.add_argument("--options", help="plain, or words such as prior,weight,sum")
+    check.add_argument("--seed", type=_whole(0), default=0, metavar="N", help="of operands and noise (default 0)")
+    check.add_argument("--json", action="store_true", help="as JSON")
+    check.add_argument(
+        "--thorough",
+        action="store_true",
+        help="also derivatives against differences, every float32 through the formulas of one argument, and random "
+        "cases: hours",
+    )
+    check.add_argument(
+        "--cases",
+        type=_whole(0),
+        default=1_000_000,
+        metavar="N",
+        help="random cases of --thorough (default 1000000)",
+    )
+    check.add_argument(
+        "--every",
+        type=_whole(0),
+        default=1,
+        metavar="N",
+        help="take each Nth float32 in --thorough; 0: none (default 1)",
+    )
 
 
 def _add_train(commands: argparse._SubParsersAction) -> None:

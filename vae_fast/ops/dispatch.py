@@ -86,13 +86,15 @@ def early(backend: str, reduction: int, *tensors: Any) -> bool:
     narrower type than the arithmetic: scaling what is rounded loses accuracy. Nor in a compiled graph, where
     scaling is a pass that recomputing saves.
     """
-    return (
-        reduction != NONE
-        and backend in _EARLY
-        and not torch.compiler.is_compiling()
-        and tensors[0].dtype in _EXACT
-        and all(t is None or not t.requires_grad or t.dtype == tensors[0].dtype for t in tensors)
-    )
+    if reduction == NONE or backend not in _EARLY or torch.compiler.is_compiling():
+        return False
+    dtype = tensors[0].dtype
+    if dtype not in _EXACT:
+        return False
+    for t in tensors:
+        if t is not None and t.requires_grad and t.dtype != dtype:
+            return False
+    return True
 
 
 def keep_early(ctx: Any, grads: Sequence[Tensor] | None) -> None:

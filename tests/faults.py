@@ -1,0 +1,78 @@
+"""Faults planted in a copy of a backend, for the tests that the check finds them."""
+
+import importlib
+import types
+
+import pytest
+import torch
+
+from vae_fast import reference
+
+backends = importlib.import_module("vae_fast.backends")
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Thousands of tiny calls: on a busy machine each would wait for a second thread to be given a core."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def plant(monkeypatch, **faults):
+    """Makes "native" the reference with the raw operators ``faults`` names wrapped: name=f(original) → operator."""
+    kernels = {name: _as_compiled(getattr(reference, name)) for name in reference.__all__}
+    kernels |= {name: fault(kernels[name]) for name, fault in faults.items()}
+    monkeypatch.setitem(backends._TABLE, "native", backends.Backend("native", True, "", ("cpu",), backends.OPS))
+    monkeypatch.setitem(backends._KERNELS, "native", types.SimpleNamespace(**kernels))
+    monkeypatch.setattr(backends, "_AUTO", backends._automatic())
+
+
+def _as_compiled(original):
+    """A gradient that was not asked for is a tensor of a compiled operator, where the reference gives None."""
+
+    def kernel(*args):
+        out = original(*args)
+        return tuple(torch.empty(0) if v is None else v for v in out) if isinstance(out, tuple) else out
+
+    return kernel
+
+
+def on_result(k, change):
+    """The operator with its k-th result changed."""
+
+    def fault(original):
+        def kernel(*args):
+            out = original(*args)
+            if not isinstance(out, tuple):
+                return change(out)
+            return tuple(change(v) if i == k and v is not None else v for i, v in enumerate(out))
+
+        return kernel
+
+    return fault
+
+
+def on_argument(k, change):
+    """The operator with its k-th argument changed."""
+
+    def fault(original):
+        return lambda *args: original(*args[:k], change(args[k]), *args[k + 1 :])
+
+    return fault
+
+
+def without_tail(value):
+    """The last element of rows whose length is no multiple of 8 left at 0."""
+    if value.ndim and value.shape[-1] % 8 and value.shape[-1] > 8:
+        value = value.clone()
+        value[..., -1] = 0
+    return value
+
+
+def as_if_contiguous(tensor):
+    """What a kernel reads that ignores strides: the memory from the tensor's first element on."""
+    if tensor.is_contiguous() or tensor.untyped_storage().size() < tensor.numel() * tensor.element_size():
+        return tensor
+    return torch.as_strided(tensor, tensor.shape, torch.empty(tensor.shape).stride())

@@ -1,0 +1,98 @@
+"""The formulas that users write in PyTorch, in the operands' own dtype: what the check compares the errors with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.distributions import Normal, kl_divergence
+
+from vae_fast.checking.cases import Case
+from vae_fast.checking.operands import Operands
+from vae_fast.reference import standard_normal_fwd
+from vae_fast.reference.densities import MEAN, NONE
+from vae_fast.scale import LOGSTD, LOGVAR, STD, VAR
+
+
+def common(case: Case, operands: Operands) -> tuple[Tensor, ...]:
+    """The case's results by PyTorch's own functions."""
+    t, weight = dict(operands.tensors), operands.weight
+    if case.op == "standard_normal":
+        return ()
+    if weight is not None and "masked" in case.options:
+        first = case.operands[0]
+        t[first] = t[first].masked_fill(weight == 0, 0.0)
+    if case.op == "bernoulli_log_prob":
+        target = _scaled(case, t["x"], t["logits"].dtype).expand(torch.broadcast_shapes(t["x"].shape, case.shape))
+        logits = t["logits"].expand(target.shape)
+        return (_reduced(case, -F.binary_cross_entropy_with_logits(logits, target, reduction="none"), weight),)
+    if case.op == "gaussian_log_prob":
+        mean = t["mean"]
+        normal = Normal(mean, _sigma(case, mean, t["logvar"]), validate_args=False)
+        return (_reduced(case, normal.log_prob(_scaled(case, t["x"], mean.dtype)), weight),)
+    results = []
+    if case.op in ("rsample", "rsample_kl"):
+        results.append(t["mu"] + _sigma(case, t["mu"], t["logvar"]) * _noise(case, t["mu"]))
+    if case.op in ("rsample_kl", "gaussian_kl"):
+        kl = _kl(case, t)
+        if case.free_bits is not None:
+            kl = kl.clamp(min=case.free_bits)
+        results.append(_reduced(case, kl, weight))
+    return tuple(results)
+
+
+def _kl(case: Case, t: dict[str, Any]) -> Tensor:
+    mu, raw = t["mu"], t["logvar"]
+    if "prior_mu" not in t and case.param == "logvar" and not case.scale.eps:
+        logvar = _clamped(case, mu, raw)
+        return -0.5 * (1 + logvar - mu**2 - logvar.exp())
+    if "prior_mu" in t:
+        prior = Normal(t["prior_mu"], _sigma(case, mu, t["prior_logvar"]), validate_args=False)
+    else:
+        prior = Normal(torch.zeros_like(mu), torch.ones_like(mu), validate_args=False)
+    return kl_divergence(Normal(mu, _sigma(case, mu, raw), validate_args=False), prior)
+
+
+def _clamped(case: Case, like: Tensor, raw: Tensor | float) -> Tensor:
+    raw = raw if isinstance(raw, Tensor) else torch.tensor(raw, dtype=like.dtype, device=like.device)
+    form = case.scale
+    return raw.clamp(form.low, form.high) if form.bounded else raw
+
+
+def _sigma(case: Case, like: Tensor, raw: Tensor | float) -> Tensor:
+    form, r = case.scale, _clamped(case, like, raw)
+    if form.kind == VAR:
+        return torch.sqrt(r + form.eps)
+    if form.kind == STD:
+        sigma = r
+    elif form.kind == LOGVAR:
+        sigma = torch.exp(0.5 * r)
+    elif form.kind == LOGSTD:
+        sigma = torch.exp(r)
+    else:
+        sigma = F.softplus(r)
+    return sigma + form.eps if form.eps else sigma
+
+
+def _noise(case: Case, mu: Tensor) -> Tensor:
+    offset, first_sample = case.noise
+    return standard_normal_fwd(
+        case.sample_shape, case.shape, case.seed, None, offset, first_sample, mu.dtype, mu.device
+    )
+
+
+def _scaled(case: Case, x: Tensor, dtype: torch.dtype) -> Tensor:
+    x = x.to(dtype)
+    return x if case.x_scale == 1.0 else x * case.x_scale
+
+
+def _reduced(case: Case, terms: Tensor, weight: Tensor | None) -> Tensor:
+    terms = terms if weight is None else terms * weight.to(terms.dtype)
+    if case.reduction != NONE:
+        n_data = terms.shape[: terms.ndim - case.event_ndim].numel()
+        out = terms.sum() / n_data if case.reduction == MEAN else terms.sum()
+    else:
+        out = terms.sum(tuple(range(-case.event_ndim, 0))) if case.event_ndim else terms
+    return out if case.factor == 1.0 else out * case.factor

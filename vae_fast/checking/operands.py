@@ -1,0 +1,178 @@
+"""The tensors of a case: values that follow from its seed alone, laid out in memory as it says."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vae_fast.checking.cases import BROADCAST, Case
+from vae_fast.reference.densities import SUM
+
+
+class Operands(NamedTuple):
+    """The operands by name (a float for a Python number), and the weight where the case has one."""
+
+    tensors: dict[str, Any]
+    weight: Tensor | None
+
+
+def draw(case: Case) -> Operands:
+    """The case's operands on its device; floating ones are leaves that require a gradient."""
+    values = {name: _values(case, k, name) for k, name in enumerate(case.operands)}
+    weight = _weight(case)
+    if weight is not None and "masked" in case.options:
+        first = case.operands[0]
+        values[first] = torch.where(weight == 0, torch.nan, values[first])
+    laid_out = _laid_out(case, values)
+    tensors: dict[str, Any] = {}
+    for name, value in laid_out.items():
+        if isinstance(value, Tensor):
+            value = value.to(case.device) if case.device != "cpu" else value
+            value = value.detach().requires_grad_(value.is_floating_point())
+        tensors[name] = value
+    return Operands(tensors, weight if weight is None else weight.to(case.device))
+
+
+def upstream(case: Case, result: int, out: Tensor) -> Tensor:
+    """The gradient that reaches a result: 1 where values are looked at one by one and for "sum", else normal."""
+    if case.inputs != "ordinary" or case.reduction == SUM:
+        return torch.ones_like(out)
+    rng = np.random.default_rng([case.seed, 100 + result])
+    if case.layout == "upstream_expanded":
+        return torch.tensor(rng.standard_normal(), dtype=out.dtype, device=out.device).expand(out.shape)
+    values = torch.from_numpy(rng.standard_normal(out.numel())).reshape(out.shape).to(out.device, out.dtype)
+    if case.layout == "upstream_transposed" and out.ndim > 1:
+        return values.transpose(-1, -2).contiguous().transpose(-1, -2)
+    if case.layout == "upstream_cut" and out.ndim:
+        return torch.cat([torch.full_like(values, torch.nan), values], -1)[..., out.shape[-1] :]
+    return values
+
+
+# ---- values ------------------------------------------------------------------------------------------------
+
+
+def _shape(case: Case, k: int) -> tuple[int, ...]:
+    """The shape in which operand k's values are drawn."""
+    if case.layout in BROADCAST and k % 2:
+        return {
+            "per_feature": case.shape[-1:],
+            "per_datum": (*case.shape[:-1], 1) if case.shape else (),
+        }.get(case.layout, ())
+    if case.layout == "expanded":
+        at = len(case.shape) - 1 if k % 2 else 0
+        return (*case.shape[:at], min(1, case.shape[at]), *case.shape[at + 1 :])
+    return case.shape
+
+
+def _values(case: Case, k: int, name: str) -> Tensor:
+    shape = _shape(case, k)
+    n = math.prod(shape)
+    # The first numbers of a longer draw are those of a shorter one, so that a smaller case has like values.
+    rng = np.random.default_rng([case.seed, k])
+    if name == "x" and case.x_dtype == torch.uint8:
+        return torch.from_numpy(rng.integers(0, 256, n, dtype=np.uint8)).reshape(shape)
+    if name == "x" and case.x_dtype == torch.bool:
+        return torch.from_numpy(rng.random(n) < 0.5).reshape(shape)
+    target = name == "x" and case.op == "bernoulli_log_prob"
+    if case.inputs.startswith("bits"):
+        values = _patterns(case, k, n)
+    elif case.inputs == "extreme":
+        values = _extreme_targets(rng, n, case.torch_dtype) if target else _extreme(rng, n, case.torch_dtype)
+    else:
+        values = torch.from_numpy(rng.standard_normal(n))
+        if target:
+            values = _targets(values)
+    if case.positive and name.endswith("logvar"):
+        values = values.abs() + (0.1 if case.inputs == "ordinary" else 0.0)
+    return values.to(case.torch_dtype).reshape(shape)
+
+
+def _targets(normals: Tensor) -> Tensor:
+    """Numbers of [0, 1], 0 and 1 themselves among them."""
+    return (0.5 + 0.5 * normals).clamp(0.0, 1.0)
+
+
+def specials(dtype: torch.dtype) -> Tensor:
+    """Numbers at which branches and ranges of the dtype begin and end, of both signs, infinities and NaN."""
+    info = torch.finfo(dtype)
+    sizes = [0.0, info.smallest_normal * info.eps, info.smallest_normal / 2, info.smallest_normal, info.eps, 1e-3]
+    sizes += [0.5, 1.0, 2.0, 15.0, 17.0, 85.0, 88.7, 89.5, 103.9, 700.0, 709.7, 745.1]
+    sizes += [info.max**0.5, info.max / 2, info.max, math.inf]
+    positive = torch.tensor(sizes, dtype=torch.float64).to(dtype).double()
+    return torch.cat([positive, -positive, torch.tensor([math.nan], dtype=torch.float64)])
+
+
+def _extreme(rng: np.random.Generator, n: int, dtype: torch.dtype) -> Tensor:
+    """Numbers of either sign: special ones, every magnitude of the dtype, and magnitudes nearer to 1."""
+    info = torch.finfo(dtype)
+    kind, where, sign = torch.from_numpy(rng.random((n, 3))).unbind(1)
+    special = specials(dtype)
+    picked = special[(where * len(special)).long()]
+    low, high = math.log2(info.smallest_normal * info.eps), math.log2(info.max)
+    # Both halves of the exponent apart: a power of two beyond float64 is none.
+    half = torch.exp2(0.5 * (low + where * (high - low)))
+    wide = half * half
+    near = 10.0 ** (-4 + where * 6.3)
+    values = torch.where(kind < 0.3, wide, near) * torch.where(sign < 0.5, 1.0, -1.0)
+    values = values.clamp(-info.max, info.max)
+    return torch.where(kind > 0.7, picked, values)
+
+
+def _extreme_targets(rng: np.random.Generator, n: int, dtype: torch.dtype) -> Tensor:
+    """Numbers of [0, 1]: both ends, their neighbours, and others."""
+    info = torch.finfo(dtype)
+    ends = torch.tensor([0.0, 1.0, 0.5, info.smallest_normal, info.eps, 1 - info.eps, 1e-3], dtype=torch.float64)
+    kind, where = torch.from_numpy(rng.random((n, 2))).unbind(1)
+    return torch.where(kind < 0.7, ends[(where * len(ends)).long()], where)
+
+
+def _patterns(case: Case, k: int, n: int) -> Tensor:
+    """ "bits:START:STEP:OTHER": the scale or logits run through the float32 of the patterns START, START + STEP, …
+
+    The other operands are all OTHER.
+    """
+    _, start, step, other = case.inputs.split(":")
+    if case.operands[k] not in ("logits", "logvar"):
+        return torch.full((n,), float(other), dtype=torch.float64)
+    bits = np.arange(n, dtype=np.uint64) * np.uint64(int(step)) + np.uint64(int(start, 0))
+    return torch.from_numpy(bits.astype(np.uint32).view(np.float32).copy())
+
+
+def _weight(case: Case) -> Tensor | None:
+    if not case.weighted:
+        return None
+    shape = (*case.shape[:-1], 1) if "datum_weight" in case.options else case.shape
+    uniform = torch.from_numpy(np.random.default_rng([case.seed, 50]).random(math.prod(shape))).reshape(shape)
+    if "masked" in case.options:
+        return uniform < 0.6
+    return torch.where(uniform < 0.25, 0.0, 2 * uniform).to(case.torch_dtype)
+
+
+# ---- layouts -----------------------------------------------------------------------------------------------
+
+
+def _laid_out(case: Case, values: dict[str, Tensor]) -> dict[str, Any]:
+    layout = case.layout
+    if layout == "packed":
+        dim = 1 if len(case.shape) > 1 else 0
+        floats = [name for name, value in values.items() if value.is_floating_point()]
+        parts = torch.cat([values[name] for name in floats], dim).chunk(len(floats), dim)
+        whole = len(parts) == len(floats)  # nothing is cut into one part
+        return values | dict(zip(floats, parts, strict=True)) if whole else values
+    if layout == "expanded":
+        return {name: value.expand(case.shape) for name, value in values.items()}
+    if layout == "number":
+        odd = list(values)[1::2]
+        return {name: float(value) if name in odd else value for name, value in values.items()}
+    change = {
+        "transposed": lambda v: v.transpose(-1, -2).contiguous().transpose(-1, -2),
+        "step": lambda v: torch.stack([v, torch.full_like(v, math.nan if v.is_floating_point() else 1)], -1)[
+            ..., 0
+        ],
+        "channels_last": lambda v: v.contiguous(memory_format=torch.channels_last),
+    }.get(layout)
+    return values if change is None else {name: change(value) for name, value in values.items()}

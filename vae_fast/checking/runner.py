@@ -1,0 +1,56 @@
+"""The check as a whole: the rows that the cases asked for make."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+
+from vae_fast.checking.cases import DTYPES, Case, options_text, shape_text
+from vae_fast.checking.choice import Asked, places, variants
+from vae_fast.checking.rows import Row
+from vae_fast.checking.run import measure, prepare, shrink
+from vae_fast.checking.tally import Tally
+from vae_fast.checking.thorough import thorough_rows
+
+Progress = Callable[[str], None]
+
+
+def run_check(
+    choice: Asked,
+    thorough: bool = False,
+    cases: int = 1_000_000,
+    every: int = 1,
+    progress: Progress | None = None,
+) -> tuple[Row, ...]:
+    """The rows of the check. Raises ValueError where nothing of what was asked for exists."""
+    rows: list[Row] = []
+    found = list(places(choice))
+    for op, device, names in found:
+        tried = variants(choice, op)
+        for dtype in [choice.dtype] if choice.dtype else DTYPES:
+            if tried:
+                if progress:
+                    progress(f"{op}, {device}, {dtype}")
+                rows += _rows(op, device, dtype, names, tried)
+    if not rows:
+        shape = "" if choice.shape is None else f" of shape {shape_text(choice.shape)}"
+        options = "" if choice.options is None else f" with options {options_text(choice.options)}"
+        raise ValueError(
+            f"there is no case of {choice.op or 'any operator'}{shape}{options}, layout {choice.layout or 'any'}, "
+            f"inputs {choice.inputs or 'any'} on the backend {choice.backend or 'of any kind'}"
+        )
+    if thorough:
+        rows += thorough_rows(choice, found, cases, every, progress or (lambda line: None))
+    return tuple(rows)
+
+
+def _rows(op: str, device: str, dtype: str, names: list[str], tried: list[Case]) -> Iterator[Row]:
+    tallies = {name: Tally(op, name, device, dtype, "cases") for name in names}
+    for base in tried:
+        case = dataclasses.replace(base, device=device, dtype=dtype)
+        prepared = prepare(case)
+        for name, tally in tallies.items():
+            here = dataclasses.replace(case, backend=name)
+            tally.add(here, prepared, measure(here, prepared))
+    for tally in tallies.values():
+        yield tally.row(shrink)

@@ -1,0 +1,175 @@
+"""What takes long: derivatives against differences, every float32 through some formulas, random cases."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+from torch.autograd import gradcheck, gradgradcheck
+
+import vae_fast.ops as ops
+from vae_fast.checking.cases import DTYPES, LAYOUTS, OPS, Case, parse_options
+from vae_fast.checking.choice import Asked
+from vae_fast.checking.operands import Operands, draw
+from vae_fast.checking.rows import Failure, Row
+from vae_fast.checking.run import Outcome, measure, prepare, shrink
+from vae_fast.checking.tally import Tally
+
+Place = tuple[str, str, list[str]]
+Progress = Callable[[str], None]
+
+# Numbers taken at once: what they make is some hundred megabytes.
+_CHUNK = 1 << 20
+_PATTERNS = 1 << 32
+_LARGEST_DIM, _LARGEST = 40, 5000
+
+
+def thorough_rows(
+    choice: Asked, found: Sequence[Place], cases: int, every: int, progress: Progress
+) -> Iterator[Row]:
+    """The three checks, where the choice leaves them something to do; 0 for ``every`` or ``cases``: none of it."""
+    if choice.dtype in (None, "float64"):
+        yield from _derivatives(choice, found, progress)
+    if every and choice.dtype in (None, "float32"):
+        yield from _sweep(choice, found, every, progress)
+    if cases:
+        yield from _random(choice, found, cases, progress)
+
+
+# ---- derivatives -------------------------------------------------------------------------------------------
+
+
+def _derivatives(choice: Asked, found: Sequence[Place], progress: Progress) -> Iterator[Row]:
+    """First and second derivatives in float64 against differences of values, for every variant of the options."""
+    for op, device, names in found:
+        if op == "standard_normal":
+            continue
+        words = [(), *map(parse_options, OPS[op].variants)] if choice.options is None else [choice.options]
+        for name in names:
+            progress(f"derivatives of {op}, {name} on {device}")
+            tally = Tally(op, name, device, "float64", "derivatives")
+            for options in words:
+                shape = choice.shape or ((2, 1, 3) if "event2" in options else (2, 3))
+                case = Case(op, name, device, "float64", shape, options=options, seed=choice.seed)
+                if case.exists and "masked" not in options:  # differences of NaN are none
+                    tally.add(case, None, _differentiated(case))
+            if tally.cases:
+                yield tally.row(lambda _, failure: failure, errors=False)
+
+
+def _differentiated(case: Case) -> Outcome:
+    operands = draw(case)
+    floats = {name: t for name, t in operands.tensors.items() if isinstance(t, Tensor) and t.is_floating_point()}
+
+    def call(*tensors: Tensor) -> Any:
+        given = Operands(operands.tensors | dict(zip(floats, tensors, strict=True)), operands.weight)
+        positional, keywords = case.arguments(*given)
+        return getattr(ops, case.op)(*positional, **keywords)
+
+    inputs = tuple(t.detach().clone().requires_grad_() for t in floats.values())
+    try:
+        # The backward pass of a backward pass is the reference's on every backend.
+        gradcheck(call, inputs)
+        gradgradcheck(call, inputs, fast_mode=True)
+    except Exception as raised:
+        message = " ".join(str(raised).split())
+        command = f"{case.command} --thorough --every 0 --cases 0"
+        failure = Failure(case, "gradients", (), {}, message, "differences of values", math.inf, 0.0, command)
+        return Outcome(0.0, math.inf, failure)
+    return Outcome(0.0, 0.0, None)
+
+
+# ---- every float32 -----------------------------------------------------------------------------------------
+
+# The formulas of one argument, by way of the operator they are part of, and the other operand's values.
+_SWEPT = {"bernoulli_log_prob": (0, 1), "gaussian_kl": (0,), "rsample": (0,)}
+
+
+def _sweep(choice: Asked, found: Sequence[Place], every: int, progress: Progress) -> Iterator[Row]:
+    """Every (or each ``every``-th) float32 as logits for the targets 0 and 1, and as log σ² at μ = 0."""
+    for op, device, names in found:
+        if op not in _SWEPT or choice.options or choice.layout not in (None, "contiguous"):
+            continue
+        tallies = {name: Tally(op, name, device, "float32", "every float32") for name in names}
+        count = -(-_PATTERNS // every)
+        for other in _SWEPT[op]:
+            for first in range(0, count, _CHUNK):
+                progress(f"every float32 through {op} on {device}: {first / count:.1%}")
+                n = min(_CHUNK, count - first)
+                inputs = f"bits:{hex(first * every)}:{every}:{other}"
+                case = Case(op, "", device, "float32", (n,), inputs=inputs, seed=choice.seed)
+                prepared = prepare(case, compare=False)
+                for name, tally in tallies.items():
+                    here = dataclasses.replace(case, backend=name)
+                    tally.add(here, prepared, measure(here, prepared), n)
+        for tally in tallies.values():
+            yield tally.row(_one_pattern)
+
+
+def _one_pattern(case: Case, failure: Failure) -> Failure:
+    """The failure of the one number that is furthest off, if it fails by itself."""
+    if not failure.index:
+        return failure
+    _, start, step, other = case.inputs.split(":")
+    pattern = int(start, 0) + failure.index[-1] * int(step)
+    alone = dataclasses.replace(case, shape=(1,), inputs=f"bits:{hex(pattern)}:1:{other}")
+    return measure(alone, prepare(alone, compare=False)).failure or failure
+
+
+# ---- random cases ------------------------------------------------------------------------------------------
+
+
+def _random(choice: Asked, found: Sequence[Place], cases: int, progress: Progress) -> Iterator[Row]:
+    """Cases of random operators, shapes, layouts, options, dtypes and inputs; each on every backend."""
+    tallies: dict[tuple[str, str, str, str], Tally] = {}
+    for k in range(cases):
+        if not k % 1000:
+            progress(f"random cases: {k} of {cases}")
+        rng = np.random.default_rng([choice.seed, k])
+        op, device, names = found[int(rng.integers(len(found)))]
+        case = _any_case(rng, choice, op, device, choice.seed + k)
+        if case is None:
+            continue
+        prepared = prepare(case)
+        for name in names:
+            here = dataclasses.replace(case, backend=name)
+            key = (op, name, device, case.dtype)
+            if key not in tallies:
+                tallies[key] = Tally(*key, "random cases")
+            tallies[key].add(here, prepared, measure(here, prepared))
+    order = list(OPS)
+    for key in sorted(tallies, key=lambda k: (order.index(k[0]), *k[1:])):
+        yield tallies[key].row(shrink)
+
+
+def _any_case(rng: np.random.Generator, choice: Asked, op: str, device: str, seed: int) -> Case | None:
+    """A case within the choice; None where a hundred draws found none that exists."""
+    for _ in range(100):
+        ndim = int(rng.integers(0, 4))
+        shape = tuple(int(n) for n in rng.integers(0 if rng.random() < 0.05 else 1, _LARGEST_DIM + 1, ndim))
+        layout = str(rng.choice(list(LAYOUTS)))
+        if layout == "channels_last":
+            shape = tuple(int(n) for n in rng.integers(1, 9, 4))
+        words = OPS[op].words
+        options = tuple(
+            str(w) for w in rng.choice(words, int(rng.integers(0, min(4, len(words) + 1))), replace=False)
+        )
+        inputs = "extreme" if rng.random() < 0.1 else "ordinary"
+        case = Case(
+            op,
+            "",
+            device,
+            choice.dtype or str(rng.choice(list(DTYPES))),
+            shape if choice.shape is None else choice.shape,
+            choice.layout or layout,
+            choice.inputs or inputs,
+            options if choice.options is None else choice.options,
+            seed,
+        )
+        if case.exists and (choice.shape is not None or math.prod(case.shape) <= _LARGEST):
+            return case
+    return None
