@@ -57,6 +57,8 @@ def peak_memory(call, device="cpu"):
 def conditions(device="cpu"):
     """Under what a run was made: device, versions, threads, date, commit."""
     content = info.collect()
+    versions = {k: content["versions"][k] for k in ("vae_fast", "python", "torch", "numpy", "cuda")}
+    versions["triton"] = content["versions"]["triton"]["version"]
     name = next(d for d in content["devices"] if d["device"].startswith(torch.device(device).type))
     return {
         "device": f"{name['name']}, {name['capability']}",
@@ -65,7 +67,7 @@ def conditions(device="cpu"):
         "cpus": content["threads"]["cpus"],
         "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY"),
         "instruction_set": content["instruction_set"],
-        "versions": {k: content["versions"][k] for k in ("vae_fast", "python", "torch", "numpy", "triton", "cuda")},
+        "versions": versions,
         "backends": [b.name for b in vf.backends().values() if b.available],
         "system": platform.system(),
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),

@@ -40,3 +40,25 @@ def test_the_table_of_tails():
     common = -0.5 * (1 + logvar - logvar.exp())
     truth = 0.5 * (torch.expm1(logvar.double()) - logvar.double())
     assert f"{100 * abs(common.item() / truth.item() - 1):.1f} % off" in text
+
+
+def test_speed_figures_are_a_committed_results_files():
+    """Every row of the README's table of times, against the results file it names."""
+    text = README.read_text(encoding="utf-8")
+    (name,) = re.findall(r"\]\((benchmarks/results/[^)]+/results)\.md\)", text)
+    with open(README.parent / f"{name}.csv", newline="", encoding="utf-8") as file:
+        medians = {(r["group"], r["provider"]): float(r["median_us"]) for r in csv.DictReader(file)}
+    rows = re.findall(r"^\| ([a-z_]+) \| (\d+)×(\d+) \| ([\d ,.]+) \| ([\d ,.]+) \| ([\d ,.]+) \|$", text, re.M)
+    assert len(rows) == 12
+    for op, n, m, *figures in rows:
+        group = f"{op} {n}x{m} float32 both"
+        assert figures == [f"{medians[group, p]:,.0f}" for p in ("eager", "compile", "native")], group
+    conditions = json.loads((README.parent / name).with_name("conditions.json").read_text(encoding="utf-8"))
+    assert f"`{conditions['command']}`, {conditions['date'][:10]}, {conditions['device']}" in text
+    assert f"torch {conditions['versions']['torch'].partition('+')[0]}, {conditions['threads']} threads" in text
+    gains = re.findall(r"^\| ([^|]+) \| ([\d.]+) % \| ([\d.]+) % \|$", text, re.M)
+    assert len(gains) == 3
+    for model, share, saved in gains:
+        step, ours = (medians[f"training step of {model}", p] for p in ("eager", "native"))
+        assert share == f"{100 * medians[f'bound of {model}', 'eager'] / step:.1f}"
+        assert saved == f"{100 * (1 - ours / step):.1f}"
