@@ -5,12 +5,14 @@ from dataclasses import dataclass
 
 import torch
 
-from .providers import OPS, PROVIDERS
+from .providers import OPS, PROVIDERS, serves
 
 PASSES = ("forward", "backward", "both")
 # Operands and results that have to move, if each is moved once: in a forward pass, a backward pass, and both. A
 # density's gradient can be had in its forward pass.
 _MOVED = {
+    "standard_normal": (1, 0, 1),
+    "rsample": (3, 4, 7),
     "rsample_kl": (3, 4, 7),
     "gaussian_kl": (2, 4, 4),
     "bernoulli_log_prob": (2, 3, 3),
@@ -18,6 +20,8 @@ _MOVED = {
 }
 # Small, middle, large; the same for every run, so that runs can be compared.
 SHAPES = {
+    "standard_normal": ((100, 20), (512, 64), (4096, 128)),
+    "rsample": ((100, 20), (512, 64), (4096, 128)),
     "rsample_kl": ((100, 20), (512, 64), (4096, 128)),
     "gaussian_kl": ((100, 20), (512, 64), (4096, 128)),
     "bernoulli_log_prob": ((100, 784), (512, 784), (4096, 3072)),
@@ -50,9 +54,9 @@ class Case:
     def operands(self, device="cpu"):
         """Leaves that require a gradient, drawn from a fixed seed; targets of a density at last, which do not."""
         generator = torch.Generator().manual_seed(0)
-        count = 1 if self.op == "bernoulli_log_prob" else 2
+        count = 1 if self.op in ("standard_normal", "bernoulli_log_prob") else 2
         tensors = [torch.randn(self.shape, generator=generator).to(self.floating) for _ in range(count)]
-        tensors = [t.to(device).requires_grad_() for t in tensors]
+        tensors = [t.to(device).requires_grad_(self.op != "standard_normal") for t in tensors]
         if "log_prob" in self.op:
             if self.dtype.endswith("-uint8"):
                 x = torch.randint(0, 256, self.shape, dtype=torch.uint8, generator=generator)
@@ -68,9 +72,11 @@ class Case:
 
 
 def _cases(op, shape, dtype, passes, providers):
-    for passing in passes:
+    # Noise has no gradient.
+    for passing in passes if op != "standard_normal" else ("forward",):
         for provider in providers:
-            yield Case(op, shape, dtype, passing), provider
+            if serves(provider, op):
+                yield Case(op, shape, dtype, passing), provider
 
 
 def quick():
@@ -84,7 +90,7 @@ def default():
     for op in OPS:
         for shape in SHAPES[op]:
             yield from _cases(op, shape, "float32", PASSES, PROVIDERS)
-    few = [p for p in PROVIDERS if p not in ("compile", "distributions", "reference")]
+    few = [p for p in PROVIDERS if p not in ("compile", "distributions", "functional", "reference")]
     for op in OPS:
         for dtype in DTYPES[1:]:
             if "log_prob" in op or "-" not in dtype:

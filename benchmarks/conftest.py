@@ -37,7 +37,7 @@ def pytest_generate_tests(metafunc):
     options = metafunc.config.option
     if "case" in metafunc.fixturenames:
         if options.shape:
-            chosen = cases.own(options.shape, options.dtype or ["float32"], options.op or OPS)
+            chosen = cases.own(options.shape, options.dtype or ["float32"], options.op or OPS[2:])
         else:
             chosen = cases.LEVELS[options.level]()
         chosen = [(c, p) for c, p in chosen if _wanted(options.op, c.op) and _wanted(options.provider, p)]
@@ -46,7 +46,8 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize(("case", "provider"), chosen, ids=[f"{c.group} {p}" for c, p in chosen])
     elif "part" in metafunc.fixturenames:
         models = tuple(steps.MODELS)[:1] if options.level == "quick" else steps.MODELS
-        few = [p for p in PROVIDERS if p not in ("compile", "distributions")]
+        # torch.compile takes minutes for the terms of all models.
+        few = [p for p in PROVIDERS if p != "functional" and (p != "compile" or options.level != "quick")]
         chosen = [(m, part, p) for m in models for part in steps.PARTS for p in few if _wanted(options.provider, p)]
         metafunc.parametrize(("model", "part", "provider"), chosen, ids=[" ".join(c) for c in chosen])
 

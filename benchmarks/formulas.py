@@ -1,4 +1,4 @@
-"""The formulas as users write them in PyTorch, summed over everything: what every benchmark compares with."""
+"""The formulas as users write them in PyTorch; densities are summed. What every benchmark compares with."""
 
 import math
 from types import SimpleNamespace
@@ -11,6 +11,15 @@ from torch.distributions import Bernoulli, Independent, Normal, kl_divergence
 def _as(x, like):
     """Targets as these formulas need them: bytes of 0 to 255 become floats of 0 to 1."""
     return x if x.dtype == like.dtype else x.to(like.dtype) / 255
+
+
+def standard_normal(like):
+    return torch.randn_like(like)
+
+
+def rsample(mu, logvar):
+    std = torch.exp(0.5 * logvar)
+    return mu + torch.randn_like(std) * std
 
 
 def rsample_kl(mu, logvar):
@@ -30,7 +39,13 @@ def gaussian_log_prob(mean, logvar, x):
     return -0.5 * torch.sum(math.log(2 * math.pi) + logvar + (_as(x, mean) - mean) ** 2 * torch.exp(-logvar))
 
 
+def gaussian_nll_loss(mean, logvar, x):
+    return -F.gaussian_nll_loss(mean, _as(x, mean), logvar.exp(), full=True, reduction="sum")
+
+
 EAGER = SimpleNamespace(
+    standard_normal=standard_normal,
+    rsample=rsample,
     rsample_kl=rsample_kl,
     gaussian_kl=gaussian_kl,
     bernoulli_log_prob=bernoulli_log_prob,
@@ -40,6 +55,10 @@ EAGER = SimpleNamespace(
 
 def _normal(mean, logvar):
     return Normal(mean, torch.exp(0.5 * logvar), validate_args=False)
+
+
+def _rsample(mu, logvar):
+    return _normal(mu, logvar).rsample()
 
 
 def _rsample_kl(mu, logvar):
@@ -53,8 +72,15 @@ def _kl(mu, logvar):
 
 
 DISTRIBUTIONS = SimpleNamespace(
+    standard_normal=lambda like: Normal(
+        torch.zeros_like(like), torch.ones_like(like), validate_args=False
+    ).sample(),
+    rsample=_rsample,
     rsample_kl=_rsample_kl,
     gaussian_kl=_kl,
     bernoulli_log_prob=lambda y, x: Bernoulli(logits=y, validate_args=False).log_prob(_as(x, y)).sum(),
     gaussian_log_prob=lambda mean, logvar, x: _normal(mean, logvar).log_prob(_as(x, mean)).sum(),
 )
+
+# torch.nn.functional's own function, where there is one beside the form most users write.
+FUNCTIONAL = SimpleNamespace(gaussian_log_prob=gaussian_nll_loss)

@@ -12,6 +12,7 @@ COLOURS = {
     "eager": "#777777",
     "compile": "#d95f02",
     "distributions": "#a6761d",
+    "functional": "#e6ab02",
     "reference": "#1b9e77",
     "native": "#7570b3",
     "triton": "#e7298a",
@@ -20,7 +21,8 @@ COLOURS = {
 
 def draw(rows, run, folder):
     """speed.png, memory.png and steps.png in ``folder``; those there is nothing for are left out."""
-    both = [r for r in rows if r["op"] and r["dtype"] == "float32" and r["pass"] == "both"]
+    whole = {"standard_normal": "forward"}
+    both = [r for r in rows if r["op"] and r["dtype"] == "float32" and r["pass"] == whole.get(r["op"], "both")]
     if both:
         _against_size(both, "median_us", "µs", folder / "speed.png", run["conditions"]["copy_bandwidth"])
         _against_size(both, "peak_bytes", "peak bytes", folder / "memory.png")

@@ -8,11 +8,19 @@ import vae_fast as vf
 
 from . import formulas
 
-OPS = ("rsample_kl", "gaussian_kl", "bernoulli_log_prob", "gaussian_log_prob")
+OPS = ("standard_normal", "rsample", "rsample_kl", "gaussian_kl", "bernoulli_log_prob", "gaussian_log_prob")
+DENSITIES = OPS[3:]
 
 
 def _ours(backend):
     """vae_fast in the form of the eager formulas: summed, and with the seed drawn as training code draws it."""
+
+    def standard_normal(like):
+        seed = int(torch.randint(2**63 - 1, ()))
+        return vf.standard_normal(like.shape, seed=seed, device=like.device, dtype=like.dtype, backend=backend)
+
+    def rsample(mu, logvar):
+        return vf.rsample(mu, logvar, backend=backend)
 
     def rsample_kl(mu, logvar):
         z, kl = vf.rsample_kl(mu, logvar, event_ndim=mu.ndim - 1, backend=backend)
@@ -26,7 +34,8 @@ def _ours(backend):
 
         return call
 
-    return SimpleNamespace(rsample_kl=rsample_kl, **{op: density(op) for op in OPS[1:]})
+    samplers = {"standard_normal": standard_normal, "rsample": rsample, "rsample_kl": rsample_kl}
+    return SimpleNamespace(**samplers, **{op: density(op) for op in DENSITIES})
 
 
 def _compiled():
@@ -40,11 +49,17 @@ _MAKE = {
     "eager": lambda: formulas.EAGER,
     "compile": _compiled,
     "distributions": lambda: formulas.DISTRIBUTIONS,
+    "functional": lambda: formulas.FUNCTIONAL,
     **{name: (lambda name=name: _ours(name)) for name in BACKENDS},
 }
 PROVIDERS = tuple(_MAKE)
 # The reference is there to be right; at large sizes it takes seconds.
 REFERENCE_MOST = 1_000_000
+
+
+def serves(name, op):
+    """Whether a provider has an operator."""
+    return name != "functional" or hasattr(formulas.FUNCTIONAL, op)
 
 
 def provider(name):

@@ -25,6 +25,10 @@ def _graded(op, functions, tensors):
 def wrong(op, functions, tensors):
     """Why the results of ``functions`` are wrong on these operands; an empty text where they are right."""
     tolerance = _TOLERANCE[tensors[0].element_size()]
+    if op == "standard_normal":
+        return _wrong_moments(functions.standard_normal(*tensors).double(), tolerance)
+    if op == "rsample":
+        return _wrong_sample(*tensors, functions.rsample(*tensors), tolerance)
     truth, slopes = _graded(op, provider("reference"), _wide(tensors))
     density, grads = _graded(op, functions, tensors)
     found, wanted = density.double().item(), truth.item()
@@ -34,20 +38,26 @@ def wrong(op, functions, tensors):
         error = (grad.double() - slope).abs().max().item() / slope.abs().max().item()
         if not error <= tolerance:
             return f"gradient of the {name} operand off by {error:.2g} of its largest"
-    return _wrong_sample(*tensors, functions, tolerance) if op == "rsample_kl" else ""
+    return _wrong_sample(*tensors, functions.rsample_kl(*tensors)[0], tolerance) if op == "rsample_kl" else ""
 
 
-def _wrong_sample(mu, logvar, functions, tolerance):
-    """A sample has the mean μ, the variance σ² and the derivatives 1 and ½σε."""
-    z, _ = functions.rsample_kl(mu, logvar)
+def _wrong_moments(eps, tolerance):
+    """Standard normals have mean 0 and variance 1, to six deviations of what is measured."""
+    n = eps.numel()
+    mean, variance = eps.mean().item(), eps.var().item()
+    if abs(mean) <= 6 / math.sqrt(n) + 4 * tolerance and abs(variance - 1) <= 6 * math.sqrt(2 / n) + 4 * tolerance:
+        return ""
+    return f"mean {mean:.3g} and variance {variance:.3g} of what should be standard normals"
+
+
+def _wrong_sample(mu, logvar, z, tolerance):
+    """(z − μ)/σ is standard normal, and z has the derivatives 1 and ½σε."""
     with torch.no_grad():
         sigma = torch.exp(logvar.double() / 2)
         eps = (z.double() - mu.double()) / sigma
-        n = eps.numel()
-        # z is rounded to its dtype.
-        slack = 6 / math.sqrt(n) + 4 * tolerance
-        if not abs(eps.mean()) <= slack or not abs(eps.var() - 1) <= slack * math.sqrt(2):
-            return f"(z − μ)/σ has mean {eps.mean():.3g} and variance {eps.var():.3g}"
+    why = _wrong_moments(eps, tolerance)
+    if why:
+        return why
     dmu, dlogvar = torch.autograd.grad(z, (mu, logvar), torch.ones_like(z))
     slope = sigma * eps / 2
     off = max((dmu.double() - 1).abs().max(), (dlogvar.double() - slope).abs().max() / slope.abs().max()).item()
