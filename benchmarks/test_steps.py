@@ -4,6 +4,9 @@ import pytest
 
 from . import measure, providers, steps, truth
 
+# torch.compile looks at .grad of the networks' outputs, and PyTorch warns of that.
+pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
+
 
 def test_step(request, model, part, provider, device, run):
     functions, whole = providers.provider(provider), steps.make(model, device)
@@ -13,7 +16,6 @@ def test_step(request, model, part, provider, device, run):
         if why:
             run["wrong"].append({"group": group, "provider": provider, "why": f"{op}: {why}"})
             pytest.fail(f"{provider} is wrong here and not timed: {op}: {why}")
-    benchmark = request.getfixturevalue("benchmark")
     call = steps.PARTS[part](whole, functions)
 
     def step():
@@ -21,6 +23,7 @@ def test_step(request, model, part, provider, device, run):
         measure.synchronise(device)
 
     step()
+    benchmark = request.getfixturevalue("benchmark")
     benchmark.group = group
     benchmark.extra_info |= {"provider": provider, "model": whole.name, "part": part}
     benchmark.extra_info["peak_bytes"] = measure.peak_memory(step, device)
