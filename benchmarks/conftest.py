@@ -2,8 +2,10 @@
 
 import pytest
 
+from vae_fast.backends import OPS
+
 from . import cases, measure, report, steps
-from .providers import OPS, PROVIDERS
+from .providers import PROVIDERS
 
 
 def pytest_addoption(parser):
@@ -79,7 +81,8 @@ def pytest_terminal_summary(terminalreporter, config):
     if not benches or not hasattr(config, "vae_fast_run"):
         return
     rows = report.rows_of(
-        [report.row(b.group, b.extra_info, b.stats.median, b.stats.iqr, b.stats.rounds) for b in benches]
+        [report.row(b.group, b.extra_info, b.stats.median, b.stats.iqr, b.stats.rounds) for b in benches],
+        config.vae_fast_run["conditions"]["copy_bandwidth"],
     )
     terminalreporter.write_line("")
     for line in report.text(rows, config.vae_fast_run):

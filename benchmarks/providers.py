@@ -5,11 +5,11 @@ from types import SimpleNamespace
 import torch
 
 import vae_fast as vf
+from vae_fast.backends import OPS
 
 from . import formulas
 
-OPS = ("standard_normal", "rsample", "rsample_kl", "gaussian_kl", "bernoulli_log_prob", "gaussian_log_prob")
-DENSITIES = OPS[3:]
+_SAMPLERS = ("standard_normal", "rsample", "rsample_kl")
 
 
 def _ours(backend):
@@ -34,8 +34,8 @@ def _ours(backend):
 
         return call
 
-    samplers = {"standard_normal": standard_normal, "rsample": rsample, "rsample_kl": rsample_kl}
-    return SimpleNamespace(**samplers, **{op: density(op) for op in DENSITIES})
+    densities = {op: density(op) for op in OPS if op not in _SAMPLERS}
+    return SimpleNamespace(standard_normal=standard_normal, rsample=rsample, rsample_kl=rsample_kl, **densities)
 
 
 def _compiled():

@@ -14,10 +14,12 @@ import math
 import sys
 from pathlib import Path
 
+import vae_fast as vf
+
 from .measure import slug
 
 # Backends of ours, whatever is available where a report is made.
-OURS = ("reference", "native", "triton")
+OURS = tuple(vf.backends())
 FIELDS = (
     "group", "provider", "op", "shape", "dtype", "pass", "model", "part", "elements", "median_us", "iqr_us",
     "rounds", "times_eager", "bytes", "gb_per_s", "of_copy", "peak_bytes",
@@ -33,14 +35,14 @@ def row(group, extra, median, iqr, rounds):
     return found | {"group": group, "median_us": median * 1e6, "iqr_us": iqr * 1e6, "rounds": rounds}
 
 
-def rows_of(rows, bandwidth=None):
+def rows_of(rows, bandwidth):
     """The same rows with what follows from others: speed against eager, and against a copy."""
     eager = {r["group"]: r["median_us"] for r in rows if r["provider"] == "eager"}
     for r in rows:
         r["times_eager"] = eager[r["group"]] / r["median_us"] if r["group"] in eager else ""
         if r["bytes"] != "":
             r["gb_per_s"] = r["bytes"] / r["median_us"] / 1e3
-            r["of_copy"] = r["gb_per_s"] * 1e9 / bandwidth if bandwidth else ""
+            r["of_copy"] = r["gb_per_s"] * 1e9 / bandwidth
     return rows
 
 
@@ -98,7 +100,6 @@ HEAD = ("provider", "median µs", "iqr", "× eager", "GB/s", "of copy", "peak Mi
 def text(rows, run):
     """The lines that end a run on a terminal."""
     c = run["conditions"]
-    rows_of(rows, c["copy_bandwidth"])
     yield f"{c['device']}, {c['threads']} threads, copy bandwidth {c['copy_bandwidth'] / 1e9:.1f} GB/s"
     yield f"{'case':46}" + "".join(f"{h:>13}" for h in HEAD)
     for group, members in groups(rows).items():

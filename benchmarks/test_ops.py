@@ -1,11 +1,11 @@
 """Each operator, forward, backward and both: one group a case, one row a provider."""
 
+import functools
 import time
 
 import pytest
-import torch
 
-from . import measure, providers, truth
+from . import cases, measure, providers, truth
 
 # A backward pass needs a graph of its own, so it is timed call by call; this many seconds at most, or calls.
 _SECONDS, _ROUNDS = 0.4, 300
@@ -18,13 +18,10 @@ def differentiated(out):
     return out.sum() if out.requires_grad and out.ndim else out
 
 
-def check(case, provider, functions, tensors, run):
-    """Raises or skips, and writes it down, where results are wrong: what is wrong is not timed."""
-    why = truth.wrong(case.op, functions, tensors)
-    if why:
-        run["wrong"].append({"group": case.group, "provider": provider, "why": why})
-        message = f"{provider} is wrong here and not timed: {why}"
-        (pytest.fail if provider in providers.BACKENDS else pytest.skip)(message)
+@functools.lru_cache(maxsize=1)
+def expected(op, shape, dtype, device):
+    """The truth, which all passes and providers of a case share; at the largest sizes it takes seconds."""
+    return truth.of(op, cases.Case(op, shape, dtype, "both").operands(device))
 
 
 def test_op(request, case, provider, device, run):
@@ -32,7 +29,10 @@ def test_op(request, case, provider, device, run):
         pytest.skip(f"reference: more than {providers.REFERENCE_MOST} elements")
     functions, tensors = providers.provider(provider), case.operands(device)
     leaves = [t for t in tensors if t.requires_grad]
-    check(case, provider, functions, tensors, run)
+    why = truth.wrong(case.op, functions, tensors, expected(case.op, case.shape, case.dtype, device))
+    if why:
+        message = truth.refuse(run, case.group, provider, why)
+        (pytest.fail if provider in providers.BACKENDS else pytest.skip)(message)
     benchmark = request.getfixturevalue("benchmark")
     function = getattr(functions, case.op)
 
@@ -60,18 +60,17 @@ def test_op(request, case, provider, device, run):
         "elements": case.size,
         "bytes": case.bytes(tensors),
     }
-    with torch.enable_grad():
-        both() if leaves else forward()
-        if case.passing == "both":
-            benchmark.extra_info["peak_bytes"] = measure.peak_memory(both, device)
-            benchmark(both)
-        elif case.passing == "forward":
-            if not leaves:
-                benchmark.extra_info["peak_bytes"] = measure.peak_memory(forward, device)
-            benchmark(forward)
-        else:
-            out = forward()
-            start = time.perf_counter()
-            backward(out)
-            rounds = max(5, min(_ROUNDS, int(_SECONDS / (time.perf_counter() - start))))
-            benchmark.pedantic(backward, setup=lambda: ((forward(),), {}), rounds=rounds, warmup_rounds=2)
+    both() if leaves else forward()
+    if case.passing == "both":
+        benchmark.extra_info["peak_bytes"] = measure.peak_memory(both, device)
+        benchmark(both)
+    elif case.passing == "forward":
+        if not leaves:
+            benchmark.extra_info["peak_bytes"] = measure.peak_memory(forward, device)
+        benchmark(forward)
+    else:
+        out = forward()
+        start = time.perf_counter()
+        backward(out)
+        rounds = max(5, min(_ROUNDS, int(_SECONDS / (time.perf_counter() - start))))
+        benchmark.pedantic(backward, setup=lambda: ((forward(),), {}), rounds=rounds, warmup_rounds=2)

@@ -12,10 +12,9 @@ def test_step(request, model, part, provider, device, run):
     functions, whole = providers.provider(provider), steps.make(model, device)
     group = f"{part} of {whole.name}"
     for op, tensors in steps.operands(whole):
-        why = truth.wrong(op, functions, tensors)
+        why = truth.wrong(op, functions, tensors, truth.of(op, tensors))
         if why:
-            run["wrong"].append({"group": group, "provider": provider, "why": f"{op}: {why}"})
-            pytest.fail(f"{provider} is wrong here and not timed: {op}: {why}")
+            pytest.fail(truth.refuse(run, group, provider, f"{op}: {why}"))
     call = steps.PARTS[part](whole, functions)
 
     def step():

@@ -22,16 +22,21 @@ def _graded(op, functions, tensors):
     return density, torch.autograd.grad(density, [t for t in tensors if t.requires_grad])
 
 
-def wrong(op, functions, tensors):
-    """Why the results of ``functions`` are wrong on these operands; an empty text where they are right."""
+def of(op, tensors):
+    """The truth of a density on these operands: its sum and gradients; nothing for an operator that has none."""
+    return None if op in ("standard_normal", "rsample") else _graded(op, provider("reference"), _wide(tensors))
+
+
+def wrong(op, functions, tensors, truth):
+    """Why the results of ``functions`` are wrong, given the truth; an empty text where they are right."""
     tolerance = _TOLERANCE[tensors[0].element_size()]
     if op == "standard_normal":
         return _wrong_moments(functions.standard_normal(*tensors).double(), tolerance)
     if op == "rsample":
         return _wrong_sample(*tensors, functions.rsample(*tensors), tolerance)
-    truth, slopes = _graded(op, provider("reference"), _wide(tensors))
+    value, slopes = truth
     density, grads = _graded(op, functions, tensors)
-    found, wanted = density.double().item(), truth.item()
+    found, wanted = density.double().item(), value.item()
     if not math.isclose(found, wanted, rel_tol=tolerance):
         return f"{found:.6g} instead of {wanted:.6g}"
     for name, grad, slope in zip("first second".split(), grads, slopes, strict=False):
@@ -62,3 +67,9 @@ def _wrong_sample(mu, logvar, z, tolerance):
     slope = sigma * eps / 2
     off = max((dmu.double() - 1).abs().max(), (dlogvar.double() - slope).abs().max() / slope.abs().max()).item()
     return "" if off <= 4 * tolerance else f"gradients of z off by {off:.2g}"
+
+
+def refuse(run, group, provider, why):
+    """Writes down that a case is wrong; gives the message with which it is left out."""
+    run["wrong"].append({"group": group, "provider": provider, "why": why})
+    return f"{provider} is wrong here and not timed: {why}"

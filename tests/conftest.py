@@ -20,6 +20,15 @@ settings.register_profile(
 settings.load_profile("ci")
 
 
+@pytest.fixture
+def one_thread():
+    """For tests of many tiny calls, which on a busy machine would wait for a second thread to be given a core."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(autouse=True)
 def same_start():
     """Every test starts from the same seeds, and reads NaN where it reads memory that nobody wrote.

@@ -1,9 +1,8 @@
-"""Faults planted in a copy of a backend, for the tests that the check finds them."""
+"""A backend of a test's own in the place of "native", and faults planted in a copy of the reference."""
 
 import importlib
 import types
 
-import pytest
 import torch
 
 from vae_fast import reference
@@ -11,22 +10,17 @@ from vae_fast import reference
 backends = importlib.import_module("vae_fast.backends")
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Thousands of tiny calls: on a busy machine each would wait for a second thread to be given a core."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+def install(monkeypatch, kernels, ops=backends.OPS, devices=("cpu",)):
+    """Makes a backend under the name "native" of raw operators by name."""
+    monkeypatch.setitem(backends._TABLE, "native", backends.Backend("native", True, "", devices, tuple(ops)))
+    monkeypatch.setitem(backends._KERNELS, "native", types.SimpleNamespace(**kernels))
+    monkeypatch.setattr(backends, "_AUTO", backends._automatic())
 
 
 def plant(monkeypatch, **faults):
     """Makes "native" the reference with the raw operators ``faults`` names wrapped: name=f(original) → operator."""
     kernels = {name: _as_compiled(getattr(reference, name)) for name in reference.__all__}
-    kernels |= {name: fault(kernels[name]) for name, fault in faults.items()}
-    monkeypatch.setitem(backends._TABLE, "native", backends.Backend("native", True, "", ("cpu",), backends.OPS))
-    monkeypatch.setitem(backends._KERNELS, "native", types.SimpleNamespace(**kernels))
-    monkeypatch.setattr(backends, "_AUTO", backends._automatic())
+    install(monkeypatch, kernels | {name: fault(kernels[name]) for name, fault in faults.items()})
 
 
 def _as_compiled(original):

@@ -4,11 +4,11 @@ import importlib
 import os
 import subprocess
 import sys
-import types
 
 import pytest
 import torch
 from calls import BERNOULLI, CALLS, GAUSSIAN, KL, same_bits
+from faults import install
 
 import vae_fast as vf
 from vae_fast import reference
@@ -41,10 +41,7 @@ class Fake:
             for name in (f"{op}_fwd", f"{op}_bwd")
             if hasattr(reference, name)
         }
-        table = backends.Backend("native", True, "", devices, tuple(ops))
-        monkeypatch.setitem(backends._TABLE, "native", table)
-        monkeypatch.setitem(backends._KERNELS, "native", types.SimpleNamespace(**kernels))
-        monkeypatch.setattr(backends, "_AUTO", backends._automatic())
+        install(monkeypatch, kernels, ops, devices)
 
     def _kernel(self, name):
         def kernel(*args):

@@ -7,11 +7,13 @@ import shlex
 import numpy as np
 import pytest
 import torch
-from faults import as_if_contiguous, on_argument, on_result, one_thread, plant, without_tail  # noqa: F401
+from faults import as_if_contiguous, on_argument, on_result, plant, without_tail
 
 import vae_fast as vf
 from vae_fast.checking import cases, choice, run, thorough
 from vae_fast.cli.main import main
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 backends = importlib.import_module("vae_fast.backends")
 

@@ -5,10 +5,12 @@ import importlib
 
 import pytest
 import torch
-from faults import on_result, one_thread, plant  # noqa: F401
+from faults import on_result, plant
 from torch import nn
 
 import vae_fast as vf
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 # The package's attribute of this name is the function.
 backends = importlib.import_module("vae_fast.backends")

@@ -4,10 +4,11 @@ import json
 
 import pytest
 import torch
-from faults import one_thread  # noqa: F401
 
 import vae_fast as vf
 from vae_fast.cli.main import main
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 AVAILABLE = [name for name, b in vf.backends().items() if b.available]
 

@@ -15,13 +15,7 @@ import vae_fast as vf
 N, FEATURES, LATENT = 500, 5, 2
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Tensors of a few thousand elements gain nothing from a second thread, and wait for it on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class LinearDecoder(nn.Module):

@@ -1,13 +1,12 @@
 """The operators under PyTorch's transforms: torch.func, higher derivatives, autocast, compile, export, modules."""
 
 import copy
-import importlib
 import io
-import types
 
 import pytest
 import torch
 from calls import BERNOULLI, CALLS, DENSITIES, GAUSSIAN, KL, KL_PRIOR, RSAMPLE, RSAMPLE_KL, SAMPLERS, same_bits
+from faults import install
 from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, vmap
@@ -420,14 +419,11 @@ class TestCompile:
         """A function compiled with one backend takes another one that is chosen later."""
         from vae_fast import reference
 
-        backends = importlib.import_module("vae_fast.backends")
-        kernels = types.SimpleNamespace(
-            gaussian_kl_fwd=lambda *args: (reference.gaussian_kl_fwd(*args)[0] + 1000.0, None, None, None, None),
-            gaussian_kl_bwd=reference.gaussian_kl_bwd,
-        )
-        everywhere = backends.Backend("native", True, "", ("*",), ("gaussian_kl",))
-        monkeypatch.setitem(backends._TABLE, "native", everywhere)
-        monkeypatch.setitem(backends._KERNELS, "native", kernels)
+        def fwd(*args):
+            return reference.gaussian_kl_fwd(*args)[0] + 1000.0, None, None, None, None
+
+        kernels = {"gaussian_kl_fwd": fwd, "gaussian_kl_bwd": reference.gaussian_kl_bwd}
+        install(monkeypatch, kernels, ("gaussian_kl",), ("*",))
         mu = torch.randn(3, 4)
         compiled = torch.compile(lambda m: vf.gaussian_kl(m, m + 0.0), backend=counter, fullgraph=True)
         for name in ("reference", "native", "reference", "native"):

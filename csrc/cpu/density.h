@@ -1,6 +1,7 @@
 // What the densities share: the upstream gradient and the sums of a tile of terms.
 #pragma once
 
+#include "dispatch.h"
 #include "rows.h"
 
 namespace vae_fast {

@@ -7,8 +7,6 @@
 #include "../kernels.h"
 #include "views.h"
 
-#include "../terms.h"
-
 namespace vae_fast {
 namespace VF_ISA {
 
@@ -320,22 +318,6 @@ VF_INLINE void for_packs(int n, F&& f) {
   int i = 0;
   for (; i + kWidth<T> <= n; i += kWidth<T>) f(i, Full{});
   if (i < n) f(i, Part{n - i});
-}
-
-// Calls f with a float or a double to compute in.
-template <class F>
-VF_INLINE void in_dtype(bool is_double, F&& f) {
-  is_double ? f(0.0) : f(0.0f);
-}
-
-// And with the scale of a call.
-template <class F>
-VF_INLINE void in_dtype_and_scale(bool is_double, const ScaleOptions& form, F&& f) {
-  in_dtype(is_double, [&](auto number) {
-    using E = decltype(number);
-    const Scale<E> scale(form);
-    scale.plain() ? f(number, Scale<E, true>(form)) : f(number, scale);
-  });
 }
 
 }  // namespace VF_ISA

@@ -2,6 +2,7 @@
 // and without the KL.
 #pragma once
 
+#include "dispatch.h"
 #include "normals.h"
 #include "rows.h"
 #include "table.h"

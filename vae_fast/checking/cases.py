@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from vae_fast.reference.densities import MEAN, NONE, SUM
+from vae_fast.reference.densities import REDUCTIONS
 from vae_fast.scale import KINDS, Scale
 
 DTYPES = {
@@ -23,12 +23,12 @@ DTYPES = {
 }
 INPUTS = ("ordinary", "extreme")
 
-_PARAMS = ("logstd", "std", "var", "softplus")
-_REDUCTIONS = {"sum": SUM, "mean": MEAN}
+_PARAMS = tuple(name for name in KINDS if name != "logvar")
+_REDUCTIONS = tuple(name for name in REDUCTIONS if name != "none")
 _WEIGHTS = ("weight", "datum_weight", "masked")
 _BYTES = ("uint8", "bool")
 # Words of which a case has one at most.
-_EXCLUSIVE = (_PARAMS, tuple(_REDUCTIONS), _WEIGHTS, _BYTES, ("event0", "event2"))
+_EXCLUSIVE = (_PARAMS, _REDUCTIONS, _WEIGHTS, _BYTES, ("event0", "event2"))
 
 _SCALES = (*_PARAMS, "eps", "bounds")
 _DENSITY = (*_WEIGHTS, *_REDUCTIONS, "negated", "event0", "event2")
@@ -177,8 +177,13 @@ class Case:
         return (5, 2) if "offset" in self.options else (0, 0)
 
     @property
+    def reduction_name(self) -> str:
+        return next((name for name in _REDUCTIONS if name in self.options), "none")
+
+    @property
     def reduction(self) -> int:
-        return next((code for word, code in _REDUCTIONS.items() if word in self.options), NONE)
+        """Its code, as the raw operators take it."""
+        return REDUCTIONS[self.reduction_name]
 
     @property
     def factor(self) -> float:
@@ -239,7 +244,7 @@ class Case:
             return False
         dims = len(self.shape)
         if self.layout.startswith("upstream"):
-            if self.reduction != NONE:
+            if self.reduction_name != "none":
                 return False
             dims -= 0 if self.op == "rsample" else self.event_ndim
         return dims >= LAYOUTS[self.layout]
@@ -257,8 +262,7 @@ class Case:
             kwargs |= {"sample_shape": self.sample_shape, "seed": self.seed}
             kwargs |= {"offset": offset, "first_sample": first_sample}
         else:
-            reduction = ("none", "sum", "mean")[self.reduction]
-            kwargs |= {"weight": weight, "reduction": reduction, "scale": self.factor}
+            kwargs |= {"weight": weight, "reduction": self.reduction_name, "scale": self.factor}
         if self.op in ("rsample_kl", "gaussian_kl"):
             kwargs["free_bits"] = self.free_bits
         if "x" in tensors:

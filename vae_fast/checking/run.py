@@ -17,6 +17,7 @@ from vae_fast.checking.measure import bar, error
 from vae_fast.checking.operands import Operands, draw, upstream
 from vae_fast.checking.rows import Failure
 from vae_fast.checking.truth import Expected, expected
+from vae_fast.reference.densities import compute_dtype
 
 # A shrinking case is tried so many times at most.
 _TRIES = 60
@@ -123,7 +124,7 @@ def _upstreams(case: Case, operands: Operands) -> dict[str, Tensor]:
         return {}
     tensors = [t for t in (*operands.tensors.values(), operands.weight) if isinstance(t, Tensor)]
     shape = torch.broadcast_shapes(*(t.shape for t in tensors))
-    compute = torch.float64 if case.torch_dtype == torch.float64 else torch.float32
+    compute = compute_dtype(case.torch_dtype)
     data = () if case.reduction else shape[: len(shape) - case.event_ndim]
     made = {}
     for k, name in enumerate(case.spec.results):

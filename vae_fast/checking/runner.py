@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from vae_fast.checking.cases import DTYPES, Case, options_text, shape_text
 from vae_fast.checking.choice import Asked, places, variants
 from vae_fast.checking.rows import Row
-from vae_fast.checking.run import measure, prepare, shrink
-from vae_fast.checking.tally import Tally
-from vae_fast.checking.thorough import thorough_rows
-
-Progress = Callable[[str], None]
+from vae_fast.checking.run import prepare, shrink
+from vae_fast.checking.tally import Tally, on_each
+from vae_fast.checking.thorough import Progress, thorough_rows
 
 
-def run_check(
-    choice: Asked,
-    thorough: bool = False,
-    cases: int = 1_000_000,
-    every: int = 1,
-    progress: Progress | None = None,
-) -> tuple[Row, ...]:
+def run_check(choice: Asked, thorough: bool, cases: int, every: int, progress: Progress | None) -> tuple[Row, ...]:
     """The rows of the check. Raises ValueError where nothing of what was asked for exists."""
     rows: list[Row] = []
     found = list(places(choice))
@@ -48,9 +40,6 @@ def _rows(op: str, device: str, dtype: str, names: list[str], tried: list[Case])
     tallies = {name: Tally(op, name, device, dtype, "cases") for name in names}
     for base in tried:
         case = dataclasses.replace(base, device=device, dtype=dtype)
-        prepared = prepare(case)
-        for name, tally in tallies.items():
-            here = dataclasses.replace(case, backend=name)
-            tally.add(here, prepared, measure(here, prepared))
+        on_each(tallies, case, prepare(case))
     for tally in tallies.values():
         yield tally.row(shrink)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Mapping
 
 from vae_fast.checking.cases import Case
 from vae_fast.checking.rows import Failure, Row
-from vae_fast.checking.run import Outcome, Prepared
+from vae_fast.checking.run import Outcome, Prepared, measure
 
 
 class Tally:
@@ -33,3 +34,10 @@ class Tally:
         failure = self.failed and shrink(*self.failed)
         forward, gradient, *theirs = self.errors if errors else [None] * 4
         return Row(*self.place, self.cases, forward, gradient, theirs[0], theirs[1], failure)
+
+
+def on_each(tallies: Mapping[str, Tally], case: Case, prepared: Prepared, count: int = 1) -> None:
+    """Runs a case on each backend, by name, and adds what comes out to its tally."""
+    for name, tally in tallies.items():
+        here = dataclasses.replace(case, backend=name)
+        tally.add(here, prepared, measure(here, prepared), count)

@@ -17,7 +17,7 @@ from vae_fast.checking.choice import Asked
 from vae_fast.checking.operands import Operands, draw
 from vae_fast.checking.rows import Failure, Row
 from vae_fast.checking.run import Outcome, measure, prepare, shrink
-from vae_fast.checking.tally import Tally
+from vae_fast.checking.tally import Tally, on_each
 
 Place = tuple[str, str, list[str]]
 Progress = Callable[[str], None]
@@ -102,10 +102,7 @@ def _sweep(choice: Asked, found: Sequence[Place], every: int, progress: Progress
                 n = min(_CHUNK, count - first)
                 inputs = f"bits:{hex(first * every)}:{every}:{other}"
                 case = Case(op, "", device, "float32", (n,), inputs=inputs, seed=choice.seed)
-                prepared = prepare(case, compare=False)
-                for name, tally in tallies.items():
-                    here = dataclasses.replace(case, backend=name)
-                    tally.add(here, prepared, measure(here, prepared), n)
+                on_each(tallies, case, prepare(case, compare=False), n)
         for tally in tallies.values():
             yield tally.row(_one_pattern)
 
@@ -134,13 +131,11 @@ def _random(choice: Asked, found: Sequence[Place], cases: int, progress: Progres
         case = _any_case(rng, choice, op, device, choice.seed + k)
         if case is None:
             continue
-        prepared = prepare(case)
-        for name in names:
-            here = dataclasses.replace(case, backend=name)
-            key = (op, name, device, case.dtype)
+        keys = {name: (op, name, device, case.dtype) for name in names}
+        for key in keys.values():
             if key not in tallies:
                 tallies[key] = Tally(*key, "random cases")
-            tallies[key].add(here, prepared, measure(here, prepared))
+        on_each({name: tallies[key] for name, key in keys.items()}, case, prepare(case))
     order = list(OPS)
     for key in sorted(tallies, key=lambda k: (order.index(k[0]), *k[1:])):
         yield tallies[key].row(shrink)

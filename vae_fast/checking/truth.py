@@ -16,10 +16,8 @@ from torch import Tensor
 from vae_fast import reference
 from vae_fast.checking.cases import Case
 from vae_fast.checking.operands import Operands
-from vae_fast.reference.densities import MEAN, NONE
+from vae_fast.reference.densities import MEAN, NONE, compute_dtype
 from vae_fast.reference.formulas import half_expm1, half_expm1_minus, standardised
-
-_FLOAT32, _FLOAT64 = torch.float32, torch.float64
 
 
 class Expected(NamedTuple):
@@ -80,7 +78,7 @@ def expected(case: Case, operands: Operands, upstreams: dict[str, Tensor]) -> di
         value, terms = (_reduced(case, _seen(v, hidden) * w) * factor for v in element.value)
         count = math.prod(shape) if case.reduction != NONE else math.prod(shape[len(shape) - case.event_ndim :])
         beyond = _reduced(case, element.outside.double().expand(shape)) > 0
-        results[name] = Expected(value, terms.abs(), count, _compute(case), beyond)
+        results[name] = Expected(value, terms.abs(), count, compute_dtype(case.torch_dtype), beyond)
         outside = outside | element.outside
         g = ups[name]
         g = (g.reshape((*g.shape, *(1,) * case.event_ndim)) if case.reduction == NONE else g) * factor * w
@@ -104,17 +102,12 @@ def expected(case: Case, operands: Operands, upstreams: dict[str, Tensor]) -> di
 
 
 def _wide(value: Tensor | float) -> Tensor:
-    return value.detach().cpu().double() if isinstance(value, Tensor) else torch.tensor(value, dtype=_FLOAT64)
-
-
-def _compute(case: Case) -> torch.dtype:
-    """The dtype the operators compute in."""
-    return _FLOAT64 if case.torch_dtype == _FLOAT64 else _FLOAT32
+    return value.detach().cpu().double() if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64)
 
 
 def _beyond(case: Case, *log_vars: Tensor, differences: tuple[Tensor, ...] = ()) -> Tensor:
     """Where a σ, a 1/σ or a difference of finite numbers is beyond the range of the dtype it is computed in."""
-    info = torch.finfo(_compute(case))
+    info = torch.finfo(compute_dtype(case.torch_dtype))
     found = torch.zeros((), dtype=torch.bool)
     for log_var in log_vars:
         found = found | (0.5 * log_var.abs() > -math.log(info.smallest_normal))
@@ -204,7 +197,7 @@ def _kl(case: Case, t: dict[str, Tensor]) -> _Element:
         sizes += [by_mean, (half_square + growth) * form.dlog_var(prior_r).abs()]
     if case.free_bits is not None:
         # So near the floor that rounding decides on which side: either gradient is right.
-        eps = torch.finfo(_compute(case)).eps
+        eps = torch.finfo(compute_dtype(case.torch_dtype)).eps
         near = (value - case.free_bits).abs() <= 8 * eps * terms
         without_floor = reference.gaussian_kl_bwd(
             torch.ones_like(value), *operands, None, *options[:3], None, *form, *wanted
