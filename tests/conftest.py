@@ -14,6 +14,16 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 # Two: enough that work is split over threads, few enough that a busy machine is not flooded.
 torch.set_num_threads(2)
 
+if os.environ.get("TRITON_INTERPRET") == "1":
+    import interpreter
+
+    interpreter.mend()
+    # An interpreted program takes milliseconds, whatever its tile. Tests of tiles set sizes of their own.
+    interpreter.launch.tile_bytes = 1 << 20
+
+# What runs in Triton's interpreter only; tests/test_triton.py runs it there.
+collect_ignore = [] if os.environ.get("TRITON_INTERPRET") == "1" else ["interpreted"]
+
 settings.register_profile(
     "ci", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
 )

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from vae_fast import native, reference
+from vae_fast import native, reference, triton_kernels
 
 OPS = (
     "standard_normal",
@@ -39,10 +39,16 @@ class Backend:
 _TABLE = {
     "reference": Backend("reference", True, "", ("*",), OPS),
     "native": Backend("native", not native.REASON, native.REASON, *((), ()) if native.REASON else (("cpu",), OPS)),
-    "triton": Backend("triton", False, "this version of vae_fast has no Triton kernels", (), ()),
+    "triton": Backend(
+        "triton",
+        not triton_kernels.REASON,
+        triton_kernels.REASON,
+        *((), ()) if triton_kernels.REASON else (triton_kernels.DEVICES, OPS),
+    ),
 }
-# Where an available backend's <op>_fwd and <op>_bwd are found.
-_KERNELS: dict[str, Any] = {"reference": reference, "native": native.KERNELS}
+# Where an available backend's <op>_fwd and <op>_bwd are found, and where a compiler's trace finds them.
+_KERNELS: dict[str, Any] = {"reference": reference, "native": native.KERNELS, "triton": triton_kernels.KERNELS}
+_TRACED: dict[str, Any] = {"triton": triton_kernels.TRACED}
 
 # The backends "auto" tries in turn, by device type.
 _PREFERENCE = {"cpu": ("native",), "cuda": ("native", "triton")}
@@ -131,6 +137,11 @@ def choose(op: str, device: torch.device, backend: str | None) -> str:
     return name
 
 
-def kernel(backend: str, name: str) -> Any:
-    """The function of the raw operator ``name`` (<op>_fwd or <op>_bwd) on ``backend``."""
+def kernel(backend: str, name: str, traced: bool = False) -> Any:
+    """The function of the raw operator ``name`` (<op>_fwd or <op>_bwd) on ``backend``.
+
+    With ``traced``, and where a compiler is at work, one that PyTorch dispatches.
+    """
+    if backend in _TRACED and (traced or torch.compiler.is_compiling()):
+        return getattr(_TRACED[backend], name)
     return getattr(_KERNELS[backend], name)

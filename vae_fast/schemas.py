@@ -153,12 +153,12 @@ def _gaussian_log_prob_bwd(dlog_prob, *args):
     return _gaussian_log_prob_fwd(*args)[1:]
 
 
-_FAKES = {name: globals()[f"_{name}"] for name in SCHEMAS}
+FAKES = {name: globals()[f"_{name}"] for name in SCHEMAS}
 
 
 def _body(name: str):
     """The reference's function, with its results laid out as the fake says."""
-    compute, layout = getattr(reference, name), _FAKES[name]
+    compute, layout = getattr(reference, name), FAKES[name]
 
     def body(*args):
         values, outs = compute(*args), layout(*args)
@@ -170,14 +170,13 @@ def _body(name: str):
     return body
 
 
-for _name, _fake in _FAKES.items():
+for _name, _fake in FAKES.items():
     library.impl(_name, _body(_name), "CompositeExplicitAutograd")
     torch.library.register_fake(f"vae_fast::{_name}", _fake, lib=library)
 
 
-def _by_device(name: str):
-    """Dispatch by the device argument of an operator without tensor operands."""
-    op = getattr(torch.ops.vae_fast, name).default
+def by_device(op):
+    """A body that dispatches by the device argument of an operator without tensor operands."""
 
     def redispatch(*args):
         (device,) = (arg for arg in args if isinstance(arg, torch.device))
@@ -189,4 +188,4 @@ def _by_device(name: str):
     return redispatch
 
 
-library.impl("standard_normal_fwd", _by_device("standard_normal_fwd"), "BackendSelect")
+library.impl("standard_normal_fwd", by_device(torch.ops.vae_fast.standard_normal_fwd.default), "BackendSelect")

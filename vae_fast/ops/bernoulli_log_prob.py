@@ -27,7 +27,7 @@ class _BernoulliLogProb(torch.autograd.Function):
         needs = ctx.needs_input_grad[2:4]
         grads = dispatch.take_early(ctx, dlog_prob)
         if grads is None:
-            bwd = dispatch.backward_kernel(ctx.backend, "bernoulli_log_prob_bwd")
+            bwd = dispatch.backward_kernel(ctx.backend, "bernoulli_log_prob_bwd", dlog_prob)
             grads = bwd(dlog_prob, *ctx.saved_tensors, *ctx.options, *needs)
         return (None, None, *dispatch.asked(needs, grads), None, None)
 

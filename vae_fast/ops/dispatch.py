@@ -75,7 +75,7 @@ def differentiable(*tensors: Any) -> bool:
 
 
 # Backends whose forward kernels give gradients at hardly any cost beside the values.
-_EARLY = ("native",)
+_EARLY = ("native", "triton")
 _EXACT = (torch.float32, torch.float64)
 
 
@@ -103,13 +103,20 @@ def keep_early(ctx: Any, grads: Sequence[Tensor] | None) -> None:
 
 
 def take_early(ctx: Any, upstream: Tensor) -> Sequence[Tensor] | None:
-    """The forward's gradients times ``upstream``, once; None where there are none, or a graph of them is wanted."""
-    if torch.is_grad_enabled():
+    """The forward's gradients times ``upstream``, once.
+
+    None where there are none, or where a graph of them, or a batch, is wanted.
+    """
+    if torch.is_grad_enabled() or _batched(upstream):
         return None
     try:
         grads: Sequence[Tensor] = ctx.early.pop()
     except IndexError:
         return None
+    if upstream.device.type != "cpu":
+        # On the device: to look at the factor here would wait for it.
+        kernel(ctx.backend, "rescale")(grads, upstream)
+        return grads
     factor = upstream.item()
     if factor != 1.0:
         for grad in grads:
@@ -117,9 +124,21 @@ def take_early(ctx: Any, upstream: Tensor) -> Sequence[Tensor] | None:
     return grads
 
 
-def backward_kernel(backend: str, name: str) -> Any:
+def _batched(upstream: Tensor | None) -> bool:
+    """Whether this is a batch of upstream gradients (is_grads_batched), which no kernel can read."""
+    if upstream is None or torch.compiler.is_compiling():
+        return False
+    return bool(torch._C._functorch.is_legacy_batchedtensor(upstream))
+
+
+def backward_kernel(backend: str, name: str, *upstream: Tensor | None) -> Any:
     """The raw operator of a backward pass: the reference's where that pass is itself to be differentiated."""
-    return getattr(reference, name) if torch.is_grad_enabled() else kernel(backend, name)
+    if torch.is_grad_enabled():
+        return getattr(reference, name)
+    for t in upstream:
+        if _batched(t):
+            return kernel(backend, name, traced=True)
+    return kernel(backend, name)
 
 
 def asked(needs: Sequence[bool], grads: Sequence[Tensor | None]) -> list[Tensor | None]:

@@ -38,7 +38,7 @@ class _GaussianKL(torch.autograd.Function):
         needs = ctx.needs_input_grad[2:6]
         grads = dispatch.take_early(ctx, dkl)
         if grads is None:
-            bwd = dispatch.backward_kernel(ctx.backend, "gaussian_kl_bwd")
+            bwd = dispatch.backward_kernel(ctx.backend, "gaussian_kl_bwd", dkl)
             grads = bwd(dkl, *ctx.saved_tensors, *ctx.options, *needs)
         return (None, None, *dispatch.asked(needs, grads), None, None)
 

@@ -29,7 +29,7 @@ class _GaussianLogProb(torch.autograd.Function):
         needs = ctx.needs_input_grad[2:5]
         grads = dispatch.take_early(ctx, dlog_prob)
         if grads is None:
-            bwd = dispatch.backward_kernel(ctx.backend, "gaussian_log_prob_bwd")
+            bwd = dispatch.backward_kernel(ctx.backend, "gaussian_log_prob_bwd", dlog_prob)
             grads = bwd(dlog_prob, *ctx.saved_tensors, *ctx.options, *needs)
         return (None, None, *dispatch.asked(needs, grads), None, None)
 

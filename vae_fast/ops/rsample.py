@@ -25,7 +25,7 @@ class _Rsample(torch.autograd.Function):
     def backward(ctx: Any, dz: Any) -> Any:
         mu, logvar, seed_tensor = ctx.saved_tensors
         needs = ctx.needs_input_grad[1:3]
-        bwd = dispatch.backward_kernel(ctx.backend, "rsample_bwd")
+        bwd = dispatch.backward_kernel(ctx.backend, "rsample_bwd", dz)
         grads = bwd(dz, mu, logvar, *ctx.drawn, seed_tensor, *ctx.options, *needs)
         return (None, *dispatch.asked(needs, grads), None, None, None)
 

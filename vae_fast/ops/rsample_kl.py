@@ -29,7 +29,7 @@ class _RsampleKL(torch.autograd.Function):
             return (None,) * 6
         mu, logvar, seed_tensor = ctx.saved_tensors
         needs = ctx.needs_input_grad[1:3]
-        bwd = dispatch.backward_kernel(ctx.backend, "rsample_kl_bwd")
+        bwd = dispatch.backward_kernel(ctx.backend, "rsample_kl_bwd", dz, dkl)
         grads = bwd(dz, dkl, mu, logvar, *ctx.drawn, seed_tensor, *ctx.options, *needs)
         return (None, *dispatch.asked(needs, grads), None, None, None)
 

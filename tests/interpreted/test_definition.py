@@ -1,0 +1,24 @@
+"""The Triton kernels against the definition, at tiles of several sizes."""
+
+import math
+import os
+
+import definition
+import pytest
+from hypothesis import assume, given, settings
+
+from vae_fast.triton_kernels import launch
+
+
+@pytest.mark.parametrize("tile_bytes", (128, 512, 4096))
+@settings(max_examples=int(os.environ.get("VAE_FAST_TEST_CASES", "30")))
+@given(case=definition.cases())
+def test_like_the_definition(tile_bytes, case):
+    # So many programs that a case takes about a second.
+    elements = math.prod(case[1][0].shape) * math.prod(case[2].get("sample_shape", ()))
+    assume(elements * case[1][0].element_size() <= 40 * tile_bytes)
+    before, launch.tile_bytes = launch.tile_bytes, tile_bytes
+    try:
+        definition.check(case, "triton")
+    finally:
+        launch.tile_bytes = before

@@ -1,0 +1,240 @@
+"""The Triton kernels compiled for GPUs that need not be there: what the machine code must have, and must not.
+
+A representative set for sm_90 always; every dtype and shape class for sm_80, sm_90 and sm_100 with -m triton.
+"""
+
+import math
+import os
+
+import pytest
+import torch
+
+pytest.importorskip("triton", reason="triton is not installed")
+if os.environ.get("TRITON_INTERPRET"):
+    pytest.skip("the interpreter replaces the compiler", allow_module_level=True)
+
+from ahead import THREADS, compile_call
+
+from vae_fast.triton_kernels import layout, operators
+
+K = operators.KERNELS
+INF = math.inf
+PLAIN = (0, 0.0, -INF, INF)
+FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+NONE, SUM, MEAN = range(3)
+# One row of everything, short rows, rows of several tiles, one row cut into segments.
+SHAPES = {"small": (100, 20), "rows": (512, 784), "long": (64, 12288), "split": (1, 1 << 20), "odd": (33, 37)}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_cache(tmp_path_factory):
+    before = os.environ.get("TRITON_CACHE_DIR")
+    os.environ["TRITON_CACHE_DIR"] = str(tmp_path_factory.mktemp("triton"))
+    yield
+    if before is None:
+        del os.environ["TRITON_CACHE_DIR"]
+    else:
+        os.environ["TRITON_CACHE_DIR"] = before
+
+
+def bernoulli(shape, dtype, reduction, backward=False, x=None, weight=None, dx=False):
+    y = torch.empty(shape, dtype=dtype)
+    args = (y, torch.empty_like(y) if x is None else x, weight, 1, reduction, -1.0, 1.0)
+    if not backward:
+        return K.bernoulli_log_prob_fwd, (*args, reduction != NONE, False)
+    up = torch.empty(shape[:1] if reduction == NONE else (), dtype=upstream_dtype(dtype))
+    return K.bernoulli_log_prob_bwd, (up, *args, True, dx)
+
+
+def gaussian(shape, dtype, reduction, backward=False, logvar=None, form=PLAIN, weight=None):
+    m = torch.empty(shape, dtype=dtype)
+    args = (
+        m,
+        torch.empty_like(m) if logvar is None else logvar,
+        torch.empty_like(m),
+        weight,
+        1,
+        reduction,
+        -1.0,
+        1.0,
+        *form,
+    )
+    if not backward:
+        return K.gaussian_log_prob_fwd, (*args, reduction != NONE, reduction != NONE, False)
+    up = torch.empty(shape[:1] if reduction == NONE else (), dtype=upstream_dtype(dtype))
+    return K.gaussian_log_prob_bwd, (up, *args, True, True, False)
+
+
+def kl(shape, dtype, reduction, backward=False, prior=False, free_bits=None, form=PLAIN):
+    m = torch.empty(shape, dtype=dtype)
+    priors = (torch.empty_like(m), torch.empty_like(m)) if prior else (None, None)
+    args = (m, torch.empty_like(m), *priors, None, 1, reduction, 1.0, free_bits, *form)
+    needs = (True, True, prior, prior)
+    if not backward:
+        return K.gaussian_kl_fwd, (*args, *(n and reduction != NONE for n in needs))
+    up = torch.empty(shape[:1] if reduction == NONE else (), dtype=upstream_dtype(dtype))
+    return K.gaussian_kl_bwd, (up, *args, *needs)
+
+
+def sample(
+    shape, dtype, backward=False, with_kl=True, samples=(), offset=0, tensor=False, form=PLAIN, free_bits=None
+):
+    m = torch.empty(shape, dtype=dtype)
+    noise = (7, torch.zeros(1, dtype=torch.int64) if tensor else None, offset, 0)
+    operands, options = (m, torch.empty_like(m), samples, *noise), (1, free_bits, *form) if with_kl else form
+    name = "rsample_kl" if with_kl else "rsample"
+    if not backward:
+        return getattr(K, f"{name}_fwd"), (*operands, *options)
+    dz = torch.empty((*samples, *shape), dtype=dtype)
+    up = (dz, torch.empty(shape[:1], dtype=upstream_dtype(dtype))) if with_kl else (dz,)
+    return getattr(K, f"{name}_bwd"), (*up, *operands, *options, True, True)
+
+
+def normal(shape, dtype, offset=0):
+    return K.standard_normal_fwd, ((), shape, 7, None, offset, 0, dtype, torch.device("cpu"))
+
+
+def upstream_dtype(dtype):
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def key(case):
+    name, shape, dtype, options = case
+    extra = "-".join(f"{k}={'x'.join(map(str, v)) if isinstance(v, tuple) else v}" for k, v in options.items())
+    return f"{name.__name__}-{shape}-{str(dtype)[6:]}-{extra}"
+
+
+# Operators, and the options that decide what is compiled.
+BOTH = (False, True)
+OPTIONS = {
+    bernoulli: [
+        *({"reduction": r, "backward": b} for r in (NONE, SUM) for b in BOTH),
+        {"reduction": MEAN, "backward": True, "dx": True},
+    ],
+    gaussian: [
+        *({"reduction": r, "backward": b} for r in (NONE, SUM) for b in BOTH),
+        *({"reduction": SUM, "backward": True, "logvar": size} for size in ("feature", "datum", "scalar")),
+        *(
+            {"reduction": NONE, "form": form, "backward": b}
+            for form in ((1, 0.0, -INF, INF), (2, 0.1, 0.1, 2.0), (3, 0.0, -INF, 1.0), (4, 0.1, -INF, INF))
+            for b in BOTH
+        ),
+    ],
+    kl: [
+        *({"reduction": r, "backward": b, "prior": p} for r in (NONE, SUM) for b in BOTH for p in BOTH),
+        *({"reduction": NONE, "backward": b, "free_bits": 0.1, "form": (4, 0.0, -1.0, 1.0)} for b in BOTH),
+    ],
+    sample: [
+        *({"backward": b, "with_kl": k, "samples": s} for b in BOTH for k in BOTH for s in ((), (5,), (64,))),
+        *({"backward": b, "offset": 1, "tensor": True} for b in BOTH),
+        *({"backward": b, "form": (4, 0.1, -1.0, 1.0), "free_bits": 0.1} for b in BOTH),
+    ],
+    normal: [{}, {"offset": 3}],
+}
+EVERY = [
+    (make, shape, dtype, options)
+    for make, kinds in OPTIONS.items()
+    for options in kinds
+    for shape in SHAPES
+    for dtype in FLOATS
+]
+
+
+def _representative(case):
+    """All options in one shape, the plain ones in more shapes and in bfloat16."""
+    _, shape, dtype, options = case
+    if shape == "rows" and dtype == torch.float32:
+        return True
+    plain = not {"form", "free_bits", "tensor", "logvar", "dx", "prior"} & set(options) and not options.get(
+        "samples"
+    )
+    return plain and ((shape, dtype) == ("rows", torch.bfloat16) or (dtype, shape) == (torch.float32, "odd"))
+
+
+def operand(options, shape, dtype):
+    """The options, with ``logvar`` as a tensor: one value a feature, a datum, or one altogether."""
+    sizes = {"feature": shape[1:], "datum": (shape[0], 1), "scalar": ()}
+    if "logvar" not in options:
+        return options
+    return options | {"logvar": torch.empty(sizes[options["logvar"]], dtype=dtype)}
+
+
+def check(compiled):
+    """What holds for every kernel."""
+    assert compiled.count(r"\S*\.ftz\S*") == {}
+    # Estimates of a reciprocal that a step of Newton's method follows are the only approximate instructions.
+    assert compiled.count(r"\S*\.approx\S*") == {}
+    assert compiled.count(r"(?:mul|add|sub)\.f(?:32|64)") == {}, "operations that the assembler may fuse"
+    assert compiled.count(r"(?:atom|red)\S*\.[bf](?:16|32|64)\S*") == {}
+    used = compiled.resources()
+    assert used["STACK"] == used["LOCAL"] == 0, f"registers are spilled: {used}"
+    return compiled
+
+
+def accesses(compiled):
+    """How many accesses of 16 bytes a thread has to make to read, and to write, a tile's columns."""
+    c = compiled.constants
+    tile = c["BLOCK_ROWS"] * c["BLOCK_COLUMNS"] if "BLOCK_ROWS" in c else c["BLOCK"]
+    modes = dict(zip(OPERANDS[compiled.name], c.get("MODES", ()), strict=False))
+    read = [n for n in OPERANDS[compiled.name] if modes[n] == layout.COLUMNS]
+    if compiled.name == "sampling.backward" and modes["dkl"] == layout.ABSENT:
+        # z's gradient does not depend on μ.
+        read.remove("mu")
+    kinds = dict(zip(GRADIENTS[compiled.name], c.get("KINDS", ()), strict=False))
+    written = [n for n in GRADIENTS[compiled.name] if kinds.get(n, layout.EACH) == layout.EACH]
+
+    def sized(pointers):
+        return sum(tile * compiled.pointers[n].itemsize // (16 * THREADS) for n in pointers)
+
+    return sized(read), sized(written)
+
+
+OPERANDS = {
+    "bernoulli_log_prob._kernel": ("logits", "x", "weight", "upstream"),
+    "gaussian_log_prob._kernel": ("mean", "logvar", "x", "weight", "upstream"),
+    "gaussian_kl._kernel": ("mu", "logvar", "prior_mu", "prior_logvar", "weight", "upstream"),
+    "sampling.forward": ("mu", "logvar"),
+    "sampling.backward": ("mu", "logvar", "dz", "dkl"),
+    "standard_normal._kernel": (),
+}
+GRADIENTS = {
+    "bernoulli_log_prob._kernel": ("dlogits", "dx"),
+    "gaussian_log_prob._kernel": ("dmean", "dlogvar", "dx"),
+    "gaussian_kl._kernel": ("dmu", "dlogvar", "dprior_mu", "dprior_logvar"),
+    "sampling.forward": ("z",),
+    "sampling.backward": ("dmu", "dlogvar"),
+    "standard_normal._kernel": ("out",),
+}
+
+
+def check_case(monkeypatch, capability, case):
+    make, name, dtype, options = case
+    shape = SHAPES[name]
+    function, args = make(shape, dtype, **operand(options, shape, dtype))
+    first, *rest = compile_call(monkeypatch, capability, function, *args)
+    for compiled in (first, *rest):
+        check(compiled)
+    if (
+        name != "odd"
+        and dtype != torch.float64
+        and "offset" not in options
+        and shape[1] % (16 // dtype.itemsize) == 0
+    ):
+        read, written = accesses(first)
+        assert (first.wide("ld"), first.wide("st")) == (read, written), (first.narrow("ld"), first.narrow("st"))
+    if first.name == "standard_normal._kernel":
+        assert first.count(r"fma\S*") == {}
+        assert first.count(r"div\.(?:full|rn)\S*") == {}
+        assert sum(first.count(r"sqrt\.rn\.f32").values()) > 0
+
+
+@pytest.mark.parametrize("case", [*filter(_representative, EVERY)], ids=key)
+def test_representative(monkeypatch, case):
+    check_case(monkeypatch, 90, case)
+
+
+@pytest.mark.triton
+@pytest.mark.parametrize("case", EVERY, ids=key)
+@pytest.mark.parametrize("capability", (80, 90, 100))
+def test_every(monkeypatch, capability, case):
+    check_case(monkeypatch, capability, case)

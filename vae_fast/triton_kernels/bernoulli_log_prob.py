@@ -1,0 +1,134 @@
+"""log p(x|z) of a Bernoulli given by its logits, and its gradients, in one pass."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from vae_fast.triton_kernels.density import Density, deliver, give, run, upstream_of
+from vae_fast.triton_kernels.terms import bernoulli
+from vae_fast.triton_kernels.tiles import (
+    ABSENT,
+    EACH,
+    NONE,
+    leave,
+    no_sum,
+    place,
+    read,
+)
+
+
+@triton.jit
+def _kernel(
+    logits,
+    logits_sample: tl.int64,
+    logits_datum: tl.int64,
+    x,
+    x_sample: tl.int64,
+    x_datum: tl.int64,
+    weight,
+    weight_sample: tl.int64,
+    weight_datum: tl.int64,
+    upstream,
+    upstream_sample: tl.int64,
+    upstream_datum: tl.int64,
+    dlogits,
+    dlogits_sample: tl.int64,
+    dlogits_datum: tl.int64,
+    dx,
+    dx_sample: tl.int64,
+    dx_datum: tl.int64,
+    out,
+    out_sample: tl.int64,
+    out_datum: tl.int64,
+    partials,
+    ticket,
+    rows: tl.int64,
+    datum_rows: tl.int64,
+    columns: tl.int64,
+    column_tiles: tl.int64,
+    tiles: tl.int64,
+    segments: tl.int64,
+    factor: tl.float64,
+    x_scale: tl.float64,
+    MODES: tl.constexpr,
+    KINDS: tl.constexpr,
+    VALUE: tl.constexpr,
+    ALONE: tl.constexpr,
+    T: tl.constexpr,
+    WALK: tl.constexpr,
+    SPACE: tl.constexpr,
+    SAMPLES: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr,
+    BLOCK_COLUMNS: tl.constexpr,
+    VEC: tl.constexpr,
+):
+    program = tl.program_id(0).to(tl.int64)
+    space = (rows, datum_rows, columns, column_tiles, tiles, segments)
+    by_x = tl.full((), x_scale, T)
+    value = no_sum(VALUE, BLOCK_ROWS, BLOCK_COLUMNS)
+    of_logits = no_sum(KINDS[0], BLOCK_ROWS, BLOCK_COLUMNS)
+    of_x = no_sum(KINDS[1], BLOCK_ROWS, BLOCK_COLUMNS)
+    for step in range(tiles):
+        tile = place(program, step, space, WALK, SPACE, SAMPLES, BLOCK_ROWS, BLOCK_COLUMNS, VEC)
+        y = read(logits, logits_sample, logits_datum, tile, T, MODES[0], SAMPLES, VEC)
+        t = read(x, x_sample, x_datum, tile, T, MODES[1], SAMPLES, VEC) * by_x
+        g = upstream_of(upstream, upstream_sample, upstream_datum, tile, factor, T, MODES[3], SAMPLES, VEC)
+        if MODES[2] != ABSENT:
+            w = read(weight, weight_sample, weight_datum, tile, T, MODES[2], SAMPLES, VEC)
+            y = tl.where(w == 0.0, 0.0, y)
+            t = tl.where(w == 0.0, 0.0, t)
+            g = g * w
+        log_prob, slope = bernoulli(y, t)
+        if VALUE != NONE:
+            if MODES[2] != ABSENT:
+                log_prob = log_prob * w
+            if VALUE == EACH:
+                log_prob = log_prob * tl.full((), factor, T)
+            value = give(out, out_sample, out_datum, tile, value, log_prob, VALUE, SAMPLES, VEC)
+        if KINDS[0] != NONE:
+            of_logits = give(
+                dlogits, dlogits_sample, dlogits_datum, tile, of_logits, g * slope, KINDS[0], SAMPLES, VEC
+            )
+        if KINDS[1] != NONE:
+            of_x = give(dx, dx_sample, dx_datum, tile, of_x, g * y * by_x, KINDS[1], SAMPLES, VEC)
+    tile = place(program, 0, space, WALK, SPACE, SAMPLES, BLOCK_ROWS, BLOCK_COLUMNS, VEC)
+    leave(dlogits, of_logits, program, tile, space, KINDS[0], WALK, SPACE, VEC)
+    leave(dx, of_x, program, tile, space, KINDS[1], WALK, SPACE, VEC)
+    deliver(out, partials, ticket, value, program, tile, space, factor, VALUE, WALK, SPACE, VEC, ALONE)
+
+
+def bernoulli_log_prob_fwd(
+    logits: Tensor,
+    x: Tensor,
+    weight: Tensor | None,
+    event_ndim: int,
+    reduction: int,
+    scale: float,
+    x_scale: float,
+    need_dlogits: bool,
+    need_dx: bool,
+) -> tuple[Tensor, ...]:
+    operands, needs = (logits, x, weight), (need_dlogits, need_dx)
+    density = Density(event_ndim, reduction, scale, (x_scale,), {})
+    out, grads = run(_kernel, operands, needs, None, True, density)
+    assert out is not None
+    return out, *grads
+
+
+def bernoulli_log_prob_bwd(
+    dlog_prob: Tensor,
+    logits: Tensor,
+    x: Tensor,
+    weight: Tensor | None,
+    event_ndim: int,
+    reduction: int,
+    scale: float,
+    x_scale: float,
+    need_dlogits: bool,
+    need_dx: bool,
+) -> tuple[Tensor, ...]:
+    operands, needs = (logits, x, weight), (need_dlogits, need_dx)
+    density = Density(event_ndim, reduction, scale, (x_scale,), {})
+    return tuple(run(_kernel, operands, needs, dlog_prob, False, density)[1])

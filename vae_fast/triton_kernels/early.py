@@ -1,0 +1,69 @@
+"""Gradients that the forward pass made for an upstream gradient of 1, times the upstream gradient there is.
+
+The factor is read on the device, without a synchronisation; where it is 1 nothing else is read or written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from vae_fast.triton_kernels import launch
+from vae_fast.triton_kernels.layout import ceil_div
+
+# As many gradients as an operator has.
+MOST = 4
+
+
+@triton.jit
+def _scale(grad, start, numel, factor, BLOCK: tl.constexpr):
+    if grad is not None:
+        at = start + tl.arange(0, BLOCK)
+        mask = at < numel
+        value = tl.load(grad + at, mask=mask, other=0.0)
+        tl.store(grad + at, value * factor.to(value.dtype), mask=mask)
+
+
+@triton.jit
+def _rescale(
+    upstream,
+    grad0,
+    numel0: tl.int64,
+    grad1,
+    numel1: tl.int64,
+    grad2,
+    numel2: tl.int64,
+    grad3,
+    numel3: tl.int64,
+    BLOCK: tl.constexpr,
+):
+    factor = tl.load(upstream)
+    if factor != 1.0:
+        start = tl.program_id(0).to(tl.int64) * BLOCK
+        _scale(grad0, start, numel0, factor, BLOCK)
+        _scale(grad1, start, numel1, factor, BLOCK)
+        _scale(grad2, start, numel2, factor, BLOCK)
+        _scale(grad3, start, numel3, factor, BLOCK)
+
+
+def rescale(grads: Sequence[Tensor], upstream: Tensor) -> None:
+    """Multiplies gradients, each dense in memory, by the one element of ``upstream``, in place."""
+    present = []
+    for grad in grads:
+        if grad.device != upstream.device:
+            # Of a 0-d tensor on the CPU, whose gradient is there too.
+            grad.mul_(upstream.to(grad.device))
+        elif grad.numel():
+            present.append(grad)
+    if not present:
+        return
+    block = max(launch.tile_bytes // present[0].element_size(), 8)
+    args: list[object] = [upstream]
+    for grad in present:
+        args += (grad, grad.numel())
+    args += (None, 0) * (MOST - len(present))
+    programs = ceil_div(max(g.numel() for g in present), block)
+    launch.run(_rescale, programs, upstream.device, args, {"BLOCK": block})

@@ -1,0 +1,101 @@
+"""Launching a kernel: device, options, scratch memory, and the sums that a second kernel joins."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from vae_fast.triton_kernels.layout import TILE_BYTES, ceil_div, power_of_two
+from vae_fast.triton_kernels.tiles import narrow
+
+# No contraction: a multiply-add is fused where a formula says so. No stages: nothing here is worth a copy in shared
+# memory. Four warps: a tile is two accesses of 16 bytes a thread.
+OPTIONS: dict[str, Any] = {"num_warps": 4, "num_stages": 1, "enable_fp_fusion": False}
+
+# What a tile of one operand holds; the tests make it small, so that small tensors have many.
+tile_bytes = TILE_BYTES
+
+
+def run(kernel: Any, programs: int, device: torch.device, args: Sequence[Any], constants: dict[str, Any]) -> None:
+    """Launches ``kernel`` on the device's current stream."""
+    if device.type == "cuda" and device.index != torch.cuda.current_device():
+        with torch.cuda.device(device):
+            kernel[(programs,)](*args, **constants, **OPTIONS)
+    else:
+        kernel[(programs,)](*args, **constants, **OPTIONS)
+
+
+# ---- tickets ---------------------------------------------------------------------------------------------
+
+
+class _Fresh(threading.local):
+    wanted = False
+
+
+_fresh = _Fresh()
+_tickets: dict[tuple[Any, ...], Tensor] = {}
+
+
+@contextlib.contextmanager
+def fresh_tickets() -> Iterator[None]:
+    """For calls from a compiler's graph, whose memory may be another's before the next call."""
+    before, _fresh.wanted = _fresh.wanted, True
+    try:
+        yield
+    finally:
+        _fresh.wanted = before
+
+
+def ticket(device: torch.device) -> Tensor:
+    """A counter that is 0 when a kernel begins: one a stream, whose kernels follow each other and leave it at 0.
+
+    A captured graph gets one of its own, which every replay sets to 0: it may run beside other work of its stream.
+    """
+    if _fresh.wanted or (device.type == "cuda" and torch.cuda.is_current_stream_capturing()):
+        return torch.zeros(1, dtype=torch.int32, device=device)
+    if device.type == "cuda":
+        key: tuple[Any, ...] = (device.index, torch.cuda.current_stream(device).cuda_stream)
+    else:
+        key = (device.type, threading.get_ident())
+    found = _tickets.get(key)
+    if found is None:
+        found = _tickets[key] = torch.zeros(1, dtype=torch.int32, device=device)
+    return found
+
+
+# ---- joining partial sums --------------------------------------------------------------------------------
+
+
+@triton.jit
+def _join(
+    partials,
+    out,
+    n: tl.int64,
+    columns: tl.int64,
+    factor: tl.float64,
+    BLOCK_N: tl.constexpr,
+    BLOCK_COLUMNS: tl.constexpr,
+):
+    """out[c] = factor·Σ partials[k, c] over k, in a fixed order."""
+    column = tl.program_id(0).to(tl.int64) * BLOCK_COLUMNS + tl.arange(0, BLOCK_COLUMNS)[None, :]
+    sum = tl.zeros((BLOCK_N, BLOCK_COLUMNS), tl.float64)
+    for first in range(0, n, BLOCK_N):
+        k = first + tl.arange(0, BLOCK_N)[:, None]
+        sum += tl.load(partials + k * columns + column, mask=(k < n) & (column < columns), other=0.0)
+    total = tl.sum(sum, 0)[None, :] * factor
+    tl.store(out + column, narrow(total, out.dtype.element_ty), mask=column < columns)
+
+
+def join(partials: Tensor, n: int, out: Tensor, factor: float = 1.0) -> None:
+    """Sums ``partials`` [n, out.numel()] over n into the contiguous ``out``."""
+    columns = out.numel()
+    width = min(power_of_two(columns), 64)
+    constants = {"BLOCK_N": 1024 // width, "BLOCK_COLUMNS": width}
+    run(_join, ceil_div(columns, width), out.device, (partials, out, n, columns, factor), constants)

@@ -1,0 +1,98 @@
+"""From tensors to what kernels take, and from what they fill to gradients."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any, overload
+
+import torch
+from torch import Tensor
+
+from vae_fast.scale import Scale
+from vae_fast.triton_kernels import launch, layout
+from vae_fast.triton_kernels.layout import Gradient, Layout, Spec
+
+
+def spec_of(tensor: Tensor | None, device: torch.device, leading: bool = False) -> Spec | None:
+    if tensor is None:
+        return None
+    return Spec(tensor.shape, tensor.stride(), leading, _is_number(tensor, device))
+
+
+def _is_number(tensor: Tensor, device: torch.device) -> bool:
+    """Whether a tensor is passed by its value: 0-d and on the CPU, where the kernel is not; or a Python number."""
+    if tensor.ndim or tensor.device.type != "cpu":
+        return False
+    return device.type != "cpu" or tensor.dtype == torch.float64
+
+
+@overload
+def readable(tensor: Tensor) -> Tensor: ...
+@overload
+def readable(tensor: None) -> None: ...
+@overload
+def readable(tensor: Tensor | None) -> Tensor | None: ...
+def readable(tensor: Tensor | None) -> Tensor | None:
+    """The tensor as a kernel can read it: no view that is negated on the fly, bytes for bools."""
+    if tensor is None:
+        return None
+    if tensor.is_neg():
+        tensor = tensor.resolve_neg()
+    return tensor.view(torch.uint8) if tensor.dtype == torch.bool else tensor
+
+
+def form_constants(form: Scale) -> dict[str, Any]:
+    """What of a parametrisation of σ a kernel is compiled for."""
+    return {"KIND": form.kind, "EPS": form.eps != 0.0, "BOUNDED": form.bounded}
+
+
+def bits_of(number: float) -> int:
+    """The bits of a float64, as the signed integer that tiles.read takes for a number."""
+    return int(struct.unpack("<q", struct.pack("<d", number))[0])
+
+
+def arguments(
+    tensor: Tensor | None, view: layout.View, plan: Layout, leading: bool = False
+) -> tuple[Any, int, int]:
+    """(pointer, sample stride, datum stride) of an operand as tiles.read takes them."""
+    if tensor is None or view.mode == layout.ABSENT:
+        return None, 0, 0
+    if view.mode == layout.NUMBER:
+        return None, bits_of(tensor.item()), 0
+    if view.copy is not None:
+        tensor = layout.copied(tensor, view, plan, leading)
+    scale = plan.vec if view.mode == layout.COLUMNS else 1
+    return tensor, view.sample // scale, view.datum // scale
+
+
+class GradientOut:
+    """A gradient on its way: what the kernel fills, and what becomes of it afterwards."""
+
+    def __init__(self, tensor: Tensor | None, plan: Gradient, compute: torch.dtype, device: torch.device) -> None:
+        self.tensor, self.plan = tensor, plan
+        self.filled = tensor
+        self.partials: Tensor | None = None
+        if tensor is not None and plan.temporary is not None:
+            dtype = compute if plan.kind == layout.FULL else tensor.dtype
+            self.filled = torch.empty(plan.temporary, dtype=dtype, device=device)
+
+    def arguments(self, plan: Layout) -> tuple[Any, int, int]:
+        if self.filled is None:
+            return None, 0, 0
+        if self.plan.partials:
+            shape = (self.plan.partials, self.filled.numel())
+            self.partials = torch.empty(shape, dtype=torch.float64, device=self.filled.device)
+            return self.partials, 0, 0
+        return self.filled, self.plan.view.sample // plan.vec, self.plan.view.datum // plan.vec
+
+    def finish(self, plan: Layout) -> None:
+        """After the kernel was launched."""
+        if self.tensor is None or self.filled is None:
+            return
+        if self.partials is not None:
+            launch.join(self.partials, self.plan.partials, self.filled)
+        if self.filled is not self.tensor:
+            value = self.filled
+            if self.plan.kind == layout.FULL:
+                value = value.sum(self.plan.summed, keepdim=True)
+            self.tensor.copy_(value.permute(plan.inverse).reshape(self.tensor.shape))

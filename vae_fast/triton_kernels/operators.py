@@ -1,0 +1,56 @@
+"""The launchers by the raw operators' names, and the same as operators of torch's, for compilers.
+
+An operator in Python costs a call several times what launching the kernel does; a compiler cannot do without.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from vae_fast import schemas
+from vae_fast.triton_kernels import launch
+from vae_fast.triton_kernels.bernoulli_log_prob import bernoulli_log_prob_bwd, bernoulli_log_prob_fwd
+from vae_fast.triton_kernels.early import rescale
+from vae_fast.triton_kernels.gaussian_kl import gaussian_kl_bwd, gaussian_kl_fwd
+from vae_fast.triton_kernels.gaussian_log_prob import gaussian_log_prob_bwd, gaussian_log_prob_fwd
+from vae_fast.triton_kernels.rsample import rsample_bwd, rsample_fwd
+from vae_fast.triton_kernels.rsample_kl import rsample_kl_bwd, rsample_kl_fwd
+from vae_fast.triton_kernels.standard_normal import standard_normal_fwd
+
+KERNELS = SimpleNamespace(
+    standard_normal_fwd=standard_normal_fwd,
+    rsample_fwd=rsample_fwd,
+    rsample_bwd=rsample_bwd,
+    rsample_kl_fwd=rsample_kl_fwd,
+    rsample_kl_bwd=rsample_kl_bwd,
+    gaussian_kl_fwd=gaussian_kl_fwd,
+    gaussian_kl_bwd=gaussian_kl_bwd,
+    bernoulli_log_prob_fwd=bernoulli_log_prob_fwd,
+    bernoulli_log_prob_bwd=bernoulli_log_prob_bwd,
+    gaussian_log_prob_fwd=gaussian_log_prob_fwd,
+    gaussian_log_prob_bwd=gaussian_log_prob_bwd,
+    rescale=rescale,
+)
+
+
+def _body(function: Callable[..., Any]) -> Callable[..., Any]:
+    def body(*args: Any) -> Any:
+        with launch.fresh_tickets():
+            return function(*args)
+
+    return body
+
+
+library = torch.library.Library("vae_fast_triton", "DEF")
+for _name, _schema in schemas.SCHEMAS.items():
+    library.define(_name + _schema, tags=(torch.Tag.pt2_compliant_tag,))
+    for _key in ("CPU", "CUDA"):
+        library.impl(_name, _body(getattr(KERNELS, _name)), _key)
+    torch.library.register_fake(f"vae_fast_triton::{_name}", schemas.FAKES[_name], lib=library)
+
+TRACED = SimpleNamespace(**{name: getattr(torch.ops.vae_fast_triton, name).default for name in schemas.SCHEMAS})
+library.impl("standard_normal_fwd", schemas.by_device(TRACED.standard_normal_fwd), "BackendSelect")
