@@ -17,8 +17,8 @@ pytestmark = pytest.mark.usefixtures("small_tiles")
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 CLOSE = {torch.float32: 2e-6, torch.float64: 1e-13, torch.bfloat16: 1e-2, torch.float16: 2e-3}
-# A tile of 256 bytes holds 64 float32: rows of 5 lie 8 to a tile, of 70 in two tiles, and one of 300 is cut.
-SHORT, LONG, SPLIT = (21, 5), (3, 70), (1, 300)
+# A tile of 256 bytes holds 64 float32: rows of 5 lie 8 to a tile, of 70 in two tiles; one row alone is cut.
+SHORT, LONG, SPLIT = (11, 5), (2, 70), (1, 140)
 
 
 def compare(call, tensors, upstream_seed=3, **options):
@@ -49,9 +49,14 @@ def draw(shape, dtype=torch.float32, grad=True):
 
 
 class TestDensities:
-    @pytest.mark.parametrize("dtype", FLOATS)
-    @pytest.mark.parametrize("reduction", ("none", "sum", "mean"))
-    @pytest.mark.parametrize("shape", (SHORT, LONG, SPLIT), ids=("short", "long", "split"))
+    @pytest.mark.parametrize(
+        ("shape", "reduction", "dtype"),
+        (
+            *((shape, reduction, torch.float32) for shape in (SHORT, LONG, SPLIT) for reduction in ("none", "sum")),
+            *((LONG, reduction, dtype) for dtype in FLOATS[1:] for reduction in ("none", "mean")),
+        ),
+        ids=str,
+    )
     def test_bernoulli(self, shape, reduction, dtype):
         compare(BERNOULLI, (draw(shape, dtype), torch.rand(shape).to(dtype).requires_grad_()), reduction=reduction)
 
@@ -61,12 +66,12 @@ class TestDensities:
     def test_gaussian_and_kl(self, shape, reduction, call):
         compare(call, [draw(shape) for _ in call.operands], reduction=reduction, scale=-0.5)
 
-    @pytest.mark.parametrize("size", ((70,), (3, 1), (), (1, 70), (1, 1)), ids=str)
+    @pytest.mark.parametrize("size", ((70,), (2, 1), (), (1, 70), (1, 1)), ids=str)
     @pytest.mark.parametrize("reduction", ("none", "sum"))
     def test_gradients_of_broadcast_operands(self, size, reduction, launched):
         compare(GAUSSIAN, (draw(LONG), draw(size), draw(LONG)), reduction=reduction)
         kinds = {constants["KINDS"][1] for _, _, constants in launched if "KINDS" in constants}
-        expected = layout.ALL if math.prod(size) == 1 else layout.ROW if size == (3, 1) else layout.COLUMN
+        expected = layout.ALL if math.prod(size) == 1 else layout.ROW if size == (2, 1) else layout.COLUMN
         assert expected in kinds
 
     def test_gradient_of_a_channel(self, launched):
@@ -82,9 +87,9 @@ class TestDensities:
         assert values == [layout.ALL, layout.NONE]
 
     @pytest.mark.parametrize("event_ndim", (0, 1, 2, 3))
-    @pytest.mark.parametrize("reduction", ("none", "mean"))
-    def test_event_dims(self, event_ndim, reduction):
-        compare(KL, (draw((2, 3, 40)), draw((2, 3, 40))), event_ndim=event_ndim, reduction=reduction)
+    def test_event_dims(self, event_ndim):
+        for reduction in ("none", "mean"):
+            compare(KL, (draw((2, 3, 20)), draw((2, 3, 20))), event_ndim=event_ndim, reduction=reduction)
 
     @pytest.mark.parametrize("x", (torch.uint8, torch.bool, torch.float32, torch.float16), ids=str)
     def test_targets(self, x):
@@ -92,14 +97,13 @@ class TestDensities:
         compare(BERNOULLI, (draw(LONG), values), x_scale=1 / 255)
         compare(GAUSSIAN, (draw(LONG, torch.bfloat16), draw(LONG, torch.bfloat16), values), x_scale=1 / 255)
 
-    @pytest.mark.parametrize("size", (LONG, (3, 1), ()), ids=str)
+    @pytest.mark.parametrize("size", (LONG, (2, 1), ()), ids=str)
     @pytest.mark.parametrize("call", (BERNOULLI, GAUSSIAN, KL_PRIOR), ids=str)
     def test_weights(self, call, size):
         weight = torch.randint(0, 3, size).to(torch.uint8)
-        tensors = [draw(LONG) for _ in call.operands]
-        for reduction in ("none", "sum"):
-            compare(call, tensors, weight=weight, reduction=reduction)
-        hidden = [torch.where(weight.expand(LONG) == 0, torch.nan, t.detach()).requires_grad_() for t in tensors]
+        compare(call, [draw(LONG) for _ in call.operands], weight=weight, reduction="mean" if size else "none")
+        tensors = [torch.randn(LONG) for _ in call.operands]
+        hidden = [torch.where(weight.expand(LONG) == 0, torch.nan, t).requires_grad_() for t in tensors]
         got = call.with_grads(*hidden, weight=weight, backend="triton")
         assert all(t.isfinite().all() for t in got)
 
@@ -149,7 +153,7 @@ class TestDensities:
             assert [g.stride() for g in got[1:]] == [torch.empty_like(t).stride() for t in tensors]
 
     def test_samples_share_their_targets(self, launched):
-        y, x = draw((4, 3, 70)), torch.rand(3, 70).requires_grad_()
+        y, x = draw((3, 2, 70)), torch.rand(2, 70).requires_grad_()
         compare(BERNOULLI, (y, x))
         assert any(c["SAMPLES"] for _, _, c in launched if "SAMPLES" in c)
 
@@ -171,10 +175,11 @@ class TestDensities:
         monkeypatch.setattr(layout, "MOST_PARTIALS", 4)
         layout.layout.cache_clear()
         try:
-            compare(BERNOULLI, (draw((13, 70)), torch.rand(13, 70)), reduction="sum")
+            compare(BERNOULLI, (draw((5, 70)), torch.rand(5, 70)), reduction="sum")
         finally:
             layout.layout.cache_clear()
-        assert [programs for _, programs, c in launched if c.get("VALUE") == layout.ALL] == [4]
+        # Six tiles, for four programs at most: two for each of three.
+        assert [programs for _, programs, c in launched if c.get("VALUE") == layout.ALL] == [3]
 
 
 class TestTickets:
@@ -205,7 +210,7 @@ class TestSamplers:
     @pytest.mark.parametrize(
         ("dtype", "shape", "offset"),
         (
-            *((torch.float32, shape, offset) for shape in (SHORT, LONG, (3, 68), SPLIT) for offset in (0, 6)),
+            *((torch.float32, shape, offset) for shape in (SHORT, LONG, (2, 68), SPLIT) for offset in (0, 6)),
             *((dtype, LONG, offset) for dtype in FLOATS[1:] for offset in (4, 7)),
         ),
         ids=str,
@@ -222,17 +227,17 @@ class TestSamplers:
         assert any(c["GROUPED"] for name, _, c in launched if name == "backward") == (draws == 16)
         assert any(c["GROUPED"] for name, _, c in launched if name == "forward") == (draws > 1)
 
-    @pytest.mark.parametrize("size", ((5,), (21, 1), (), (1, 5)), ids=str)
+    @pytest.mark.parametrize("size", ((5,), (11, 1), ()), ids=str)
     @pytest.mark.parametrize("samples", ((), (3,)), ids=str)
     def test_broadcast_operands(self, size, samples):
         for call in (RSAMPLE, RSAMPLE_KL):
             compare(call, (draw(SHORT), draw(size)), sample_shape=samples)
             compare(call, (draw(size), draw(SHORT)), sample_shape=samples)
 
-    @pytest.mark.parametrize("size", ((8,), (21, 1), ()), ids=str)
+    @pytest.mark.parametrize("size", ((8,), (11, 1), ()), ids=str)
     def test_broadcast_operands_of_aligned_rows(self, size, launched):
-        compare(RSAMPLE_KL, (draw((21, 8)), draw(size)))
-        expected = {(8,): layout.COLUMN, (21, 1): layout.ROW, (): layout.ALL}[size]
+        compare(RSAMPLE_KL, (draw((11, 8)), draw(size)))
+        expected = {(8,): layout.COLUMN, (11, 1): layout.ROW, (): layout.ALL}[size]
         assert expected in {c["KINDS"][1] for name, _, c in launched if name == "backward"}
 
     def test_layouts(self):
@@ -260,13 +265,14 @@ class TestSamplers:
             for a, b in zip(got, torch.autograd.grad(z, (mu, logvar), upstream), strict=True):
                 assert_close(a, b)
 
-    @pytest.mark.parametrize("dtype", FLOATS)
-    @pytest.mark.parametrize("offset", (0, 4, 7, -9, 2**63 - 5))
+    @pytest.mark.parametrize(
+        ("dtype", "offset"), [*zip((*FLOATS, torch.float32), (0, 4, 7, -9, 2**63 - 5), strict=True)], ids=str
+    )
     def test_noise_has_the_definition_s_bits(self, dtype, offset):
         for seed, sample in ((5, 0), (-3, -1), (torch.tensor([2**62 + 1]), 2**33)):
             options = {"seed": seed, "offset": offset, "sample": sample, "dtype": dtype}
-            got = vf.standard_normal((3, 55), backend="triton", **options)
-            assert same_bits([got], [vf.standard_normal((3, 55), backend="reference", **options)])
+            got = vf.standard_normal((2, 35), backend="triton", **options)
+            assert same_bits([got], [vf.standard_normal((2, 35), backend="reference", **options)])
 
     def test_a_seed_s_gradients(self):
         """z, and its gradient by σ, from one seed tensor: the noise of both is the same."""
