@@ -6,6 +6,8 @@ DEMO ?= demo
 # One thread takes 40 s for it. Two that have to wait for each other on a busy machine take many times as long.
 DEMO_ARGS ?= --data mnist5k --epochs 30 --threads 1
 PYTEST_ARGS ?=
+# A Python that has a torch for CUDA, and what the tests need: the GPU's machine knows which. Nothing is installed.
+GPU_PYTHON ?= $(PYTHON)
 
 BIN := $(VENV)/bin
 OPERATORS := $(addprefix tests/test_,native.py bernoulli_log_prob.py gaussian_kl.py gaussian_log_prob.py rsample.py \
@@ -18,7 +20,8 @@ READY := $(VENV)/.ready
 # OpenMP threads that wait without spinning: on a busy machine the difference is minutes.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: help demo test test-slow test-large test-isa test-torch sanitize wheel benchmark benchmark-quick benchmark-full lint format clean
+.PHONY: help demo test test-slow test-large test-isa test-torch test-triton \
+  test-gpu sanitize wheel benchmark benchmark-quick benchmark-full benchmark-gpu lint format clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -67,6 +70,18 @@ sanitize: $(READY)  ## the operators' suite under AddressSanitizer, UBSan and Th
 wheel:  ## build the manylinux wheel into dist/, audit it, and try it without a compiler
 	@PYTHON=$(PYTHON) tests/wheel/run.sh
 
+test-triton: $(READY)  ## the operators' suite in Triton's interpreter, every kernel compiled for three GPUs: an hour
+	@TRITON_INTERPRET=1 $(BIN)/python -m pytest -q -k triton $(OPERATORS) --timeout 3600 $(PYTEST_ARGS)
+	@VAE_FAST_TEST_CASES=300 TRITON_INTERPRET=1 $(BIN)/python -m pytest -q tests/interpreted --timeout 3600 $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -q -m triton tests/test_triton_compiled.py $(PYTEST_ARGS)
+	@PYTHON=$(PYTHON) tests/triton_versions.sh $(PYTEST_ARGS)
+
+test-gpu:  ## the operators' suite, graphs, streams and large tensors on a CUDA GPU, with GPU_PYTHON
+	@$(GPU_PYTHON) tests/needs_gpu.py "make $@"
+	@$(GPU_PYTHON) setup.py -q build_ext --inplace
+	@$(GPU_PYTHON) -m pytest -m "gpu or not (slow or large or triton)" -k "cuda or test_gpu" $(OPERATORS) tests/test_gpu.py \
+	  $(PYTEST_ARGS)
+
 test-torch:  ## one binary under the oldest and the newest torch that it is for
 	@PYTHON=$(PYTHON) tests/wheel/torch_versions.sh
 
@@ -82,6 +97,12 @@ benchmark-full: $(READY)  ## every operator, shape, dtype, pass and provider: an
 	@mkdir -p build
 	@$(BIN)/python -m benchmarks --level full --benchmark-json build/benchmark-full.json $(BENCHMARK_ARGS)
 	@$(BIN)/python -m benchmarks.report build/benchmark-full.json --command "make benchmark-full"
+
+benchmark-gpu:  ## time each operator and whole steps on a CUDA GPU, with GPU_PYTHON; tables into benchmarks/results
+	@$(GPU_PYTHON) tests/needs_gpu.py "make $@"
+	@mkdir -p build
+	@$(GPU_PYTHON) -m benchmarks --device cuda --benchmark-json build/benchmark-gpu.json $(BENCHMARK_ARGS)
+	@$(GPU_PYTHON) -m benchmarks.report build/benchmark-gpu.json --command "make benchmark-gpu"
 
 clean:  ## remove the environment and everything the other commands leave
 	@test ! -f $(VENV)/pyvenv.cfg || rm -rf $(VENV)

@@ -252,11 +252,30 @@ def assert_near(got, want, terms, compute, summed, what):
     assert close.all(), f"{what}: {wide[~close][:3]} instead of {want[~close][:3]} within {bound[~close][:3]}"
 
 
-def check(case, backend):
+def moved(tensor, device):
+    """The tensor on a device, with its strides and with the memory that lies between its elements."""
+    if device == "cpu":
+        return tensor
+    storage = tensor.untyped_storage()
+    memory = torch.empty(storage.nbytes(), dtype=torch.uint8, device=device).untyped_storage().copy_(storage)
+    result = torch.empty(0, dtype=tensor.dtype, device=device)
+    return result.set_(memory, tensor.storage_offset(), tensor.shape, tensor.stride())
+
+
+def on_device(call, tensors, options, needs, upstream, backend, device):
+    """``differentiated`` on a device; results and gradients on the CPU, the gradients' strides as they were."""
+    there = [moved(t, device) for t in tensors]
+    settings = {k: moved(v, device) if isinstance(v, torch.Tensor) else v for k, v in options.items()}
+    results, grads = differentiated(call, there, settings, needs, [moved(g, device) for g in upstream], backend)
+    strides = [g.stride() for g in grads]
+    return [r.cpu() for r in results], [g.cpu() for g in grads], strides
+
+
+def check(case, backend, device="cpu"):
     """A case on a backend against the definition: every result, and every gradient in its operand's strides."""
     call, tensors, options, needs, seed, kind = case
-    upstream = upstream_of(call(*tensors, backend=backend, **options), seed, kind)
-    results, grads = differentiated(call, tensors, options, needs, upstream, backend)
+    upstream = upstream_of(call(*tensors, backend="reference", **options), seed, kind)
+    results, grads, strides = on_device(call, tensors, options, needs, upstream, backend, device)
     compute = torch.float64 if tensors[0].dtype == torch.float64 else torch.float32
     others = [o for o in options.values() if isinstance(o, torch.Tensor)]
     shape = torch.broadcast_shapes(*(t.shape for t in (*tensors, *others)))
@@ -267,7 +286,7 @@ def check(case, backend):
         assert result.dtype == (tensors[0].dtype if k == 0 and not call.density else compute)
         assert_near(result, want, terms, compute, to_rows, f"{call} result {k}")
     wanted = [k for k, t in enumerate(tensors) if needs[k] and t.is_floating_point()]
-    for k, grad, want in zip(wanted, grads, full_grads, strict=True):
+    for k, grad, stride, want in zip(wanted, grads, strides, full_grads, strict=True):
         like = torch.empty_like(tensors[k])
-        assert (grad.shape, grad.stride(), grad.dtype) == (like.shape, like.stride(), like.dtype)
+        assert (grad.shape, stride, grad.dtype) == (like.shape, like.stride(), like.dtype)
         assert_near(grad, want, grad_terms[k], compute, to_operand, f"{call} gradient of {call.operands[k]}")
