@@ -26,8 +26,13 @@ def _shape(text):
 
 
 def pytest_ignore_collect(collection_path, config):
-    """Whole steps have shapes of their own: with a chosen shape, operator or dtype they are left out."""
+    """Whole steps have shapes of their own: with a chosen shape, operator or dtype they are left out.
+
+    Graphs are a GPU's.
+    """
     options = config.option
+    if collection_path.name == "test_replay.py":
+        return options.device == "cpu" or None
     return collection_path.name == "test_steps.py" and bool(options.shape or options.op or options.dtype) or None
 
 

@@ -22,7 +22,7 @@ from .measure import slug
 OURS = tuple(vf.backends())
 FIELDS = (
     "group", "provider", "op", "shape", "dtype", "pass", "model", "part", "elements", "median_us", "iqr_us",
-    "rounds", "times_eager", "bytes", "gb_per_s", "of_copy", "peak_bytes",
+    "rounds", "times_eager", "bytes", "gb_per_s", "of_copy", "peak_bytes", "launches",
 )  # fmt: skip
 
 
@@ -30,9 +30,10 @@ FIELDS = (
 
 
 def row(group, extra, median, iqr, rounds):
-    """One provider's row of a group, from seconds."""
+    """One provider's row of a group, from seconds; a graph's are of all its calls."""
     found = {field: extra.get(field, "") for field in FIELDS}
-    return found | {"group": group, "median_us": median * 1e6, "iqr_us": iqr * 1e6, "rounds": rounds}
+    to_us = 1e6 / extra.get("calls", 1)
+    return found | {"group": group, "median_us": median * to_us, "iqr_us": iqr * to_us, "rounds": rounds}
 
 
 def rows_of(rows, bandwidth):
@@ -51,7 +52,8 @@ def load(path):
     text = Path(path).read_text(encoding="utf-8")
     if Path(path).suffix == ".csv":
         rows = list(csv.DictReader(text.splitlines()))
-        if not rows or set(FIELDS) - set(rows[0]):
+        # Only runs on a GPU count launches.
+        if not rows or set(FIELDS) - {"launches"} - set(rows[0]):
             raise ValueError(f"{path} is not a results.csv of this command")
         number = ("median_us", "iqr_us", "times_eager", "elements", "bytes", "gb_per_s", "of_copy", "peak_bytes")
         return [r | {k: float(r[k]) if r[k] else "" for k in number} for r in rows], None

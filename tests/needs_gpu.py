@@ -1,6 +1,6 @@
 """Whether this Python can run what needs a CUDA GPU; if not, a line that says what is missing, and exit status 1.
 
-    python tests/needs_gpu.py "make test-gpu"
+python tests/needs_gpu.py "make test-gpu"
 """
 
 import sys

@@ -1,5 +1,6 @@
 """The benchmarks: what is wrong is not timed, a user's own shape, the report's files, and two runs compared."""
 
+import contextlib
 import csv
 import json
 import os
@@ -8,10 +9,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).parent.parent
 if not (ROOT / "benchmarks").is_dir():
     pytest.skip("needs the source tree: benchmarks is missing", allow_module_level=True)
+sys.path.insert(0, str(ROOT))
+
+from benchmarks import cases, replay, test_replay  # noqa: E402
+from benchmarks import report as results  # noqa: E402
 
 # Fewer and shorter rounds than a benchmark needs: here only what is written counts.
 BRIEF = ("--benchmark-max-time", "0.01", "--benchmark-min-rounds", "3", "--benchmark-warmup", "off")
@@ -219,3 +225,67 @@ def test_whole_steps(tmp_path):
     assert "the ELBO's terms take" in done.stdout
     folder = Path(report(str(path), "--out", str(tmp_path)).stdout.strip())
     assert (folder / "steps.png").is_file()
+
+
+class TestReplays:
+    """The timing of a GPU's graphs, with a graph that runs its calls where there is no GPU."""
+
+    @pytest.fixture(autouse=True)
+    def no_gpu(self, monkeypatch):
+        class Stream:
+            def wait_stream(self, other):
+                pass
+
+        class Graph:
+            replays = 0
+
+            def replay(self):
+                self.replays += 1
+
+        for name, stand_in in {
+            "Stream": Stream,
+            "current_stream": Stream,
+            "stream": lambda stream: contextlib.nullcontext(),
+            "CUDAGraph": Graph,
+            "graph": lambda graph: contextlib.nullcontext(),
+            "synchronize": lambda: None,
+        }.items():
+            monkeypatch.setattr(torch.cuda, name, stand_in)
+
+    def test_every_call_has_tensors_of_its_own(self):
+        called = []
+        graph = replay.Replay(lambda k: called.append(k), lambda k: (k,), 5)
+        assert called == [0, 1, 2, 0, 1, 2, 3, 4]
+        graph()
+        assert graph.graph.replays == 1 and graph.count == 5
+
+    def test_together_they_exceed_the_cache_threefold(self):
+        assert replay.calls_of(10_000_000, 50_000_000) == 15
+        assert replay.calls_of(10**12, 50_000_000) == replay.FEWEST
+        assert replay.calls_of(8, 50_000_000) == replay.MOST
+
+    def test_a_row_is_one_call_s(self):
+        row = results.row("g", {"provider": "eager", "bytes": 8, "calls": 10, "launches": 2}, 1e-3, 1e-4, 7)
+        assert (row["median_us"], row["iqr_us"], row["launches"]) == (pytest.approx(100), pytest.approx(10), 2)
+
+    @pytest.mark.parametrize("passing", ("forward", "backward", "both"))
+    def test_a_case(self, passing, monkeypatch):
+        monkeypatch.setattr(replay, "cache_bytes", lambda device: 0)
+        monkeypatch.setattr(replay, "launches", lambda call: (call(), 1)[1])
+        timed = []
+
+        class Benchmark:
+            extra_info = {}
+
+            def __call__(self, graph):
+                timed.append(graph)
+
+        class Request:
+            def getfixturevalue(self, name):
+                return Benchmark()
+
+        case = cases.Case("bernoulli_log_prob", (5, 7), "float32", passing)
+        test_replay.test_replay(Request(), case, "eager", "cpu", {"wrong": []})
+        assert len(timed) == 1 and len(timed[0].outs) == replay.FEWEST
+        if passing != "forward":
+            assert all(grad.shape == (5, 7) for outs in timed[0].outs for grad in outs)

@@ -48,7 +48,8 @@ class TestNoise:
     def test_every_backend_s_samples(self):
         mu, std = torch.zeros(33, 37, device="cuda"), torch.ones(33, 37, device="cuda")
         samples = [
-            vf.rsample(mu, std, (3,), seed=5, param="std", offset=2, backend=name) for name in (*BACKENDS, "reference")
+            vf.rsample(mu, std, (3,), seed=5, param="std", offset=2, backend=name)
+            for name in (*BACKENDS, "reference")
         ]
         for other in samples[1:]:
             assert same_bits([samples[0]], [other])
@@ -195,7 +196,9 @@ class TestLaunches:
     @pytest.mark.parametrize("reduction", ("none", "sum"))
     def test_one_kernel_a_direction(self, backend, call, reduction):
         shape = (100, 784) if call in (BERNOULLI, GAUSSIAN) else (100, 20)
-        tensors = [t.detach().requires_grad_(name != "x") for t, name in zip(draw(call, shape), call.operands, strict=True)]
+        tensors = [
+            t.detach().requires_grad_(name != "x") for t, name in zip(draw(call, shape), call.operands, strict=True)
+        ]
         options = {"reduction": reduction} if call.density else {}
         kept = []
         forward = self.kernels(lambda: kept.append(call(*tensors, backend=backend, **options)))
@@ -242,7 +245,9 @@ class TestCompiled:
 
         def loss(y, mu, logvar):
             z, kl = vf.rsample_kl(mu, logvar, seed=7, backend=backend)
-            return z.square().sum() + kl.sum() - vf.bernoulli_log_prob(y, x.detach(), reduction="sum", backend=backend)
+            return (
+                z.square().sum() + kl.sum() - vf.bernoulli_log_prob(y, x.detach(), reduction="sum", backend=backend)
+            )
 
         compiled = torch.compile(loss, fullgraph=True, mode=mode)
         want = torch.autograd.grad(loss(y, mu, logvar), (y, mu, logvar))

@@ -1,0 +1,56 @@
+"""Each operator on a GPU as a training step's graph runs it: replayed over tensors larger than the cache."""
+
+import pytest
+import torch
+
+from . import providers, replay, truth
+from .test_ops import differentiated, expected
+
+
+def test_replay(request, case, provider, device, run):
+    functions, tensors = providers.provider(provider), case.operands(device)
+    why = truth.wrong(case.op, functions, tensors, expected(case.op, case.shape, case.dtype, device))
+    if why:
+        message = truth.refuse(run, f"{case.group} graph", provider, why)
+        (pytest.fail if provider in providers.BACKENDS else pytest.skip)(message)
+    benchmark = request.getfixturevalue("benchmark")
+    function = getattr(functions, case.op)
+    wanted = [k for k, t in enumerate(tensors) if t.requires_grad]
+
+    def operands(_):
+        return [t.detach().clone().requires_grad_(t.requires_grad) for t in tensors]
+
+    def forward(*own):
+        return differentiated(function(*own))
+
+    def both(*own):
+        return torch.autograd.grad(forward(*own), [own[k] for k in wanted])
+
+    def with_graph(k):
+        own = operands(k)
+        return forward(*own), [own[j] for j in wanted]
+
+    def backward(out, leaves):
+        return torch.autograd.grad(out, leaves, retain_graph=True)
+
+    call, prepare = {
+        "forward": (forward, operands),
+        "both": (both, operands),
+        "backward": (backward, with_graph),
+    }[case.passing]
+    moved = case.bytes(tensors)
+    graph = replay.Replay(call, prepare, replay.calls_of(moved, replay.cache_bytes(device)))
+    own = prepare(0)
+    benchmark.group = f"{case.group} graph"
+    benchmark.extra_info |= {
+        "provider": provider,
+        "op": case.op,
+        "shape": "x".join(map(str, case.shape)),
+        "dtype": case.dtype,
+        "pass": case.passing,
+        "elements": case.size,
+        "bytes": moved,
+        "calls": graph.count,
+        "launches": replay.launches(lambda: call(*own)),
+    }
+    benchmark(graph)
