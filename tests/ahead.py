@@ -80,6 +80,7 @@ def compile_call(monkeypatch, capability, function, *args):
                 known[param.name] = None
             else:
                 assert param.annotation_type in ("i64", "fp64"), f"{param.name} has no type of its own"
+                assert param.do_not_specialize or param.annotation_type == "fp64", f"{param.name} is specialised"
                 signature[param.name] = param.annotation_type
         signature |= dict.fromkeys(constants, "constexpr")
         compiled = triton.compile(

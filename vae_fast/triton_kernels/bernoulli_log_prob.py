@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import triton
 import triton.language as tl
 from torch import Tensor
 
 from vae_fast.triton_kernels.density import Density, deliver, give, run, upstream_of
+from vae_fast.triton_kernels.kernel import kernel
 from vae_fast.triton_kernels.terms import bernoulli
 from vae_fast.triton_kernels.tiles import (
     ABSENT,
@@ -19,7 +19,7 @@ from vae_fast.triton_kernels.tiles import (
 )
 
 
-@triton.jit
+@kernel
 def _kernel(
     logits,
     logits_sample: tl.int64,

@@ -12,6 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from vae_fast.triton_kernels import launch
+from vae_fast.triton_kernels.kernel import kernel
 from vae_fast.triton_kernels.layout import ceil_div
 
 # As many gradients as an operator has.
@@ -27,7 +28,7 @@ def _scale(grad, start, numel, factor, BLOCK: tl.constexpr):
         tl.store(grad + at, value * factor.to(value.dtype), mask=mask)
 
 
-@triton.jit
+@kernel
 def _rescale(
     upstream,
     grad0,

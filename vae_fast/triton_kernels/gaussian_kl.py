@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import triton
 import triton.language as tl
 from torch import Tensor
 
 from vae_fast.scale import Scale
 from vae_fast.triton_kernels.density import Density, deliver, give, run, upstream_of
 from vae_fast.triton_kernels.formulas import clamp
+from vae_fast.triton_kernels.kernel import kernel
 from vae_fast.triton_kernels.operands import form_constants
 from vae_fast.triton_kernels.scale import inside
 from vae_fast.triton_kernels.terms import gaussian_kl, gaussian_kl_to_prior
 from vae_fast.triton_kernels.tiles import ABSENT, EACH, NONE, leave, no_sum, place, read
 
 
-@triton.jit
+@kernel
 def _kernel(
     mu,
     mu_sample: tl.int64,

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-import triton
 import triton.language as tl
 from torch import Tensor
 
+from vae_fast.triton_kernels.kernel import kernel
 from vae_fast.triton_kernels.layout import TILE_BYTES, ceil_div, power_of_two
 from vae_fast.triton_kernels.tiles import narrow
 
@@ -73,7 +73,7 @@ def ticket(device: torch.device) -> Tensor:
 # ---- joining partial sums --------------------------------------------------------------------------------
 
 
-@triton.jit
+@kernel
 def _join(
     partials,
     out,

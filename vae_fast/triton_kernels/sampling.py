@@ -10,6 +10,7 @@ import triton.language as tl
 
 from vae_fast.triton_kernels.density import deliver, give
 from vae_fast.triton_kernels.formulas import clamp
+from vae_fast.triton_kernels.kernel import kernel
 from vae_fast.triton_kernels.noise import normals
 from vae_fast.triton_kernels.scale import dsigma, inside, sigma
 from vae_fast.triton_kernels.terms import gaussian_kl
@@ -74,7 +75,7 @@ def key_of(seed, seed_tensor):
         return tl.load(seed_tensor)
 
 
-@triton.jit
+@kernel
 def forward(
     mu,
     mu_sample: tl.int64,
@@ -161,7 +162,7 @@ def _two_sum(high, low, value):
     return sum, low + ((high - (sum - part)) + (value - part))
 
 
-@triton.jit
+@kernel
 def backward(
     mu,
     mu_sample: tl.int64,

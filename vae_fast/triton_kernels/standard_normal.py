@@ -6,18 +6,18 @@ import math
 from collections.abc import Sequence
 
 import torch
-import triton
 import triton.language as tl
 from torch import Tensor
 
 from vae_fast.triton_kernels import launch
+from vae_fast.triton_kernels.kernel import kernel
 from vae_fast.triton_kernels.layout import ceil_div
 from vae_fast.triton_kernels.noise import normals
 from vae_fast.triton_kernels.sampling import key_of
 from vae_fast.triton_kernels.tiles import narrow
 
 
-@triton.jit
+@kernel
 def _kernel(
     out,
     seed: tl.int64,
