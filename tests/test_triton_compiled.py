@@ -14,8 +14,10 @@ if os.environ.get("TRITON_INTERPRET"):
     pytest.skip("the interpreter replaces the compiler", allow_module_level=True)
 
 from ahead import THREADS, compile_call
+from triton.backends.compiler import GPUTarget
+from triton.runtime import driver
 
-from vae_fast.triton_kernels import layout, operators
+from vae_fast.triton_kernels import launch, layout, operators
 
 K = operators.KERNELS
 INF = math.inf
@@ -238,3 +240,53 @@ def test_representative(monkeypatch, case):
 @pytest.mark.parametrize("capability", (80, 90, 100))
 def test_every(monkeypatch, capability, case):
     check_case(monkeypatch, capability, case)
+
+
+class Driver:
+    """As much of a GPU's driver as Triton asks before it launches."""
+
+    def get_current_target(self):
+        return GPUTarget("cuda", 90, 32)
+
+    def get_current_device(self):
+        return 0
+
+    def get_current_stream(self, device=None):
+        return 0
+
+
+@pytest.fixture
+def launches(monkeypatch):
+    """Launches as Triton makes them, up to the GPU: (kernel, how many variants of it are compiled by then)."""
+    found = []
+
+    def run(kernel, programs, device, args, constants):
+        kernel.warmup(*args, grid=(programs,), **constants, **launch.OPTIONS)
+        found.append((kernel, len(kernel.device_caches[0][0])))
+
+    monkeypatch.setattr(launch, "run", run)
+    monkeypatch.setattr(driver, "_active", Driver())
+    yield found
+    for kernel, _ in found:
+        kernel.device_caches.clear()
+
+
+@pytest.mark.parametrize(
+    ("make", "options", "columns"),
+    (
+        (bernoulli, {"reduction": SUM}, 784),
+        (bernoulli, {"reduction": NONE}, 784),
+        (bernoulli, {"reduction": NONE, "backward": True}, 784),
+        (gaussian, {"reduction": NONE}, 3072),
+        (sample, {}, 20),
+        (sample, {"backward": True}, 20),
+        (normal, {}, 64),
+    ),
+)
+def test_a_shape_class_is_compiled_once(launches, make, options, columns):
+    """Neither another batch size, nor another seed, nor an epoch's last batch compiles anew."""
+    # Of rows that are longer than a tile so few would be cut.
+    for rows in (512, 600, 1031) if columns == 3072 else (512, 100, 37, 16, 129):
+        function, args = make((rows, columns), torch.float32, **options)
+        function(*args)
+    assert {variants for _, variants in launches} == {1}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -32,12 +33,8 @@ class Draw(NamedTuple):
     event_ndim: int | None = None
     free_bits: float | None = None
 
-    @property
-    def samples(self) -> int:
-        return torch.Size(self.sample_shape).numel()
-
-    def arguments(self, groups: int, plan: Layout) -> tuple[Any, ...]:
-        noise = (self.seed, self.seed_tensor, self.offset, self.first_sample, self.samples, groups)
+    def arguments(self, samples: int, groups: int, plan: Layout) -> tuple[Any, ...]:
+        noise = (self.seed, self.seed_tensor, self.offset, self.first_sample, samples, groups)
         return *noise, *plan.space_arguments, self.free_bits or 0.0, *self.form[1:]
 
     def constants(self, groups: int, plan: Layout, aligned: bool, dtype: torch.dtype) -> dict[str, Any]:
@@ -73,9 +70,15 @@ def _plan(
     return (plan if aligned else layout.layout(*parts, launch.tile_bytes, step, 3)), aligned
 
 
+def _shape_of(mu: Tensor, logvar: Tensor) -> torch.Size:
+    """What the two broadcast to; PyTorch's own function takes longer than a launch."""
+    return mu.shape if mu.shape == logvar.shape else broadcast_shape(mu, logvar)
+
+
 def forward(mu: Tensor, logvar: Tensor, draw: Draw) -> tuple[Tensor, Tensor | None]:
     """z, and with an ``event_ndim`` the KL of every datum."""
-    shape, device = broadcast_shape(mu, logvar), mu.device
+    shape, device = _shape_of(mu, logvar), mu.device
+    samples = math.prod(draw.sample_shape)
     like_mu = not draw.sample_shape and mu.shape == shape
     z = torch.empty_like(mu) if like_mu else mu.new_empty((*draw.sample_shape, *shape))
     kl = None
@@ -87,7 +90,7 @@ def forward(mu: Tensor, logvar: Tensor, draw: Draw) -> tuple[Tensor, Tensor | No
     of_one, step = Spec(shape, z.stride()[len(draw.sample_shape) :]), shape.numel()
     plan, aligned = _plan(mu_, (spec_of(logvar_, device),), (), of_one, draw, kl is not None, step)
     target = z if plan.out.copy is None else torch.empty(plan.out.copy, dtype=mu.dtype, device=device)
-    groups = max(1, min(draw.samples, ceil_div(BUSY, plan.programs)))
+    groups = max(1, min(samples, ceil_div(BUSY, plan.programs)))
     partials = None
     if kl is not None and plan.segments > 1:
         partials = torch.empty((plan.segments, plan.rows), dtype=torch.float64, device=device)
@@ -100,7 +103,7 @@ def forward(mu: Tensor, logvar: Tensor, draw: Draw) -> tuple[Tensor, Tensor | No
         step // plan.vec,
         kl,
         partials,
-        *draw.arguments(groups, plan),
+        *draw.arguments(samples, groups, plan),
     )
     constants = {
         **draw.constants(groups, plan, aligned, mu.dtype),
@@ -119,7 +122,7 @@ def backward(
     dz: Tensor | None, dkl: Tensor | None, mu: Tensor, logvar: Tensor, draw: Draw, needs: tuple[bool, bool]
 ) -> tuple[Tensor, ...]:
     """The gradients by μ and logvar of both results together."""
-    shape, operands = broadcast_shape(mu, logvar), (mu, logvar)
+    shape, operands = _shape_of(mu, logvar), (mu, logvar)
     grads = [
         torch.empty_like(t, device=mu.device) if need else None for t, need in zip(operands, needs, strict=True)
     ]
@@ -157,6 +160,7 @@ def _differentiate(
     shape: torch.Size,
 ) -> None:
     device, compute, sample_dims = mu.device, compute_dtype(mu.dtype), len(draw.sample_shape)
+    samples = math.prod(draw.sample_shape)
 
     def planned(dz: Tensor | None, step: int) -> tuple[Layout, bool]:
         of_one = None if dz is None else Spec(shape, dz.stride()[sample_dims:])
@@ -171,7 +175,7 @@ def _differentiate(
     made = [GradientOut(g, p, compute, device) for g, p in zip(grads, plan.gradients, strict=True)]
     groups = 1
     if dz is not None and all(p.kind in (layout.NONE, layout.EACH) for p in plan.gradients):
-        groups = max(1, min(draw.samples // GROUP_SAMPLES, ceil_div(BUSY, plan.programs)))
+        groups = max(1, min(samples // GROUP_SAMPLES, ceil_div(BUSY, plan.programs)))
     by_group = [
         None if groups == 1 or g is None else torch.empty((groups, shape.numel()), dtype=compute, device=device)
         for g in grads
@@ -189,11 +193,11 @@ def _differentiate(
             # A group's gradient is dense in C order.
             datum = plan.columns // plan.vec
             args += (parts, datum * plan.datum_rows, datum, datum * plan.rows)
-    args += draw.arguments(groups, plan)
+    args += draw.arguments(samples, groups, plan)
     constants = {
         **draw.constants(groups, plan, aligned, mu.dtype),
         "KINDS": plan.kinds,
-        "ONE": draw.samples == 1,
+        "ONE": samples == 1,
     }
     launch.run(sampling.backward, plan.programs * groups, device, args, constants)
     for grad, parts, out in zip(made, by_group, grads, strict=True):
