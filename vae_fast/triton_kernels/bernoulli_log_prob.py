@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import triton.language as tl
 from torch import Tensor
 
@@ -99,36 +102,23 @@ def _kernel(
     deliver(out, partials, ticket, value, program, tile, space, factor, VALUE, WALK, SPACE, VEC, ALONE)
 
 
-def bernoulli_log_prob_fwd(
-    logits: Tensor,
-    x: Tensor,
-    weight: Tensor | None,
+def _run(
+    upstream: Tensor | None,
+    operands: Sequence[Tensor | None],
     event_ndim: int,
     reduction: int,
     scale: float,
     x_scale: float,
-    need_dlogits: bool,
-    need_dx: bool,
+    *needs: bool,
 ) -> tuple[Tensor, ...]:
-    operands, needs = (logits, x, weight), (need_dlogits, need_dx)
-    density = Density(event_ndim, reduction, scale, (x_scale,), {})
-    out, grads = run(_kernel, operands, needs, None, True, density)
-    assert out is not None
-    return out, *grads
+    return run(_kernel, operands, needs, upstream, Density(event_ndim, reduction, scale, (x_scale,), {}))
+
+
+def bernoulli_log_prob_fwd(logits: Tensor, x: Tensor, weight: Tensor | None, *options: Any) -> tuple[Tensor, ...]:
+    return _run(None, (logits, x, weight), *options)
 
 
 def bernoulli_log_prob_bwd(
-    dlog_prob: Tensor,
-    logits: Tensor,
-    x: Tensor,
-    weight: Tensor | None,
-    event_ndim: int,
-    reduction: int,
-    scale: float,
-    x_scale: float,
-    need_dlogits: bool,
-    need_dx: bool,
+    dlog_prob: Tensor, logits: Tensor, x: Tensor, weight: Tensor | None, *options: Any
 ) -> tuple[Tensor, ...]:
-    operands, needs = (logits, x, weight), (need_dlogits, need_dx)
-    density = Density(event_ndim, reduction, scale, (x_scale,), {})
-    return tuple(run(_kernel, operands, needs, dlog_prob, False, density)[1])
+    return _run(dlog_prob, (logits, x, weight), *options)

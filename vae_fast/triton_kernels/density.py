@@ -95,13 +95,12 @@ def run(
     operands: Sequence[Tensor | None],
     needs: Sequence[bool],
     upstream: Tensor | None,
-    value: bool,
     density: Density,
-) -> tuple[Tensor | None, list[Tensor]]:
-    """Runs a density's kernel: its value and the gradients of the operands that ``needs`` names.
+) -> tuple[Tensor, ...]:
+    """Runs a density's kernel: the gradients of the operands that ``needs`` names.
 
-    ``operands`` are the differentiable ones, then the weight. Without an upstream gradient the gradients are those
-    for an upstream of 1.
+    ``operands`` are the differentiable ones, then the weight. Without an upstream gradient the density's value
+    comes before the gradients, which are those for an upstream of 1.
     """
     anchor = operands[0]
     assert anchor is not None
@@ -115,21 +114,24 @@ def run(
         if t is not None and t.shape != shape:
             shape = torch.broadcast_shapes(shape, t.shape)
     out = None
-    if value:
+    if upstream is None:
         data = shape[: len(shape) - density.event_ndim] if density.reduction == NONE else ()
         out = torch.empty(data, dtype=compute, device=device)
     if shape.numel() == 0:
         _of_nothing(out, grads, shape, density)
-    elif value and any(g is not None and g.shape != shape for g in grads):
+    elif out is not None and any(g is not None and g.shape != shape for g in grads):
         # Sums of two orders: the value in one pass, the gradients in another.
         _launch(kernel, operands, [None] * len(grads), None, out, shape, density)
         _launch(kernel, operands, grads, None, None, shape, density)
     else:
         _launch(kernel, operands, grads, upstream, out, shape, density)
-    return out, [
-        anchor.new_empty(0) if g is None or t is None else g.to(t.device)
-        for g, t in zip(grads, operands, strict=False)
-    ]
+    return (
+        *(() if out is None else (out,)),
+        *(
+            anchor.new_empty(0) if g is None or t is None else g.to(t.device)
+            for g, t in zip(grads, operands, strict=False)
+        ),
+    )
 
 
 def _of_nothing(out: Tensor | None, grads: Sequence[Tensor | None], shape: Sequence[int], density: Density) -> None:

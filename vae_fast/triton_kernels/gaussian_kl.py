@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import triton.language as tl
 from torch import Tensor
 
@@ -161,12 +164,9 @@ def _kernel(
     deliver(out, partials, ticket, value, program, tile, space, factor, VALUE, WALK, SPACE, VEC, ALONE)
 
 
-def gaussian_kl_fwd(
-    mu: Tensor,
-    logvar: Tensor,
-    prior_mu: Tensor | None,
-    prior_logvar: Tensor | None,
-    weight: Tensor | None,
+def _run(
+    upstream: Tensor | None,
+    operands: Sequence[Tensor | None],
     event_ndim: int,
     reduction: int,
     scale: float,
@@ -175,22 +175,23 @@ def gaussian_kl_fwd(
     param_eps: float,
     low: float,
     high: float,
-    need_dmu: bool,
-    need_dlogvar: bool,
-    need_dprior_mu: bool,
-    need_dprior_logvar: bool,
+    *needs: bool,
 ) -> tuple[Tensor, ...]:
-    operands, needs = (
-        (mu, logvar, prior_mu, prior_logvar, weight),
-        (need_dmu, need_dlogvar, need_dprior_mu, need_dprior_logvar),
-    )
     form = Scale(param, param_eps, low, high)
-    numbers = (free_bits or 0.0, *form[1:])
     constants = {"FLOOR": free_bits is not None, **form_constants(form)}
-    density = Density(event_ndim, reduction, scale, numbers, constants)
-    out, grads = run(_kernel, operands, needs, None, True, density)
-    assert out is not None
-    return out, *grads
+    density = Density(event_ndim, reduction, scale, (free_bits or 0.0, *form[1:]), constants)
+    return run(_kernel, operands, needs, upstream, density)
+
+
+def gaussian_kl_fwd(
+    mu: Tensor,
+    logvar: Tensor,
+    prior_mu: Tensor | None,
+    prior_logvar: Tensor | None,
+    weight: Tensor | None,
+    *options: Any,
+) -> tuple[Tensor, ...]:
+    return _run(None, (mu, logvar, prior_mu, prior_logvar, weight), *options)
 
 
 def gaussian_kl_bwd(
@@ -200,25 +201,6 @@ def gaussian_kl_bwd(
     prior_mu: Tensor | None,
     prior_logvar: Tensor | None,
     weight: Tensor | None,
-    event_ndim: int,
-    reduction: int,
-    scale: float,
-    free_bits: float | None,
-    param: int,
-    param_eps: float,
-    low: float,
-    high: float,
-    need_dmu: bool,
-    need_dlogvar: bool,
-    need_dprior_mu: bool,
-    need_dprior_logvar: bool,
+    *options: Any,
 ) -> tuple[Tensor, ...]:
-    operands, needs = (
-        (mu, logvar, prior_mu, prior_logvar, weight),
-        (need_dmu, need_dlogvar, need_dprior_mu, need_dprior_logvar),
-    )
-    form = Scale(param, param_eps, low, high)
-    numbers = (free_bits or 0.0, *form[1:])
-    constants = {"FLOOR": free_bits is not None, **form_constants(form)}
-    density = Density(event_ndim, reduction, scale, numbers, constants)
-    return tuple(run(_kernel, operands, needs, dkl, False, density)[1])
+    return _run(dkl, (mu, logvar, prior_mu, prior_logvar, weight), *options)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import triton.language as tl
 from torch import Tensor
 
@@ -117,11 +120,9 @@ def _kernel(
     deliver(out, partials, ticket, value, program, tile, space, factor, VALUE, WALK, SPACE, VEC, ALONE)
 
 
-def gaussian_log_prob_fwd(
-    mean: Tensor,
-    logvar: Tensor,
-    x: Tensor,
-    weight: Tensor | None,
+def _run(
+    upstream: Tensor | None,
+    operands: Sequence[Tensor | None],
     event_ndim: int,
     reduction: int,
     scale: float,
@@ -130,37 +131,20 @@ def gaussian_log_prob_fwd(
     param_eps: float,
     low: float,
     high: float,
-    need_dmean: bool,
-    need_dlogvar: bool,
-    need_dx: bool,
+    *needs: bool,
 ) -> tuple[Tensor, ...]:
-    operands, needs = (mean, logvar, x, weight), (need_dmean, need_dlogvar, need_dx)
     form = Scale(param, param_eps, low, high)
     density = Density(event_ndim, reduction, scale, (x_scale, *form[1:]), form_constants(form))
-    out, grads = run(_kernel, operands, needs, None, True, density)
-    assert out is not None
-    return out, *grads
+    return run(_kernel, operands, needs, upstream, density)
+
+
+def gaussian_log_prob_fwd(
+    mean: Tensor, logvar: Tensor, x: Tensor, weight: Tensor | None, *options: Any
+) -> tuple[Tensor, ...]:
+    return _run(None, (mean, logvar, x, weight), *options)
 
 
 def gaussian_log_prob_bwd(
-    dlog_prob: Tensor,
-    mean: Tensor,
-    logvar: Tensor,
-    x: Tensor,
-    weight: Tensor | None,
-    event_ndim: int,
-    reduction: int,
-    scale: float,
-    x_scale: float,
-    param: int,
-    param_eps: float,
-    low: float,
-    high: float,
-    need_dmean: bool,
-    need_dlogvar: bool,
-    need_dx: bool,
+    dlog_prob: Tensor, mean: Tensor, logvar: Tensor, x: Tensor, weight: Tensor | None, *options: Any
 ) -> tuple[Tensor, ...]:
-    operands, needs = (mean, logvar, x, weight), (need_dmean, need_dlogvar, need_dx)
-    form = Scale(param, param_eps, low, high)
-    density = Density(event_ndim, reduction, scale, (x_scale, *form[1:]), form_constants(form))
-    return tuple(run(_kernel, operands, needs, dlog_prob, False, density)[1])
+    return _run(dlog_prob, (mean, logvar, x, weight), *options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor
 
@@ -10,9 +11,7 @@ from vae_fast.scale import Scale
 from vae_fast.triton_kernels.sampling_launch import Draw, backward, forward
 
 
-def rsample_kl_fwd(
-    mu: Tensor,
-    logvar: Tensor,
+def _draw(
     sample_shape: Sequence[int],
     seed: int,
     seed_tensor: Tensor | None,
@@ -20,37 +19,19 @@ def rsample_kl_fwd(
     first_sample: int,
     event_ndim: int,
     free_bits: float | None,
-    param: int,
-    param_eps: float,
-    low: float,
-    high: float,
-) -> tuple[Tensor, Tensor]:
-    form = Scale(param, param_eps, low, high)
-    draw = Draw(sample_shape, seed, seed_tensor, offset, first_sample, form, event_ndim, free_bits)
-    z, kl = forward(mu, logvar, draw)
+    *form: Any,
+) -> Draw:
+    return Draw(sample_shape, seed, seed_tensor, offset, first_sample, Scale(*form), event_ndim, free_bits)
+
+
+def rsample_kl_fwd(mu: Tensor, logvar: Tensor, *options: Any) -> tuple[Tensor, Tensor]:
+    z, kl = forward(mu, logvar, _draw(*options))
     assert kl is not None
     return z, kl
 
 
 def rsample_kl_bwd(
-    dz: Tensor | None,
-    dkl: Tensor | None,
-    mu: Tensor,
-    logvar: Tensor,
-    sample_shape: Sequence[int],
-    seed: int,
-    seed_tensor: Tensor | None,
-    offset: int,
-    first_sample: int,
-    event_ndim: int,
-    free_bits: float | None,
-    param: int,
-    param_eps: float,
-    low: float,
-    high: float,
-    need_dmu: bool,
-    need_dlogvar: bool,
+    dz: Tensor | None, dkl: Tensor | None, mu: Tensor, logvar: Tensor, *options: Any
 ) -> tuple[Tensor, ...]:
-    form = Scale(param, param_eps, low, high)
-    draw = Draw(sample_shape, seed, seed_tensor, offset, first_sample, form, event_ndim, free_bits)
-    return backward(dz, dkl, mu, logvar, draw, (need_dmu, need_dlogvar))
+    *options_of_draw, need_dmu, need_dlogvar = options
+    return backward(dz, dkl, mu, logvar, _draw(*options_of_draw), (need_dmu, need_dlogvar))
