@@ -20,15 +20,15 @@ READY := $(VENV)/.ready
 # OpenMP threads that wait without spinning: on a busy machine the difference is minutes.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: help demo test test-slow test-large test-isa test-torch test-triton \
-  test-gpu sanitize wheel benchmark benchmark-quick benchmark-full benchmark-gpu lint format clean
+.PHONY: help demo test test-slow test-large test-isa test-torch test-triton test-cuda-host test-gpu sanitize wheel \
+  cuda-build benchmark benchmark-quick benchmark-full benchmark-gpu lint format clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo "  PYTHON=$(PYTHON) makes the environment VENV=$(VENV)"
 
 # The pins go first: the package then finds its torch there, and no other one is fetched.
-$(READY): requirements-dev.txt pyproject.toml setup.py vae_fast/_version.py $(wildcard csrc/*.* csrc/cpu/*.*)
+$(READY): requirements-dev.txt pyproject.toml setup.py setup_cuda.py vae_fast/_version.py $(wildcard csrc/*.* csrc/cpu/*.* csrc/cuda/*.*)
 	@$(PYTHON) -c 'import sys; sys.exit("vae_fast needs Python >= 3.10, and $(PYTHON) is %d.%d: use make PYTHON=..." % sys.version_info[:2] if sys.version_info < (3, 10) else 0)'
 	@echo "installing the pinned versions into $(VENV); the first time takes minutes"
 	@$(PYTHON) -m venv $(VENV)
@@ -66,6 +66,12 @@ test-isa: $(READY)  ## the operators' suite on every instruction set below this 
 
 sanitize: $(READY)  ## the operators' suite under AddressSanitizer, UBSan and ThreadSanitizer
 	@tests/sanitizers/run.sh $(BIN) build/sanitizers $(PYTEST_ARGS)
+
+test-cuda-host: $(READY)  ## the CUDA kernels on this processor: sanitizers, schedules, planted faults; an hour
+	@tests/cuda_host/run.sh $(BIN) build/cuda-host $(PYTEST_ARGS)
+
+cuda-build:  ## build the CUDA kernels, no GPU needed, and look at the machine code
+	@tests/cuda_build/run.sh $(PYTHON) build/cuda-build
 
 wheel:  ## build the manylinux wheel into dist/, audit it, and try it without a compiler
 	@PYTHON=$(PYTHON) tests/wheel/run.sh

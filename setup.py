@@ -1,13 +1,15 @@
 """The build of the compiled extension; the metadata stands in pyproject.toml.
 
 VAE_FAST_NATIVE=auto (the default) builds it where a C++ compiler and torch are there, and else installs the
-package without it, saying why; 0 never builds it, and 1 fails where it cannot be built. VAE_FAST_WERROR=1 makes
-warnings errors, VAE_FAST_SANITIZE=address,undefined or thread builds for those sanitizers. CXX, CFLAGS and LDFLAGS
-are heeded.
+package without it, saying why; 0 never builds it, and 1 fails where it cannot be built. VAE_FAST_CUDA=auto|0|1
+says the same of the kernels for GPUs, a library of its own, where nvcc and a torch with CUDA are there
+(setup_cuda.py). VAE_FAST_WERROR=1 makes warnings errors, VAE_FAST_SANITIZE=address,undefined or thread builds for
+those sanitizers. CXX, CFLAGS, LDFLAGS and MAX_JOBS are heeded.
 """
 
 import os
 import platform
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +20,10 @@ from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
+sys.path.insert(0, str(ROOT))  # a build by pip does not look here
+
+import setup_cuda  # noqa: E402
+
 # The oldest PyTorch whose ABI the binary asks for; TORCH_TARGET_VERSION holds each part of it in a byte.
 TORCH_MINIMUM = (2, 11)
 TARGET = f"0x{TORCH_MINIMUM[0]:02x}{TORCH_MINIMUM[1]:02x}{0:012x}"
@@ -43,6 +49,13 @@ if platform.machine() in ("x86_64", "AMD64"):
     INSTRUCTION_SETS |= {"v3": ["-march=x86-64-v3"], "v4": ["-march=x86-64-v4"]}
 
 
+# No contraction here either, and none of the options that round otherwise.
+NVCC = ["-std=c++17", "-O3", "--fmad=false", "-Xfatbin=-compress-all", "-Xcompiler=-fPIC,-fvisibility=hidden"]
+# Of the sources in csrc/, those of one device only.
+OF_CPU, OF_CUDA = {"device_cpu.cpp", "isa.cpp"}, {"device_cuda.cpp", "rescale.cpp"}
+LONG = ("gaussian_kl", "rsample_kl", "gaussian_log_prob")
+
+
 class CannotBuild(Exception):
     pass
 
@@ -62,7 +75,9 @@ def torch_folder():
 
 
 class Build(build_ext):
-    """Compiles csrc/*.cpp once and csrc/cpu/*.cpp for every instruction set."""
+    """Compiles csrc/*.cpp once a device, csrc/cpu/*.cpp for every instruction set, csrc/cuda for every GPU."""
+
+    cuda_reason = ""
 
     def run(self):
         wanted = os.environ.get("VAE_FAST_NATIVE") or "auto"
@@ -82,25 +97,100 @@ class Build(build_ext):
         self.record(reason)
 
     def record(self, reason):
-        """What `python -m vae_fast info` says of a missing extension."""
+        """What the package says of a missing library: a line for the CPU's, a line for the GPU's."""
         folder = ROOT / "vae_fast" if self.inplace else Path(self.build_lib) / "vae_fast"
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "_build.txt").write_text(reason + "\n")
+        lines = " ".join(reason.split()), " ".join(self.cuda_reason.split())
+        (folder / "_build.txt").write_text("\n".join(lines).rstrip("\n") + "\n")
 
     def build_extension(self, ext):
+        if ext.name != "vae_fast._cuda":
+            return self.build_cpu(ext)
+        wanted = os.environ.get("VAE_FAST_CUDA") or "auto"
+        try:
+            if wanted == "0":
+                raise CannotBuild("the package was installed with VAE_FAST_CUDA=0")
+            self.build_cuda(ext)
+        except Exception as error:
+            if wanted == "1":
+                raise
+            known = isinstance(error, (CannotBuild, setup_cuda.Missing))
+            self.cuda_reason = str(error) if known else f"its build failed: {error}"
+            self.extensions.remove(ext)
+            print(f"*** vae_fast is built without its CUDA kernels: {self.cuda_reason}", file=sys.stderr)
+
+    def build_extensions(self):
+        for ext in list(self.extensions):
+            self.build_extension(ext)
+
+    def flags(self):
+        """Compiler and linker flags that hold for every source."""
+        flags, link = list(COMPILE), list(LINK)
+        if os.environ.get("VAE_FAST_WERROR") == "1":
+            flags.append("-Werror")
+        return flags, link
+
+    def compile_all(self, jobs, compile_one):
+        with ThreadPoolExecutor(int(os.environ.get("MAX_JOBS", 0)) or os.cpu_count()) as pool:
+            return [o for compiled in pool.map(compile_one, jobs) for o in compiled]
+
+    def build_cuda(self, ext):
+        folder, toolkit = torch_folder(), setup_cuda.toolkit()
+        import torch
+
+        setup_cuda.check_torch(torch, toolkit)
+        targets = setup_cuda.targets(toolkit)
+        flags, link = self.flags()
+        include = ["-isystem", str(folder / "include"), "-isystem", str(toolkit.home / "include")]
+        own = [
+            *include,
+            f"-DTORCH_TARGET_VERSION={TARGET}",
+            "-DVF_DISPATCH_KEY=CUDA",
+            "-DVF_ISA=cuda",
+            "-DUSE_CUDA",
+        ]
+        out = Path(self.build_temp) / "cuda"
+        out.mkdir(parents=True, exist_ok=True)
+
+        def compile_one(source):
+            relative = str(source.relative_to(ROOT))
+            if source.suffix == ".cpp":
+                return self.compiler.compile([relative], output_dir=str(out), extra_postargs=[*flags, *own])
+            target = str(out / f"{source.stem}.o")
+            command = [toolkit.nvcc, *NVCC, *targets, "-DVF_ISA=cuda", "-c", relative, "-o", target]
+            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+            print(done.stdout + done.stderr, end="", file=sys.stderr)
+            if done.returncode != 0:
+                raise CannotBuild(
+                    f"nvcc does not compile {relative}: {(done.stderr or done.stdout).strip()[-500:]}"
+                )
+            return [target]
+
+        # The longest to compile first.
+        kernels = sorted(ROOT.glob("csrc/cuda/*.cu"), key=lambda path: path.stem not in LONG)
+        host = [path for path in ROOT.glob("csrc/*.cpp") if path.name not in OF_CPU]
+        self.compiler.link_shared_object(
+            self.compile_all([*kernels, *host, *ROOT.glob("csrc/cuda/*.cpp")], compile_one),
+            self.get_ext_fullpath(ext.name),
+            libraries=["torch", "torch_cpu", "torch_cuda", "c10", "cudart"],
+            library_dirs=[str(folder / "lib"), *toolkit.libraries],
+            extra_postargs=link,
+            target_lang="c++",
+        )
+
+    def build_cpu(self, ext):
         torch = torch_folder()
         if not list(ROOT.glob("csrc/*.cpp")):
             raise CannotBuild("its sources, csrc/, are not there")
         sanitize = os.environ.get("VAE_FAST_SANITIZE")
-        flags, link = list(COMPILE), list(LINK)
-        if os.environ.get("VAE_FAST_WERROR") == "1":
-            flags.append("-Werror")
+        flags, link = self.flags()
         if sanitize:
             flags += [f"-fsanitize={sanitize}", "-fno-sanitize-recover=all", "-g", "-O1", "-fno-omit-frame-pointer"]
             flags.remove("-D_FORTIFY_SOURCE=2")
             link.append(f"-fsanitize={sanitize}")
         include = ["-isystem", str(torch / "include")]
-        jobs = [(source, "", [*include, f"-DTORCH_TARGET_VERSION={TARGET}"]) for source in ROOT.glob("csrc/*.cpp")]
+        own = [*include, f"-DTORCH_TARGET_VERSION={TARGET}", "-DVF_DISPATCH_KEY=CPU"]
+        jobs = [(source, "", own) for source in ROOT.glob("csrc/*.cpp") if source.name not in OF_CUDA]
         for name, march in INSTRUCTION_SETS.items():
             chosen = [f"-DVF_ISA={name}", *march, *SCHEDULED]
             jobs += [(source, name, chosen) for source in ROOT.glob("csrc/cpu/*.cpp")]
@@ -111,10 +201,8 @@ class Build(build_ext):
             out = str(Path(self.build_temp) / folder)
             return self.compiler.compile([relative], output_dir=out, extra_postargs=[*flags, *own])
 
-        with ThreadPoolExecutor(int(os.environ.get("MAX_JOBS", 0)) or os.cpu_count()) as pool:
-            objects = [o for compiled in pool.map(compile_one, jobs) for o in compiled]
         self.compiler.link_shared_object(
-            objects,
+            self.compile_all(jobs, compile_one),
             self.get_ext_fullpath(ext.name),
             libraries=["torch", "torch_cpu", "c10"],
             library_dirs=[str(torch / "lib")],
@@ -146,6 +234,6 @@ class Wheel(bdist_wheel):
 
 if __name__ == "__main__":
     setup(
-        ext_modules=[Extension("vae_fast._cpu", sources=[], py_limited_api=True)],
+        ext_modules=[Extension(f"vae_fast.{name}", sources=[], py_limited_api=True) for name in ("_cpu", "_cuda")],
         cmdclass={"build_ext": Build, "build_py": Python, "bdist_wheel": Wheel},
     )

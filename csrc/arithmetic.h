@@ -55,22 +55,24 @@ VF_INLINE T splat(Element<T> value) {
   return T{} + value;
 }
 
-VF_INLINE float fma(float a, float b, float c) { return VF_HAS_FMA ? __builtin_fmaf(a, b, c) : a * b + c; }
-VF_INLINE double fma(double a, double b, double c) { return VF_HAS_FMA ? __builtin_fma(a, b, c) : a * b + c; }
-
 // One rounded operation each, whatever a compiler is told about contraction.
 #ifdef __CUDA_ARCH__
+VF_INLINE float fma(float a, float b, float c) { return __fmaf_rn(a, b, c); }
+VF_INLINE double fma(double a, double b, double c) { return __fma_rn(a, b, c); }
+VF_INLINE float sqrt(float a) { return __fsqrt_rn(a); }
+VF_INLINE double sqrt(double a) { return __dsqrt_rn(a); }
 VF_INLINE float mul(float a, float b) { return __fmul_rn(a, b); }
 VF_INLINE float add(float a, float b) { return __fadd_rn(a, b); }
 VF_INLINE float sub(float a, float b) { return __fsub_rn(a, b); }
 #else
+VF_INLINE float fma(float a, float b, float c) { return VF_HAS_FMA ? __builtin_fmaf(a, b, c) : a * b + c; }
+VF_INLINE double fma(double a, double b, double c) { return VF_HAS_FMA ? __builtin_fma(a, b, c) : a * b + c; }
+VF_INLINE float sqrt(float a) { return __builtin_sqrtf(a); }
+VF_INLINE double sqrt(double a) { return __builtin_sqrt(a); }
 VF_INLINE float mul(float a, float b) { return a * b; }
 VF_INLINE float add(float a, float b) { return a + b; }
 VF_INLINE float sub(float a, float b) { return a - b; }
 #endif
-
-VF_INLINE float sqrt(float a) { return __builtin_sqrtf(a); }
-VF_INLINE double sqrt(double a) { return __builtin_sqrt(a); }
 
 VF_INLINE int32_t bits(float a) {
   int32_t b;
@@ -90,10 +92,18 @@ VF_INLINE T from_bits(Int<T> b) {
   return a;
 }
 
-// a + b modulo 2³².
+// a + b, a − b and 2ⁿa modulo 2³² or 2⁶⁴.
 VF_INLINE int32_t wrapping_add(int32_t a, int32_t b) {
   return static_cast<int32_t>(static_cast<uint32_t>(a) + static_cast<uint32_t>(b));
 }
+VF_INLINE int32_t wrapping_sub(int32_t a, int32_t b) {
+  return static_cast<int32_t>(static_cast<uint32_t>(a) - static_cast<uint32_t>(b));
+}
+VF_INLINE int64_t wrapping_sub(int64_t a, int64_t b) {
+  return static_cast<int64_t>(static_cast<uint64_t>(a) - static_cast<uint64_t>(b));
+}
+VF_INLINE int32_t shift_left(int32_t a, int n) { return static_cast<int32_t>(static_cast<uint32_t>(a) << n); }
+VF_INLINE int64_t shift_left(int64_t a, int n) { return static_cast<int64_t>(static_cast<uint64_t>(a) << n); }
 
 VF_INLINE float to_float(int32_t a) { return static_cast<float>(a); }
 VF_INLINE double to_float(int64_t a) { return static_cast<double>(a); }

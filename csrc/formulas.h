@@ -60,7 +60,7 @@ VF_INLINE T infinity() {
 template <class T>
 VF_INLINE T power_of_two(T n) {
   using F = FormatOf<T>;
-  return from_bits<T>(bits(n + (F::kRound + F::kBias)) << F::kDigits);
+  return from_bits<T>(shift_left(bits(n + (F::kRound + F::kBias)), F::kDigits));
 }
 
 // 2ⁿa for an integral n, rounded once where that is subnormal: by way of half the exponent. cpu/pack.h has the two for
@@ -152,6 +152,10 @@ template <class T>
 VF_INLINE T reciprocal_estimate(T a) {
   return Element<T>(1) / a;
 }
+#ifdef __CUDA_ARCH__
+// Good to 2 units, in one instruction.
+VF_INLINE float reciprocal_estimate(float a) { return __fdividef(1.0f, a); }
+#endif
 
 // a − qb, rounded once; qb is near a. Without a fused multiply-add from the product of the halves of both (Veltkamp,
 // Dekker), whose sizes are ordinary here.
@@ -241,8 +245,8 @@ VF_INLINE T log(T x) {
   const T y = select(subnormal, x * F::kTwoDigits, x);
   // y = 2ᵏ(1 + f), 1 + f between √½ and √2.
   const Int<T> root_half = bits(splat<T>(static_cast<E>(0.70710678118654752440)));
-  const Int<T> k = (bits(y) - root_half) >> F::kDigits;
-  const T f = from_bits<T>(bits(y) - (k << F::kDigits)) - E(1);
+  const Int<T> k = wrapping_sub(bits(y), root_half) >> F::kDigits;
+  const T f = from_bits<T>(wrapping_sub(bits(y), shift_left(k, F::kDigits))) - E(1);
   const T exponent = to_float(k) - select(subnormal, splat<T>(E(F::kDigits + 1)), splat<T>(E(0)));
   T p;
   if constexpr (sizeof(E) == 4) {

@@ -1,5 +1,5 @@
-// The kernels of the CPU backend as ops.cpp calls them: their arguments, and one table of them per instruction set.
-// Plain C++, without PyTorch.
+// The kernels as ops.cpp calls them: their arguments, and a table of them, one per instruction set of a CPU, or one for
+// GPUs. Plain C++, without PyTorch.
 #pragma once
 
 #include "views.h"
@@ -9,6 +9,17 @@ namespace vae_fast {
 // Calls body(context, first, last) on ranges that make up [0, n), on several threads where n is above `grain`.
 using Body = void (*)(void* context, int64_t first, int64_t last);
 using ParallelFor = void (*)(int64_t n, int64_t grain, Body body, void* context);
+
+// What a GPU's kernels need of a call: its stream, memory that they may use until the call's last kernel has run, and
+// an int that is 0 whenever no kernel of the stream is running.
+struct Device {
+  void* stream = nullptr;
+  virtual void* scratch(int64_t bytes) = 0;
+  virtual int* ticket() = 0;
+
+ protected:
+  ~Device() = default;
+};
 
 // Rows of equal size, one after the other in C order. A density sums over each; for "sum" and "mean" there is one row.
 struct Rows {
@@ -38,12 +49,14 @@ struct ScaleOptions {
 
 struct NoiseOptions {
   uint64_t seed, offset, first_sample;
+  const int64_t* seed_on_device = nullptr;  // replaces the seed where it is not null
 };
 
 // What all densities have. `out` holds one value a row, null where only gradients are asked for; `upstream` is over
 // the elements, or has no data where the upstream gradient is 1.
 struct DensityArgs {
-  ParallelFor parallel_for;
+  ParallelFor parallel_for = nullptr;  // on a CPU
+  Device* device = nullptr;            // on a GPU
   bool is_double;
   Rows rows;
   View weight;
@@ -76,7 +89,8 @@ struct KLArgs : DensityArgs {
 
 // rsample and rsample_kl. Rows are those of mu: samples are a loop inside.
 struct SampleArgs {
-  ParallelFor parallel_for;
+  ParallelFor parallel_for = nullptr;  // on a CPU
+  Device* device = nullptr;            // on a GPU
   bool is_double;
   Rows rows;
   int64_t n_samples;
@@ -96,7 +110,8 @@ struct SampleArgs {
 };
 
 struct NormalArgs {
-  ParallelFor parallel_for;
+  ParallelFor parallel_for = nullptr;  // on a CPU
+  Device* device = nullptr;            // on a GPU
   int64_t n_samples, n;
   NoiseOptions noise;
   View out;  // over samples and elements

@@ -1,10 +1,5 @@
 #include "operands.h"
 
-#include <pthread.h>
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
-
 #include <algorithm>
 #include <cstdlib>
 #include <numeric>
@@ -24,31 +19,6 @@ DType dtype_of(const char* name, int32_t scalar_type) {
   return DType::kByte;
 }
 
-// Asks for huge pages for a large result. Its memory is fresh from the system, and the kernel would take a fault for
-// every 4 KiB of it: of a pass over 48 MiB those were most of the time.
-void advise_huge_pages(const Tensor& tensor) {
-#if defined(__linux__)
-  constexpr uintptr_t kHuge = uintptr_t{1} << 21;
-  const uintptr_t bytes = static_cast<uintptr_t>(tensor.numel()) * tensor.element_size();
-  if (bytes < 2 * kHuge) return;
-  const uintptr_t start = reinterpret_cast<uintptr_t>(tensor.data_ptr());
-  const uintptr_t first = (start + kHuge - 1) & ~(kHuge - 1), last = (start + bytes) & ~(kHuge - 1);
-  // A hint: where the system does not take it, nothing is lost.
-  if (first < last) (void)madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
-#endif
-}
-
-Tensor empty_strided(const int64_t* size, const int64_t* stride, int ndim, int32_t scalar_type) {
-  static const int32_t cpu = aoti_torch_device_type_cpu();
-  AtenTensorHandle handle;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(ndim, size, stride, scalar_type, cpu, 0, &handle));
-  Tensor tensor(handle);
-  advise_huge_pages(tensor);
-  return tensor;
-}
-
-bool forked = false;
-
 }  // namespace
 
 Operand::Operand(const char* name, const Tensor& t) : tensor(&t), ndim(static_cast<int>(t.dim())) {
@@ -60,7 +30,7 @@ Operand::Operand(const char* name, const Tensor& t) : tensor(&t), ndim(static_ca
   stride = strides;
   dtype = dtype_of(name, scalar_type);
   STD_TORCH_CHECK(ndim <= kMaxDims, name, " has more than ", kMaxDims, " dims");
-  STD_TORCH_CHECK(t.is_cpu(), name, " is not on the CPU");
+  number = check_readable(name, t, ndim);
 }
 
 int64_t Operand::numel() const { return std::accumulate(size, size + ndim, int64_t{1}, std::multiplies<int64_t>()); }
@@ -104,6 +74,7 @@ namespace {
 View view_over(const Space& space, const Operand& operand, int shift, const int64_t* stride) {
   View view;
   view.dtype = operand.dtype;
+  view.number = operand.number;
   for (int i = 0; i < space.ndim; ++i) {
     const int d = space.order[i], own = d - shift;
     const bool broadcast = own < 0 || own >= operand.ndim || operand.size[own] == 1;
@@ -173,8 +144,11 @@ void* data_of(const Tensor& tensor) {
 }
 
 GradientOut::GradientOut(bool needed, const Operand& operand, const Operand& anchor, const Space& space)
-    : tensor_(needed && operand ? empty_like(operand) : nothing(anchor)) {
+    : tensor_(!needed || !operand ? nothing(anchor)
+              : operand.number    ? empty(operand.size, operand.ndim, operand.scalar_type)
+                                  : empty_like(operand)) {
   if (!needed || !operand) return;
+  if (operand.number) number_ = operand.tensor;
   const Operand grad("gradient", tensor_);
   const int shift = space.ndim - operand.ndim;
   bool everywhere = true, each_row = true;
@@ -185,12 +159,10 @@ GradientOut::GradientOut(bool needed, const Operand& operand, const Operand& anc
     each_row = each_row && (space.size[d] == 1 || broadcast == (d >= space.event));
   }
   spec_.numel = operand.numel();
-  // So many that the partial sums of 32 units take a few MiB.
-  constexpr int64_t kFew = 1 << 14;
   if (everywhere) {
     spec_.kind = Gradient::kEach;
     spec_.view = space.view(grad);
-  } else if (each_row || spec_.numel <= kFew) {
+  } else if (sums_in_kernel(space.index(operand), spec_.numel, each_row)) {
     spec_.kind = each_row ? Gradient::kRow : Gradient::kPartial;
     spec_.view.data = data_of(tensor_);
     spec_.view.dtype = grad.dtype;
@@ -208,17 +180,10 @@ Tensor GradientOut::finish() {
     const Tensor sum = torch::stable::sum(*each_, summed_dims_, true);
     torch::stable::copy_(tensor_, torch::stable::reshape(sum, std::vector<int64_t>(tensor_.sizes().begin(), tensor_.sizes().end())));
   }
-  return tensor_;
-}
-
-void parallel_for(int64_t n, int64_t grain, Body body, void* context) {
-  static const int registered = pthread_atfork(nullptr, nullptr, [] { forked = true; });
-  (void)registered;
-  if (forked) {
-    body(context, 0, n);
-    return;
-  }
-  torch::stable::parallel_for(0, n, grain, [&](int64_t first, int64_t last) { body(context, first, last); });
+  if (!number_) return tensor_;
+  Tensor own = torch::stable::empty_like(*number_);
+  torch::stable::copy_(own, tensor_);
+  return own;
 }
 
 }  // namespace vae_fast

@@ -8,12 +8,12 @@
 #include <optional>
 #include <vector>
 
+#include "device.h"
 #include "kernels.h"
 
 namespace vae_fast {
 
 using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
 using OptionalTensor = std::optional<Tensor>;
 
 // What is asked of a tensor more than once.
@@ -23,6 +23,7 @@ struct Operand {
   const int64_t* size = nullptr;
   const int64_t* stride = nullptr;
   int32_t scalar_type = 0;
+  bool number = false;  // a 0-d tensor in the host's memory, whatever the device
   DType dtype = DType::kFloat32;
 
   Operand() = default;
@@ -79,12 +80,11 @@ class GradientOut {
  private:
   Gradient spec_;
   Tensor tensor_;
+  // The operand, where it is a number: its gradient goes where it is.
+  const Tensor* number_ = nullptr;
   // Where each element of the space has a value of its own before they are summed.
   std::optional<Tensor> each_;
   std::vector<int64_t> summed_dims_;
 };
-
-// PyTorch's threads, or, in a forked child, which does not inherit them, the calling one.
-void parallel_for(int64_t n, int64_t grain, Body body, void* context);
 
 }  // namespace vae_fast

@@ -1,4 +1,5 @@
-// torch.ops.vae_fast.<op>_fwd and _bwd on the CPU: arguments as vae_fast/schemas.py has them, to kernels and back.
+// torch.ops.vae_fast.<op>_fwd and _bwd: arguments as vae_fast/schemas.py has them, to kernels and back. Compiled once a
+// device, whose dispatch key is VF_DISPATCH_KEY.
 #include "operands.h"
 
 namespace vae_fast {
@@ -13,13 +14,13 @@ struct DensityOptions {
 
 // Fills what all densities have, and returns the tensor that the sums go to.
 template <class Args>
-Tensor density(Args& args, Space& space, const Operand& anchor, const Operand& weight, const Operand* upstream,
-               const DensityOptions& options) {
+Tensor density(OnDevice& device, Args& args, Space& space, const Operand& anchor, const Operand& weight,
+               const Operand* upstream, const DensityOptions& options) {
   STD_TORCH_CHECK(options.event_ndim >= 0 && options.event_ndim <= space.ndim, "event_ndim=", options.event_ndim,
                   " does not fit a shape of ", space.ndim, " dims");
   const int data_ndim = space.ndim - static_cast<int>(options.event_ndim);
   const bool each = options.reduction == kNone;
-  args.parallel_for = parallel_for;
+  device.equip(args);
   args.is_double = anchor.dtype == DType::kFloat64;
   args.scale = options.scale;
   args.divisor = options.reduction == kMean ? static_cast<double>(space.numel(0, data_ndim)) : 1.0;
@@ -45,10 +46,11 @@ ScaleOptions form_of(int64_t param, double eps, double low, double high) {
 std::tuple<Tensor, Tensor, Tensor> bernoulli(const OptionalTensor& dlog_prob, const Tensor& logits_, const Tensor& x_,
                                              const OptionalTensor& weight_, const DensityOptions& options,
                                              double x_scale, bool need_dlogits, bool need_dx) {
+  OnDevice device(logits_);
   const Operand logits("logits", logits_), x("x", x_), weight("weight", weight_), upstream("dlog_prob", dlog_prob);
   Space space({&logits, &x, &weight});
   BernoulliArgs args;
-  Tensor out = density(args, space, logits, weight, upstream ? &upstream : nullptr, options);
+  Tensor out = density(device, args, space, logits, weight, upstream ? &upstream : nullptr, options);
   GradientOut dlogits(need_dlogits, logits, logits, space), dx(need_dx, x, logits, space);
   args.logits = space.view(logits);
   args.x = space.view(x);
@@ -80,11 +82,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> gaussian(const OptionalTensor& dlog_p
                                                     const OptionalTensor& weight_, const DensityOptions& options,
                                                     double x_scale, const ScaleOptions& form, bool need_dmean,
                                                     bool need_dlogvar, bool need_dx) {
+  OnDevice device(mean_);
   const Operand mean("mean", mean_), logvar("logvar", logvar_), x("x", x_), weight("weight", weight_),
       upstream("dlog_prob", dlog_prob);
   Space space({&mean, &logvar, &x, &weight});
   GaussianArgs args;
-  Tensor out = density(args, space, mean, weight, upstream ? &upstream : nullptr, options);
+  Tensor out = density(device, args, space, mean, weight, upstream ? &upstream : nullptr, options);
   GradientOut dmean(need_dmean, mean, mean, space), dlogvar(need_dlogvar, logvar, mean, space),
       dx(need_dx, x, mean, space);
   args.mean = space.view(mean);
@@ -131,11 +134,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> kl(const OptionalTensor& dkl,
                                                       const OptionalTensor& weight_, const DensityOptions& options,
                                                       std::optional<double> free_bits, const ScaleOptions& form,
                                                       const KLNeeds& needs) {
+  OnDevice device(mu_);
   const Operand mu("mu", mu_), logvar("logvar", logvar_), prior_mu("prior_mu", prior_mu_),
       prior_logvar("prior_logvar", prior_logvar_), weight("weight", weight_), upstream("dkl", dkl);
   Space space({&mu, &logvar, &prior_mu, &prior_logvar, &weight});
   KLArgs args;
-  Tensor out = density(args, space, mu, weight, upstream ? &upstream : nullptr, options);
+  Tensor out = density(device, args, space, mu, weight, upstream ? &upstream : nullptr, options);
   GradientOut dmu(needs.dmu, mu, mu, space), dlogvar(needs.dlogvar, logvar, mu, space),
       dprior_mu(needs.dprior_mu, prior_mu, mu, space), dprior_logvar(needs.dprior_logvar, prior_logvar, mu, space);
   args.mu = space.view(mu);
@@ -174,18 +178,19 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> gaussian_kl_bwd(
 // ---- rsample and rsample_kl ------------------------------------------------------------------------------
 
 NoiseOptions noise_of(int64_t seed, const OptionalTensor& seed_tensor, int64_t offset, int64_t first_sample) {
+  NoiseOptions noise{static_cast<uint64_t>(seed), static_cast<uint64_t>(offset), static_cast<uint64_t>(first_sample)};
   if (seed_tensor) {
     int32_t type;
     STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(seed_tensor->get(), &type));
-    STD_TORCH_CHECK(type == aoti_torch_dtype_int64() && seed_tensor->numel() == 1 && seed_tensor->is_cpu(),
-                    "seed_tensor must hold one int64 on the CPU");
-    seed = *static_cast<const int64_t*>(seed_tensor->data_ptr());
+    STD_TORCH_CHECK(type == aoti_torch_dtype_int64() && seed_tensor->numel() == 1, "seed_tensor must hold one int64");
+    read_seed(*seed_tensor, noise);
   }
-  return {static_cast<uint64_t>(seed), static_cast<uint64_t>(offset), static_cast<uint64_t>(first_sample)};
+  return noise;
 }
 
 // What both directions of both operators have.
 struct Sampling {
+  OnDevice device;
   Operand mu, logvar;
   Space space;
   SampleArgs args;
@@ -193,12 +198,12 @@ struct Sampling {
   // event_ndim < 0: no rows, as rsample has none.
   Sampling(const Tensor& mu_, const Tensor& logvar_, const std::vector<int64_t>& sample_shape,
            const NoiseOptions& noise, int64_t event_ndim, const ScaleOptions& form)
-      : mu("mu", mu_), logvar("logvar", logvar_), space({&mu, &logvar}) {
+      : device(mu_), mu("mu", mu_), logvar("logvar", logvar_), space({&mu, &logvar}) {
     STD_TORCH_CHECK(event_ndim <= space.ndim, "event_ndim=", event_ndim, " does not fit a shape of ", space.ndim,
                     " dims");
     // Without set_event: the noise's order is that of μ's dims, wherever they are in memory.
     space.event = event_ndim < 0 ? 0 : space.ndim - static_cast<int>(event_ndim);
-    args.parallel_for = parallel_for;
+    device.equip(args);
     args.is_double = mu.dtype == DType::kFloat64;
     args.rows = space.rows();
     args.n_samples = 1;
@@ -320,9 +325,10 @@ std::tuple<Tensor, Tensor> rsample_kl_bwd(OptionalTensor dz, OptionalTensor dkl,
 
 Tensor standard_normal_fwd(std::vector<int64_t> sample_shape, std::vector<int64_t> shape, int64_t seed,
                            OptionalTensor seed_tensor, int64_t offset, int64_t first_sample, ScalarType dtype,
-                           torch::stable::Device) {
+                           torch::stable::Device where) {
+  OnDevice device(where.index());
   NormalArgs args;
-  args.parallel_for = parallel_for;
+  device.equip(args);
   args.n_samples = args.n = 1;
   for (int64_t n : sample_shape) args.n_samples *= n;
   for (int64_t n : shape) args.n *= n;
@@ -341,7 +347,7 @@ Tensor standard_normal_fwd(std::vector<int64_t> sample_shape, std::vector<int64_
 }  // namespace
 }  // namespace vae_fast
 
-STABLE_TORCH_LIBRARY_IMPL(vae_fast, CPU, m) {
+STABLE_TORCH_LIBRARY_IMPL(vae_fast, VF_DISPATCH_KEY, m) {
   using namespace vae_fast;
   m.impl("bernoulli_log_prob_fwd", TORCH_BOX(&bernoulli_log_prob_fwd));
   m.impl("bernoulli_log_prob_bwd", TORCH_BOX(&bernoulli_log_prob_bwd));

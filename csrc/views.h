@@ -15,6 +15,7 @@ constexpr int kMaxDims = 64;
 struct View {
   void* data = nullptr;
   DType dtype = DType::kFloat32;
+  bool number = false;  // the data is one element in the host's memory, whatever the device
   int ndim = 1;
   int64_t size[kMaxDims];
   int64_t stride[kMaxDims];

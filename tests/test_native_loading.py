@@ -110,8 +110,8 @@ def test_the_library_loads_from_anywhere(tmp_path):
 
 def test_an_older_torch(monkeypatch):
     monkeypatch.setattr(torch, "__version__", "2.10.0+cpu")
-    monkeypatch.setattr(native, "LIBRARY", Path(__file__))
-    assert native._load() == "the compiled extension needs torch 2.11, this is 2.10.0+cpu"
+    said = native._load(Path(__file__), "the compiled extension")
+    assert said == "the compiled extension needs torch 2.11, this is 2.10.0+cpu"
 
 
 @pytest.mark.parametrize("version", ["2.11.0", "2.13.0+cpu", "2.14.1", "2.15.0a0+git1234", "3.0.0.dev2027"])

@@ -70,9 +70,19 @@ def wheel(sdist, tmp_path_factory):
 
 def test_sdist_holds_what_a_build_needs(sdist):
     held = {name.partition("/")[2] for name in tarfile.open(sdist).getnames()}
-    sources = {p.relative_to(ROOT).as_posix() for p in (ROOT / "csrc").rglob("*") if p.suffix in (".h", ".cpp")}
+    sources = {
+        p.relative_to(ROOT).as_posix() for p in (ROOT / "csrc").rglob("*") if p.suffix in (".h", ".cpp", ".cu")
+    }
     assert sources and sources <= held
-    assert {"setup.py", "pyproject.toml", "README.md", "LICENSE", "Makefile", "tests/calls.py"} <= held
+    assert {
+        "setup.py",
+        "setup_cuda.py",
+        "pyproject.toml",
+        "README.md",
+        "LICENSE",
+        "Makefile",
+        "tests/calls.py",
+    } <= held
 
 
 def test_wheel_holds_the_package_and_nothing_else(wheel):

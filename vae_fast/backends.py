@@ -38,7 +38,7 @@ class Backend:
 
 _TABLE = {
     "reference": Backend("reference", True, "", ("*",), OPS),
-    "native": Backend("native", not native.REASON, native.REASON, *((), ()) if native.REASON else (("cpu",), OPS)),
+    "native": Backend("native", not native.REASON, native.REASON, native.DEVICES, OPS if native.DEVICES else ()),
     "triton": Backend(
         "triton",
         not triton_kernels.REASON,
@@ -133,7 +133,8 @@ def choose(op: str, device: torch.device, backend: str | None) -> str:
     if op not in found.ops:
         raise RuntimeError(f"{source}: the backend {name!r} does not serve {op}")
     if "*" not in found.devices and device.type not in found.devices:
-        raise RuntimeError(f"{source}: the backend {name!r} does not serve {device.type} tensors")
+        why = f": {native.CUDA_REASON}" if (name, device.type) == ("native", "cuda") else ""
+        raise RuntimeError(f"{source}: the backend {name!r} does not serve {device.type} tensors{why}")
     return name
 
 

@@ -1,18 +1,24 @@
-"""The compiled extension: loaded once, after the operators' schemas; what it serves, or why it is not there."""
+"""The compiled extension: loaded once, after the operators' schemas; what it serves, or why it is not there.
+
+Two libraries: one for the CPU, and one for CUDA, which a torch without CUDA could not load.
+"""
 
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
 import torch
+from torch import Tensor
 
 from vae_fast import schemas
 
 FOLDER = Path(__file__).parent
 LIBRARY = FOLDER / "_cpu.abi3.so"
-# What the build had to say, where it left the library out.
+CUDA_LIBRARY = FOLDER / "_cuda.abi3.so"
+# What the build had to say where it left a library out: a line for the CPU's, a line for CUDA's.
 BUILD_RECORD = FOLDER / "_build.txt"
 TORCH_MINIMUM = (2, 11)
 
@@ -21,9 +27,10 @@ def _version(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split(".")[:2] if part.isdecimal())
 
 
-def _missing() -> str:
-    recorded = BUILD_RECORD.read_text().strip() if BUILD_RECORD.is_file() else ""
-    return f"the compiled extension was not built: {recorded or 'there is no ' + LIBRARY.name}"
+def _missing(library: Path, what: str) -> str:
+    lines = BUILD_RECORD.read_text().splitlines() if BUILD_RECORD.is_file() else []
+    recorded = "".join(lines[1:2] if library is CUDA_LIBRARY else lines[:1]).strip()
+    return f"{what} was not built: {recorded or 'there is no ' + library.name}"
 
 
 def _whole(path: Path) -> bool:
@@ -39,25 +46,35 @@ def _whole(path: Path) -> bool:
     return path.stat().st_size >= start + size * count
 
 
-def _load() -> str:
-    """Registers the library's kernels. Returns why it cannot, empty where it did."""
-    if not LIBRARY.is_file():
-        return _missing()
+def _load(library: Path, what: str) -> str:
+    """Registers a library's kernels. Returns why it cannot, empty where it did."""
+    if not library.is_file():
+        return _missing(library, what)
     if _version(torch.__version__) < TORCH_MINIMUM:
-        return (
-            f"the compiled extension needs torch {'.'.join(map(str, TORCH_MINIMUM))}, this is {torch.__version__}"
-        )
-    if not _whole(LIBRARY):
-        return f"the compiled extension {LIBRARY.name} is not whole: install the package again"
+        return f"{what} needs torch {'.'.join(map(str, TORCH_MINIMUM))}, this is {torch.__version__}"
+    if not _whole(library):
+        return f"{what} {library.name} is not whole: install the package again"
     try:
-        torch.ops.load_library(str(LIBRARY))
+        torch.ops.load_library(str(library))
     except Exception as error:
         # torch says which file; the loader's own words are in the cause.
-        return f"the compiled extension does not load: {error.__cause__ or error}"
+        return f"{what} does not load: {error.__cause__ or error}"
     return ""
 
 
-REASON = _load()
+REASON = _load(LIBRARY, "the compiled extension")
+
+
+def _load_cuda() -> str:
+    if REASON:
+        return REASON
+    if CUDA_LIBRARY.is_file() and not torch.version.cuda:
+        return f"torch {torch.__version__} is a build without CUDA"
+    return _load(CUDA_LIBRARY, "the CUDA extension")
+
+
+CUDA_REASON = _load_cuda()
+DEVICES = () if REASON else ("cpu",) if CUDA_REASON else ("cpu", "cuda")
 
 
 def instruction_set() -> str:
@@ -72,4 +89,17 @@ def instruction_set() -> str:
     return str(name().decode())
 
 
-KERNELS = SimpleNamespace(**{name: getattr(torch.ops.vae_fast, name).default for name in schemas.SCHEMAS})
+
+def _rescale(grads: Sequence[Tensor], upstream: Tensor) -> None:
+    """Multiplies gradients on a GPU, each dense in memory, by the one element of ``upstream``, in place."""
+    for grad in grads:
+        if grad.device != upstream.device:
+            # Of a 0-d tensor on the CPU, whose gradient is there too.
+            grad.mul_(upstream.to(grad.device))
+        elif grad.numel():
+            torch.ops.vae_fast.rescale_(grad, upstream)
+
+
+KERNELS = SimpleNamespace(
+    **{name: getattr(torch.ops.vae_fast, name).default for name in schemas.SCHEMAS}, rescale=_rescale
+)

@@ -1,58 +1,11 @@
-// Elements of one dtype to those of another, in runs: half types are bits here, widened exactly and rounded to nearest.
+// Elements of one dtype to those of another, in runs.
 #pragma once
 
-#include <type_traits>
-
-#include "../views.h"
+#include "../elements.h"
 #include "pack.h"
 
 namespace vae_fast {
 namespace VF_ISA {
-
-struct BFloat16 {
-  uint16_t bits;
-};
-struct Float16 {
-  uint16_t bits;
-};
-
-VF_INLINE float widen(float a) { return a; }
-VF_INLINE double widen(double a) { return a; }
-VF_INLINE float widen(uint8_t a) { return static_cast<float>(a); }
-VF_INLINE float widen(BFloat16 a) { return from_bits<float>(static_cast<int32_t>(uint32_t{a.bits} << 16)); }
-VF_INLINE float widen(Float16 a) {
-  const uint32_t magnitude = uint32_t{a.bits & 0x7FFFu} << 13;
-  // Exponents from 15 to 127, or to 255 for infinity and NaN. Subnormals are normalised by a subtraction, which no
-  // flush-to-zero mode changes.
-  const uint32_t special = magnitude >= (31u << 23) ? (255u - 31u) << 23 : (127u - 15u) << 23;
-  const float ordinary = from_bits<float>(static_cast<int32_t>(magnitude + special));
-  const float tiny = from_bits<float>(static_cast<int32_t>(magnitude + (113u << 23))) - 0x1p-14f;
-  const uint32_t value = static_cast<uint32_t>(bits(magnitude < (1u << 23) ? tiny : ordinary));
-  return from_bits<float>(static_cast<int32_t>(value | uint32_t{a.bits & 0x8000u} << 16));
-}
-
-VF_INLINE void narrow(float a, float& to) { to = a; }
-VF_INLINE void narrow(float a, double& to) { to = a; }
-VF_INLINE void narrow(double a, double& to) { to = a; }
-VF_INLINE void narrow(double a, float& to) { to = static_cast<float>(a); }
-VF_INLINE void narrow(float a, BFloat16& to) {
-  const uint32_t b = static_cast<uint32_t>(bits(a));
-  const uint32_t rounded = (b + 0x7FFFu + (b >> 16 & 1u)) >> 16;
-  to.bits = static_cast<uint16_t>((b & 0x7FFFFFFFu) > 0x7F800000u ? 0x7FC0u : rounded);
-}
-VF_INLINE void narrow(float a, Float16& to) {
-  const uint32_t b = static_cast<uint32_t>(bits(a)), sign = b >> 16 & 0x8000u, magnitude = b & 0x7FFFFFFFu;
-  // Normal results: round at bit 13, rebias. Subnormal ones: an addition puts the last place where it has to be.
-  const uint32_t normal = (magnitude - (112u << 23) + 0xFFFu + (magnitude >> 13 & 1u)) >> 13;
-  const float shifted = from_bits<float>(static_cast<int32_t>(magnitude)) + 0.5f;
-  const uint32_t tiny = static_cast<uint32_t>(bits(shifted)) - 0x3F000000u;
-  uint32_t h = magnitude < (113u << 23) ? tiny : normal;
-  h = magnitude >= 0x477FF000u ? 0x7C00u : h;
-  h = magnitude > 0x7F800000u ? 0x7E00u : h;
-  to.bits = static_cast<uint16_t>(h | sign);
-}
-VF_INLINE void narrow(double a, BFloat16& to) { narrow(static_cast<float>(a), to); }
-VF_INLINE void narrow(double a, Float16& to) { narrow(static_cast<float>(a), to); }
 
 template <class T, class S>
 VF_INLINE void read_run(T* to, const S* from, int64_t stride, int n) {

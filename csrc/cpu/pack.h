@@ -74,6 +74,12 @@ VF_INLINE Int32Pack wrapping_add(Int32Pack a, int32_t b) {
   return (Int32Pack)((UInt32Pack)a + static_cast<uint32_t>(b));
 }
 
+// Packs wrap around of themselves.
+VF_INLINE Int32Pack wrapping_sub(Int32Pack a, Int32Pack b) { return a - b; }
+VF_INLINE Int64Pack wrapping_sub(Int64Pack a, Int64Pack b) { return a - b; }
+VF_INLINE Int32Pack shift_left(Int32Pack a, int n) { return a << n; }
+VF_INLINE Int64Pack shift_left(Int64Pack a, int n) { return a << n; }
+
 VF_INLINE FloatPack to_float(Int32Pack a) { return __builtin_convertvector(a, FloatPack); }
 VF_INLINE DoublePack to_float(Int64Pack a) { return __builtin_convertvector(a, DoublePack); }
 

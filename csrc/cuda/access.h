@@ -1,0 +1,221 @@
+// Chunks of operands and results: 16 bytes at a time where memory and the row allow, else element by element.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <type_traits>
+
+#include "../elements.h"
+#include "work.h"
+
+namespace vae_fast {
+namespace cuda {
+
+// Bits of either half type; which of them is a number of the call, so that both have one kernel.
+struct Half {
+  uint16_t bits;
+};
+
+template <class S>
+using Bits = std::conditional_t<sizeof(S) == 1, uint8_t, uint16_t>;
+__device__ __forceinline__ uint8_t bits_of(uint8_t a) { return a; }
+__device__ __forceinline__ uint16_t bits_of(Half a) { return a.bits; }
+
+// Elements of a chunk: those in 16 bytes of storage type S.
+template <class S>
+constexpr int kChunk = 16 / static_cast<int>(sizeof(S));
+
+// The type to compute in for a storage type.
+template <class S>
+struct Compute {
+  using Type = float;
+};
+template <>
+struct Compute<double> {
+  using Type = double;
+};
+
+template <class T>
+constexpr DType kDType = sizeof(T) == 8 ? DType::kFloat64 : DType::kFloat32;
+
+// N elements that are read and written at once. Those of less than 32 bits are kept in words: a compiler would read and
+// write four of them at a time at most.
+template <class S, int N, bool kWords = (sizeof(S) < 4 && sizeof(S) * N >= 4)>
+struct alignas(sizeof(S) * N < 16 ? sizeof(S) * N : 16) Vector {
+  S element[N];
+
+  __device__ __forceinline__ S get(int j) const { return element[j]; }
+  __device__ __forceinline__ void set(int j, S value) { element[j] = value; }
+};
+template <class S, int N>
+struct alignas(sizeof(S) * N < 16 ? sizeof(S) * N : 16) Vector<S, N, true> {
+  static constexpr int kEach = 4 / static_cast<int>(sizeof(S)), kBits = 8 * static_cast<int>(sizeof(S));
+  uint32_t word[N / kEach] = {};
+
+  __device__ __forceinline__ S get(int j) const {
+    return S{static_cast<Bits<S>>(word[j / kEach] >> (kBits * (j % kEach)))};
+  }
+  // Once for every j.
+  __device__ __forceinline__ void set(int j, S value) {
+    word[j / kEach] |= uint32_t{bits_of(value)} << (kBits * (j % kEach));
+  }
+};
+
+template <class S, int N>
+__device__ __forceinline__ bool aligned(const S* at) {
+  return reinterpret_cast<uintptr_t>(at) % alignof(Vector<S, N>) == 0;
+}
+
+// Where a thread stands: a chunk of N columns from `column` on, of which those in [0, columns) are there.
+template <int N>
+struct Chunk {
+  int64_t column, columns;
+  bool full;
+
+  __device__ __forceinline__ Chunk(int64_t first, int64_t count)
+      : column(first), columns(count), full(first >= 0 && first + N <= count) {}
+  __device__ __forceinline__ bool has(int j) const { return full || (column + j >= 0 && column + j < columns); }
+};
+
+template <class T, class S, int N>
+__device__ __forceinline__ void load_run(const void* data, DType dtype, int64_t offset, const Chunk<N>& chunk,
+                                         T (&to)[N]) {
+  const S* at = static_cast<const S*>(data) + offset + chunk.column;
+  Vector<S, N> v;
+  if (chunk.full && aligned<S, N>(at)) {
+    v = *reinterpret_cast<const Vector<S, N>*>(at);
+  } else {
+#pragma unroll
+    for (int j = 0; j < N; ++j) v.set(j, chunk.has(j) ? at[j] : S{});
+  }
+  if constexpr (std::is_same_v<S, Half>) {
+    if (dtype == DType::kBFloat16) {
+#pragma unroll
+      for (int j = 0; j < N; ++j) to[j] = static_cast<T>(widen(BFloat16{v.get(j).bits}));
+    } else {
+#pragma unroll
+      for (int j = 0; j < N; ++j) to[j] = static_cast<T>(widen(Float16{v.get(j).bits}));
+    }
+  } else {
+#pragma unroll
+    for (int j = 0; j < N; ++j) to[j] = static_cast<T>(widen(v.get(j)));
+  }
+}
+
+template <class T>
+__device__ __forceinline__ T load_one(const void* data, DType dtype, int64_t at) {
+  switch (dtype) {
+    case DType::kFloat32: return static_cast<T>(static_cast<const float*>(data)[at]);
+    case DType::kFloat64: return static_cast<T>(static_cast<const double*>(data)[at]);
+    case DType::kBFloat16: return static_cast<T>(widen(static_cast<const BFloat16*>(data)[at]));
+    case DType::kFloat16: return static_cast<T>(widen(static_cast<const Float16*>(data)[at]));
+    default: return static_cast<T>(static_cast<const uint8_t*>(data)[at]);
+  }
+}
+
+// An operand's chunk in row `offset`. It is of storage type S, or, where kAny, float or bytes; anything else the plan
+// has converted.
+template <class T, class S, bool kAny, int N>
+__device__ __forceinline__ void load(const Input& input, int64_t offset, const Chunk<N>& chunk, T (&to)[N]) {
+  if (!input.dense) {
+    const T value = input.number ? static_cast<T>(input.value) : load_one<T>(input.data, input.dtype, offset);
+#pragma unroll
+    for (int j = 0; j < N; ++j) to[j] = value;
+  } else if (kAny && input.dtype == DType::kByte) {
+    load_run<T, uint8_t>(input.data, input.dtype, offset, chunk, to);
+  } else if (kAny && std::is_same_v<S, Half> && input.dtype == DType::kFloat32) {
+    load_run<T, float>(input.data, input.dtype, offset, chunk, to);
+  } else {
+    load_run<T, S>(input.data, input.dtype, offset, chunk, to);
+  }
+}
+
+template <class T, class S, int N>
+__device__ __forceinline__ void store_run(const T (&from)[N], const Output& out, int64_t offset,
+                                          const Chunk<N>& chunk) {
+  S* at = static_cast<S*>(out.data) + offset + chunk.column;
+  Vector<S, N> v;
+  if constexpr (std::is_same_v<S, Half>) {
+    if (out.dtype == DType::kBFloat16) {
+#pragma unroll
+      for (int j = 0; j < N; ++j) {
+        BFloat16 to;
+        narrow(from[j], to);
+        v.set(j, Half{to.bits});
+      }
+    } else {
+#pragma unroll
+      for (int j = 0; j < N; ++j) {
+        Float16 to;
+        narrow(from[j], to);
+        v.set(j, Half{to.bits});
+      }
+    }
+  } else {
+#pragma unroll
+    for (int j = 0; j < N; ++j) v.set(j, from[j]);
+  }
+  if (chunk.full && aligned<S, N>(at)) {
+    *reinterpret_cast<Vector<S, N>*>(at) = v;
+  } else {
+#pragma unroll
+    for (int j = 0; j < N; ++j)
+      if (chunk.has(j)) at[j] = v.get(j);
+  }
+}
+
+// A result's chunk: of storage type S, or of compute type T.
+template <class T, class S, int N>
+__device__ __forceinline__ void store(const T (&from)[N], const Output& out, int64_t offset, const Chunk<N>& chunk) {
+  if (std::is_same_v<S, Half> && out.dtype == DType::kFloat32) {
+    store_run<T, float>(from, out, offset, chunk);
+  } else {
+    store_run<T, S>(from, out, offset, chunk);
+  }
+}
+
+__device__ __forceinline__ void store_one(double value, void* data, DType dtype, int64_t at) {
+  switch (dtype) {
+    case DType::kFloat32: return narrow(value, static_cast<float*>(data)[at]);
+    case DType::kFloat64: return narrow(value, static_cast<double*>(data)[at]);
+    case DType::kBFloat16: return narrow(value, static_cast<BFloat16*>(data)[at]);
+    case DType::kFloat16: return narrow(value, static_cast<Float16*>(data)[at]);
+    case DType::kByte: return;
+  }
+}
+
+// a / b of numbers that are not negative; most have 32 bits, where it takes a fifth of the time.
+__device__ __forceinline__ int64_t quotient(int64_t a, int64_t b) {
+  if (((a | b) >> 32) == 0) return static_cast<uint32_t>(a) / static_cast<uint32_t>(b);
+  return a / b;
+}
+
+// A unit's rows and columns, as one thread walks them.
+struct Walk {
+  int64_t row, s, d, segment, first, last;
+  bool some;  // whether the thread has a row
+
+  // `chunk` is a power of two.
+  __device__ __forceinline__ Walk(const Work& work, int64_t unit, int chunk) {
+    const int lane = static_cast<int>(threadIdx.x) & (work.group - 1);
+    const int place = static_cast<int>(threadIdx.x) / work.group;
+    // One long row is the usual case.
+    const int64_t rows = work.segments == 1 ? unit : work.rows == 1 ? 0 : quotient(unit, work.segments);
+    segment = work.segments == 1 ? 0 : unit - rows * work.segments;
+    row = rows * work.rows_per_block + place;
+    some = row < work.rows;
+    s = work.inner == work.rows ? 0 : quotient(row, work.inner);
+    d = row - s * work.inner;
+    const int64_t shift = (work.phase + s * work.phase_s + d * work.phase_d) & (chunk - 1);
+    const int64_t begin = segment * work.segment - shift, end = begin + work.segment;
+    first = begin + static_cast<int64_t>(lane) * chunk;
+    last = some ? (end < work.columns ? end : work.columns) : 0;
+    if (!some) first = 0;
+  }
+
+  __device__ __forceinline__ int64_t offset(const Input& input) const { return s * input.s + d * input.d; }
+  __device__ __forceinline__ int64_t offset(const Output& out) const { return s * out.s + d * out.d; }
+};
+
+}  // namespace cuda
+}  // namespace vae_fast

@@ -1,0 +1,51 @@
+// log p(x|z) of a Bernoulli given by its logits, and its gradients, in one pass.
+#include "density.h"
+#include "table.h"
+
+namespace vae_fast {
+namespace cuda {
+namespace {
+
+template <class T>
+struct BernoulliOp {
+  using Number = T;
+  static constexpr int kInputs = 3, kSlots = 3;
+  // Whether there are kernels of their own for the value, for the gradients, and for both.
+  static constexpr bool kByPass = sizeof(T) == 4;
+  T x_scale;
+  bool weighted;
+
+  // Which operands are there in every call.
+  static constexpr __device__ __forceinline__ bool always(int k) { return k < 2; }
+  // Which of them have the storage type, and not any.
+  static constexpr __device__ __forceinline__ bool exact(int k) { return k < 1; }
+
+  // in: logits, x, weight; out: log p, dlogits, dx.
+  __device__ __forceinline__ void operator()(const T (&in)[kInputs], T g, T (&out)[kSlots]) const {
+    T y = in[0], t = in[1] * x_scale;
+    if (weighted) {
+      y = select(in[2] == T(0), T(0), y);
+      t = select(in[2] == T(0), T(0), t);
+      g = g * in[2];
+    }
+    const BernoulliTerm<T> term = bernoulli(y, t);
+    out[0] = weighted ? term.log_prob * in[2] : term.log_prob;
+    out[1] = g * term.dlogits;
+    out[2] = g * y * x_scale;
+  }
+};
+
+}  // namespace
+
+void bernoulli_log_prob(const BernoulliArgs& args) {
+  in_storage({&args.logits}, [&](auto element) {
+    using S = decltype(element);
+    using T = typename Compute<S>::Type;
+    const BernoulliOp<T> op{static_cast<T>(args.x_scale), static_cast<bool>(args.weight)};
+    run_density<S>("bernoulli_log_prob", args, op, {&args.logits, &args.x, &args.weight},
+                   {&args.dlogits, &args.dx});
+  });
+}
+
+}  // namespace cuda
+}  // namespace vae_fast

@@ -1,0 +1,211 @@
+// The pass that all densities make: terms and gradients of every element, as they are or summed. An operator brings its
+// operands and its term.
+#pragma once
+
+#include <initializer_list>
+
+#include "../terms.h"
+#include "columns.h"
+#include "launch.h"
+#include "plan.h"
+#include "reduce.h"
+
+namespace vae_fast {
+namespace cuda {
+
+template <class Op>
+struct DensityParams {
+  Work work;
+  Op op;
+  Input in[Op::kInputs];
+  Input upstream;
+  double scale, divisor;
+  Slot slots[Op::kSlots];  // the value, then the gradients
+  int* ticket;
+  bool total;
+};
+
+// The upstream gradient of every element, times what the reduction makes of it.
+template <class T>
+__device__ __forceinline__ T scaled(T upstream, T scale, T divisor) {
+  const T g = upstream * scale;
+  return divisor == T(1) ? g : g / divisor;
+}
+
+template <class Op, class S, bool kValue, bool kGrad>
+__global__ void __launch_bounds__(kThreads, 1) density_kernel(const __grid_constant__ DensityParams<Op> p) {
+  using T = typename Op::Number;
+  constexpr int N = kChunk<S>, kSlots = Op::kSlots, kFirst = kValue ? 0 : 1, kLast = kGrad ? kSlots : 1;
+  __shared__ double shared[kThreads / 32];
+  const bool total = p.total;
+  const T scale = static_cast<T>(p.scale), divisor = static_cast<T>(p.divisor);
+  T constant = T(1);
+  if (kGrad && p.upstream.number) constant = static_cast<T>(p.upstream.value);
+  const bool has_upstream = kGrad && p.upstream.data != nullptr;
+  constant = scaled(constant, scale, divisor);
+  double sums[kSlots] = {};
+  for (int64_t unit = blockIdx.x; unit < p.work.units; unit += gridDim.x) {
+    const Walk walk(p.work, unit, N);
+#pragma unroll 1
+    for (int64_t column = walk.first; column < walk.last; column += static_cast<int64_t>(p.work.group) * N) {
+      const Chunk<N> chunk(column, p.work.columns);
+      T in[Op::kInputs][N], g[N], out[kSlots][N];
+#pragma unroll
+      for (int k = 0; k < Op::kInputs; ++k) {
+        if (Op::exact(k)) {
+          if (Op::always(k) || p.in[k].data || p.in[k].number)
+            load<T, S, false>(p.in[k], walk.offset(p.in[k]), chunk, in[k]);
+        } else if (Op::always(k) || p.in[k].data || p.in[k].number) {
+          load<T, S, true>(p.in[k], walk.offset(p.in[k]), chunk, in[k]);
+        }
+      }
+      if (has_upstream) {
+        load<T, T, false>(p.upstream, walk.offset(p.upstream), chunk, g);
+#pragma unroll
+        for (int j = 0; j < N; ++j) g[j] = scaled(g[j], scale, divisor);
+      } else {
+#pragma unroll
+        for (int j = 0; j < N; ++j) g[j] = constant;
+      }
+#pragma unroll
+      for (int j = 0; j < N; ++j) {
+        T own[Op::kInputs], terms[kSlots];
+#pragma unroll
+        for (int k = 0; k < Op::kInputs; ++k) own[k] = in[k][j];
+        p.op(own, g[j], terms);
+#pragma unroll
+        for (int k = kFirst; k < kLast; ++k) out[k][j] = terms[k];
+      }
+#pragma unroll
+      for (int k = kFirst; k < kLast; ++k) {
+        const Slot& slot = p.slots[k];
+        if (slot.kind == Slot::kNone) continue;
+        if (slot.kind != Slot::kEach) {
+          sums[k] += chunk_sum(out[k], chunk);
+          continue;
+        }
+        if (k == 0 && slot.factor != 1.0) {
+#pragma unroll
+          for (int j = 0; j < N; ++j) out[0][j] = static_cast<T>(static_cast<double>(out[0][j]) * slot.factor);
+        }
+        store<T, S>(out[k], slot.out, walk.offset(slot.out), chunk);
+      }
+    }
+    if (total) continue;
+#pragma unroll
+    for (int k = kFirst; k < kLast; ++k) {
+      const Slot& slot = p.slots[k];
+      if (slot.kind == Slot::kNone || slot.kind == Slot::kEach) continue;
+      put_row(slot, p.work, walk, group_sum(sums[k], p.work.group, shared));
+      sums[k] = 0;
+    }
+  }
+  if (!total) return;
+  put_totals(p.slots, p.ticket, sums, shared);
+}
+
+template <class Op>
+struct ColumnDensityParams {
+  DensityParams<Op> density;
+  int slot;  // which of the gradients
+  ColumnSums sums;
+};
+
+// terms[slot], without an array in memory.
+template <int kFirst, class T, int kSlots>
+__device__ __forceinline__ T picked(const T (&terms)[kSlots], int slot) {
+  if constexpr (kFirst + 1 < kSlots) {
+    return slot == kFirst ? terms[kFirst] : picked<kFirst + 1>(terms, slot);
+  } else {
+    return terms[kSlots - 1];
+  }
+}
+
+// A gradient with one value a column: a block sums a slab of rows of 32 columns.
+template <class Op>
+__global__ void __launch_bounds__(kThreads, 1)
+    column_density_kernel(const __grid_constant__ ColumnDensityParams<Op> c) {
+  using T = typename Op::Number;
+  const DensityParams<Op>& p = c.density;
+  __shared__ double shared[kDown][kAcross];
+  const T scale = static_cast<T>(p.scale), divisor = static_cast<T>(p.divisor);
+  const auto at = [&](const Input& input, int64_t s, int64_t d, int64_t column) {
+    return input.number ? static_cast<T>(input.value)
+                        : load_one<T>(input.data, input.dtype, s * input.s + d * input.d + (input.dense ? column : 0));
+  };
+  sum_slabs(c.sums, shared, [&](int64_t row, int64_t column) {
+    const int64_t s = p.work.inner == p.work.rows ? 0 : quotient(row, p.work.inner), d = row - s * p.work.inner;
+    T in[Op::kInputs], terms[Op::kSlots];
+#pragma unroll
+    for (int k = 0; k < Op::kInputs; ++k)
+      in[k] = Op::always(k) || p.in[k].data || p.in[k].number ? at(p.in[k], s, d, column) : T(0);
+    const bool upstream = p.upstream.data || p.upstream.number;
+    p.op(in, scaled(upstream ? at(p.upstream, s, d, column) : T(1), scale, divisor), terms);
+    return static_cast<double>(picked<1>(terms, c.slot));
+  });
+}
+
+// Runs an operator of compute type Op::Number on operands of storage dtype S.
+template <class S, class Op, size_t kViews, size_t kGradients>
+void run_density(const char* name, const DensityArgs& args, const Op& op, const View* const (&views)[kViews],
+                 const Gradient* const (&gradients)[kGradients]) {
+  static_assert(kViews == Op::kInputs && kGradients + 1 == Op::kSlots, "an operand or a gradient is missing");
+  using T = typename Op::Number;
+  constexpr DType compute = kDType<T>;
+  Plan plan(*args.device, args.rows, kChunk<S>, true);
+  const DType storage = sizeof(S) == 2 ? views[0]->dtype : compute;
+  for (size_t k = 0; k < kViews; ++k)
+    plan.read(*views[k], storage, Op::exact(static_cast<int>(k)) ? storage : DType::kByte);
+  plan.read(args.upstream, compute, compute);
+  plan.value(args.out, compute, args.scale / args.divisor);
+  bool grad = false;
+  for (const Gradient* gradient : gradients) {
+    plan.gradient(*gradient, storage, compute);
+    grad = grad || gradient->kind != Gradient::kNone;
+  }
+  if (!grad && !args.out) return;
+  if (!plan.resolve()) return;
+  DensityParams<Op> p{plan.work(), op, {}, plan.input(Op::kInputs), args.scale, args.divisor, {}, plan.ticket(),
+                      plan.total()};
+  for (int k = 0; k < Op::kInputs; ++k) p.in[k] = plan.input(k);
+  for (int k = 0; k < Op::kSlots; ++k) p.slots[k] = plan.slot(k);
+  auto* kernel = density_kernel<Op, S, true, true>;
+  if (Op::kByPass && !grad) kernel = density_kernel<Op, S, true, !Op::kByPass>;
+  if (Op::kByPass && !args.out) kernel = density_kernel<Op, S, !Op::kByPass, true>;
+  if (plan.main()) launch(*args.device, name, kernel, p, plan.blocks(), 1, plan.threads());
+  for (int k = 1; k < Op::kSlots; ++k) {
+    if (!plan.by_column(k)) continue;
+    const Output& out = plan.columns_out(k);
+    const ColumnSums sums(*args.device, plan.work().rows, plan.work().columns, out.data, out.dtype);
+    launch(*args.device, name, column_density_kernel<Op>, ColumnDensityParams<Op>{p, k, sums}, sums.blocks, sums.slabs,
+           kThreads);
+    sums.finish(*args.device);
+  }
+  plan.finish();
+}
+
+// Calls f with a value of the storage type of a call: that of the first operand, where the other exact ones are of it
+// or no tensors; else the compute type, to which the plan converts them.
+template <class F>
+void in_storage(std::initializer_list<const View*> exact, const F& f) {
+  const DType dtype = (*exact.begin())->dtype;
+  bool same = true;
+  for (const View* view : exact) same = same && (!*view || view->number || view->constant() || view->dtype == dtype);
+  if (dtype == DType::kFloat64) return f(double{});
+  if (dtype == DType::kFloat32 || !same) return f(float{});
+  f(Half{});
+}
+
+// Calls f with the scale of a call: log σ² without anything to branch on, or any other.
+template <class T, class F>
+void in_scale(const ScaleOptions& form, const F& f) {
+  const Scale<T> scale(form);
+  if (scale.plain()) {
+    f(Scale<T, true>(form));
+  } else {
+    f(scale);
+  }
+}
+
+}  // namespace cuda
+}  // namespace vae_fast

@@ -1,0 +1,121 @@
+// From views of any strides to what kernels take: how the elements are cut up, which operands are made dense first, and
+// what is left to do when the kernel has run. All by shapes and strides, none of it by the GPU.
+#pragma once
+
+#include <vector>
+
+#include "work.h"
+
+namespace vae_fast {
+namespace cuda {
+
+// Whether a gradient with one value for each of `index`'s positions is summed by the kernels: one element, one value a
+// row, or one a feature.
+bool sums_in_kernel(const View& index);
+
+class Plan {
+ public:
+  // `chunk` is how many elements a thread takes at a time.
+  // `by_column`: whether there is a kernel for gradients with one value a column.
+  Plan(Device& device, const Rows& rows, int chunk, bool by_column = false);
+
+  // In the order of the kernel's operands. Views must outlive the plan. The kernel reads operands of `storage` dtype;
+  // where `exact` is kByte, also bytes and float32. Others are converted to `storage`, exactly or as the kernel would.
+  // A view may stand for several samples, `sample_stride` apart.
+  void read(const View& view, DType storage, DType exact, int64_t samples = 1, int64_t sample_stride = 0);
+  void value(void* out, DType dtype, double factor);
+  void gradient(const Gradient& gradient, DType storage, DType compute);
+  void write(const View& view, DType storage, DType compute, int64_t samples = 1, int64_t sample_stride = 0);
+  // Chunks begin where the element's index plus `offset` is a multiple of `chunk`, not by an operand's memory. With
+  // `each_row` a row's index begins at 0, and rows are those of the call.
+  void chunks_by_index(uint64_t offset, bool each_row = false);
+
+  // Whether there is anything for the kernel to do.
+  bool resolve();
+
+  const Work& work() const { return work_; }
+  int blocks() const { return blocks_; }
+  int threads() const { return work_.group * work_.rows_per_block; }
+  // Sums are over everything and joined by the last block, which this counter finds; null for one block.
+  bool total() const { return total_; }
+  int* ticket() const { return ticket_; }
+  const Input& input(int k) const { return inputs_[k].input; }
+  int64_t input_sample_stride(int k) const { return inputs_[k].sample_stride; }
+  const Output& output(int k) const { return outputs_[k].out; }
+  int64_t output_sample_stride(int k) const { return outputs_[k].sample_stride; }
+  const Slot& slot(int k) const { return slots_[k].slot; }
+
+  // Whether slot k has one value a column, for a kernel of its own: slot(k) then is none of the main kernel's.
+  bool by_column(int k) const { return slots_[k].by_column; }
+  // Where its values go: dense, in the gradient's dtype.
+  const Output& columns_out(int k) const { return slots_[k].slot.out; }
+  // Whether the main kernel has something to do.
+  bool main() const;
+
+  // After the kernels: joins partial sums, and brings results to where they belong.
+  void finish();
+
+ private:
+  struct Reading {
+    const View* view;
+    DType storage;
+    bool any;
+    int64_t samples, sample_stride;
+    Input input;
+  };
+  struct Writing {
+    const View* view;
+    DType storage, compute;
+    int64_t samples, sample_stride;
+    Output out;
+  };
+  struct Summing {
+    Slot slot;
+    const View* each = nullptr;         // kEach: the elements
+    const Gradient* gradient = nullptr; // else where its values belong
+    DType storage = DType::kFloat32, compute = DType::kFloat32;
+    int64_t row_size = 0;               // kRow: elements that each sum is over
+    bool features = false;              // one value a column of rows of row_size, by way of all elements
+    bool by_column = false;             // or by a kernel of its own
+    bool rows_apart = false;            // one value a row, by way of all elements: into `whole`, or the gradient
+    void* whole = nullptr;
+    double whole_factor = 1;
+    void* dense = nullptr;              // scratch that a result is brought from
+  };
+
+  void columns();
+  void rows();
+  void layout();
+  void slots();
+  void gather_sums(Summing& summing);
+  bool fits(const View& view) const;
+  void strides(const View& view, int64_t& s, int64_t& d, bool& dense) const;
+  bool reads(const Reading& reading) const;
+  Output place(const View& view, DType storage, DType compute, int64_t samples, int64_t& sample_stride);
+  void finish_empty();
+  void bring_summed(const Summing& summing, const void* values);
+
+  Device& device_;
+  Rows rows_in_;
+  int chunk_;
+  bool by_column_;
+  int64_t numel_;
+  Work work_{};
+  int blocks_ = 0;
+  bool total_ = false, by_index_ = false, each_row_ = false;
+  uint64_t offset_ = 0;
+  int* ticket_ = nullptr;
+  std::vector<Reading> inputs_;
+  std::vector<Writing> outputs_;
+  std::vector<Summing> slots_;
+  struct Scatter {
+    void* from;
+    DType dtype;
+    int64_t numel;
+    View to;
+  };
+  std::vector<Scatter> scatters_;
+};
+
+}  // namespace cuda
+}  // namespace vae_fast

@@ -1,0 +1,307 @@
+// z = μ + σε, alone and with KL(N(μ, σ²) ‖ N(0, I)), and their gradients: rsample.cu and rsample_kl.cu are this without
+// and with the KL.
+#pragma once
+
+#include "density.h"
+#include "normals.h"
+#include "table.h"
+
+namespace vae_fast {
+namespace cuda {
+
+// Samples of an element are a loop of its thread; where there are few elements, in groups, of which blocks take one each.
+struct SampleGroups {
+  int64_t n_samples;
+  int count;
+
+  SampleGroups(int64_t numel, int64_t samples) : n_samples(samples) {
+    const int64_t wanted = (int64_t{1} << 17) / (numel > 0 ? numel : 1);
+    const int64_t groups = wanted < samples ? wanted : samples;
+    count = static_cast<int>(groups < 1 ? 1 : groups > 64 ? 64 : groups);
+  }
+  __device__ __forceinline__ int64_t start(int group) const { return n_samples * group / count; }
+};
+
+template <class Form>
+struct SampleParams {
+  Work work;
+  Form scale;
+  NoiseOptions noise;
+  SampleGroups groups;
+  Input mu, logvar;
+  double floor;
+  bool has_floor;
+  // Forward.
+  Output z;
+  int64_t z_sample;
+  // Backward.
+  Input dz, dkl;
+  int64_t dz_sample;
+  bool draws;     // whether ε is needed
+  double* parts;  // [group, Σ dz and Σ dz·ε, element], where samples are in groups
+  int step;       // 0: everything; 1: the groups' sums; 2: from them
+  Slot slots[2];  // forward: kl; backward: dmu, dlogvar
+  int* ticket;
+  bool total;
+};
+
+template <class S, bool kKL, class Form>
+__global__ void __launch_bounds__(kThreads, 1) sample_fwd_kernel(const __grid_constant__ SampleParams<Form> p) {
+  using T = typename Compute<S>::Type;
+  constexpr int N = kSampleChunk<S>;
+  __shared__ double shared[kThreads / 32];
+  const uint64_t seed = seed_of(p.noise);
+  const int group = static_cast<int>(blockIdx.y);
+  const int64_t from = p.groups.start(group), to = p.groups.start(group + 1);
+  const bool with_kl = kKL && group == 0;
+  const T floor = static_cast<T>(p.floor);
+  double sums[1] = {};
+  for (int64_t unit = blockIdx.x; unit < p.work.units; unit += gridDim.x) {
+    const Walk walk(p.work, unit, N);
+    for (int64_t column = walk.first; column < walk.last; column += static_cast<int64_t>(p.work.group) * N) {
+      const Chunk<N> chunk(column, p.work.columns);
+      T m[N], r[N], sigma[N];
+      load<T, S, false>(p.mu, walk.offset(p.mu), chunk, m);
+      load<T, S, false>(p.logvar, walk.offset(p.logvar), chunk, r);
+#pragma unroll
+      for (int j = 0; j < N; ++j) {
+        r[j] = p.scale.clamp(r[j]);
+        sigma[j] = p.scale.sigma(r[j]);
+      }
+      if (with_kl) {
+        T terms[N];
+#pragma unroll
+        for (int j = 0; j < N; ++j) {
+          const T kl = vae_fast::cuda::gaussian_kl(m[j], r[j], p.scale).kl;
+          terms[j] = p.has_floor && kl <= floor ? floor : kl;
+        }
+        if (p.slots[0].kind == Slot::kEach) {
+          store<T, T>(terms, p.slots[0].out, walk.offset(p.slots[0].out), chunk);
+        } else {
+          sums[0] += chunk_sum(terms, chunk);
+        }
+      }
+      const uint64_t index = index_of(p.noise, walk.row, chunk);
+#pragma unroll 1
+      for (int64_t s = from; s < to; ++s) {
+        float eps[N];
+        normals(seed, static_cast<uint64_t>(s) + p.noise.first_sample, index, eps);
+        T z[N];
+#pragma unroll
+        for (int j = 0; j < N; ++j) z[j] = m[j] + sigma[j] * static_cast<T>(eps[j]);
+        store<T, S>(z, p.z, walk.offset(p.z) + s * p.z_sample, chunk);
+      }
+    }
+    if (!with_kl || p.total || p.slots[0].kind == Slot::kEach) continue;
+    put_row(p.slots[0], p.work, walk, group_sum(sums[0], p.work.group, shared));
+    sums[0] = 0;
+  }
+  if (with_kl && p.total) {
+    const Slot slots[1] = {p.slots[0]};
+    put_totals(slots, p.ticket, sums, shared);
+  }
+}
+
+// A sum that keeps what its additions round away.
+template <class T>
+struct Compensated {
+  T sum = T(-0.0), lost = T(0);  // −0 + x is x, for −0 too
+
+  __device__ __forceinline__ void add(T x) {
+    const T next = sum + x, part = next - sum;
+    lost += (sum - (next - part)) + (x - part);
+    sum = next;
+  }
+  // Where the sum is infinite or NaN, what is lost is NaN.
+  __device__ __forceinline__ T whole() const { return lost == lost && lost != T(0) ? sum + lost : sum; }
+};
+
+template <class S, bool kKL, class Form>
+__global__ void __launch_bounds__(kThreads, 1) sample_bwd_kernel(const __grid_constant__ SampleParams<Form> p) {
+  using T = typename Compute<S>::Type;
+  constexpr int N = kSampleChunk<S>;
+  __shared__ double shared[kThreads / 32];
+  const uint64_t seed = seed_of(p.noise);
+  const int group = static_cast<int>(blockIdx.y);
+  const int64_t from = p.step == 0 ? 0 : p.groups.start(group);
+  const int64_t to = p.step == 0 ? p.groups.n_samples : p.groups.start(group + 1);
+  const int64_t numel = p.work.rows * p.work.columns;
+  const bool has_dz = p.dz.data != nullptr || p.dz.number, has_dkl = kKL && (p.dkl.data != nullptr || p.dkl.number);
+  const T floor = static_cast<T>(p.floor);
+  double sums[2] = {};
+  for (int64_t unit = blockIdx.x; unit < p.work.units; unit += gridDim.x) {
+    const Walk walk(p.work, unit, N);
+    for (int64_t column = walk.first; column < walk.last; column += static_cast<int64_t>(p.work.group) * N) {
+      const Chunk<N> chunk(column, p.work.columns);
+      T dm[N], dr[N];
+#pragma unroll
+      for (int j = 0; j < N; ++j) dm[j] = dr[j] = T(0);
+      if (has_dz && p.step != 2) {
+        Compensated<T> dz_sum[N], eps_sum[N];
+        const uint64_t index = index_of(p.noise, walk.row, chunk);
+#pragma unroll 1
+        for (int64_t s = from; s < to; ++s) {
+          T dz[N];
+          load<T, S, true>(p.dz, walk.offset(p.dz) + s * p.dz_sample, chunk, dz);
+          if (p.draws) {
+            float eps[N];
+            normals(seed, static_cast<uint64_t>(s) + p.noise.first_sample, index, eps);
+#pragma unroll
+            for (int j = 0; j < N; ++j) eps_sum[j].add(dz[j] * static_cast<T>(eps[j]));
+          }
+#pragma unroll
+          for (int j = 0; j < N; ++j) dz_sum[j].add(dz[j]);
+        }
+        if (p.step == 1) {
+          double* part = p.parts + 2 * group * numel + walk.row * p.work.columns;
+#pragma unroll
+          for (int j = 0; j < N; ++j) {
+            if (!chunk.has(j)) continue;
+            part[column + j] = static_cast<double>(dz_sum[j].whole());
+            part[numel + column + j] = static_cast<double>(eps_sum[j].whole());
+          }
+          continue;
+        }
+#pragma unroll
+        for (int j = 0; j < N; ++j) {
+          dm[j] = dz_sum[j].whole();
+          dr[j] = eps_sum[j].whole();
+        }
+      } else if (has_dz) {
+#pragma unroll
+        for (int j = 0; j < N; ++j) {
+          if (!chunk.has(j)) continue;
+          const double* part = p.parts + walk.row * p.work.columns + column + j;
+          double dz = 0, eps = 0;
+#pragma unroll 1
+          for (int g = 0; g < p.groups.count; ++g) {
+            dz += part[2 * g * numel];
+            eps += part[(2 * g + 1) * numel];
+          }
+          dm[j] = static_cast<T>(dz);
+          dr[j] = static_cast<T>(eps);
+        }
+      }
+      T m[N], raw[N], g[N];
+      load<T, S, false>(p.logvar, walk.offset(p.logvar), chunk, raw);
+      if (has_dkl) {
+        load<T, S, false>(p.mu, walk.offset(p.mu), chunk, m);
+        load<T, T, false>(p.dkl, walk.offset(p.dkl), chunk, g);
+      }
+#pragma unroll
+      for (int j = 0; j < N; ++j) {
+        const T r = p.scale.clamp(raw[j]);
+        if (has_dz && p.draws) dr[j] = dr[j] * p.scale.dsigma(r);
+        if (has_dkl) {
+          const KLTerm<T> term = vae_fast::cuda::gaussian_kl(m[j], r, p.scale);
+          const T upstream = p.has_floor && term.kl <= floor ? T(0) : g[j];
+          dm[j] = has_dz ? dm[j] + upstream * term.dmu : upstream * term.dmu;
+          dr[j] = has_dz ? dr[j] + upstream * term.draw : upstream * term.draw;
+        }
+        dr[j] = p.scale.inside(raw[j], dr[j]);
+      }
+#pragma unroll
+      for (int k = 0; k < 2; ++k) {
+        const Slot& slot = p.slots[k];
+        if (slot.kind == Slot::kNone) continue;
+        if (slot.kind == Slot::kEach) {
+          store<T, S>(k == 0 ? dm : dr, slot.out, walk.offset(slot.out), chunk);
+        } else {
+          sums[k] += chunk_sum(k == 0 ? dm : dr, chunk);
+        }
+      }
+    }
+    if (p.total || p.step == 1) continue;
+#pragma unroll
+    for (int k = 0; k < 2; ++k) {
+      const Slot& slot = p.slots[k];
+      if (slot.kind == Slot::kNone || slot.kind == Slot::kEach) continue;
+      put_row(slot, p.work, walk, group_sum(sums[k], p.work.group, shared));
+      sums[k] = 0;
+    }
+  }
+  if (p.total && p.step != 1) put_totals(p.slots, p.ticket, sums, shared);
+}
+
+// What both directions have.
+template <class S, class Form>
+SampleParams<Form> sample_params(const SampleArgs& args, const Form& scale) {
+  SampleParams<Form> p{{},    scale, args.noise, SampleGroups(args.rows.count * args.rows.size, args.n_samples),
+                       {},    {},    args.free_bits, args.has_free_bits, {}, args.z_sample_stride, {}, {},
+                       args.dz_sample_stride, args.dlogvar.kind != Gradient::kNone, nullptr, 0, {}, nullptr, false};
+  return p;
+}
+
+template <class Form>
+void take(SampleParams<Form>& p, const Plan& plan, int slots) {
+  p.work = plan.work();
+  p.mu = plan.input(0);
+  p.logvar = plan.input(1);
+  for (int k = 0; k < slots; ++k) p.slots[k] = plan.slot(k);
+  p.ticket = plan.ticket();
+  p.total = plan.total();
+}
+
+template <bool kKL>
+void run_forward(const char* name, const SampleArgs& args) {
+  in_storage({&args.mu, &args.logvar, &args.z}, [&](auto element) {
+    using S = decltype(element);
+    using T = typename Compute<S>::Type;
+    const DType storage = sizeof(S) == 2 ? args.mu.dtype : kDType<T>;
+    in_scale<T>(args.form, [&](auto scale) {
+      using Form = decltype(scale);
+      SampleParams<Form> p = sample_params<S>(args, scale);
+      Plan plan(*args.device, args.rows, kSampleChunk<S>);
+      plan.read(args.mu, storage, storage);
+      plan.read(args.logvar, storage, storage);
+      plan.write(args.z, storage, kDType<T>, args.n_samples, args.z_sample_stride);
+      plan.chunks_by_index(args.noise.offset);
+      plan.value(args.kl, kDType<T>, 1.0);
+      if (!plan.resolve()) return;
+      take(p, plan, 1);
+      p.z = plan.output(0);
+      p.z_sample = plan.output_sample_stride(0);
+      launch(*args.device, name, sample_fwd_kernel<S, kKL, Form>, p, plan.blocks(), p.groups.count, plan.threads());
+      plan.finish();
+    });
+  });
+}
+
+template <bool kKL>
+void run_backward(const char* name, const SampleArgs& args) {
+  in_storage({&args.mu, &args.logvar}, [&](auto element) {
+    using S = decltype(element);
+    using T = typename Compute<S>::Type;
+    const DType storage = sizeof(S) == 2 ? args.mu.dtype : kDType<T>;
+    in_scale<T>(args.form, [&](auto scale) {
+      using Form = decltype(scale);
+      SampleParams<Form> p = sample_params<S>(args, scale);
+      Plan plan(*args.device, args.rows, kSampleChunk<S>);
+      plan.read(args.mu, storage, storage);
+      plan.read(args.logvar, storage, storage);
+      plan.read(args.dz, storage, DType::kByte, args.n_samples, args.dz_sample_stride);
+      plan.read(args.dkl, kDType<T>, kDType<T>);
+      plan.chunks_by_index(args.noise.offset);
+      plan.gradient(args.dmu, storage, kDType<T>);
+      plan.gradient(args.dlogvar, storage, kDType<T>);
+      if (!plan.resolve()) return;
+      take(p, plan, 2);
+      p.dz = plan.input(2);
+      p.dz_sample = plan.input_sample_stride(2);
+      p.dkl = plan.input(3);
+      auto* kernel = sample_bwd_kernel<S, kKL, Form>;
+      if (args.dz && p.groups.count > 1) {
+        const int64_t numel = args.rows.count * args.rows.size;
+        p.parts = static_cast<double*>(args.device->scratch(16 * p.groups.count * numel));
+        p.step = 1;
+        launch(*args.device, name, kernel, p, plan.blocks(), p.groups.count, plan.threads());
+        p.step = 2;
+      }
+      launch(*args.device, name, kernel, p, plan.blocks(), 1, plan.threads());
+      plan.finish();
+    });
+  });
+}
+
+}  // namespace cuda
+}  // namespace vae_fast

@@ -1,0 +1,52 @@
+// The noise ε by itself.
+#include "density.h"
+#include "normals.h"
+#include "table.h"
+
+namespace vae_fast {
+namespace cuda {
+namespace {
+
+struct NormalParams {
+  Work work;
+  NoiseOptions noise;
+  Output out;
+};
+
+// Rows are samples.
+template <class S>
+__global__ void __launch_bounds__(kThreads, 1) normal_kernel(const __grid_constant__ NormalParams p) {
+  using T = typename Compute<S>::Type;
+  constexpr int N = kSampleChunk<S>;
+  const uint64_t seed = seed_of(p.noise);
+  for (int64_t unit = blockIdx.x; unit < p.work.units; unit += gridDim.x) {
+    const Walk walk(p.work, unit, N);
+    for (int64_t column = walk.first; column < walk.last; column += static_cast<int64_t>(p.work.group) * N) {
+      const Chunk<N> chunk(column, p.work.columns);
+      float eps[N];
+      normals(seed, static_cast<uint64_t>(walk.row) + p.noise.first_sample, index_of(p.noise, 0, chunk), eps);
+      T z[N];
+#pragma unroll
+      for (int j = 0; j < N; ++j) z[j] = static_cast<T>(eps[j]);
+      store<T, S>(z, p.out, walk.offset(p.out), chunk);
+    }
+  }
+}
+
+}  // namespace
+
+void standard_normal(const NormalArgs& args) {
+  in_storage({&args.out}, [&](auto element) {
+    using S = decltype(element);
+    Plan plan(*args.device, {args.n_samples, args.n}, kSampleChunk<S>);
+    plan.write(args.out, args.out.dtype, kDType<typename Compute<S>::Type>);
+    plan.chunks_by_index(args.noise.offset, true);
+    if (!plan.resolve()) return;
+    const NormalParams p{plan.work(), args.noise, plan.output(0)};
+    launch(*args.device, "standard_normal", normal_kernel<S>, p, plan.blocks(), 1, plan.threads());
+    plan.finish();
+  });
+}
+
+}  // namespace cuda
+}  // namespace vae_fast

@@ -1,0 +1,52 @@
+// What a kernel on a GPU sees of a call: how the elements are cut up, the operands, and where results go.
+//
+// Elements are rows of columns. Row r is (s, d), r = s·inner + d, and an operand has a stride for each; along the
+// columns it is dense or constant. A row's columns are taken in chunks of 16 bytes of the main operand, whose boundaries
+// are those of memory: the first and the last chunk of a row may be part of one.
+#pragma once
+
+#include "../kernels.h"
+
+namespace vae_fast {
+namespace cuda {
+
+constexpr int kThreads = 256;
+
+struct Work {
+  int64_t rows, inner, columns;
+  // Columns of a row that a unit of work takes, a multiple of the chunk, and how many such segments a row has.
+  int64_t segment, segments;
+  int64_t units;
+  int group;           // threads that share a row, a power of two
+  int rows_per_block;  // rows a unit takes
+  // The column at which chunks of row (s, d) begin is −(phase + s·phase_s + d·phase_d) modulo the chunk.
+  int64_t phase, phase_s, phase_d;
+};
+
+struct Input {
+  const void* data = nullptr;
+  int64_t s = 0, d = 0;
+  DType dtype = DType::kFloat32;
+  bool dense = false;   // along the columns; else constant
+  bool number = false;  // `value` instead of the data
+  double value = 0;
+};
+
+struct Output {
+  void* data = nullptr;
+  int64_t s = 0, d = 0;
+  DType dtype = DType::kFloat32;
+};
+
+// A result with a term for every element: as it is, or summed.
+struct Slot {
+  enum Kind : uint8_t { kNone, kEach, kRow, kTotal };
+  Kind kind = kNone;
+  Output out;
+  double factor = 1;  // of the result
+  // Where sums of parts go that another kernel, or the last block, joins.
+  double* partial = nullptr;
+};
+
+}  // namespace cuda
+}  // namespace vae_fast

@@ -1,0 +1,94 @@
+// A CUDA device: its current stream, memory of PyTorch's allocator.
+#include "device.h"
+
+#include <cuda_runtime_api.h>
+#include <torch/csrc/inductor/aoti_torch/c/shim.h>
+#include <torch/csrc/stable/accelerator.h>
+#include <torch/csrc/stable/ops.h>
+
+#include <map>
+#include <mutex>
+#include <utility>
+
+#include "cuda/plan.h"
+
+namespace vae_fast {
+namespace {
+
+using torch::stable::accelerator::DeviceGuard;
+
+Tensor zeroed_int() {
+  const int64_t one = 1;
+  Tensor tensor = empty_strided(&one, &one, 1, aoti_torch_dtype_int32());
+  torch::stable::zero_(tensor);
+  return tensor;
+}
+
+}  // namespace
+
+OnDevice::OnDevice(const Tensor& anchor) : OnDevice(anchor.get_device_index()) {}
+
+OnDevice::OnDevice(int32_t index) {
+  // A device without an index is the current one.
+  index_ = index >= 0 ? index : torch::stable::accelerator::getCurrentDeviceIndex();
+  guard_.emplace(index_);
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(index_, &stream));
+}
+
+OnDevice::~OnDevice() = default;
+
+ParallelFor OnDevice::parallel_for() { return nullptr; }
+
+// Freed to PyTorch's allocator with this object, in the order of the stream.
+void* OnDevice::scratch(int64_t bytes) {
+  const int64_t step = 1;
+  scratch_.push_back(empty_strided(&bytes, &step, 1, aoti_torch_dtype_uint8()));
+  return scratch_.back().data_ptr();
+}
+
+int* OnDevice::ticket() {
+  // Every kernel leaves it at 0, and the kernels of a stream run one after the other: one is enough for each. A graph
+  // has its own, since it may be replayed on any stream.
+  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+  const cudaError_t error = cudaStreamIsCapturing(static_cast<cudaStream_t>(stream), &status);
+  STD_TORCH_CHECK(error == cudaSuccess, "vae_fast: cudaStreamIsCapturing: ", cudaGetErrorString(error));
+  if (status != cudaStreamCaptureStatusNone) {
+    scratch_.push_back(zeroed_int());
+    return static_cast<int*>(scratch_.back().data_ptr());
+  }
+  static std::mutex mutex;
+  // Never freed: at exit the device may be gone before it.
+  static auto& tickets = *new std::map<std::pair<int32_t, void*>, Tensor>();
+  const std::lock_guard<std::mutex> lock(mutex);
+  const auto key = std::make_pair(index_, stream);
+  auto found = tickets.find(key);
+  if (found == tickets.end()) found = tickets.emplace(key, zeroed_int()).first;
+  return static_cast<int*>(found->second.data_ptr());
+}
+
+Tensor empty_strided(const int64_t* size, const int64_t* stride, int ndim, int32_t scalar_type) {
+  static const int32_t cuda = aoti_torch_device_type_cuda();
+  AtenTensorHandle handle;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(ndim, size, stride, scalar_type, cuda,
+                                                         torch::stable::accelerator::getCurrentDeviceIndex(),
+                                                         &handle));
+  return Tensor(handle);
+}
+
+bool check_readable(const char* name, const Tensor& tensor, int ndim) {
+  if (tensor.is_cpu() && ndim == 0) return true;
+  STD_TORCH_CHECK(tensor.is_cuda(), name, " is not on the GPU");
+  STD_TORCH_CHECK(tensor.get_device_index() == torch::stable::accelerator::getCurrentDeviceIndex(), name,
+                  " is on another GPU");
+  return false;
+}
+
+// Read by the kernels: no copy to the host, and a graph reads it anew in each replay.
+void read_seed(const Tensor& seed, NoiseOptions& noise) {
+  STD_TORCH_CHECK(seed.is_cuda(), "seed_tensor must be on the GPU");
+  noise.seed_on_device = static_cast<const int64_t*>(seed.data_ptr());
+}
+
+bool sums_in_kernel(const View& index, int64_t, bool) { return cuda::sums_in_kernel(index); }
+
+}  // namespace vae_fast

@@ -1,0 +1,124 @@
+"""What a build of the CUDA kernels must hold, seen without a GPU: check.py LOG, with the package on the path.
+
+LOG is the build's output with nvcc's -Xptxas=-v. The machine code is read with cuobjdump: one on the path, or the
+one that Triton brings along with torch.
+"""
+
+import importlib.util
+import re
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import torch
+
+import vae_fast
+from vae_fast import native, schemas
+
+TARGETS = ("sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
+
+
+def registered():
+    assert not native.CUDA_REASON, native.CUDA_REASON
+    for name in (*schemas.SCHEMAS, "rescale_"):
+        has = torch._C._dispatch_has_kernel_for_dispatch_key(f"vae_fast::{name}", "CUDA")
+        assert has, f"{name} is not registered for CUDA"
+    print(f"{len(schemas.SCHEMAS)} raw operators are registered for CUDA")
+
+
+def spills(log):
+    """Every kernel for every target, and what it spills: nothing."""
+    seen, where, registers = Counter(), None, Counter()
+    for line in log.splitlines():
+        if found := re.search(r"Compiling entry function '(\w+)' for '(sm_\w+)'", line):
+            where = found.groups()
+        elif found := re.search(
+            r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", line
+        ):
+            assert where is not None
+            assert found.groups() == ("0", "0", "0"), f"{where}: {line.strip()}"
+            seen[where[1]] += 1
+        elif found := re.search(r"Used (\d+) registers", line):
+            registers[where[1]] = max(registers[where[1]], int(found.group(1)))
+    assert set(seen) == set(TARGETS) and len(set(seen.values())) == 1, seen
+    print(f"{seen[TARGETS[0]]} kernels for each target, no spills; registers at most {dict(registers)}")
+
+
+def cuobjdump():
+    found = shutil.which("cuobjdump")
+    triton = importlib.util.find_spec("triton")
+    for folder in triton.submodule_search_locations if triton and not found else ():
+        found = shutil.which("cuobjdump", path=str(Path(folder) / "backends" / "nvidia" / "bin"))
+    assert found, "there is no cuobjdump"
+    return found
+
+
+def functions(text, start):
+    """name → the lines of its code."""
+    found, name = {}, None
+    for line in text.splitlines():
+        if begin := re.search(start, line):
+            name = begin.group(1)
+            found[name] = []
+        elif name is not None:
+            found[name].append(line)
+    return found
+
+
+def machine_code(library, target):
+    done = subprocess.run(
+        (cuobjdump(), "-sass", "-arch", target, str(library)), capture_output=True, text=True, check=True
+    )
+    code = functions(done.stdout, r"Function : (\w+)")
+    assert code, f"no code for {target}"
+    operation = re.compile(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]+)")
+    return {name: Counter(m.group(1) for m in map(operation.search, lines) if m) for name, lines in code.items()}
+
+
+def instructions(library):
+    for target in TARGETS:
+        kernels = machine_code(library, target)
+        noise = 0
+        for name, code in kernels.items():
+            at = f"{name} for {target}"
+            atomics = [op for op in code if op.startswith(("ATOM", "RED"))]
+            bad = [op for op in atomics if re.search(r"\.(F16|F32|F64|BF16)", op) or op.startswith("RED.E.ADD.F")]
+            assert not bad, f"{at}: {bad}"
+            local = [op for op in code if op.startswith(("LDL", "STL"))]
+            assert not local, f"{at}: {local}"
+            wide = re.search(r"\d(density|sample_fwd|sample_bwd)_kernel", name)
+            if wide and "3Sum" not in name:
+                assert any(op.startswith("LDG.E") and "128" in op for op in code), f"{at}: no 128-bit loads"
+                if "Lb1ELb0E" not in name:  # of the values alone there is nothing of full size to store
+                    assert any(op.startswith("STG.E") and "128" in op for op in code), f"{at}: no 128-bit stores"
+            if "normal_kernel" in name:
+                noise += 1
+                fused = sum(n for op, n in code.items() if op.startswith("FFMA"))
+                roots = code["MUFU.RSQ"]
+                # A square root, rounded correctly, is an estimate and up to three fused multiply-adds.
+                assert roots and fused <= 3 * roots, f"{at}: {fused} fused multiply-adds, {roots} square roots"
+        assert noise == 3, noise
+        print(f"{target}: {len(kernels)} kernels, 128-bit loads and stores, no float atomics, no local memory")
+
+
+def intermediate_code(library):
+    """The PTX of the noise: every operation rounded to nearest, none of them fused."""
+    done = subprocess.run((cuobjdump(), "-ptx", str(library)), capture_output=True, text=True, check=True)
+    kernels = {n: "\n".join(c) for n, c in functions(done.stdout, r"\.entry (\w+)").items() if "normal_kernel" in n}
+    assert len(kernels) == 3, sorted(kernels)
+    for name, code in kernels.items():
+        floats = Counter(
+            re.findall(r"^\s*(?:@\S+\s+)?((?:add|sub|mul|div|sqrt|fma|mad|ex2|lg2|rcp|rsqrt)\.\S*f32)", code, re.M)
+        )
+        assert floats and set(floats) <= {"add.rn.f32", "sub.rn.f32", "mul.rn.f32", "sqrt.rn.f32"}, (name, floats)
+    print(f"the noise in PTX: {dict(floats)}")
+
+
+if __name__ == "__main__":
+    registered()
+    spills(Path(sys.argv[1]).read_text())
+    library = Path(vae_fast.__file__).parent / "_cuda.abi3.so"
+    instructions(library)
+    intermediate_code(library)

@@ -1,0 +1,64 @@
+"""The package with csrc/cuda as its kernels for CPU tensors: compiled by a host compiler against cuda_runtime.h.
+
+python tests/cuda_host/build.py FOLDER [SANITIZERS [ROOT]] leaves a package in FOLDER, in which the library of the
+CPU's kernels is this one. All tests of the operators then run on it. CXX and CXXFLAGS are heeded, MAX_JOBS says how
+many compile at a time.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
+
+
+def sources(root):
+    csrc = root / "csrc"
+    return [
+        csrc / "ops.cpp",
+        csrc / "operands.cpp",
+        csrc / "rescale.cpp",
+        *sorted(csrc.glob("cuda/*.cpp")),
+        *sorted(csrc.glob("cuda/*.cu")),
+        *sorted((root / "tests/cuda_host").glob("*.cpp")),
+    ]
+
+
+def build(folder, sanitizers="", root=ROOT):
+    """Makes the package in ``folder`` from the sources in ``root``."""
+    import torch
+
+    torch_folder = Path(torch.__file__).parent
+    package, objects = folder / "vae_fast", folder / "objects"
+    objects.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(ROOT / "vae_fast", package, ignore=shutil.ignore_patterns("*.so", "_build.txt", "__pycache__"))
+    compiler = os.environ.get("CXX", "g++")
+    # As nvcc is called, where it matters: no contraction, a multiply-add where it is written.
+    flags = ["-std=c++17", "-O1", "-ffp-contract=off", "-fno-strict-aliasing", "-fPIC", "-march=native", "-g"]
+    flags += ["-fvisibility=hidden", "-Wno-psabi", "-DVF_ISA=cuda", "-DVF_DISPATCH_KEY=CPU"]
+    flags += ["-DTORCH_TARGET_VERSION=0x020b000000000000", "-isystem", str(torch_folder / "include")]
+    flags += ["-I", str(root / "tests/cuda_host"), *os.environ.get("CXXFLAGS", "").split()]
+    if sanitizers:
+        flags += [f"-fsanitize={sanitizers}", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"]
+
+    def compile_one(source):
+        target = objects / f"{source.stem}{source.suffix[1:]}.o"
+        subprocess.run([compiler, *flags, "-x", "c++", "-c", str(source), "-o", str(target)], check=True)
+        return str(target)
+
+    with ThreadPoolExecutor(int(os.environ.get("MAX_JOBS", 0)) or os.cpu_count()) as pool:
+        compiled = list(pool.map(compile_one, sources(root)))
+    libraries = ["-L", str(torch_folder / "lib"), "-ltorch", "-ltorch_cpu", "-lc10"]
+    link = [f"-fsanitize={sanitizers}"] if sanitizers else []
+    subprocess.run(
+        [compiler, "-shared", *compiled, *libraries, *link, "-o", str(package / "_cpu.abi3.so")], check=True
+    )
+    shutil.rmtree(objects)
+
+
+if __name__ == "__main__":
+    build(Path(sys.argv[1]), *sys.argv[2:3], *map(Path, sys.argv[3:4]))

@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# The kernels of csrc/cuda on this processor, under AddressSanitizer and UndefinedBehaviorSanitizer: all tests of the
+# operators, and again under several schedules of their threads. Arguments: the environment's bin folder, the folder to
+# build in; what follows goes to pytest.
+set -euo pipefail
+bin=$1 build=$2
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+cd "$here"
+CXX=${CXX:-g++}
+rm -rf -- "$build"
+"$bin/python" tests/cuda_host/build.py "$build/asan" address,undefined
+"$bin/python" tests/cuda_host/build.py "$build/plain"
+chosen="not reference and not ompiled and not xported and not forward_mode"
+
+# pytest, and not python -m pytest: that would import the package from this folder.
+suite() { "$bin/pytest" -q -p no:cacheprovider --timeout 3000 -k "$chosen" "$@"; }
+
+echo "== all tests of the operators, under the sanitizers"
+LD_PRELOAD="$("$CXX" -print-file-name=libasan.so) $("$CXX" -print-file-name=libubsan.so)" \
+  ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=0 UBSAN_OPTIONS=print_stacktrace=1 \
+  PYTHONPATH="$here/$build/asan" VAE_FAST_TEST_CASES="${VAE_FAST_TEST_CASES:-2000}" \
+  suite tests/test_native.py tests/test_bernoulli_log_prob.py tests/test_gaussian_kl.py \
+  tests/test_gaussian_log_prob.py tests/test_rsample.py tests/test_rsample_kl.py tests/test_gradient_in_forward.py tests/test_noise_bits.py "${@:3}"
+
+for schedule in reverse 1 2; do
+  echo "== schedule $schedule"
+  PYTHONPATH="$here/$build/plain" VF_HOST_SCHEDULE=$schedule VAE_FAST_TEST_CASES="${VAE_FAST_TEST_CASES:-2000}" \
+    suite tests/test_native.py "${@:3}"
+done
+echo "== more pieces of work than blocks"
+PYTHONPATH="$here/$build/plain" "$bin/python" tests/cuda_host/splits.py large
+echo "== every split, the same bits under every schedule, and planted faults"
+VAE_FAST_CUDA_HOST="$here/$build/plain" "$bin/python" -m pytest -q -m "slow or not slow" tests/test_cuda_host.py "${@:3}"
+rm -rf -- "$build"

@@ -1,0 +1,135 @@
+"""Every way in which csrc/cuda splits its work, against the reference in float64; prints a digest of all bits.
+
+Run with the package of build.py on the path; with "large", of more elements too. The digest is the same under every
+schedule, or a barrier is missing.
+"""
+
+import hashlib
+import itertools
+import math
+import sys
+
+import torch
+
+import vae_fast as vf
+
+# (rows, columns): groups of 1 to 256 threads, the last block part full, rows in segments, several blocks' totals.
+SHAPES = ((1, 1), (3, 5), (37, 20), (2, 130), (9, 784), (40, 300), (600, 3), (2, 5001))
+# Elements before the first: 1 is no multiple of 16 bytes.
+OFFSETS = (0, 1)
+DTYPES = (torch.float32, torch.float64, torch.bfloat16)
+
+torch.manual_seed(0)
+digest = hashlib.sha256()
+
+
+def placed(value, offset, dtype):
+    memory = torch.full((value.numel() + offset,), torch.nan, dtype=dtype)
+    return memory[offset:].view(value.shape).copy_(value)
+
+
+def check(name, got, want, terms, summed):
+    """Within 3ε a term and what float32 sums add; half results rounded once more."""
+    digest.update(got.reshape(-1).view(torch.uint8).numpy().tobytes())
+    compute = torch.float64 if got.dtype == torch.float64 else torch.float32
+    own = torch.finfo(got.dtype).eps if got.dtype in (torch.bfloat16, torch.float16) else 0.0
+    bound = torch.finfo(compute).eps * (7 + math.log2(summed)) * terms + own * want.abs() + 1e-30
+    wrong = ~((got.double() - want).abs() <= bound)
+    assert not wrong.any(), f"{name}: {got[wrong][:3]} instead of {want[wrong][:3]}"
+
+
+def density(shape, offset, dtype):
+    rows, columns = shape
+    logits, x = torch.randn(shape, dtype=torch.float64), torch.rand(shape, dtype=torch.float64)
+    logits, x = placed(logits, offset, dtype), placed(x, 0, dtype)
+    per_feature = placed(torch.randn(columns, dtype=torch.float64), offset, dtype)
+    per_row = placed(torch.randn(rows, 1, dtype=torch.float64), 0, dtype)
+    for logvar, reduction in itertools.product(
+        (logits * 0.3, per_feature, per_row, per_feature[:1]), ("none", "sum")
+    ):
+        mean, raw, data = (t.detach().requires_grad_() for t in (logits, logvar, x))
+        out = vf.gaussian_log_prob(mean, raw, data, reduction=reduction, backend="native")
+        upstream = torch.randn(out.shape, dtype=torch.float64).to(out.dtype)
+        grads = torch.autograd.grad(out, (mean, raw, data), upstream)
+        m, r, t, g = (v.detach().double() for v in (mean, raw, data, upstream))
+        square, slope = (t - m) ** 2 * torch.exp(-r) / 2, (t - m) * torch.exp(-r)
+        terms, g = -(square + r / 2 + math.log(2 * math.pi) / 2), g.reshape(-1, 1)
+        sizes = square + r.abs() / 2 + 1
+        over = 1 if reduction == "none" else (0, 1)
+        name = f"{shape} {offset} {dtype} {tuple(raw.shape)} {reduction}"
+        check(name, out.detach(), terms.sum(over), sizes.sum(over), rows * columns)
+        check(f"{name} dmean", grads[0], g * slope, (g * slope).abs(), 1)
+        check(f"{name} dx", grads[2], -g * slope, (g * slope).abs(), 1)
+        draw, sizes = g * (square - 0.5), (g * (square + 0.5)).abs()
+        want, sizes = draw.sum_to_size(raw.shape), sizes.expand(shape).sum_to_size(raw.shape)
+        check(f"{name} dlogvar", grads[1], want, sizes, rows * columns)
+    if dtype == torch.float32:
+        out = vf.bernoulli_log_prob(logits, (x > 0.5), backend="native")
+        wrong = torch.where(logits > 0, 1 - (x > 0.5).double(), (x > 0.5).double())
+        want = -(logits.double().abs() * wrong + torch.log1p(torch.exp(-logits.double().abs())))
+        check(f"{shape} bernoulli", out, want.sum(1), -want.sum(1), columns)
+
+
+def samples(shape, offset, dtype):
+    mu, raw = (placed(torch.randn(shape, dtype=torch.float64), offset, dtype).requires_grad_() for _ in range(2))
+    for count, index in ((), 0), ((5,), 3):
+        z, kl = vf.rsample_kl(mu, raw, count, seed=3, offset=index, backend="native")
+        dz = torch.randn(z.shape, dtype=torch.float64).to(z.dtype)
+        dkl = torch.randn(kl.shape, dtype=torch.float64).to(kl.dtype)
+        grads = torch.autograd.grad((z, kl), (mu, raw), (dz, dkl))
+        eps = vf.noise.normals(count, shape, 3, None, index, 0, mu.device).double()
+        m, r, g, h = (t.detach().double() for t in (mu, raw, dz, dkl))
+        sigma, h = torch.exp(r / 2), h.reshape(-1, 1)
+        name = f"{shape} {offset} {dtype} {count}"
+        check(f"{name} z", z.detach(), m + sigma * eps, m.abs() + (sigma * eps).abs(), 1)
+        spread = (torch.expm1(r) - r) / 2
+        check(f"{name} kl", kl.detach(), (m * m / 2 + spread).sum(1), (m * m / 2 + spread).sum(1) + 1e-3, shape[1])
+        over = [0] if count else []
+        total, terms = (g.sum(over), g.abs().sum(over)) if count else (g, g.abs())
+        noisy = (g * eps).sum(over) if count else g * eps
+        noisy_terms = (g * eps).abs().sum(over) if count else (g * eps).abs()
+        check(f"{name} dmu", grads[0], total + h * m, terms + (h * m).abs(), 5)
+        growth = h * torch.expm1(r) / 2
+        check(
+            f"{name} dlogvar",
+            grads[1],
+            sigma / 2 * noisy + growth,
+            sigma / 2 * noisy_terms + growth.abs() + 1e-7,
+            5,
+        )
+
+
+def wide():
+    """One value a feature of more features than one row of blocks takes at a time."""
+    mean, x = torch.randn(9, 17_000), torch.rand(9, 17_000)
+    raw = torch.randn(17_000, requires_grad=True)
+    (grad,) = torch.autograd.grad(vf.gaussian_log_prob(mean, raw, x, reduction="sum", backend="native"), raw)
+    square = (x.double() - mean.double()) ** 2 * torch.exp(-raw.detach().double()) / 2
+    check("wide dlogvar", grad, (square - 0.5).sum(0), (square + 0.5).sum(0), 9)
+
+
+def rescaled():
+    for dtype, n, offset, factor in itertools.product(DTYPES[:2], (1, 3, 300, 5001), OFFSETS, (1.0, 2.5)):
+        grad = placed(torch.randn(n, dtype=torch.float64), offset, dtype)
+        want = grad.double() * factor
+        torch.ops.vae_fast.rescale_(grad, torch.tensor(factor, dtype=dtype))
+        check(f"rescale {n} {offset} {factor}", grad, want, want.abs(), 1)
+
+
+def many_blocks():
+    """More pieces of work than there are blocks in a sum of everything."""
+    logits = torch.randn(1 << 23) * 3 + 1
+    x = (torch.rand(logits.shape) < 0.5).to(torch.uint8)
+    out = vf.bernoulli_log_prob(logits, x, reduction="sum", backend="native")
+    want = -torch.nn.functional.binary_cross_entropy_with_logits(logits.double(), x.double(), reduction="sum")
+    check("many blocks", out, want, want.abs(), logits.numel())
+
+
+wide()
+rescaled()
+if "large" in sys.argv[1:]:
+    many_blocks()
+for case in itertools.product(SHAPES, OFFSETS, DTYPES):
+    density(*case)
+    samples(*case)
+print(digest.hexdigest())
