@@ -17,6 +17,23 @@ namespace {
 
 using torch::stable::accelerator::DeviceGuard;
 
+void check(const char* what, cudaError_t error) {
+  STD_TORCH_CHECK(error == cudaSuccess, "vae_fast: ", what, ": ", cudaGetErrorString(error));
+}
+
+// An int that is 0 for what a stream does next, and never freed: at exit the device may be gone before it. Not from
+// PyTorch's allocator, whose memory may be a graph's to reuse. Another thread's capture does not mind.
+int* lasting_zero(void* stream) {
+  cudaStreamCaptureMode mode = cudaStreamCaptureModeRelaxed;
+  check("cudaThreadExchangeStreamCaptureMode", cudaThreadExchangeStreamCaptureMode(&mode));
+  void* memory = nullptr;
+  const cudaError_t error = cudaMalloc(&memory, sizeof(int));
+  check("cudaThreadExchangeStreamCaptureMode", cudaThreadExchangeStreamCaptureMode(&mode));
+  check("cudaMalloc", error);
+  check("cudaMemsetAsync", cudaMemsetAsync(memory, 0, sizeof(int), static_cast<cudaStream_t>(stream)));
+  return static_cast<int*>(memory);
+}
+
 Tensor zeroed_int() {
   const int64_t one = 1;
   Tensor tensor = empty_strided(&one, &one, 1, aoti_torch_dtype_int32());
@@ -50,20 +67,17 @@ int* OnDevice::ticket() {
   // Every kernel leaves it at 0, and the kernels of a stream run one after the other: one is enough for each. A graph
   // has its own, since it may be replayed on any stream.
   cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
-  const cudaError_t error = cudaStreamIsCapturing(static_cast<cudaStream_t>(stream), &status);
-  STD_TORCH_CHECK(error == cudaSuccess, "vae_fast: cudaStreamIsCapturing: ", cudaGetErrorString(error));
+  check("cudaStreamIsCapturing", cudaStreamIsCapturing(static_cast<cudaStream_t>(stream), &status));
   if (status != cudaStreamCaptureStatusNone) {
     scratch_.push_back(zeroed_int());
     return static_cast<int*>(scratch_.back().data_ptr());
   }
   static std::mutex mutex;
-  // Never freed: at exit the device may be gone before it.
-  static auto& tickets = *new std::map<std::pair<int32_t, void*>, Tensor>();
+  static auto& tickets = *new std::map<std::pair<int32_t, void*>, int*>();
   const std::lock_guard<std::mutex> lock(mutex);
-  const auto key = std::make_pair(index_, stream);
-  auto found = tickets.find(key);
-  if (found == tickets.end()) found = tickets.emplace(key, zeroed_int()).first;
-  return static_cast<int*>(found->second.data_ptr());
+  int*& found = tickets[std::make_pair(index_, stream)];
+  if (!found) found = lasting_zero(stream);
+  return found;
 }
 
 Tensor empty_strided(const int64_t* size, const int64_t* stride, int ndim, int32_t scalar_type) {
