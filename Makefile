@@ -82,11 +82,12 @@ test-triton: $(READY)  ## the operators' suite in Triton's interpreter, every ke
 	@$(BIN)/python -m pytest -q -m triton tests/test_triton_compiled.py $(PYTEST_ARGS)
 	@PYTHON=$(PYTHON) tests/triton_versions.sh $(PYTEST_ARGS)
 
-test-gpu:  ## the operators' suite, graphs, streams and large tensors on a CUDA GPU, with GPU_PYTHON
+test-gpu:  ## on a CUDA GPU, with GPU_PYTHON: the operators' suite, graphs, streams, large tensors, compute-sanitizer
 	@$(GPU_PYTHON) tests/needs_gpu.py "make $@"
 	@$(GPU_PYTHON) setup.py -q build_ext --inplace
 	@$(GPU_PYTHON) -m pytest -m "gpu or not (slow or large or triton)" -k "cuda or test_gpu" $(OPERATORS) tests/test_gpu.py \
 	  $(PYTEST_ARGS)
+	@tests/gpu_sanitizer.sh $(GPU_PYTHON) $(PYTEST_ARGS)
 
 test-torch:  ## one binary under the oldest and the newest torch that it is for
 	@PYTHON=$(PYTHON) tests/wheel/torch_versions.sh
