@@ -89,7 +89,6 @@ def instruction_set() -> str:
     return str(name().decode())
 
 
-
 def _rescale(grads: Sequence[Tensor], upstream: Tensor) -> None:
     """Multiplies gradients on a GPU, each dense in memory, by the one element of ``upstream``, in place."""
     for grad in grads:
