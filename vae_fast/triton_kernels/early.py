@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vae_fast.triton_kernels import launch
 from vae_fast.triton_kernels.kernel import kernel
-from vae_fast.triton_kernels.layout import ceil_div
+from vae_fast.triton_kernels.layout import ceil_div, tile_of
 
 # As many gradients as an operator has.
 MOST = 4
@@ -61,7 +61,7 @@ def rescale(grads: Sequence[Tensor], upstream: Tensor) -> None:
             present.append(grad)
     if not present:
         return
-    block = max(launch.tile_bytes // present[0].element_size(), 8)
+    block = tile_of(launch.tile_bytes, present[0].element_size())
     args: list[object] = [upstream]
     for grad in present:
         args += (grad, grad.numel())

@@ -26,7 +26,8 @@ ROWS, TILES, COLUMN_TILES = range(3)
 # Shapes of the space, for which the way from a program to its tile is shorter: one row; rows no longer than a tile.
 FLAT, SHORT, LONG = range(3)
 
-# Bytes of a tile of one operand: two accesses of 16 bytes for each thread of four warps.
+# Bytes of a tile in the type that is computed in: 8 float32 or 4 float64 for each thread of four warps, one or two
+# accesses of 16 bytes an operand. With 16 elements a thread, some kernels of half types ran out of registers.
 TILE_BYTES = 4096
 # Programs that a GPU of any size is busy with; where a row or a sample is cut, then into no more than these need.
 BUSY = 512
@@ -96,6 +97,11 @@ class Layout(NamedTuple):
 
 def ceil_div(a: int, b: int) -> int:
     return -(-a // b)
+
+
+def tile_of(tile_bytes: int, itemsize: int) -> int:
+    """Elements of a tile of an operand of this size."""
+    return max(tile_bytes // max(itemsize, 4), 8)
 
 
 def power_of_two(n: int) -> int:
@@ -314,7 +320,7 @@ def layout(
         vec = 1
 
     # Tiles.
-    tile = max(tile_bytes // itemsize, 8)
+    tile = tile_of(tile_bytes, itemsize)
     reach = n_columns + room
     block_columns = min(power_of_two(max(reach, 8)), COLUMN_TILE if walk_kind == COLUMN_TILES else tile)
     block_rows = max(tile // block_columns, 1)

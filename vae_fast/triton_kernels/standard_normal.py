@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vae_fast.triton_kernels import launch
 from vae_fast.triton_kernels.kernel import kernel
-from vae_fast.triton_kernels.layout import ceil_div
+from vae_fast.triton_kernels.layout import ceil_div, tile_of
 from vae_fast.triton_kernels.noise import normals
 from vae_fast.triton_kernels.sampling import key_of
 from vae_fast.triton_kernels.tiles import narrow
@@ -63,7 +63,7 @@ def standard_normal_fwd(
     aligned = offset % 4 == 0
     vec = 16 // out.element_size()
     vec = vec if aligned and columns % vec == 0 else 1
-    block = max(launch.tile_bytes // out.element_size(), 8)
+    block = tile_of(launch.tile_bytes, out.element_size())
     column_tiles = ceil_div(columns if aligned else columns + 3, block)
     args = (out, seed, seed_tensor, offset, first_sample, columns // vec, column_tiles)
     constants = {"ALIGNED": aligned, "LANES": 8 if dtype.itemsize == 2 else 4, "BLOCK": block, "VEC": vec}
