@@ -321,6 +321,9 @@ def layout(
 
     # Tiles.
     tile = tile_of(tile_bytes, itemsize)
+    if room:
+        # Rows at any address: every element of a thread has one of its own, in registers.
+        tile //= 2
     reach = n_columns + room
     block_columns = min(power_of_two(max(reach, 8)), COLUMN_TILE if walk_kind == COLUMN_TILES else tile)
     block_rows = max(tile // block_columns, 1)

@@ -43,7 +43,7 @@ class Draw(NamedTuple):
             **form_constants(self.form),
             "GROUPED": groups > 1,
             "ALIGNED": aligned,
-            "LANES": 8 if dtype.itemsize == 2 else 4,
+            "LANES": 8 if dtype.itemsize == 2 and aligned else 4,
             "T": tl.float64 if dtype == torch.float64 else tl.float32,
             "MODES": plan.modes,
             **plan.constants,
