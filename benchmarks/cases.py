@@ -67,6 +67,18 @@ class Case:
             tensors.append(x.to(device))
         return tensors
 
+    def row(self, provider, tensors):
+        """What the JSON says of a provider's row beside its times."""
+        return {
+            "provider": provider,
+            "op": self.op,
+            "shape": "x".join(map(str, self.shape)),
+            "dtype": self.dtype,
+            "pass": self.passing,
+            "elements": self.size,
+            "bytes": self.bytes(tensors),
+        }
+
     def bytes(self, tensors):
         moved = _MOVED[self.op][PASSES.index(self.passing)]
         wide, narrow = tensors[0].element_size(), tensors[-1].element_size()

@@ -51,15 +51,7 @@ def test_op(request, case, provider, device, run):
         backward(differentiated(function(*tensors)))
 
     benchmark.group = case.group
-    benchmark.extra_info |= {
-        "provider": provider,
-        "op": case.op,
-        "shape": "x".join(map(str, case.shape)),
-        "dtype": case.dtype,
-        "pass": case.passing,
-        "elements": case.size,
-        "bytes": case.bytes(tensors),
-    }
+    benchmark.extra_info |= case.row(provider, tensors)
     both() if leaves else forward()
     if case.passing == "both":
         benchmark.extra_info["peak_bytes"] = measure.peak_memory(both, device)

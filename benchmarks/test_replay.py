@@ -38,18 +38,11 @@ def test_replay(request, case, provider, device, run):
         "both": (both, operands),
         "backward": (backward, with_graph),
     }[case.passing]
-    moved = case.bytes(tensors)
-    graph = replay.Replay(call, prepare, replay.calls_of(moved, replay.cache_bytes(device)))
+    count = replay.calls_of(case.bytes(tensors), replay.cache_bytes(device))
+    graph = replay.Replay(call, prepare, count)
     own = prepare(0)
     benchmark.group = f"{case.group} graph"
-    benchmark.extra_info |= {
-        "provider": provider,
-        "op": case.op,
-        "shape": "x".join(map(str, case.shape)),
-        "dtype": case.dtype,
-        "pass": case.passing,
-        "elements": case.size,
-        "bytes": moved,
+    benchmark.extra_info |= case.row(provider, tensors) | {
         "calls": graph.count,
         "launches": replay.launches(lambda: call(*own)),
     }

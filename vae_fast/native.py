@@ -92,10 +92,7 @@ def instruction_set() -> str:
 def _rescale(grads: Sequence[Tensor], upstream: Tensor) -> None:
     """Multiplies gradients on a GPU, each dense in memory, by the one element of ``upstream``, in place."""
     for grad in grads:
-        if grad.device != upstream.device:
-            # Of a 0-d tensor on the CPU, whose gradient is there too.
-            grad.mul_(upstream.to(grad.device))
-        elif grad.numel():
+        if grad.numel():
             torch.ops.vae_fast.rescale_(grad, upstream)
 
 

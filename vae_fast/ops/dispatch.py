@@ -115,7 +115,11 @@ def take_early(ctx: Any, upstream: Tensor) -> Sequence[Tensor] | None:
         return None
     if upstream.device.type != "cpu":
         # On the device: to look at the factor here would wait for it.
-        kernel(ctx.backend, "rescale")(grads, upstream)
+        kernel(ctx.backend, "rescale")([g for g in grads if g.device == upstream.device], upstream)
+        for grad in grads:
+            if grad.device != upstream.device:
+                # Of a 0-d tensor on the CPU, whose gradient is there too.
+                grad.mul_(upstream.to(grad.device))
         return grads
     factor = upstream.item()
     if factor != 1.0:

@@ -191,7 +191,7 @@ def _launch(
     elif value == layout.ALL and not alone:
         partials = torch.empty(plan.programs, dtype=torch.float64, device=device)
         ticket = launch.ticket(device)
-    args += (target, plan.out.sample // plan.vec, plan.out.datum // plan.vec, partials, ticket)
+    args += (target, *plan.strides(plan.out), partials, ticket)
     args += (*plan.space_arguments, factor, *density.numbers)
     constants = {
         **density.constants,

@@ -52,13 +52,7 @@ def _rescale(
 
 def rescale(grads: Sequence[Tensor], upstream: Tensor) -> None:
     """Multiplies gradients, each dense in memory, by the one element of ``upstream``, in place."""
-    present = []
-    for grad in grads:
-        if grad.device != upstream.device:
-            # Of a 0-d tensor on the CPU, whose gradient is there too.
-            grad.mul_(upstream.to(grad.device))
-        elif grad.numel():
-            present.append(grad)
+    present = [grad for grad in grads if grad.numel()]
     if not present:
         return
     block = tile_of(launch.tile_bytes, present[0].element_size())

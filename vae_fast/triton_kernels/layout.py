@@ -94,6 +94,11 @@ class Layout(NamedTuple):
     kinds: tuple[int, ...]
     constants: dict[str, Any]
 
+    def strides(self, view: View) -> tuple[int, int]:
+        """A view's strides as kernels take them: in accesses where they go along the columns."""
+        unit = self.vec if view.mode == COLUMNS else 1
+        return view.sample // unit, view.datum // unit
+
 
 def ceil_div(a: int, b: int) -> int:
     return -(-a // b)
@@ -128,6 +133,11 @@ class _Walk:
             there = 0 <= own < len(spec.shape) and spec.shape[own] != 1
             result.append(spec.stride[own] if there else 0)
         return result
+
+    def repeated(self, spec: Spec) -> list[bool]:
+        """Along which dims an operand repeats its elements."""
+        shift = len(self.shape) - len(spec.shape)
+        return [d < shift or spec.shape[d - shift] == 1 for d in self.dims]
 
     def dense(self, kept: Sequence[bool]) -> list[int]:
         """The strides of a contiguous copy that has the kept dims only."""
@@ -227,8 +237,7 @@ def _walking_order(shape: tuple[int, ...], first: int, anchor: Spec) -> list[int
 
 def _kind(walk: _Walk, spec: Spec, rows: int) -> int:
     """How the gradient of an operand of this shape is made of one value an element."""
-    shift = len(walk.shape) - len(spec.shape)
-    repeated = [d < shift or spec.shape[d - shift] == 1 for d in walk.dims]
+    repeated = walk.repeated(spec)
     if not any(repeated):
         return EACH
     if all(repeated):
@@ -306,7 +315,6 @@ def layout(
     views = tuple(
         View(NUMBER, 0, 0, None) if s is not None and s.number else v for s, v in zip(operands, views, strict=True)
     )
-    full = walk.copied_shape(walk.dense([True] * len(walk.sizes)))
     dense = _Placed(walk, Spec((1,) * ndim, (0,) * ndim), True)
     dense.copy([True] * len(walk.sizes))
     out_view = _NOTHING if placed_out is None else placed_out.view(rows, cut)
@@ -349,18 +357,15 @@ def layout(
         if spec is None:
             made.append(Gradient(NONE, _NOTHING, None, (), 0))
             continue
-        shift = ndim - len(spec.shape)
-        repeated = {d for d in walk.dims if d < shift or spec.shape[d - shift] == 1}
-        temporary: tuple[int, ...] | None = None
-        if kind in (EACH, FULL):
-            temporary = view.copy
-        else:
-            own = tuple(1 if d in repeated else shape[d] for d in order)
-            contiguous = _Placed(walk, spec, False).strides == walk.dense([d not in repeated for d in walk.dims])
-            temporary = None if contiguous else own
-        summed = tuple(k for k, d in enumerate(order) if d in repeated) if kind == FULL else ()
+        repeated = walk.repeated(spec)
+        temporary = view.copy
+        if kind not in (EACH, FULL):
+            own = walk.dense([not r for r in repeated])
+            temporary = None if walk.strides(spec) == own else walk.copied_shape(own)
+        over = {d for d, r in zip(walk.dims, repeated, strict=True) if r and kind == FULL}
+        summed = tuple(k for k, d in enumerate(order) if d in over)
         count = {ROW: segments, COLUMN: segments, ALL: programs}.get(kind, 0)
-        made.append(Gradient(kind, view, full if kind == FULL else temporary, summed, count))
+        made.append(Gradient(kind, view, temporary, summed, count))
 
     return Layout(
         order=tuple(order),

@@ -100,7 +100,7 @@ def normals(index, sample, key, BLOCK: tl.constexpr, LANES: tl.constexpr):
     A thread gets LANES neighbouring ones, 4 or 8: as many as one access takes of the dtype they go with.
     """
     each: tl.constexpr = LANES // 4
-    counter = (index.to(tl.uint64) >> 2).to(tl.int64) + tl.arange(0, BLOCK // LANES)[None, :] * each
+    counter = (index >> 2) + tl.arange(0, BLOCK // LANES)[None, :] * each
     z0, z1, z2, z3 = _four(counter, sample, key)
     if LANES == 4:
         lanes = tl.join(tl.join(z0, z2), tl.join(z1, z3))

@@ -61,8 +61,7 @@ def arguments(
         return None, bits_of(tensor.item()), 0
     if view.copy is not None:
         tensor = layout.copied(tensor, view, plan, leading)
-    scale = plan.vec if view.mode == layout.COLUMNS else 1
-    return tensor, view.sample // scale, view.datum // scale
+    return tensor, *plan.strides(view)
 
 
 class GradientOut:
@@ -83,7 +82,7 @@ class GradientOut:
             shape = (self.plan.partials, self.filled.numel())
             self.partials = torch.empty(shape, dtype=torch.float64, device=self.filled.device)
             return self.partials, 0, 0
-        return self.filled, self.plan.view.sample // plan.vec, self.plan.view.datum // plan.vec
+        return self.filled, *plan.strides(self.plan.view)
 
     def finish(self, plan: Layout) -> None:
         """After the kernel was launched."""

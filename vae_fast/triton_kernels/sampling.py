@@ -18,12 +18,10 @@ from vae_fast.triton_kernels.tiles import (
     ABSENT,
     NONE,
     add,
-    columns_of,
     leave,
     no_sum,
+    place,
     read,
-    rows_of,
-    tile_of,
     write,
 )
 
@@ -43,17 +41,16 @@ def place_noise(
     VEC: tl.constexpr,
 ):
     """A tile as tiles.place gives it, and the index [rows, 1] of the first normal of every row."""
-    rows, datum_rows, columns, column_tiles, tiles, segments = space
-    row_tile, column_tile = tile_of(program, step, column_tiles, tiles, segments, WALK, SPACE)
-    row, sample, datum, row_mask = rows_of(row_tile, rows, datum_rows, BLOCK_ROWS, SAMPLES)
-    start, column, mask = columns_of(column_tile, columns, BLOCK_COLUMNS, VEC)
+    tile = place(program, step, space, WALK, SPACE, SAMPLES, BLOCK_ROWS, BLOCK_COLUMNS, VEC)
+    row, sample, datum, row_mask, start, column, mask = tile
+    columns = space[2]
     first = row * (columns * VEC) + offset
     if not ALIGNED:
         column = column - (first & 3).to(tl.int32)
         at = start + column
-        mask = (at >= 0) & (at < columns)
+        mask = row_mask & (at >= 0) & (at < columns)
         first = first - (first & 3)
-    return (row, sample, datum, row_mask, start, column, row_mask & mask), first + start
+    return (row, sample, datum, row_mask, start, column, mask), first + start
 
 
 @triton.jit
