@@ -47,7 +47,8 @@ def launches(call):
     """How many kernels a call launches, memory sets and copies included."""
     call()
     torch.cuda.synchronize()
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+    activities = [torch.profiler.ProfilerActivity.CUDA]
+    with torch.profiler.profile(activities=activities, acc_events=True) as profile:
         call()
         torch.cuda.synchronize()
     return sum(e.device_type == torch.profiler.DeviceType.CUDA for e in profile.events())

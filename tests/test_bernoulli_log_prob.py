@@ -145,7 +145,7 @@ CASES = {
     "sum": lambda y, t: vf.bernoulli_log_prob(y, t, reduction="sum", scale=-1.0),
     "mean": lambda y, t: vf.bernoulli_log_prob(y, t, reduction="mean", scale=0.3, x_scale=2.0),
     "weight": lambda y, t: vf.bernoulli_log_prob(y, t, weight=(y.detach() > 0) * 1.5),
-    "weights_of_events": lambda y, t: vf.bernoulli_log_prob(y, t, weight=torch.tensor([0.0, 1.0, 2.5])),
+    "weights_of_events": lambda y, t: vf.bernoulli_log_prob(y, t, weight=torch.tensor([0.0, 1.0, 2.5], device=y.device)),
 }
 
 

@@ -105,7 +105,7 @@ CASES = {
     "two_event_dims": lambda m, v, x: vf.gaussian_log_prob(m, v, x, event_ndim=2, x_scale=0.5),
     "sum": lambda m, v, x: vf.gaussian_log_prob(m, v, x, reduction="sum", scale=-1.0),
     "mean": lambda m, v, x: vf.gaussian_log_prob(m, v, x, reduction="mean", scale=0.3, x_scale=2.0),
-    "weight": lambda m, v, x: vf.gaussian_log_prob(m, v, x, weight=MASK.to(m.dtype)),
+    "weight": lambda m, v, x: vf.gaussian_log_prob(m, v, x, weight=MASK.to(m)),
     "bounds": lambda m, v, x: vf.gaussian_log_prob(m, v, x, bounds=(-0.5, 0.7)),
     **{p: lambda m, r, x, p=p: vf.gaussian_log_prob(m, r, x, param=p) for p in PARAMS},
     **{p + "_eps": lambda m, r, x, p=p: vf.gaussian_log_prob(m, r, x, param=p, param_eps=0.2) for p in PARAMS},

@@ -17,6 +17,11 @@ import vae_fast as vf
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU"),
+    # What torch says of the debug mode itself, and of leaves that are used on a stream that is not theirs.
+    pytest.mark.filterwarnings("ignore:Synchronization debug mode"),
+    pytest.mark.filterwarnings("ignore:The AccumulateGrad node's stream"),
+    # A compiled graph without kernels: what torch.compile keeps of a step that is not differentiated.
+    pytest.mark.filterwarnings("ignore:The CUDA Graph is empty"),
 ]
 BACKENDS = [name for name in ("native", "triton") if "cuda" in vf.backends()[name].devices]
 # A graph of the kinds of calls that a training step makes.
@@ -182,12 +187,18 @@ class TestGraphs:
 
 
 class TestLaunches:
+    @pytest.fixture(autouse=True)
+    def fresh_memory_as_it_is(self, monkeypatch):
+        """Filling it with NaN, as the other tests do, is a kernel too."""
+        monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)
+
     @staticmethod
     def kernels(function):
         """The names of the kernels a call launches, after it was called before."""
         function()
         torch.cuda.synchronize()
-        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        activities = [torch.profiler.ProfilerActivity.CUDA]
+        with torch.profiler.profile(activities=activities, acc_events=True) as profile:
             function()
             torch.cuda.synchronize()
         return [e.name for e in profile.events() if e.device_type == torch.profiler.DeviceType.CUDA]

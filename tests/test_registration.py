@@ -114,8 +114,10 @@ def grads(out, wanted, upstream):
 class TestPublicFunctionsStandOnThem:
     """The public function and its gradients are the raw operator's results."""
 
-    a, b, c, d = (torch.randn(4, 3, 5, requires_grad=True) for _ in range(4))
-    g = torch.randn(4, 3)
+    @pytest.fixture(autouse=True)
+    def operands(self, backend):
+        self.a, self.b, self.c, self.d = (torch.randn(4, 3, 5, requires_grad=True) for _ in range(4))
+        self.g = torch.randn(4, 3)
 
     def raw(self, name, *args):
         """What the backend that serves registers, or, for the reference, what it would."""

@@ -91,9 +91,9 @@ def instruction_set() -> str:
 
 def _rescale(grads: Sequence[Tensor], upstream: Tensor) -> None:
     """Multiplies gradients on a GPU, each dense in memory, by the one element of ``upstream``, in place."""
-    for grad in grads:
-        if grad.numel():
-            torch.ops.vae_fast.rescale_(grad, upstream)
+    present: list[Tensor | None] = [grad for grad in grads if grad.numel()]
+    if present:
+        torch.ops.vae_fast.rescale_(upstream, *present, *[None] * (4 - len(present)))
 
 
 KERNELS = SimpleNamespace(

@@ -34,7 +34,7 @@ _ROUNDS = 10
 _BLOCK = 1 << 16
 
 _TWO_LN2 = 1.3862943649291992
-_SQRT_HALF_BITS = 0x3F3504F3
+_SQRT_HALF = 0.7071067690849304
 
 # Minimax on [√½ − 1, √2 − 1]: −2 ln(1 + t) = t (−2 + t (1 + t P(t))), to 3.2e-8 of the value.
 _LOG = (
@@ -77,9 +77,10 @@ def radius(x: Tensor) -> Tensor:
     # From the nearer end of (0, 1): q keeps its relative accuracy where the fraction is near 0 and near 1.
     q = (torch.where(upper, _WORD - x, x).to(torch.float32) + 0.5) * 2.0**-32
     fraction = torch.where(upper, 1.0 - q, q)
-    bits = fraction.view(torch.int32)
-    exponent = (bits - _SQRT_HALF_BITS) >> 23
-    mantissa = (bits - (exponent << 23)).view(torch.float32)
+    # fraction = mantissa·2^exponent, the mantissa between √½ and √2.
+    mantissa, exponent = torch.frexp(fraction)
+    below = mantissa < _SQRT_HALF
+    mantissa, exponent = torch.where(below, mantissa + mantissa, mantissa), torch.where(below, exponent - 1, exponent)
     t = torch.where(exponent == 0, -q, mantissa - 1.0)
     tail = _horner(_LOG, t)
     minus_two_log = (-exponent).to(torch.float32) * _TWO_LN2 + t * (t * (t * tail + 1.0) - 2.0)

@@ -66,23 +66,30 @@ __device__ __forceinline__ bool aligned(const S* at) {
   return reinterpret_cast<uintptr_t>(at) % alignof(Vector<S, N>) == 0;
 }
 
-// Where a thread stands: a chunk of N columns from `column` on, of which those in [0, columns) are there.
-template <int N>
+// Where a thread stands: a chunk of N columns from `column` on, of which those in [0, columns) are there. kEven: all of
+// them are, in every chunk of the call, and every operand's chunk is aligned.
+template <int N, bool kEven = false>
 struct Chunk {
   int64_t column, columns;
   bool full;
 
   __device__ __forceinline__ Chunk(int64_t first, int64_t count)
-      : column(first), columns(count), full(first >= 0 && first + N <= count) {}
-  __device__ __forceinline__ bool has(int j) const { return full || (column + j >= 0 && column + j < columns); }
+      : column(first), columns(count), full(kEven || (first >= 0 && first + N <= count)) {}
+  __device__ __forceinline__ bool has(int j) const {
+    return kEven || full || (column + j >= 0 && column + j < columns);
+  }
+  template <class S>
+  __device__ __forceinline__ bool at_once(const S* at) const {
+    return kEven || (full && aligned<S, N>(at));
+  }
 };
 
-template <class T, class S, int N>
-__device__ __forceinline__ void load_run(const void* data, DType dtype, int64_t offset, const Chunk<N>& chunk,
+template <class T, class S, int N, bool kEven>
+__device__ __forceinline__ void load_run(const void* data, DType dtype, int64_t offset, const Chunk<N, kEven>& chunk,
                                          T (&to)[N]) {
   const S* at = static_cast<const S*>(data) + offset + chunk.column;
   Vector<S, N> v;
-  if (chunk.full && aligned<S, N>(at)) {
+  if (chunk.at_once(at)) {
     v = *reinterpret_cast<const Vector<S, N>*>(at);
   } else {
 #pragma unroll
@@ -113,26 +120,42 @@ __device__ __forceinline__ T load_one(const void* data, DType dtype, int64_t at)
   }
 }
 
-// An operand's chunk in row `offset`. It is of storage type S, or, where kAny, float or bytes; anything else the plan
-// has converted.
-template <class T, class S, bool kAny, int N>
-__device__ __forceinline__ void load(const Input& input, int64_t offset, const Chunk<N>& chunk, T (&to)[N]) {
-  if (!input.dense) {
-    const T value = input.number ? static_cast<T>(input.value) : load_one<T>(input.data, input.dtype, offset);
-#pragma unroll
-    for (int j = 0; j < N; ++j) to[j] = value;
-  } else if (kAny && input.dtype == DType::kByte) {
+// What an operand is all along row `offset`, where it is not dense; anything where it is.
+template <class T>
+__device__ __forceinline__ T constant_of(const Input& input, int64_t offset) {
+  if (input.dense) return T(0);
+  return input.number ? static_cast<T>(input.value) : load_one<T>(input.data, input.dtype, offset);
+}
+
+// A dense operand's chunk in row `offset`. It is of storage type S, or, where `any`, float or bytes; anything else the
+// plan has converted.
+template <class T, class S, int N, bool kEven>
+__device__ __forceinline__ void load_dense(const Input& input, bool any, int64_t offset, const Chunk<N, kEven>& chunk,
+                                           T (&to)[N]) {
+  if (any && input.dtype == DType::kByte) {
     load_run<T, uint8_t>(input.data, input.dtype, offset, chunk, to);
-  } else if (kAny && std::is_same_v<S, Half> && input.dtype == DType::kFloat32) {
+  } else if (any && std::is_same_v<S, Half> && input.dtype == DType::kFloat32) {
     load_run<T, float>(input.data, input.dtype, offset, chunk, to);
   } else {
     load_run<T, S>(input.data, input.dtype, offset, chunk, to);
   }
 }
 
-template <class T, class S, int N>
+// An operand's chunk in row `offset`, along which it is `constant` where it is not dense.
+template <class T, class S, int N, bool kEven>
+__device__ __forceinline__ void load(const Input& input, bool any, int64_t offset, T constant,
+                                     const Chunk<N, kEven>& chunk, T (&to)[N]) {
+  if (input.dense) {
+    load_dense<T, S>(input, any, offset, chunk, to);
+  } else {
+#pragma unroll
+    for (int j = 0; j < N; ++j) to[j] = constant;
+  }
+}
+
+template <class T, class S, int N, bool kEven>
 __device__ __forceinline__ void store_run(const T (&from)[N], const Output& out, int64_t offset,
-                                          const Chunk<N>& chunk) {
+                                          const Chunk<N, kEven>& chunk) {
   S* at = static_cast<S*>(out.data) + offset + chunk.column;
   Vector<S, N> v;
   if constexpr (std::is_same_v<S, Half>) {
@@ -155,7 +178,7 @@ __device__ __forceinline__ void store_run(const T (&from)[N], const Output& out,
 #pragma unroll
     for (int j = 0; j < N; ++j) v.set(j, from[j]);
   }
-  if (chunk.full && aligned<S, N>(at)) {
+  if (chunk.at_once(at)) {
     *reinterpret_cast<Vector<S, N>*>(at) = v;
   } else {
 #pragma unroll
@@ -165,8 +188,9 @@ __device__ __forceinline__ void store_run(const T (&from)[N], const Output& out,
 }
 
 // A result's chunk: of storage type S, or of compute type T.
-template <class T, class S, int N>
-__device__ __forceinline__ void store(const T (&from)[N], const Output& out, int64_t offset, const Chunk<N>& chunk) {
+template <class T, class S, int N, bool kEven>
+__device__ __forceinline__ void store(const T (&from)[N], const Output& out, int64_t offset,
+                                      const Chunk<N, kEven>& chunk) {
   if (std::is_same_v<S, Half> && out.dtype == DType::kFloat32) {
     store_run<T, float>(from, out, offset, chunk);
   } else {

@@ -6,32 +6,44 @@ namespace vae_fast {
 namespace cuda {
 namespace {
 
-template <class T>
+// With even chunks: without weights, and without a gradient of x.
+template <class T, bool even_chunks = false>
 struct BernoulliOp {
   using Number = T;
-  static constexpr int kInputs = 3, kSlots = 3;
+  using Even = BernoulliOp<T, sizeof(T) == 4>;
+  static constexpr bool kEven = even_chunks;
+  static constexpr int kInputs = kEven ? 2 : 3, kSlots = kEven ? 2 : 3;
   // Whether there are kernels of their own for the value, for the gradients, and for both.
-  static constexpr bool kByPass = sizeof(T) == 4;
+  static constexpr bool kByPass = std::is_same_v<T, float>;
   T x_scale;
   bool weighted;
 
+  bool plain() const { return !weighted; }
+  Even even() const { return {x_scale, false}; }
   // Which operands are there in every call.
   static constexpr __device__ __forceinline__ bool always(int k) { return k < 2; }
+  // Which of them are dense in every call with even chunks.
+  static constexpr __host__ __device__ __forceinline__ bool dense(int) { return true; }
   // Which of them have the storage type, and not any.
   static constexpr __device__ __forceinline__ bool exact(int k) { return k < 1; }
 
   // in: logits, x, weight; out: log p, dlogits, dx.
   __device__ __forceinline__ void operator()(const T (&in)[kInputs], T g, T (&out)[kSlots]) const {
     T y = in[0], t = in[1] * x_scale;
-    if (weighted) {
-      y = select(in[2] == T(0), T(0), y);
-      t = select(in[2] == T(0), T(0), t);
-      g = g * in[2];
+    if constexpr (!kEven) {
+      if (weighted) {
+        y = select(in[2] == T(0), T(0), y);
+        t = select(in[2] == T(0), T(0), t);
+        g = g * in[2];
+      }
+      out[2] = g * y * x_scale;
     }
     const BernoulliTerm<T> term = bernoulli(y, t);
-    out[0] = weighted ? term.log_prob * in[2] : term.log_prob;
+    out[0] = term.log_prob;
     out[1] = g * term.dlogits;
-    out[2] = g * y * x_scale;
+    if constexpr (!kEven) {
+      if (weighted) out[0] = out[0] * in[2];
+    }
   }
 };
 

@@ -32,40 +32,50 @@ __device__ __forceinline__ T scaled(T upstream, T scale, T divisor) {
   return divisor == T(1) ? g : g / divisor;
 }
 
+// An operator's form for even chunks (Chunk) has fewer operands, which is a question less for every element.
 template <class Op, class S, bool kValue, bool kGrad>
-__global__ void __launch_bounds__(kThreads, 1) density_kernel(const __grid_constant__ DensityParams<Op> p) {
+__global__ void __launch_bounds__(kThreads, kResident<S, Op::kEven, (Op::kSlots > 3)>)
+    density_kernel(const __grid_constant__ DensityParams<Op> p) {
   using T = typename Op::Number;
   constexpr int N = kChunk<S>, kSlots = Op::kSlots, kFirst = kValue ? 0 : 1, kLast = kGrad ? kSlots : 1;
   __shared__ double shared[kThreads / 32];
   const bool total = p.total;
   const T scale = static_cast<T>(p.scale), divisor = static_cast<T>(p.divisor);
-  T constant = T(1);
-  if (kGrad && p.upstream.number) constant = static_cast<T>(p.upstream.value);
-  const bool has_upstream = kGrad && p.upstream.data != nullptr;
-  constant = scaled(constant, scale, divisor);
+  const bool has_upstream = p.upstream.data != nullptr || p.upstream.number;
+  const bool each_upstream = kGrad && !Op::kEven && p.upstream.dense;
   double sums[kSlots] = {};
   for (int64_t unit = blockIdx.x; unit < p.work.units; unit += gridDim.x) {
     const Walk walk(p.work, unit, N);
+    T constants[Op::kInputs], upstream = T(1);
+    if (walk.some) {
+#pragma unroll
+      for (int k = 0; k < Op::kInputs; ++k) {
+        if (Op::kEven && Op::dense(k)) continue;
+        const bool there = Op::always(k) || p.in[k].data || p.in[k].number;
+        constants[k] = there ? constant_of<T>(p.in[k], walk.offset(p.in[k])) : T(0);
+      }
+      if (kGrad && has_upstream) upstream = constant_of<T>(p.upstream, walk.offset(p.upstream));
+    }
+    upstream = scaled(upstream, scale, divisor);
 #pragma unroll 1
     for (int64_t column = walk.first; column < walk.last; column += static_cast<int64_t>(p.work.group) * N) {
-      const Chunk<N> chunk(column, p.work.columns);
+      const Chunk<N, Op::kEven> chunk(column, p.work.columns);
       T in[Op::kInputs][N], g[N], out[kSlots][N];
 #pragma unroll
       for (int k = 0; k < Op::kInputs; ++k) {
-        if (Op::exact(k)) {
-          if (Op::always(k) || p.in[k].data || p.in[k].number)
-            load<T, S, false>(p.in[k], walk.offset(p.in[k]), chunk, in[k]);
+        if (Op::kEven && Op::dense(k)) {
+          load_dense<T, S>(p.in[k], !Op::exact(k), walk.offset(p.in[k]), chunk, in[k]);
         } else if (Op::always(k) || p.in[k].data || p.in[k].number) {
-          load<T, S, true>(p.in[k], walk.offset(p.in[k]), chunk, in[k]);
+          load<T, S>(p.in[k], !Op::exact(k), walk.offset(p.in[k]), constants[k], chunk, in[k]);
         }
       }
-      if (has_upstream) {
-        load<T, T, false>(p.upstream, walk.offset(p.upstream), chunk, g);
+      if (each_upstream) {
+        load_dense<T, T>(p.upstream, false, walk.offset(p.upstream), chunk, g);
 #pragma unroll
         for (int j = 0; j < N; ++j) g[j] = scaled(g[j], scale, divisor);
       } else {
 #pragma unroll
-        for (int j = 0; j < N; ++j) g[j] = constant;
+        for (int j = 0; j < N; ++j) g[j] = upstream;
       }
 #pragma unroll
       for (int j = 0; j < N; ++j) {
@@ -145,6 +155,18 @@ __global__ void __launch_bounds__(kThreads, 1)
   });
 }
 
+template <class S, class Op>
+void launch_density(const char* name, const DensityArgs& args, const Plan& plan, const Op& op, int upstream, bool grad) {
+  DensityParams<Op> p{plan.work(), op, {}, plan.input(upstream), args.scale, args.divisor, {}, plan.ticket(),
+                      plan.total()};
+  for (int k = 0; k < Op::kInputs; ++k) p.in[k] = plan.input(k);
+  for (int k = 0; k < Op::kSlots; ++k) p.slots[k] = plan.slot(k);
+  auto* kernel = density_kernel<Op, S, true, true>;
+  if (Op::kByPass && !grad) kernel = density_kernel<Op, S, true, !Op::kByPass>;
+  if (Op::kByPass && !args.out) kernel = density_kernel<Op, S, !Op::kByPass, true>;
+  if (plan.main()) launch(*args.device, name, kernel, p, plan.blocks(), 1, plan.threads());
+}
+
 // Runs an operator of compute type Op::Number on operands of storage dtype S.
 template <class S, class Op, size_t kViews, size_t kGradients>
 void run_density(const char* name, const DensityArgs& args, const Op& op, const View* const (&views)[kViews],
@@ -165,14 +187,15 @@ void run_density(const char* name, const DensityArgs& args, const Op& op, const 
   }
   if (!grad && !args.out) return;
   if (!plan.resolve()) return;
-  DensityParams<Op> p{plan.work(), op, {}, plan.input(Op::kInputs), args.scale, args.divisor, {}, plan.ticket(),
-                      plan.total()};
+  bool even = Op::Even::kEven && op.plain() && plan.even() && !plan.input(Op::kInputs).dense;
+  for (int k = 0; k < Op::Even::kInputs; ++k) even = even && (plan.input(k).dense || !Op::Even::dense(k));
+  for (int k = Op::Even::kSlots; k < Op::kSlots; ++k) even = even && plan.slot(k).kind == Slot::kNone;
+  if constexpr (Op::Even::kEven) {
+    if (even) launch_density<S>(name, args, plan, op.even(), Op::kInputs, grad);
+  }
+  if (!even) launch_density<S>(name, args, plan, op, Op::kInputs, grad);
+  DensityParams<Op> p{plan.work(), op, {}, plan.input(Op::kInputs), args.scale, args.divisor, {}, nullptr, false};
   for (int k = 0; k < Op::kInputs; ++k) p.in[k] = plan.input(k);
-  for (int k = 0; k < Op::kSlots; ++k) p.slots[k] = plan.slot(k);
-  auto* kernel = density_kernel<Op, S, true, true>;
-  if (Op::kByPass && !grad) kernel = density_kernel<Op, S, true, !Op::kByPass>;
-  if (Op::kByPass && !args.out) kernel = density_kernel<Op, S, !Op::kByPass, true>;
-  if (plan.main()) launch(*args.device, name, kernel, p, plan.blocks(), 1, plan.threads());
   for (int k = 1; k < Op::kSlots; ++k) {
     if (!plan.by_column(k)) continue;
     const Output& out = plan.columns_out(k);

@@ -6,27 +6,38 @@ namespace vae_fast {
 namespace cuda {
 namespace {
 
-// kPrior: whether the prior has a σ of its own.
-template <class T, class Form, bool kPrior>
+// kPrior: whether the prior has a σ of its own. With even chunks: without weights; a prior has both its arguments.
+template <class T, class Form, bool kPrior, bool even_chunks = false>
 struct KLOp {
   using Number = T;
-  static constexpr int kInputs = 5, kSlots = 5;
-  static constexpr bool kByPass = false;
+  using Even = KLOp<T, Form, kPrior, sizeof(T) == 4>;
+  static constexpr bool kEven = even_chunks;
+  static constexpr int kInputs = !kEven ? 5 : kPrior ? 4 : 2, kSlots = !kEven || kPrior ? 5 : 3;
+  static constexpr bool kByPass = kEven && !kPrior && std::is_same_v<Form, Scale<T, true>>;
   Form scale;
   T floor;
   bool has_floor, weighted, has_prior_mu;
 
-  static constexpr __device__ __forceinline__ bool always(int k) { return k < 2; }
+  bool plain() const { return !weighted && has_prior_mu == kPrior; }
+  Even even() const { return {scale, floor, has_floor, false, kPrior}; }
+  static constexpr __device__ __forceinline__ bool always(int k) { return kEven || k < 2; }
+  // Which of them are dense in every call with even chunks.
+  static constexpr __host__ __device__ __forceinline__ bool dense(int k) { return k < 2; }
   // Which of them have the storage type, and not any.
   static constexpr __device__ __forceinline__ bool exact(int k) { return k < 4; }
 
   // in: mu, logvar, prior_mu, prior_logvar, weight; out: KL, dmu, dlogvar, dprior_mu, dprior_logvar.
   __device__ __forceinline__ void operator()(const T (&in)[kInputs], T g, T (&out)[kSlots]) const {
-    const bool masked = weighted && in[4] == T(0);
+    bool masked = false;
+    if constexpr (!kEven) {
+      masked = weighted && in[4] == T(0);
+      if (weighted) g = g * in[4];
+    }
     T dm = masked ? T(0) : in[0];
     const T r = scale.clamp(masked ? T(1) : in[1]);
-    if (weighted) g = g * in[4];
-    if (has_prior_mu) dm = dm - (masked ? T(0) : in[2]);
+    if constexpr (kPrior || !kEven) {
+      if (kEven || has_prior_mu) dm = dm - (masked ? T(0) : in[2]);
+    }
     KLTerm<T> term;
     if constexpr (kPrior) {
       term = vae_fast::cuda::gaussian_kl(dm, r, scale.clamp(masked ? T(1) : in[3]), scale);
@@ -38,11 +49,15 @@ struct KLOp {
       g = T(0);
     }
     const T slope = g * term.dmu;
-    out[0] = weighted ? term.kl * in[4] : term.kl;
+    out[0] = term.kl;
     out[1] = slope;
     out[2] = scale.inside(in[1], g * term.draw);
-    out[3] = -slope;
-    out[4] = kPrior ? scale.inside(in[3], g * term.dprior_raw) : T(0);
+    if constexpr (!kEven) {
+      if (weighted) out[0] = out[0] * in[4];
+    }
+    if constexpr (kPrior) out[4] = scale.inside(in[3], g * term.dprior_raw);
+    if constexpr (kPrior || !kEven) out[3] = -slope;
+    if constexpr (!kPrior && !kEven) out[4] = T(0);
   }
 };
 

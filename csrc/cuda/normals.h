@@ -31,8 +31,9 @@ __device__ __forceinline__ void normals(uint64_t seed, uint64_t sample, uint64_t
 }
 
 // The index of a chunk's first column in row r of μ.
-template <int N>
-__device__ __forceinline__ uint64_t index_of(const NoiseOptions& noise, int64_t row, const Chunk<N>& chunk) {
+template <int N, bool kEven>
+__device__ __forceinline__ uint64_t index_of(const NoiseOptions& noise, int64_t row,
+                                             const Chunk<N, kEven>& chunk) {
   return static_cast<uint64_t>(row * chunk.columns + chunk.column) + noise.offset;
 }
 

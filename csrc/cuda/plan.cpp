@@ -25,6 +25,9 @@ int64_t power_of_two_from(int64_t n) {
   return p;
 }
 
+// Of a sum of everything, whose parts the last block sums.
+constexpr int64_t kMostBlocks = 2048;
+
 int64_t parts_of(int64_t n, int64_t part) { return (n + part - 1) / part; }
 
 // One value a row, rows of equal size.
@@ -81,6 +84,23 @@ bool Plan::main() const {
   for (const Summing& s : slots_)
     if (s.slot.kind != Slot::kNone) return true;
   return false;
+}
+
+bool Plan::even() const {
+  const Work& w = work_;
+  const auto apart = [&](const void* data, DType dtype, int64_t s, int64_t d) {
+    const int64_t bytes = size_of(dtype), chunk = chunk_ * bytes, at_once = chunk < 16 ? chunk : 16;
+    const bool aligned = reinterpret_cast<uintptr_t>(data) % static_cast<uintptr_t>(at_once) == 0;
+    return !aligned || (w.rows > 1 && (s * bytes % at_once != 0 || d * bytes % at_once != 0));
+  };
+  if (w.columns % chunk_ != 0 || w.phase != 0 || (w.rows > 1 && (w.phase_s != 0 || w.phase_d != 0))) return false;
+  for (const Reading& r : inputs_)
+    if (r.input.dense && !r.input.number && apart(r.input.data, r.input.dtype, r.input.s, r.input.d)) return false;
+  for (const Writing& o : outputs_)
+    if (apart(o.out.data, o.out.dtype, o.out.s, o.out.d)) return false;
+  for (const Summing& s : slots_)
+    if (s.slot.kind == Slot::kEach && apart(s.slot.out.data, s.slot.out.dtype, s.slot.out.s, s.slot.out.d)) return false;
+  return true;
 }
 
 void Plan::read(const View& view, DType storage, DType exact, int64_t samples, int64_t sample_stride) {
@@ -255,8 +275,8 @@ void Plan::layout() {
   bool by_rows = false;
   for (const Summing& s : slots_) by_rows = by_rows || s.slot.kind == Slot::kRow;
   // More for a block to do where there is more to do than blocks at a time; long rows are cut where rows are few.
-  const int64_t each = numel_ <= (int64_t{1} << 18) ? 1 : numel_ <= (int64_t{1} << 21) ? 2 : 4;
-  const int64_t most = each * chunk_ * kThreads;
+  const int64_t least = chunk_ * kThreads, few = numel_ <= (int64_t{1} << 18) ? 1 : numel_ <= (int64_t{1} << 21) ? 2 : 4;
+  const int64_t most = (by_rows ? few : parts_of(numel_, kMostBlocks * least)) * least;
   const bool cut = w.columns > (by_rows ? 4 * most : most) && !(by_rows && w.rows >= 1024);
   if (cut) w.group = kThreads;
   w.segment = cut ? most : parts_of(w.columns + chunk_, chunk_) * chunk_;
@@ -283,7 +303,7 @@ void Plan::slots() {
   }
   total_ = totals && !by_rows;
   // As many as there can be partial sums of; grids have a limit of their own.
-  const int64_t limit = total_ ? 2048 : int64_t{1} << 30;
+  const int64_t limit = total_ ? kMostBlocks : int64_t{1} << 30;
   blocks_ = static_cast<int>(w.units < limit ? w.units : limit);
   if (total_ && blocks_ > 1) ticket_ = device_.ticket();
   for (Summing& s : slots_) {

@@ -51,6 +51,8 @@ class Plan {
   const Output& columns_out(int k) const { return slots_[k].slot.out; }
   // Whether the main kernel has something to do.
   bool main() const;
+  // Whether all chunks are even: all of their columns are there, and they are aligned in every operand and result.
+  bool even() const;
 
   // After the kernels: joins partial sums, and brings results to where they belong.
   void finish();

@@ -9,8 +9,8 @@ namespace cuda {
 
 // The sum of a chunk's terms: pairwise in fours, these in double. So half types, whose chunks are longer, are summed as
 // float32 is.
-template <class T, int N>
-__device__ __forceinline__ double chunk_sum(const T (&terms)[N], const Chunk<N>& chunk) {
+template <class T, int N, bool kEven>
+__device__ __forceinline__ double chunk_sum(const T (&terms)[N], const Chunk<N, kEven>& chunk) {
   constexpr int kFew = N < 4 ? N : 4;
   T part[N];
 #pragma unroll

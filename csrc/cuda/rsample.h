@@ -45,24 +45,28 @@ struct SampleParams {
   bool total;
 };
 
-template <class S, bool kKL, class Form>
-__global__ void __launch_bounds__(kThreads, 1) sample_fwd_kernel(const __grid_constant__ SampleParams<Form> p) {
+// kEven: one sample, and even chunks (Chunk).
+template <class S, bool kKL, class Form, bool kEven>
+__global__ void __launch_bounds__(kThreads, kResident<S, kEven, (kKL && sizeof(S) == 2)>)
+    sample_fwd_kernel(const __grid_constant__ SampleParams<Form> p) {
   using T = typename Compute<S>::Type;
   constexpr int N = kSampleChunk<S>;
   __shared__ double shared[kThreads / 32];
   const uint64_t seed = seed_of(p.noise);
-  const int group = static_cast<int>(blockIdx.y);
-  const int64_t from = p.groups.start(group), to = p.groups.start(group + 1);
+  const int group = kEven ? 0 : static_cast<int>(blockIdx.y);
+  const int64_t from = kEven ? 0 : p.groups.start(group), to = kEven ? 1 : p.groups.start(group + 1);
   const bool with_kl = kKL && group == 0;
   const T floor = static_cast<T>(p.floor);
   double sums[1] = {};
   for (int64_t unit = blockIdx.x; unit < p.work.units; unit += gridDim.x) {
     const Walk walk(p.work, unit, N);
+    const T mu = walk.some ? constant_of<T>(p.mu, walk.offset(p.mu)) : T(0);
+    const T logvar = walk.some ? constant_of<T>(p.logvar, walk.offset(p.logvar)) : T(0);
     for (int64_t column = walk.first; column < walk.last; column += static_cast<int64_t>(p.work.group) * N) {
-      const Chunk<N> chunk(column, p.work.columns);
+      const Chunk<N, kEven> chunk(column, p.work.columns);
       T m[N], r[N], sigma[N];
-      load<T, S, false>(p.mu, walk.offset(p.mu), chunk, m);
-      load<T, S, false>(p.logvar, walk.offset(p.logvar), chunk, r);
+      load<T, S>(p.mu, false, walk.offset(p.mu), mu, chunk, m);
+      load<T, S>(p.logvar, false, walk.offset(p.logvar), logvar, chunk, r);
 #pragma unroll
       for (int j = 0; j < N; ++j) {
         r[j] = p.scale.clamp(r[j]);
@@ -116,8 +120,9 @@ struct Compensated {
   __device__ __forceinline__ T whole() const { return lost == lost && lost != T(0) ? sum + lost : sum; }
 };
 
-template <class S, bool kKL, class Form>
-__global__ void __launch_bounds__(kThreads, 1) sample_bwd_kernel(const __grid_constant__ SampleParams<Form> p) {
+template <class S, bool kKL, class Form, bool kEven>
+__global__ void __launch_bounds__(kThreads, kResident<S, kEven, true>)
+    sample_bwd_kernel(const __grid_constant__ SampleParams<Form> p) {
   using T = typename Compute<S>::Type;
   constexpr int N = kSampleChunk<S>;
   __shared__ double shared[kThreads / 32];
@@ -131,18 +136,33 @@ __global__ void __launch_bounds__(kThreads, 1) sample_bwd_kernel(const __grid_co
   double sums[2] = {};
   for (int64_t unit = blockIdx.x; unit < p.work.units; unit += gridDim.x) {
     const Walk walk(p.work, unit, N);
+    T mu = T(0), logvar = T(0), dkl = T(0);
+    if (walk.some) {
+      mu = constant_of<T>(p.mu, walk.offset(p.mu));
+      logvar = constant_of<T>(p.logvar, walk.offset(p.logvar));
+      if (has_dkl) dkl = constant_of<T>(p.dkl, walk.offset(p.dkl));
+    }
     for (int64_t column = walk.first; column < walk.last; column += static_cast<int64_t>(p.work.group) * N) {
-      const Chunk<N> chunk(column, p.work.columns);
+      const Chunk<N, kEven> chunk(column, p.work.columns);
       T dm[N], dr[N];
 #pragma unroll
       for (int j = 0; j < N; ++j) dm[j] = dr[j] = T(0);
-      if (has_dz && p.step != 2) {
+      if (kEven && has_dz) {
+        load<T, S>(p.dz, true, walk.offset(p.dz), constant_of<T>(p.dz, walk.offset(p.dz)), chunk, dm);
+        if (p.draws) {
+          float eps[N];
+          normals(seed, p.noise.first_sample, index_of(p.noise, walk.row, chunk), eps);
+#pragma unroll
+          for (int j = 0; j < N; ++j) dr[j] = dm[j] * static_cast<T>(eps[j]);
+        }
+      } else if (has_dz && p.step != 2) {
         Compensated<T> dz_sum[N], eps_sum[N];
         const uint64_t index = index_of(p.noise, walk.row, chunk);
 #pragma unroll 1
         for (int64_t s = from; s < to; ++s) {
           T dz[N];
-          load<T, S, true>(p.dz, walk.offset(p.dz) + s * p.dz_sample, chunk, dz);
+          const int64_t at = walk.offset(p.dz) + s * p.dz_sample;
+          load<T, S>(p.dz, true, at, constant_of<T>(p.dz, at), chunk, dz);
           if (p.draws) {
             float eps[N];
             normals(seed, static_cast<uint64_t>(s) + p.noise.first_sample, index, eps);
@@ -183,10 +203,10 @@ __global__ void __launch_bounds__(kThreads, 1) sample_bwd_kernel(const __grid_co
         }
       }
       T m[N], raw[N], g[N];
-      load<T, S, false>(p.logvar, walk.offset(p.logvar), chunk, raw);
+      load<T, S>(p.logvar, false, walk.offset(p.logvar), logvar, chunk, raw);
       if (has_dkl) {
-        load<T, S, false>(p.mu, walk.offset(p.mu), chunk, m);
-        load<T, T, false>(p.dkl, walk.offset(p.dkl), chunk, g);
+        load<T, S>(p.mu, false, walk.offset(p.mu), mu, chunk, m);
+        load<T, T>(p.dkl, false, walk.offset(p.dkl), dkl, chunk, g);
       }
 #pragma unroll
       for (int j = 0; j < N; ++j) {
@@ -222,6 +242,9 @@ __global__ void __launch_bounds__(kThreads, 1) sample_bwd_kernel(const __grid_co
   }
   if (p.total && p.step != 1) put_totals(p.slots, p.ticket, sums, shared);
 }
+
+template <class S>
+constexpr bool kMayBeEven = sizeof(S) < 8;
 
 // What both directions have.
 template <class S, class Form>
@@ -261,7 +284,9 @@ void run_forward(const char* name, const SampleArgs& args) {
       take(p, plan, 1);
       p.z = plan.output(0);
       p.z_sample = plan.output_sample_stride(0);
-      launch(*args.device, name, sample_fwd_kernel<S, kKL, Form>, p, plan.blocks(), p.groups.count, plan.threads());
+      auto* kernel = sample_fwd_kernel<S, kKL, Form, false>;
+      if (args.n_samples == 1 && plan.even()) kernel = sample_fwd_kernel<S, kKL, Form, kMayBeEven<S>>;
+      launch(*args.device, name, kernel, p, plan.blocks(), p.groups.count, plan.threads());
       plan.finish();
     });
   });
@@ -289,7 +314,8 @@ void run_backward(const char* name, const SampleArgs& args) {
       p.dz = plan.input(2);
       p.dz_sample = plan.input_sample_stride(2);
       p.dkl = plan.input(3);
-      auto* kernel = sample_bwd_kernel<S, kKL, Form>;
+      auto* kernel = sample_bwd_kernel<S, kKL, Form, false>;
+      if (args.n_samples == 1 && plan.even()) kernel = sample_bwd_kernel<S, kKL, Form, kMayBeEven<S>>;
       if (args.dz && p.groups.count > 1) {
         const int64_t numel = args.rows.count * args.rows.size;
         p.parts = static_cast<double*>(args.device->scratch(16 * p.groups.count * numel));

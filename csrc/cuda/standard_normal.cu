@@ -14,15 +14,15 @@ struct NormalParams {
 };
 
 // Rows are samples.
-template <class S>
-__global__ void __launch_bounds__(kThreads, 1) normal_kernel(const __grid_constant__ NormalParams p) {
+template <class S, bool kEven>
+__global__ void __launch_bounds__(kThreads, kResident<S, kEven>) normal_kernel(const __grid_constant__ NormalParams p) {
   using T = typename Compute<S>::Type;
   constexpr int N = kSampleChunk<S>;
   const uint64_t seed = seed_of(p.noise);
   for (int64_t unit = blockIdx.x; unit < p.work.units; unit += gridDim.x) {
     const Walk walk(p.work, unit, N);
     for (int64_t column = walk.first; column < walk.last; column += static_cast<int64_t>(p.work.group) * N) {
-      const Chunk<N> chunk(column, p.work.columns);
+      const Chunk<N, kEven> chunk(column, p.work.columns);
       float eps[N];
       normals(seed, static_cast<uint64_t>(walk.row) + p.noise.first_sample, index_of(p.noise, 0, chunk), eps);
       T z[N];
@@ -43,7 +43,8 @@ void standard_normal(const NormalArgs& args) {
     plan.chunks_by_index(args.noise.offset, true);
     if (!plan.resolve()) return;
     const NormalParams p{plan.work(), args.noise, plan.output(0)};
-    launch(*args.device, "standard_normal", normal_kernel<S>, p, plan.blocks(), 1, plan.threads());
+    auto* kernel = plan.even() ? normal_kernel<S, true> : normal_kernel<S, false>;
+    launch(*args.device, "standard_normal", kernel, p, plan.blocks(), 1, plan.threads());
     plan.finish();
   });
 }

@@ -49,6 +49,8 @@ template <class T>
 struct Sum {
   using Number = T;
   static constexpr int kInputs = 1, kSlots = 1;
+  static constexpr bool kEven = false;
+  static constexpr __device__ __forceinline__ bool dense(int) { return true; }
   static constexpr __device__ __forceinline__ bool always(int) { return true; }
   static constexpr __device__ __forceinline__ bool exact(int) { return true; }
   __device__ __forceinline__ void operator()(const T (&in)[kInputs], T, T (&out)[kSlots]) const { out[0] = in[0]; }

@@ -14,8 +14,14 @@ void rsample_bwd(const SampleArgs&);
 void rsample_kl_fwd(const SampleArgs&);
 void rsample_kl_bwd(const SampleArgs&);
 void standard_normal(const NormalArgs&);
-// data, dense, times the one factor.
-void rescale(Device& device, void* data, int64_t numel, const void* factor, bool is_double);
+// Gradients of one call, each dense.
+struct Rescaled {
+  void* data[4];
+  int64_t numel[4];
+  int count;
+};
+// Times the one factor.
+void rescale(Device& device, const Rescaled& grads, const void* factor, bool is_double);
 
 }  // namespace cuda
 }  // namespace vae_fast

@@ -11,6 +11,11 @@ namespace vae_fast {
 namespace cuda {
 
 constexpr int kThreads = 256;
+// How many blocks a multiprocessor holds at a time at least, and so how many registers a thread has: as many blocks as
+// can be without spills. The chunks of half types are longer; where all chunks are even, a kernel needs fewer, but for
+// those that compute `many` numbers of an element.
+template <class S, bool kEven, bool many = false>
+constexpr int kResident = sizeof(S) == 8 ? 1 : (sizeof(S) == 4 ? 2 : 1) + (!kEven ? 0 : many ? 1 : 2);
 
 struct Work {
   int64_t rows, inner, columns;

@@ -112,7 +112,7 @@ def rescaled():
     for dtype, n, offset, factor in itertools.product(DTYPES[:2], (1, 3, 300, 5001), OFFSETS, (1.0, 2.5)):
         grad = placed(torch.randn(n, dtype=torch.float64), offset, dtype)
         want = grad.double() * factor
-        torch.ops.vae_fast.rescale_(grad, torch.tensor(factor, dtype=dtype))
+        torch.ops.vae_fast.rescale_(torch.tensor(factor, dtype=dtype), None, grad, None, None)
         check(f"rescale {n} {offset} {factor}", grad, want, want.abs(), 1)
 
 

@@ -45,6 +45,8 @@ def standard_normal(
     if dtype not in arguments.FLOATS:
         raise TypeError(f"dtype must be float32, bfloat16, float16 or float64, got {dtype}")
     device = torch.empty(0).device if device is None else torch.device(device)
+    if device.type == "cuda" and device.index is None:
+        device = torch.device("cuda", torch.cuda.current_device())
     if seed is None:
         raise TypeError("seed must be an int or an int64 tensor, got None")
     key, key_tensor = seeds.resolve(seed, None, device)

@@ -22,7 +22,9 @@ def rsample_fwd(
     scale = Scale(param, param_eps, low, high)
     eps = _eps(mu, logvar, sample_shape, seed, seed_tensor, offset, first_sample)
     sigma = scale.sigma(scale.clamp(logvar.to(eps.dtype)))
-    return (mu.to(eps.dtype) + sigma * eps).to(mu.dtype)
+    z = mu.to(eps.dtype) + sigma * eps
+    # torch.compile of torch 2.11 takes a result that is converted to its own dtype for one without a gradient.
+    return z if z.dtype == mu.dtype else z.to(mu.dtype)
 
 
 def rsample_bwd(

@@ -17,15 +17,19 @@ from vae_fast.triton_kernels.layout import ceil_div, tile_of
 
 # As many gradients as an operator has.
 MOST = 4
+# Few programs, for most do nothing but read the factor.
+MOST_PROGRAMS = 1024
 
 
 @triton.jit
-def _scale(grad, start, numel, factor, BLOCK: tl.constexpr):
+def _scale(grad, numel, factor, BLOCK: tl.constexpr):
     if grad is not None:
-        at = start + tl.arange(0, BLOCK)
-        mask = at < numel
-        value = tl.load(grad + at, mask=mask, other=0.0)
-        tl.store(grad + at, value * factor.to(value.dtype), mask=mask)
+        step = tl.num_programs(0).to(tl.int64) * BLOCK
+        for start in range(tl.program_id(0).to(tl.int64) * BLOCK, numel, step):
+            at = start + tl.arange(0, BLOCK)
+            mask = at < numel
+            value = tl.load(grad + at, mask=mask, other=0.0)
+            tl.store(grad + at, value * factor.to(value.dtype), mask=mask)
 
 
 @kernel
@@ -43,11 +47,10 @@ def _rescale(
 ):
     factor = tl.load(upstream)
     if factor != 1.0:
-        start = tl.program_id(0).to(tl.int64) * BLOCK
-        _scale(grad0, start, numel0, factor, BLOCK)
-        _scale(grad1, start, numel1, factor, BLOCK)
-        _scale(grad2, start, numel2, factor, BLOCK)
-        _scale(grad3, start, numel3, factor, BLOCK)
+        _scale(grad0, numel0, factor, BLOCK)
+        _scale(grad1, numel1, factor, BLOCK)
+        _scale(grad2, numel2, factor, BLOCK)
+        _scale(grad3, numel3, factor, BLOCK)
 
 
 def rescale(grads: Sequence[Tensor], upstream: Tensor) -> None:
@@ -56,9 +59,9 @@ def rescale(grads: Sequence[Tensor], upstream: Tensor) -> None:
     if not present:
         return
     block = tile_of(launch.tile_bytes, present[0].element_size())
-    args: list[object] = [upstream]
+    args: list[object] = [upstream.resolve_neg()]
     for grad in present:
         args += (grad, grad.numel())
     args += (None, 0) * (MOST - len(present))
-    programs = ceil_div(max(g.numel() for g in present), block)
+    programs = min(ceil_div(max(g.numel() for g in present), block), MOST_PROGRAMS)
     launch.run(_rescale, programs, upstream.device, args, {"BLOCK": block})
