@@ -41,7 +41,7 @@ class BernoulliVector(Vector):
     Raises:
         TypeError: a parameter of a complex, integer, quantised or sparse kind.
         ValueError: both or neither parameter, an ``event_ndim`` that does not fit; with validation, probs outside
-            [0, 1], NaN, or a value that is neither 0 nor 1.
+            [0, 1], NaN, a value that is neither 0 nor 1, or one whose last dims are not ``event_shape``.
         NotImplementedError: ``rsample``; ``enumerate_support`` unless ``event_ndim=0``.
 
     >>> p = BernoulliVector(logits=torch.zeros(100, 784))

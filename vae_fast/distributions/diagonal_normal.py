@@ -49,7 +49,8 @@ class DiagonalNormal(Vector):
     Raises:
         TypeError: loc or scale of a complex, integer, quantised or sparse kind.
         ValueError: shapes that do not broadcast, an ``event_ndim`` that does not fit, an unknown ``param``; with
-            validation, a NaN in loc or a σ that is not positive.
+            validation, a NaN in loc, a σ that is not positive, or a value whose last dims are not ``event_shape``
+            (``Independent`` broadcasts those).
 
     >>> q = DiagonalNormal(torch.zeros(100, 20), torch.ones(20))
     >>> q.log_prob(q.rsample((8,))).shape
@@ -96,7 +97,7 @@ class DiagonalNormal(Vector):
         new: DiagonalNormal = self._get_checked_instance(DiagonalNormal, _instance)
         shape = torch.Size(batch_shape) + self.event_shape
         new._form, new._gaussian, new._backend = self._form, self._gaussian, self._backend
-        new._loc, new._raw, new._standard = self._loc.expand(shape), self._raw, self._standard
+        new._loc, new._raw, new._standard = self.loc.expand(shape), self._raw, self._standard
         new._expand_to(shape, self)
         return new
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.distributions import Bernoulli, Distribution, Independent, Normal, register_kl
-from torch.distributions.utils import _sum_rightmost
 
 from vae_fast.distributions.bernoulli_vector import BernoulliVector
 from vae_fast.distributions.diagonal_normal import DiagonalNormal
@@ -84,4 +84,5 @@ def _kl_bernoulli(p: Distribution, q: Distribution) -> Tensor:
     # Logits of probabilities 0 and 1 are clamped, finite; where q excludes what p allows, the divergence is not.
     excluded = ((b.probs == 0) & (a.probs > 0)) | ((b.probs == 1) & (a.probs < 1))
     excluded = excluded & (b.probs != torch.sigmoid(b.logits))
-    return kl + _sum_rightmost(torch.where(excluded, torch.inf, 0.0), a.event_ndim)
+    elements = math.prod(excluded.shape[kl.ndim :])
+    return kl + torch.where(excluded, math.inf, 0.0).reshape(*kl.shape, elements).sum(-1)
