@@ -28,16 +28,18 @@ from vae_fast.integrations.pyro import BernoulliVector, DiagonalNormal
 N, PIXELS, HIDDEN, LATENT = 12, 30, 16, 4
 ELBOS = {"Trace_ELBO": Trace_ELBO, "TraceMeanField_ELBO": TraceMeanField_ELBO}
 
-# A family of distributions: q(z|x) of loc and log σ, p(z), p(x|z) of logits and of mean and σ.
+# A family of distributions: q(z|x) of loc and log σ, p(z), p(x|z) of mean and σ, of logits, and of single pixels.
 PYRO = SimpleNamespace(
     q=lambda loc, log_scale: dist.Normal(loc, log_scale.exp()).to_event(1),
     p=lambda loc, scale: dist.Normal(loc, scale).to_event(1),
+    gaussian=lambda loc, scale: dist.Normal(loc, scale).to_event(1),
     bernoulli=lambda logits: dist.Bernoulli(logits=logits).to_event(1),
     pixels=lambda logits: dist.Bernoulli(logits=logits),
 )
 FUSED = SimpleNamespace(
     q=lambda loc, log_scale: DiagonalNormal(loc, log_scale, param="logstd"),
     p=DiagonalNormal,
+    gaussian=DiagonalNormal,
     bernoulli=lambda logits: BernoulliVector(logits=logits),
     pixels=lambda logits: BernoulliVector(logits=logits, event_ndim=0),
 )
@@ -45,6 +47,7 @@ FUSED = SimpleNamespace(
 RENAMED = SimpleNamespace(
     q=lambda loc, log_scale: DiagonalNormal(loc, log_scale.exp(), 0).to_event(1),
     p=lambda loc, scale: DiagonalNormal(loc, scale, 0).to_event(1),
+    gaussian=lambda loc, scale: DiagonalNormal(loc, scale, 0).to_event(1),
     bernoulli=lambda logits: BernoulliVector(logits=logits, event_ndim=0).to_event(1),
     pixels=lambda logits: BernoulliVector(logits=logits, event_ndim=0),
 )
@@ -134,14 +137,14 @@ class MaskedDistributions(VAE):
 
 
 class Annealed(VAE):
-    """poutine.scale of the latent, as KL annealing is written; one σ a feature, learned, for a Gaussian likelihood."""
+    """poutine.scale of the latent, as KL annealing is written; a Gaussian likelihood with one learned σ."""
 
     def model(self, x):
         pyro.module("vae", self)
         with self.plate(x):
             with poutine.scale(scale=0.3):
                 z = pyro.sample("z", self.prior(x))
-            pyro.sample("x", self.family.p(self.decode(z), self.noise.exp()), obs=x)
+            pyro.sample("x", self.family.gaussian(self.decode(z), self.noise.exp()), obs=x)
 
     def guide(self, x):
         with poutine.scale(scale=0.3):
@@ -155,12 +158,13 @@ class PartlyObserved(VAE):
         pyro.module("vae", self)
         with self.plate(x):
             z = pyro.sample("z", self.prior(x))
-            fn = self.family.p(self.decode(z), self.noise.exp())
+            fn = self.family.gaussian(self.decode(z), self.noise.exp())
             pyro.sample("x", fn, obs=x, obs_mask=torch.arange(len(x)) % 2 == 0)
 
     def guide(self, x):
-        super().guide(x)
+        pyro.module("vae", self)
         with self.plate(x):
+            pyro.sample("z", self.family.q(*self.encode(x)))
             pyro.sample("x_unobserved", self.family.q(x, self.noise.expand(PIXELS)))
 
 
