@@ -15,18 +15,18 @@ from vae_fast.ops.gaussian_kl import gaussian_kl
 from vae_fast.scale import LOGSTD, LOGVAR, SOFTPLUS, STD, Scale
 
 
-def _drop_in(d: Distribution) -> Any:
-    """The drop-in form of a distribution, which shares its parameters."""
+def _drop_in(d: Distribution, event_ndim: int = 0) -> Any:
+    """The drop-in form of a distribution, which shares its parameters, with so many more dims in an event."""
     if isinstance(d, (DiagonalNormal, BernoulliVector)):
-        return d
+        return d.to_event(event_ndim) if event_ndim else d
     if isinstance(d, Normal):
-        return DiagonalNormal(d.loc, d.scale, 0, validate_args=False)
+        return DiagonalNormal(d.loc, d.scale, event_ndim, validate_args=False)
     if isinstance(d, Bernoulli):
-        same = BernoulliVector(logits=d.logits, event_ndim=0, validate_args=False)
+        same = BernoulliVector(logits=d.logits, event_ndim=event_ndim, validate_args=False)
         same.probs = d.probs
         return same
     if isinstance(d, Independent):
-        return _drop_in(d.base_dist).to_event(d.reinterpreted_batch_ndims)
+        return _drop_in(d.base_dist, event_ndim + d.reinterpreted_batch_ndims)
     raise NotImplementedError(f"no KL divergence of {type(d).__name__} and a drop-in distribution")
 
 
@@ -52,6 +52,12 @@ def _as(form: Scale, q: DiagonalNormal) -> Tensor:
     return sigma if form.kind == STD else sigma * sigma
 
 
+def _within(shape: torch.Size, other: torch.Size) -> bool:
+    """Whether a shape broadcasts to another one."""
+    pairs = zip(reversed(shape), reversed(other), strict=False)
+    return len(shape) <= len(other) and all(n in (1, m) for n, m in pairs)
+
+
 @register_kl(DiagonalNormal, DiagonalNormal)
 @register_kl(DiagonalNormal, Independent)
 @register_kl(Independent, DiagonalNormal)
@@ -61,8 +67,7 @@ def _kl_gaussian(p: Distribution, q: Distribution) -> Tensor:
     """``gaussian_kl``, to N(0, I) where the numbers q was made of say so."""
     a, b = _pair(p, q, DiagonalNormal)
     options = {"event_ndim": a.event_ndim, "backend": a._backend or b._backend}
-    shape = a.batch_shape + a.event_shape
-    if b._standard and torch.broadcast_shapes(shape, b.batch_shape + b.event_shape) == shape:
+    if b._standard and _within(b.batch_shape + b.event_shape, a.batch_shape + a.event_shape):
         return gaussian_kl(a._loc, a._raw, **a._gaussian, **options)
     if a._form == b._form:
         return gaussian_kl(a._loc, a._raw, b._loc, b._raw, **a._gaussian, **options)
