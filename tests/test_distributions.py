@@ -9,7 +9,7 @@ import pickle
 import pytest
 import scipy.stats
 import torch
-from torch.autograd import gradcheck
+from torch.autograd import gradcheck, gradgradcheck
 from torch.distributions import Bernoulli, Categorical, Independent, MixtureSameFamily, Normal, constraints
 
 import vae_fast as vf
@@ -576,6 +576,20 @@ def test_vmap():
     rows = torch.vmap(lambda *row: elbo(*row).sum())(*(a.unsqueeze(1).expand(4, 4, 3) for a in arguments))
     expected = torch.stack([elbo(*(a[i].expand(4, 3) for a in arguments)).sum() for i in range(4)])
     torch.testing.assert_close(rows, expected)
+
+
+def test_forward_mode_and_second_derivatives():
+    arguments = [a.detach().double() for a in operands()]
+    tangents = [torch.randn_like(a) for a in arguments]
+
+    def total(*tensors):
+        return elbo(*tensors).sum()
+
+    _, slope = torch.func.jvp(total, tuple(arguments), tuple(tangents))
+    gradients = torch.func.grad(total, (0, 1, 2, 3))(*arguments)
+    torch.testing.assert_close(slope, sum((g * t).sum() for g, t in zip(gradients, tangents, strict=True)))
+    leaves = [a.requires_grad_() for a in arguments]
+    assert gradgradcheck(total, leaves)
 
 
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")

@@ -154,7 +154,7 @@ def test_a_large_logit_is_not_certainty():
 
 @pytest.mark.parametrize("logvar", [1e-3, -1e-3, 1e-6])
 def test_near_the_prior(logvar):
-    """Where ½(σ² − 1 − log σ²) cancels: PyTorch's form is off by hundreds of units of float32, ours by at most 3."""
+    """Where ½(σ² − 1 − log σ²) cancels: PyTorch's form is hundreds of float32's units off, ours at most 3."""
     logvar = torch.full((1,), logvar)
     truth = 0.25 * logvar.double() ** 2 * (1 + logvar.double() / 3 + logvar.double() ** 2 / 12)
     standard = Independent(Normal(torch.zeros(1), torch.ones(1)), 1)

@@ -1,6 +1,7 @@
 """Pyro's own VAE both ways: Normal and Bernoulli with to_event against the drop-in forms, on the same noise."""
 
 import math
+import pickle
 from types import SimpleNamespace
 
 import pyro
@@ -345,6 +346,8 @@ def test_what_pyro_asks_of_a_distribution():
         ):
             torch.testing.assert_close(d.log_prob(x), e.log_prob(x), rtol=1e-5, atol=1e-5)
             assert type(d) is type(ours) or type(d) is type(e)
+        again = pickle.loads(pickle.dumps(ours))
+        assert type(again) is type(ours) and torch.equal(again.log_prob(x), ours.log_prob(x))
         parts = ours.score_parts(x)
         assert (parts.score_function is not parts.log_prob) == ours.has_rsample
         with pytest.raises(NotImplementedError, match="event_ndim"):
