@@ -1,5 +1,6 @@
 """vae_fast: the Gaussian-latent evidence lower bound of a variational autoencoder, exact and fused."""
 
+from vae_fast import distributions
 from vae_fast._version import __version__
 from vae_fast.backends import Backend, backends, use_backend
 from vae_fast.checking import check, check_module
@@ -26,6 +27,7 @@ __all__ = [
     "bernoulli_log_prob",
     "check",
     "check_module",
+    "distributions",
     "gaussian_kl",
     "gaussian_log_prob",
     "rsample",

@@ -87,8 +87,9 @@ def resolve(
         raise ValueError(f"generator is for {generator.device}, the tensors are on {device}")
     if torch.compiler.is_compiling():
         return 0, torch.randint(2**63 - 1, (1,), device=device)
-    if torch._C._are_functorch_transforms_active():
-        # Under vmap this follows its `randomness`: an error, one draw, or one for each example.
+    if torch._C._are_functorch_transforms_active() or torch._C._is_tracing():
+        # Under vmap this follows its `randomness`: an error, one draw, or one for each example. A trace
+        # (torch.jit.trace) keeps the draw, where a number would be the same at every call.
         return 0, torch.randint(2**63 - 1, (1,), generator=generator, device=device)
     if device.type == "cuda":
         return _from_cuda(device, generator)

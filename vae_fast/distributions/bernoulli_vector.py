@@ -1,0 +1,140 @@
+"""The Bernoulli vector as a torch.distributions.Distribution, on the fused operators."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import constraints
+from torch.distributions.utils import lazy_property, logits_to_probs, probs_to_logits
+
+from vae_fast.distributions.vector import Vector, floating_value
+from vae_fast.ops import arguments
+from vae_fast.ops.bernoulli_log_prob import bernoulli_log_prob
+
+
+class BernoulliVector(Vector):
+    """Independent Bernoulli variables: ``Independent(Bernoulli(…), event_ndim)``, fused.
+
+    Values and gradients are those of torch.distributions, and with ``logits`` accurate in the tails, where those
+    are not. ``probs`` are converted to logits as there, clamped to [ε, 1 − ε], in passes of their own: pass logits
+    where there are any. ``kl_divergence`` takes it with another one, with ``Independent(Bernoulli)`` and, for
+    ``event_ndim=0``, with ``Bernoulli``.
+
+    Args:
+        probs, logits: one of them, a tensor or a number, in ``Bernoulli``'s order.
+        event_ndim: how many trailing dims make up one event; 0 for ``Bernoulli`` itself.
+        backend: as ``vae_fast.rsample``, for every operator called.
+        validate_args: as in torch.distributions; False leaves out every check that waits for the device, and lets
+            values lie between 0 and 1.
+
+    Shapes: ``batch_shape`` and ``event_shape`` are the parameter's shape, cut before its last ``event_ndim`` dims.
+    ``sample(sample_shape)`` has sample_shape + batch_shape + event_shape; ``log_prob``, ``entropy`` and
+    ``kl_divergence`` have one number a batch element.
+
+    Dtypes: values of any floating or integer dtype or bool; samples have the parameter's dtype; densities are
+    float64 for float64, else float32.
+
+    Raises:
+        TypeError: a parameter of a complex, integer, quantised or sparse kind.
+        ValueError: both or neither parameter, an ``event_ndim`` that does not fit; with validation, probs outside
+            [0, 1], NaN, a value that is neither 0 nor 1, or one whose last dims are not ``event_shape``.
+        NotImplementedError: ``rsample``; ``enumerate_support`` unless ``event_ndim=0``.
+
+    >>> p = BernoulliVector(logits=torch.zeros(100, 784))
+    >>> p.log_prob(p.sample((8,))).shape
+    torch.Size([8, 100])
+    """
+
+    arg_constraints = {"probs": constraints.unit_interval, "logits": constraints.real}
+
+    def __init__(
+        self,
+        probs: Tensor | float | None = None,
+        logits: Tensor | float | None = None,
+        event_ndim: int = 1,
+        *,
+        backend: str | None = None,
+        validate_args: bool | None = None,
+    ) -> None:
+        name, given = ("probs", probs) if logits is None else ("logits", logits)
+        if given is None or (probs is not None and logits is not None):
+            raise ValueError("pass either probs or logits, not both")
+        is_tensor = isinstance(given, Tensor)
+        param = arguments.floating(name, given) if is_tensor else torch.full((), arguments.number(name, given))
+        setattr(self, name, param)
+        self._backend = backend
+        event_ndim = arguments.event_dims(event_ndim, param.shape, name)
+        super().__init__(param.shape, event_ndim, validate_args)
+
+    def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> BernoulliVector:
+        new: BernoulliVector = self._get_checked_instance(BernoulliVector, _instance)
+        shape = torch.Size(batch_shape) + self.event_shape
+        for name in ("probs", "logits"):
+            if name in self.__dict__:
+                setattr(new, name, getattr(self, name).expand(shape))
+        new._backend = self._backend
+        new._expand_to(shape, self)
+        return new
+
+    @lazy_property
+    def logits(self) -> Tensor:
+        return probs_to_logits(self.probs, is_binary=True)
+
+    @lazy_property
+    def probs(self) -> Tensor:
+        return logits_to_probs(self.logits, is_binary=True)
+
+    @constraints.dependent_property
+    def support(self) -> constraints.Constraint:
+        single = constraints.boolean
+        return constraints.independent(single, self.event_ndim) if self.event_ndim else single
+
+    @property
+    def mean(self) -> Tensor:
+        return self.probs
+
+    @property
+    def mode(self) -> Tensor:
+        return torch.where(self.probs == 0.5, math.nan, (self.probs >= 0.5).to(self.probs))
+
+    @property
+    def variance(self) -> Tensor:
+        return self.probs * (1 - self.probs)
+
+    def sample(self, sample_shape: Sequence[int] = (), *, generator: torch.Generator | None = None) -> Tensor:
+        """Zeros and ones, from ``generator`` or PyTorch's default one, as ``torch.bernoulli`` draws them."""
+        with torch.no_grad():
+            return torch.bernoulli(
+                self.probs.expand(self._extended_shape(torch.Size(sample_shape))), generator=generator
+            )
+
+    def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        raise NotImplementedError("a Bernoulli variable has no reparameterised sample")
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        if self._validate_args:
+            self._validate_sample(value)
+        return self._log_prob(floating_value(value, self.logits.dtype))
+
+    def _log_prob(self, value: Tensor, scale: float = 1.0) -> Tensor:
+        return bernoulli_log_prob(
+            self.logits, value, event_ndim=self.event_ndim, scale=scale, backend=self._backend
+        )
+
+    def entropy(self) -> Tensor:
+        return self._log_prob(self.probs, scale=-1.0)
+
+    @property
+    def has_enumerate_support(self) -> bool:  # type: ignore[override]
+        return self.event_ndim == 0
+
+    def enumerate_support(self, expand: bool = True) -> Tensor:
+        if self.event_ndim:
+            raise NotImplementedError(f"the support of {self.event_shape.numel()} variables is not enumerated")
+        values = torch.arange(2, dtype=self.probs.dtype, device=self.probs.device)
+        values = values.view(2, *(1,) * len(self.batch_shape))
+        return values.expand(2, *self.batch_shape) if expand else values

@@ -1,0 +1,188 @@
+"""The diagonal Gaussian as a torch.distributions.Distribution, on the fused operators."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import Normal, constraints
+
+from vae_fast.distributions.vector import Vector, floating_value
+from vae_fast.ops import arguments
+from vae_fast.ops.arguments import Bounds, Param
+from vae_fast.ops.gaussian_log_prob import gaussian_log_prob
+from vae_fast.ops.rsample import rsample
+from vae_fast.reference.densities import compute_dtype
+
+# The second arguments that are σ = 1.
+_ONE = {"logvar": 0.0, "logstd": 0.0, "std": 1.0, "var": 1.0}
+
+
+class DiagonalNormal(Vector):
+    """N(loc, σ²) with a diagonal covariance: ``Independent(Normal(loc, scale), event_ndim)``, fused.
+
+    Values and gradients are those of torch.distributions. The noise is ``vae_fast``'s, from PyTorch's default
+    generator, so ``torch.manual_seed`` governs. ``kl_divergence`` takes it with another one, with
+    ``Independent(Normal)`` and, for ``event_ndim=0``, with ``Normal``, in one kernel; a prior whose ``param``,
+    ``param_eps`` or ``bounds`` differ from the posterior's is converted first, and both are to σ where the
+    posterior's is "softplus" or has a ``param_eps`` or ``bounds``.
+
+    Args:
+        loc: mean, a tensor or a number.
+        scale: σ, or what ``param`` says, a tensor or a number, broadcast against ``loc`` without a copy; its
+            gradient has its own shape.
+        event_ndim: how many trailing dims make up one event; 0 for ``Normal`` itself.
+        param, param_eps, bounds: as ``vae_fast.rsample``: ``param="logvar"`` for the usual encoder,
+            ``param="softplus", param_eps=1e-4`` for many others. Fused.
+        backend: as ``vae_fast.rsample``, for every operator called.
+        validate_args: as in torch.distributions; False leaves out every check that waits for the device.
+
+    Shapes: ``batch_shape`` and ``event_shape`` are the broadcast shape of ``loc`` and ``scale``, cut before its
+    last ``event_ndim`` dims. ``rsample(sample_shape)`` has sample_shape + batch_shape + event_shape; ``log_prob``,
+    ``entropy`` and ``kl_divergence`` have one number a batch element.
+
+    Dtypes: samples have the promoted dtype of loc and scale; densities float64 for float64, else float32. A value
+    does not promote.
+
+    Raises:
+        TypeError: loc or scale of a complex, integer, quantised or sparse kind.
+        ValueError: shapes that do not broadcast, an ``event_ndim`` that does not fit, an unknown ``param``; with
+            validation, a NaN in loc, a σ that is not positive, or a value whose last dims are not ``event_shape``
+            (``Independent`` broadcasts those).
+
+    >>> q = DiagonalNormal(torch.zeros(100, 20), torch.ones(20))
+    >>> q.log_prob(q.rsample((8,))).shape
+    torch.Size([8, 100])
+    """
+
+    arg_constraints = {"loc": constraints.real, "scale": constraints.positive}
+    has_rsample = True
+
+    def __init__(
+        self,
+        loc: Tensor | float,
+        scale: Tensor | float,
+        event_ndim: int = 1,
+        *,
+        param: Param = "std",
+        param_eps: float = 0.0,
+        bounds: Bounds | None = None,
+        backend: str | None = None,
+        validate_args: bool | None = None,
+    ) -> None:
+        self._form = arguments.scale_form(param, param_eps, bounds)
+        self._gaussian: dict[str, Any] = {"param": param, "param_eps": param_eps, "bounds": bounds}
+        self._backend = backend
+        # As given, so that a scale a feature gets its gradient summed in the kernel.
+        check = arguments.floating if isinstance(scale, Tensor) else arguments.number
+        self._raw: Tensor | float = check("scale", scale)
+        if isinstance(loc, Tensor):
+            self._loc = arguments.floating("loc", loc)
+        else:
+            like = self._raw if isinstance(self._raw, Tensor) else torch.empty(())
+            self._loc = torch.full((), arguments.number("loc", loc), dtype=like.dtype, device=like.device)
+        self._standard = (
+            not isinstance(loc, Tensor)
+            and not isinstance(scale, Tensor)
+            and (loc, scale, param_eps, bounds) == (0.0, _ONE.get(param), 0.0, None)
+        )
+        raw = self._raw if isinstance(self._raw, Tensor) else None
+        shape = arguments.broadcast_shape("loc", self._loc.shape, scale=raw)
+        event_ndim = arguments.event_dims(event_ndim, shape, "loc and scale")
+        super().__init__(shape, event_ndim, validate_args)
+
+    def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> DiagonalNormal:
+        new: DiagonalNormal = self._get_checked_instance(DiagonalNormal, _instance)
+        shape = torch.Size(batch_shape) + self.event_shape
+        new._form, new._gaussian, new._backend = self._form, self._gaussian, self._backend
+        new._loc, new._raw, new._standard = self.loc.expand(shape), self._raw, self._standard
+        new._expand_to(shape, self)
+        return new
+
+    @constraints.dependent_property
+    def support(self) -> constraints.Constraint:
+        return constraints.independent(constraints.real, self.event_ndim) if self.event_ndim else constraints.real
+
+    @property
+    def loc(self) -> Tensor:
+        """The mean, in the full shape."""
+        return self._loc.expand(self.batch_shape + self.event_shape)
+
+    @property
+    def scale(self) -> Tensor:
+        """σ, whatever ``param`` is, in the full shape."""
+        dtype = self._raw.dtype if isinstance(self._raw, Tensor) else self._loc.dtype
+        return self._form.sigma(self._clamped()).to(dtype).expand(self.batch_shape + self.event_shape)
+
+    def _clamped(self) -> Tensor:
+        """The second argument within its bounds, in the dtype that arithmetic is done in."""
+        raw = self._raw if isinstance(self._raw, Tensor) else self._loc.new_full((), self._raw)
+        return self._form.clamp(raw.to(compute_dtype(raw.dtype)))
+
+    @property
+    def mean(self) -> Tensor:
+        return self.loc
+
+    @property
+    def mode(self) -> Tensor:
+        return self.loc
+
+    @property
+    def stddev(self) -> Tensor:
+        return self.scale
+
+    @property
+    def variance(self) -> Tensor:
+        return self.scale.square()
+
+    def rsample(self, sample_shape: int | Sequence[int] = (), **noise: Any) -> Tensor:
+        """Reparameterised samples. ``noise``: seed, offset, first_sample, generator, as ``vae_fast.rsample``."""
+        return rsample(self._loc, self._raw, sample_shape, **noise, **self._gaussian, backend=self._backend)
+
+    def sample(self, sample_shape: int | Sequence[int] = (), **noise: Any) -> Tensor:
+        """``rsample`` without a gradient."""
+        with torch.no_grad():
+            return self.rsample(sample_shape, **noise)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        if self._validate_args:
+            self._validate_sample(value)
+        return self._log_prob(self._loc, floating_value(value, self._loc.dtype))
+
+    def _log_prob(self, mean: Tensor, value: Tensor, scale: float = 1.0) -> Tensor:
+        return gaussian_log_prob(
+            mean,
+            self._raw,
+            value,
+            event_ndim=self.event_ndim,
+            scale=scale,
+            backend=self._backend,
+            **self._gaussian,
+        )
+
+    def entropy(self) -> Tensor:
+        # −log p of the mean itself is ½ Σ (log σ² + log 2π); a mean of 0 keeps NaN and gradients of loc out.
+        zero = self._loc.new_zeros(()).expand(self.batch_shape + self.event_shape)
+        return self._log_prob(zero, zero, scale=-1.0) + 0.5 * self.event_shape.numel()
+
+    def cdf(self, value: Tensor) -> Tensor:
+        """For ``event_ndim=0`` only, as ``Normal.cdf``."""
+        if self._validate_args:
+            self._validate_sample(value)
+        return self._single().cdf(value)
+
+    def icdf(self, value: Tensor) -> Tensor:
+        """For ``event_ndim=0`` only, as ``Normal.icdf``."""
+        return self._single().icdf(value)
+
+    def _single(self) -> Normal:
+        if self.event_ndim:
+            raise NotImplementedError("cdf and icdf are those of single numbers: event_ndim=0")
+        return Normal(self.loc, self.scale, validate_args=False)
+
+    def __repr__(self) -> str:
+        scale = tuple(self._raw.shape) if isinstance(self._raw, Tensor) else self._raw
+        options = "".join(f", {k}={v!r}" for k, v in self._gaussian.items() if v not in (0.0, None))
+        return f"{type(self).__name__}(loc: {tuple(self._loc.shape)}, scale: {scale}, {self.event_ndim}{options})"
