@@ -3,21 +3,19 @@
 import csv
 import json
 import re
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from readme import README, blocks
 
 import vae_fast as vf
-
-README = Path(__file__).parent.parent / "README.md"
 
 
 def test_python_blocks_run():
     namespace: dict = {}
-    blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.S)
-    assert len(blocks) == 6
-    for block in blocks:
+    found = blocks()
+    assert len(found) == 7
+    for block in found:
         exec(compile(block, str(README), "exec"), namespace)
 
 
