@@ -15,6 +15,7 @@ README = Path(__file__).parent.parent / "README.md"
 SCRIPT = Path(__file__).with_name("two_ranks.py")
 CHECKS = (
     "the_readme_script",
+    "ddp",
     "fully_shard",
     "fully_shard_of_a_parameter",
     "densities_of_dtensors",

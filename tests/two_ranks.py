@@ -11,13 +11,15 @@ from calls import DENSITIES, SAMPLERS
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import Replicate, Shard, distribute_tensor
+from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
+from torch.nn.parallel import DistributedDataParallel
 
 import vae_fast as vf
 from vae_fast.cli.errors import CommandError
 from vae_fast.cli.ranks import Ranks
 
 LATENT = 4
+BACKENDS = [name for name, b in vf.backends().items() if name == "reference" or "cpu" in b.devices]
 
 
 def check_close(ours, theirs):
@@ -53,25 +55,43 @@ class Decoder(nn.Module):
         return self.mean(z), self.logvar
 
 
-def compare_sharded(build, units, rank, mesh):
-    """Three steps of FSDP2 on shards of a batch against three of one process on the whole; activations plain."""
-    whole, sharded = build(), build()
-    for name in units:
-        fully_shard(sharded.get_submodule(name), mesh=mesh)
-    optimizers = [torch.optim.SGD(vae.parameters(), lr=0.1) for vae in (whole, sharded)]
-    x = torch.rand(10, 9, generator=torch.Generator().manual_seed(1))
-    first = 5 * rank
-    for step in range(3):
-        outs = [whole(x, seed=step), sharded(x[first : first + 5], seed=step, offset=first * LATENT)]
-        assert type(outs[1].z) is torch.Tensor
-        check_close(outs[1].elbo, outs[0].elbo[first : first + 5])
-        for optimizer, out in zip(optimizers, outs, strict=True):
-            optimizer.zero_grad()
-            out.loss.backward()
-            optimizer.step()
-    for ours, theirs in zip(sharded.parameters(), whole.parameters(), strict=True):
-        check_close(ours.full_tensor(), theirs)
-        check_close(ours.grad.full_tensor(), theirs.grad)
+def by_ddp(vae, mesh):
+    return DistributedDataParallel(vae)
+
+
+def by_fsdp(*units):
+    """FSDP2 of these submodules, "" being the whole."""
+
+    def shard(vae, mesh):
+        for name in units:
+            fully_shard(vae.get_submodule(name), mesh=mesh)
+        return vae
+
+    return shard
+
+
+def compare(build, parallel, rank, mesh):
+    """Three steps on 5 and 6 data against three of one process on all 11, on every backend; activations plain."""
+    x = torch.rand(11, 9, generator=torch.Generator().manual_seed(1))
+    share = range(5) if rank == 0 else range(5, 11)
+    for name in BACKENDS:
+        with vf.use_backend(name):
+            whole = build()
+            ours = parallel(build(), mesh)
+            optimizers = [torch.optim.SGD(vae.parameters(), lr=0.1) for vae in (whole, ours)]
+            for step in range(3):
+                outs = [whole(x, seed=step)]
+                outs.append(ours(x[share.start : share.stop], seed=step, offset=share.start * LATENT))
+                assert type(outs[1].z) is torch.Tensor
+                check_close(outs[1].elbo, outs[0].elbo[share.start : share.stop])
+                losses = [outs[0].loss, outs[1].loss * len(share) * 2 / len(x)]
+                for optimizer, loss in zip(optimizers, losses, strict=True):
+                    optimizer.zero_grad()
+                    loss.backward()
+                    optimizer.step()
+            for p, q in zip(ours.parameters(), whole.parameters(), strict=True):
+                check_close(p.full_tensor() if isinstance(p, DTensor) else p, q)
+                check_close(p.grad.full_tensor() if isinstance(p, DTensor) else p.grad, q.grad)
 
 
 def mlp():
@@ -137,8 +157,9 @@ def main():
     rank = dist.get_rank()
     mesh = init_device_mesh("cpu", (2,))
     torch.manual_seed(0)
-    check("fully_shard", lambda: compare_sharded(mlp, ("encoder", "decoder", ""), rank, mesh))
-    check("fully_shard_of_a_parameter", lambda: compare_sharded(with_own_logvar, ("encoder", ""), rank, mesh))
+    check("ddp", lambda: compare(mlp, by_ddp, rank, mesh))
+    check("fully_shard", lambda: compare(mlp, by_fsdp("encoder", "decoder", ""), rank, mesh))
+    check("fully_shard_of_a_parameter", lambda: compare(with_own_logvar, by_fsdp("encoder", ""), rank, mesh))
     torch.manual_seed(0)
     check("densities_of_dtensors", lambda: check_densities(mesh))
     check("samples_of_dtensors", lambda: check_samples(mesh))
