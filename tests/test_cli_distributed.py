@@ -15,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from vae_fast.cli.errors import CommandError
 from vae_fast.cli.main import main
 from vae_fast.cli.ranks import Ranks
 
@@ -66,6 +67,16 @@ def test_shares(world, n):
     shares = [Ranks(rank, world).share(50, 50 + n) for rank in range(world)]
     assert [place for share in shares for place in share] == list(range(50, 50 + n))
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_devices():
+    """Ranks share a CPU; of GPUs each takes its own, which is not the caller's to number."""
+    cpu, one, two = torch.device("cpu"), Ranks(), Ranks(1, 2, 10_000)
+    assert one.place(torch.device("cuda:1")) == torch.device("cuda:1") and two.place(cpu) == cpu
+    with pytest.raises(CommandError, match="use --device cuda"):
+        two.place(torch.device("cuda:1"))
+    with pytest.raises(CommandError, match="rank 1 has no GPU of its own: there are"):
+        two.place(torch.device("cuda"))
 
 
 def test_one_step_is_that_of_one_process(tmp_path):
