@@ -304,8 +304,15 @@ class TestDTensor:
     @pytest.mark.parametrize("call", SAMPLERS, ids=str)
     def test_samples_of_dtensors(self, call, distribute):
         """A shard's place in the noise is the caller's to say, with offset=: local tensors are what is served."""
-        with pytest.raises(TypeError, match="local tensors"):
+        with pytest.raises(TypeError, match="mu is a DTensor.*local tensors.*offset="):
             call(*map(distribute, call.draw((3, 4))))
+
+    @each_operand(*SAMPLERS)
+    def test_samples_of_a_dtensor_and_a_scalar(self, call, i, distribute):
+        """Which promote to a DTensor."""
+        tensors = [torch.zeros(()), torch.zeros(())]
+        with pytest.raises(TypeError, match=f"{call.operands[i]} is a DTensor.*local tensors.*offset="):
+            call(*replaced(tensors, i, distribute(torch.zeros(3, 4))))
 
 
 EMPTY = [((0, 4), 1), ((3, 0), 1), ((0, 0), 1), ((0,), 1), ((0,), 0), ((2, 0, 3), 2), ((2, 0, 3), 1), ((0, 3), 0)]

@@ -4,6 +4,7 @@ from vae_fast import distributions
 from vae_fast._version import __version__
 from vae_fast.backends import Backend, backends, use_backend
 from vae_fast.checking import check, check_module
+from vae_fast.monitoring import ActiveUnits, active_units, kl_per_dim
 from vae_fast.nn import BernoulliMLP, GaussianMLP, LocalGaussian
 from vae_fast.ops import (
     bernoulli_log_prob,
@@ -17,12 +18,14 @@ from vae_fast.vae import VAE, VAEOutput
 
 __all__ = [
     "VAE",
+    "ActiveUnits",
     "Backend",
     "BernoulliMLP",
     "GaussianMLP",
     "LocalGaussian",
     "VAEOutput",
     "__version__",
+    "active_units",
     "backends",
     "bernoulli_log_prob",
     "check",
@@ -30,6 +33,7 @@ __all__ = [
     "distributions",
     "gaussian_kl",
     "gaussian_log_prob",
+    "kl_per_dim",
     "rsample",
     "rsample_kl",
     "standard_normal",

@@ -82,15 +82,15 @@ def _measure(vae: vf.VAE, x: Tensor, args: argparse.Namespace) -> dict[str, Any]
     with _bar("ELBO", len(x) * args.elbo_samples) as bar:
         elbo, log_likelihood, kl = measures.elbo_terms(vae, x, args.elbo_samples, args.seed, tick=bar.update)
     mu, logvar = measures.posteriors(vae, x)
-    n_active, variance = measures.active_units(mu)
+    active = vf.active_units(mu)
     result = {
         "elbo_samples": args.elbo_samples,
         "elbo": asdict(Mean.of(elbo)),
         "log_likelihood": asdict(Mean.of(log_likelihood)),
         "kl": asdict(Mean.of(kl)),
-        "active_units": n_active,
-        "posterior_mean_variance": variance.tolist(),
-        "kl_per_dim": measures.kl_per_dim(mu, logvar).tolist(),
+        "active_units": int(active.number),
+        "posterior_mean_variance": active.variance.tolist(),
+        "kl_per_dim": vf.kl_per_dim(mu, logvar).tolist(),
     }
     if args.gap_steps:
         with _bar("amortisation gap", len(x) * args.gap_steps) as bar:

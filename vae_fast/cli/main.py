@@ -19,6 +19,7 @@ import torch
 
 from vae_fast.cli.errors import CommandError, Interrupted
 from vae_fast.cli.parser import build_parser
+from vae_fast.cli.ranks import launched
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -29,11 +30,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         with _signals_raise():
             return importlib.import_module(f"vae_fast.cli.{args.command}").run(args)
     except CommandError as error:
-        return _say(f"vae_fast: error: {error}", error.status)
+        return _say(f"error: {error}", error.status)
     except Interrupted as stop:
-        return _say(f"vae_fast: {stop}", 128 + stop.signum)
+        return _say(str(stop), 128 + stop.signum)
     except torch.OutOfMemoryError as error:
-        return _say(f"vae_fast: error: out of memory: {str(error).splitlines()[0]}", 1)
+        return _say(f"error: out of memory: {str(error).splitlines()[0]}", 1)
     except BrokenPipeError:
         # The reader of our output left. Python would complain again when it flushes stdout at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -43,7 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _say(line: str, status: int) -> int:
-    print(line, file=sys.stderr, flush=True)
+    ranks = launched()
+    who = f"vae_fast: rank {ranks.rank}" if ranks.world > 1 else "vae_fast"
+    print(f"{who}: {line}", file=sys.stderr, flush=True)
     return status
 
 

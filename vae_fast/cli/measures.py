@@ -13,7 +13,6 @@ from torch import Tensor
 import vae_fast as vf
 from vae_fast.cli.streams import derive_seed
 
-ACTIVE_VARIANCE = 0.01
 _BATCH = 500
 _MARGINAL_BATCH = 10  # × the samples of a chunk: enough rows for the matmuls, few enough to stay in cache
 _GAP_LR = 0.05
@@ -80,18 +79,6 @@ def posteriors(vae: vf.VAE, x: Tensor) -> tuple[Tensor, Tensor]:
     """The encoder's mu and log sigma^2 of all data: each [n, latent]."""
     pairs = [vae.encode(x[start : start + _BATCH]) for start in range(0, len(x), _BATCH)]
     return torch.cat([mu for mu, _ in pairs]), torch.cat([logvar for _, logvar in pairs])
-
-
-def active_units(mu: Tensor) -> tuple[int, Tensor]:
-    """How many latent dims have Var_x(E[z|x]) > 0.01 (Burda et al. 2016, §5.2); those variances, [latent]."""
-    variance = mu.double().var(0) if len(mu) > 1 else torch.zeros(mu.shape[1], dtype=torch.float64)
-    return int((variance > ACTIVE_VARIANCE).sum()), variance
-
-
-@torch.no_grad()
-def kl_per_dim(mu: Tensor, logvar: Tensor) -> Tensor:
-    """KL(q(z_j|x) ‖ N(0, 1)) of each latent dim, mean over data, in nats: float64 [latent]."""
-    return vf.gaussian_kl(mu, logvar, event_ndim=0).double().mean(0)
 
 
 def local_elbo(vae: vf.VAE, x: Tensor, steps: int, samples: int, seed: int, tick: Tick = int) -> Tensor:

@@ -86,7 +86,8 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
         "train",
         help="train a VAE; leaves checkpoint, metrics, summary and plots in --out",
         description="Train a VAE. A run killed at any moment goes on with --resume and ends with the same "
-        "bits as one that was not (on the same device, threads and versions).",
+        "bits as one that was not (on the same device, threads, ranks and versions). Under torchrun each rank "
+        "takes its share of every batch, and of its noise: one process's results, to summation order.",
         allow_abbrev=False,
     )
     data = train.add_argument_group("data")

@@ -13,7 +13,7 @@ from torch import Tensor
 import vae_fast as vf
 from vae_fast.cli.data import image_shape
 from vae_fast.cli.errors import require
-from vae_fast.cli.measures import active_units, kl_per_dim, posteriors
+from vae_fast.cli.measures import posteriors
 from vae_fast.cli.report import EpochMetrics, History
 from vae_fast.cli.streams import derive_seed
 from vae_fast.cli.targets import as_probability
@@ -68,7 +68,7 @@ def training_plots(
                 _pictures(means, shape, _MANIFOLD_SIDE, "latent manifold, z = Φ⁻¹(unit square)", 0),
             )
         mu, logvar = posteriors(vae, x.to(device))
-        yield "kl_per_dim.png", _kl(kl_per_dim(mu, logvar).cpu(), active_units(mu)[1].cpu(), which)
+        yield "kl_per_dim.png", _kl(vf.kl_per_dim(mu, logvar).cpu(), vf.active_units(mu).mask.cpu(), which)
 
 
 def manifold_grid(side: int) -> Tensor:
@@ -167,9 +167,9 @@ def _curves(x: Tensor, rows: int, columns: int, title: str) -> bytes:
     return _png(figure)
 
 
-def _kl(kl: Tensor, variance: Tensor, which: str) -> bytes:
+def _kl(kl: Tensor, mask: Tensor, which: str) -> bytes:
     order = kl.argsort(descending=True)
-    active = (variance > 0.01)[order].tolist()
+    active = mask[order].tolist()
     figure = _figure(6.4, 3.6)
     axes = figure.subplots()
     bars = axes.bar(range(len(kl)), kl[order].tolist(), color=[_BLUE if a else _GREY for a in active], width=0.8)
@@ -178,7 +178,7 @@ def _kl(kl: Tensor, variance: Tensor, which: str) -> bytes:
     axes.grid(False, axis="x")
     axes.set(xlabel="latent dim, largest first", ylabel="nats")
     axes.set_title(f"KL(q(z|x), p(z)) per latent dim, {which} data: {kl.sum():.2f} nats")
-    handles = {bool(a): bar for a, bar in zip(active, bars, strict=True)}
+    handles = {a: bar for a, bar in zip(active, bars, strict=True)}
     labels = {True: f"active: {sum(active)}", False: f"inactive: {len(active) - sum(active)}"}
     axes.legend([handles[a] for a in handles], [labels[a] for a in handles], loc="upper right")
     return _png(figure)

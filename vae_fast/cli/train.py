@@ -20,6 +20,7 @@ from vae_fast.cli.config import OPTIONS, TrainConfig, resumed_config
 from vae_fast.cli.data import Data, load_data
 from vae_fast.cli.errors import CommandError, Interrupted, require
 from vae_fast.cli.model import build_optimizer, build_vae, check_backend, resolve_device
+from vae_fast.cli.ranks import Ranks, connected
 from vae_fast.cli.run_dir import RunDir
 from vae_fast.cli.streams import derive_seed, epoch_order
 from vae_fast.cli.targets import check_range, make_targets
@@ -33,6 +34,11 @@ def run(args: argparse.Namespace) -> int:
     modules = ["safetensors.torch", "tqdm"] + (["matplotlib"] if args.plots else [])
     for module in modules:
         require(module)
+    with connected() as ranks:
+        return _run(args, ranks)
+
+
+def _run(args: argparse.Namespace, ranks: Ranks) -> int:
     given = {name: getattr(args, name) for name in OPTIONS if getattr(args, name) is not None}
     run_dir = RunDir(Path(args.out), args.resume)
     saved = ckpt.load_checkpoint(run_dir.path / ckpt.CHECKPOINT) if run_dir.has_checkpoint else None
@@ -48,6 +54,7 @@ def run(args: argparse.Namespace) -> int:
         torch.set_num_threads(settings["threads"])
     device = resolve_device(settings["device"])
     settings["device"] = str(device)
+    device = ranks.place(device)
 
     data = load_data(config.data, config.test_size)
     if data.own_split and config.test_size is not None:
@@ -60,8 +67,11 @@ def run(args: argparse.Namespace) -> int:
         raise CommandError(f"--resume: {config.data} is not the data that the run in {run_dir.path} was trained on")
 
     with vf.use_backend(settings["backend"]) if settings["backend"] else nullcontext():
-        training = Training(config, settings, data, device, saved, str(run_dir.path))
-        run_dir.open()
+        # All have looked into --out when they agree; only then does the first one write there.
+        ranks.agree(config.to_json(), data.sha256, [] if saved is None else saved.history)
+        training = Training(config, settings, data, device, saved, str(run_dir.path), ranks)
+        if ranks.first:
+            run_dir.open()
         try:
             return training.run(run_dir, saved, args.plots)
         finally:
@@ -79,8 +89,10 @@ class Training:
         device: torch.device,
         saved: ckpt.Checkpoint | None,
         where: str,
+        ranks: Ranks,
     ) -> None:
         self.config, self.settings, self.data, self.device = config, settings, data, device
+        self.ranks = ranks
         self.vae = build_vae(config, data.d)
         if saved is not None:
             ckpt.unpack_model(saved.tensors, self.vae, where)
@@ -88,6 +100,7 @@ class Training:
         self.optimizer = build_optimizer(config, self.vae)
         if saved is not None:
             ckpt.unpack_optimizer(saved.tensors, self.vae, self.optimizer, where)
+        self.model = ranks.parallel(self.vae)
         self.n_parameters = sum(p.numel() for p in self.vae.parameters())
         self.history = [] if saved is None else list(saved.history)
         fixed = config.binarize != "dynamic"
@@ -98,16 +111,18 @@ class Training:
 
     def run(self, run_dir: RunDir, saved: ckpt.Checkpoint | None, with_plots: bool) -> int:
         """All epochs that are left, then the summary and the plots."""
-        for line in report.run_lines(self.config, self.data, str(self.device), self.n_parameters):
-            print(line, flush=True)
+        where = self.settings["device"] + (f", {self.ranks.world} ranks" if self.ranks.world > 1 else "")
+        self._say(*report.run_lines(self.config, self.data, where, self.n_parameters))
         if saved is not None:
-            print(f"resume {run_dir.path} after epoch {saved.epoch}", flush=True)
+            self._say(f"resume {run_dir.path} after epoch {saved.epoch}")
         self.save(run_dir)
         try:
             self._epochs(run_dir)
         except Interrupted as stop:
             stop.note = f"; --resume goes on from the last whole epoch in {run_dir.path}"
             raise
+        if not self.ranks.first:
+            return 0
         content = report.summary(self.config, self.data, self.history, self.n_parameters)
         run_dir.write("summary.json", report.summary_json(content))
         files = [ckpt.CHECKPOINT, "metrics.csv", "summary.json"]
@@ -115,9 +130,13 @@ class Training:
             for name, picture in self._plots():
                 run_dir.write(name, picture)
                 files.append(name)
-        for line in report.closing_lines(content, str(run_dir.path), files):
-            print(line, flush=True)
+        self._say(*report.closing_lines(content, str(run_dir.path), files))
         return 0
+
+    def _say(self, *lines: str) -> None:
+        if self.ranks.first:
+            for line in lines:
+                print(line, flush=True)
 
     def _plots(self) -> Iterator[tuple[str, bytes]]:
         x, which = self.test_targets, "test"
@@ -127,7 +146,9 @@ class Training:
         return plots.training_plots(self.vae, x, which, event_shape, self.history, seed)
 
     def save(self, run_dir: RunDir) -> None:
-        """Checkpoint first, then metrics.csv, which the checkpoint can always rewrite."""
+        """Checkpoint first, then metrics.csv, which the checkpoint can always rewrite; by the first rank."""
+        if not self.ranks.first:
+            return
         content = ckpt.Checkpoint(
             epoch=len(self.history),
             config=self.config,
@@ -148,7 +169,7 @@ class Training:
             initial=steps * done,
             unit="step",
             leave=False,
-            disable=None,
+            disable=None if self.ranks.first else True,
             dynamic_ncols=True,
             file=sys.stderr,
         )
@@ -159,7 +180,7 @@ class Training:
                 self.history.append(report.history_row(metrics))
                 self.save(run_dir)
                 bar.clear()
-                print(report.epoch_line(metrics, self.config.epochs), flush=True)
+                self._say(report.epoch_line(metrics, self.config.epochs))
 
     def _epoch(self, epoch: int, bar: Any, run_dir: RunDir) -> report.EpochMetrics:
         config, latent = self.config, self.config.latent
@@ -172,15 +193,17 @@ class Training:
         self.vae.train()
         sums = torch.zeros(3, dtype=torch.float64, device=self.device)
         for step, start in enumerate(range(0, len(x), config.batch_size), 1):
-            index = order[start : start + config.batch_size]
-            result = self.vae(x[index], seed=noise, offset=start * latent)
+            seen = min(start + config.batch_size, len(x))
+            share = self.ranks.share(start, seen)
+            result = self.model(x[order[share.start : share.stop]], seed=noise, offset=share.start * latent)
+            # Σ over this rank's share; the ranks' gradients are averaged, so that this is the mean over the batch.
+            loss = (self.vae.beta * result.kl - result.log_likelihood).sum() * self.ranks.world / (seen - start)
             self.optimizer.zero_grad(set_to_none=True)
-            result.loss.backward()
+            loss.backward()
             self.optimizer.step()
             sums += _sums(result)
-            seen = start + len(index)
             if step % _STEPS_BETWEEN_LOOKS == 0 or seen == len(x):
-                elbo = sums[0].item() / seen
+                elbo = self.ranks.total(sums)[0].item() / seen
                 if not math.isfinite(elbo):
                     self._stop(epoch, f"the training ELBO became {elbo}", run_dir)
                 bar.set_postfix_str(f"ELBO {elbo:.2f}", refresh=False)
@@ -190,7 +213,7 @@ class Training:
         tested = self._test()
         if not all(math.isfinite(value) for value in tested):
             self._stop(epoch, f"the test ELBO became {tested[0]}", run_dir)
-        return report.EpochMetrics(epoch, self.vae.beta, *(sums / len(x)).tolist(), *tested)
+        return report.EpochMetrics(epoch, self.vae.beta, *self._mean(sums, x), *tested)
 
     def _stop(self, epoch: int, why: str, run_dir: RunDir) -> None:
         raise CommandError(
@@ -209,8 +232,14 @@ class Training:
         sums = torch.zeros(3, dtype=torch.float64, device=self.device)
         noise = derive_seed(self.config.seed, "test noise")
         for start in range(0, len(x), _TEST_BATCH):
-            sums += _sums(self.vae(x[start : start + _TEST_BATCH], seed=noise, offset=start * self.config.latent))
-        return tuple((sums / len(x)).tolist())
+            share = self.ranks.share(start, min(start + _TEST_BATCH, len(x)))
+            part = x[share.start : share.stop]
+            sums += _sums(self.vae(part, seed=noise, offset=share.start * self.config.latent))
+        return self._mean(sums, x)
+
+    def _mean(self, sums: Tensor, x: Tensor) -> tuple[float, ...]:
+        """Sums over this rank's shares as means over all data."""
+        return tuple((self.ranks.total(sums) / len(x)).tolist())
 
 
 @torch.no_grad()

@@ -46,8 +46,23 @@ def uniform(first: Any, *others: Any) -> bool:
     return not torch._C._are_functorch_transforms_active() and forward_ad._current_level < 0
 
 
+def _is_dtensor(tensor: Tensor) -> bool:
+    # By name: the import would take as long as that of all the rest.
+    return type(tensor).__name__ == "DTensor"
+
+
+def refuse_dtensors(**tensors: Tensor) -> None:
+    """Raises TypeError for a DTensor where noise is drawn: its shards would all take that of the first one."""
+    for name, tensor in tensors.items():
+        if _is_dtensor(tensor):
+            raise TypeError(
+                f"{name} is a DTensor, whose shards do not know their place in the noise: pass local tensors "
+                "(DTensor.to_local()), and as offset= how many elements of mu come before them"
+            )
+
+
 def _refuse_mixed_dtensors(tensors: dict[str, Tensor | None]) -> None:
-    distributed = {n: type(t).__name__ == "DTensor" for n, t in tensors.items() if t is not None and t.ndim}
+    distributed = {n: _is_dtensor(t) for n, t in tensors.items() if t is not None and t.ndim}
     if any(distributed.values()) and not all(distributed.values()):
         kinds = (f"{n} is a {'DTensor' if d else 'plain tensor'}" for n, d in distributed.items())
         raise TypeError(f"{', '.join(kinds)}: pass local tensors (DTensor.to_local()) for all of them")

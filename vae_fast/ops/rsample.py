@@ -36,8 +36,8 @@ def moments(mu: Tensor, logvar: Tensor | float) -> tuple[Tensor, Tensor, tuple[i
         return mu, cast(Tensor, logvar), tuple(mu.shape), False
     mu, spread = arguments.floating("mu", mu), arguments.floating_or_number("logvar", logvar)
     in_the_open = dispatch.in_the_open(mu=mu, logvar=spread)
-    if in_the_open and type(mu).__name__ == "DTensor":
-        raise TypeError("mu is a DTensor: pass local tensors (DTensor.to_local()), a shard's place with offset=")
+    if in_the_open:
+        dispatch.refuse_dtensors(mu=mu, logvar=spread)
     arguments.same_device("mu", mu, logvar=spread)
     shape = arguments.broadcast_shape("mu", mu.shape, logvar=spread)
     mu, spread = arguments.promoted(mu, spread)
@@ -84,7 +84,7 @@ def rsample(
 
     Raises:
         TypeError: mu or logvar of a complex, integer, quantised or sparse kind; a seed that is no integer;
-            DTensors mixed with plain tensors.
+            a DTensor, whose shards do not know their place in the noise.
         ValueError: shapes that do not broadcast, tensors on different devices, an unknown ``param``.
         RuntimeError: a named backend that cannot serve the call.
 

@@ -1,0 +1,102 @@
+"""What to watch while a VAE trains: the KL of each latent, and how many latents are in use."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from vae_fast.ops import arguments
+from vae_fast.ops.arguments import Bounds, Param
+from vae_fast.ops.gaussian_kl import gaussian_kl
+
+__all__ = ["ActiveUnits", "active_units", "kl_per_dim"]
+
+
+class ActiveUnits(NamedTuple):
+    """What ``active_units`` returns; nothing in it has waited for the device."""
+
+    number: Tensor
+    """0-d int64: how many latents are active."""
+    mask: Tensor
+    """[*latent], bool: which."""
+    variance: Tensor
+    """[*latent]: variance over the data of each latent's posterior mean."""
+
+
+@torch.no_grad()
+def kl_per_dim(
+    mu: Tensor,
+    logvar: Tensor | float,
+    *,
+    prior_mu: Tensor | float | None = None,
+    prior_logvar: Tensor | float | None = None,
+    event_ndim: int = 1,
+    param: Param = "logvar",
+    param_eps: float = 0.0,
+    bounds: Bounds | None = None,
+    backend: str | None = None,
+) -> Tensor:
+    """KL(q(z_j|x) ‖ p(z_j)) of each latent j, averaged over the data, in nats: which latents carry information.
+
+    1/N Σ_i ½((μ_ij − μp)²/σp² + σ_ij²/σp² − 1 − log(σ_ij²/σp²)). Their sum is the mean over the data of
+    ``gaussian_kl``. The latents are read once; no graph is kept.
+
+    Args:
+        mu, logvar, prior_mu, prior_logvar, param, param_eps, bounds, backend: as ``gaussian_kl``.
+        event_ndim: how many trailing dims of the broadcast shape make one latent vector; all others are averaged.
+
+    Returns:
+        [*latent], the last ``event_ndim`` dims; float64 where the arguments promote to it, else float32. NaN for
+        no data.
+
+    Raises:
+        as ``gaussian_kl``.
+
+    Source: Kingma and Welling, "Auto-Encoding Variational Bayes" (2014), appendix B, before its sum over j.
+    """
+    kl = gaussian_kl(
+        mu,
+        logvar,
+        prior_mu,
+        prior_logvar,
+        event_ndim=0,
+        param=param,
+        param_eps=param_eps,
+        bounds=bounds,
+        backend=backend,
+    )
+    data_ndim = kl.ndim - arguments.event_dims(event_ndim, kl.shape, "mu, logvar and the prior")
+    return kl.mean(tuple(range(data_ndim))) if data_ndim else kl
+
+
+@torch.no_grad()
+def active_units(mu: Tensor, *, threshold: float = 0.01, event_ndim: int = 1) -> ActiveUnits:
+    """How many latents are in use: those with Var_x(E[z_j|x]) > ``threshold``.
+
+    The variance, over the data, of the posterior mean: with N − 1 in the denominator, and 0 for one datum.
+
+    Args:
+        mu: posterior means of the data, [*data, *latent].
+        threshold: Burda et al. take 0.01.
+        event_ndim: how many trailing dims of ``mu`` make one latent vector.
+
+    Returns:
+        (number, mask, variance), tensors on mu's device; the variance is float64 for float64 means, else float32.
+
+    Raises:
+        TypeError: mu of a complex, integer, quantised or sparse kind.
+        ValueError: an ``event_ndim`` larger than the number of dims; no data.
+
+    Source: Burda, Grosse and Salakhutdinov, "Importance Weighted Autoencoders" (2016), section 5.2.
+    """
+    mu = arguments.floating("mu", mu)
+    data_ndim = mu.ndim - arguments.event_dims(event_ndim, mu.shape, "mu")
+    rows = mu.reshape(mu.shape[:data_ndim].numel(), *mu.shape[data_ndim:])
+    if not len(rows):
+        raise ValueError(f"mu, of shape {list(mu.shape)}, holds no data")
+    wide = rows if rows.dtype == torch.float64 else rows.float()
+    variance = wide.var(0) if len(rows) > 1 else torch.zeros_like(wide[0])
+    mask = variance > threshold
+    return ActiveUnits(mask.sum(), mask, variance)
