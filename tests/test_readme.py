@@ -16,7 +16,7 @@ README = Path(__file__).parent.parent / "README.md"
 def test_python_blocks_run():
     namespace: dict = {}
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.S)
-    assert len(blocks) == 6
+    assert len(blocks) == 7
     for block in blocks:
         exec(compile(block, str(README), "exec"), namespace)
 
