@@ -1,4 +1,4 @@
-// log p(x|z) of a Bernoulli given by its logits, and its gradients, in one pass.
+// log p(x|z) of a Bernoulli given by its logits or probabilities, and its gradients, in one pass.
 #include "density.h"
 #include "table.h"
 
@@ -7,10 +7,10 @@ namespace cuda {
 namespace {
 
 // With even chunks: without weights, and without a gradient of x.
-template <class T, bool even_chunks = false>
+template <class T, bool kProbs, bool even_chunks = false>
 struct BernoulliOp {
   using Number = T;
-  using Even = BernoulliOp<T, sizeof(T) == 4>;
+  using Even = BernoulliOp<T, kProbs, sizeof(T) == 4>;
   static constexpr bool kEven = even_chunks;
   static constexpr int kInputs = kEven ? 2 : 3, kSlots = kEven ? 2 : 3;
   // Whether there are kernels of their own for the value, for the gradients, and for both.
@@ -36,13 +36,13 @@ struct BernoulliOp {
         t = select(in[2] == T(0), T(0), t);
         g = g * in[2];
       }
-      out[2] = g * y * x_scale;
     }
-    const BernoulliTerm<T> term = bernoulli(y, t);
+    const BernoulliTerm<T> term = kProbs ? bernoulli_of_probs(y, t) : bernoulli(y, t);
     out[0] = term.log_prob;
-    out[1] = g * term.dlogits;
+    out[1] = g * term.slope;
     if constexpr (!kEven) {
       if (weighted) out[0] = out[0] * in[2];
+      out[2] = g * term.dt * x_scale;
     }
   }
 };
@@ -53,9 +53,13 @@ void bernoulli_log_prob(const BernoulliArgs& args) {
   in_storage({&args.logits}, [&](auto element) {
     using S = decltype(element);
     using T = typename Compute<S>::Type;
-    const BernoulliOp<T> op{static_cast<T>(args.x_scale), static_cast<bool>(args.weight)};
-    run_density<S>("bernoulli_log_prob", args, op, {&args.logits, &args.x, &args.weight},
-                   {&args.dlogits, &args.dx});
+    const auto run = [&](auto op) {
+      run_density<S>("bernoulli_log_prob", args, op, {&args.logits, &args.x, &args.weight},
+                     {&args.dlogits, &args.dx});
+    };
+    const T x_scale = static_cast<T>(args.x_scale);
+    const bool weighted = static_cast<bool>(args.weight);
+    args.probs ? run(BernoulliOp<T, true>{x_scale, weighted}) : run(BernoulliOp<T, false>{x_scale, weighted});
   });
 }
 
