@@ -3,6 +3,7 @@
 from vae_fast._version import __version__
 from vae_fast.backends import Backend, backends, use_backend
 from vae_fast.checking import check, check_module
+from vae_fast.diagonal_gaussian import DiagonalGaussian
 from vae_fast.nn import BernoulliMLP, GaussianMLP, LocalGaussian
 from vae_fast.ops import (
     bernoulli_log_prob,
@@ -18,6 +19,7 @@ __all__ = [
     "VAE",
     "Backend",
     "BernoulliMLP",
+    "DiagonalGaussian",
     "GaussianMLP",
     "LocalGaussian",
     "VAEOutput",
