@@ -20,8 +20,8 @@ READY := $(VENV)/.ready
 # OpenMP threads that wait without spinning: on a busy machine the difference is minutes.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: help demo test test-slow test-large test-isa test-torch test-triton test-cuda-host test-gpu sanitize wheel \
-  cuda-build benchmark benchmark-quick benchmark-full benchmark-gpu lint format clean
+.PHONY: help demo test test-integrations test-slow test-large test-isa test-torch test-triton test-cuda-host test-gpu \
+  sanitize wheel cuda-build benchmark benchmark-quick benchmark-full benchmark-gpu lint format clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -53,6 +53,9 @@ format: $(READY)  ## let ruff mend the format and what rules it can
 
 test: $(READY)  ## the test suite, in under ten minutes
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-integrations:  ## with Pyro, pythae, diffusers, Lightning and Accelerate, in an environment that is removed again
+	@PYTHON=$(PYTHON) tests/integrations/run.sh $(PYTEST_ARGS)
 
 test-slow: $(READY)  ## the tests that take minutes: statistics over 10^8 normals
 	@$(BIN)/python -m pytest -m "slow and not large" --timeout 3600 $(PYTEST_ARGS)

@@ -269,9 +269,7 @@ def test_derivatives():
     assert_close(torch.func.grad(loss)(moments), torch.autograd.grad(loss(moments), moments)[0])
 
 
-def test_compiled(backend):  # noqa: F811
-    if backend == "triton":
-        pytest.skip("the interpreter does not compile")
+def test_compiled():
     moments = moments_of((3, 8, 5, 6), torch.float32).detach()
 
     def f(m):

@@ -1,4 +1,4 @@
-"""The README's Python: every block runs, in order, and the figures of its table are what happens."""
+"""The README's Python: every block that needs no library runs, in order, and its figures are what happens."""
 
 import csv
 import json
@@ -16,8 +16,10 @@ README = Path(__file__).parent.parent / "README.md"
 def test_python_blocks_run():
     namespace: dict = {}
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.S)
-    assert len(blocks) == 6
-    for block in blocks:
+    # tests/integrations runs those that need a library.
+    here = [block for block in blocks if not block.startswith("# needs ")]
+    assert (len(here), len(blocks) - len(here)) == (6, 0)
+    for block in here:
         exec(compile(block, str(README), "exec"), namespace)
 
 

@@ -1,5 +1,6 @@
 """vae_fast: the Gaussian-latent evidence lower bound of a variational autoencoder, exact and fused."""
 
+from vae_fast import integrations
 from vae_fast._version import __version__
 from vae_fast.backends import Backend, backends, use_backend
 from vae_fast.checking import check, check_module
@@ -30,6 +31,7 @@ __all__ = [
     "check_module",
     "gaussian_kl",
     "gaussian_log_prob",
+    "integrations",
     "rsample",
     "rsample_kl",
     "standard_normal",
