@@ -18,7 +18,7 @@ def test_python_blocks_run():
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.S)
     # tests/integrations runs those that need a library.
     here = [block for block in blocks if not block.startswith("# needs ")]
-    assert (len(here), len(blocks) - len(here)) == (6, 0)
+    assert (len(here), len(blocks) - len(here)) == (9, 2)
     for block in here:
         exec(compile(block, str(README), "exec"), namespace)
 

@@ -63,8 +63,8 @@ def patch(model: Model) -> Model:
     own = getattr(type(model), "loss_function", None)
     if own not in (VAE.loss_function, BetaVAE.loss_function):
         raise TypeError(
-            f"{type(model).__name__} has a loss of its own: patch is for pythae's VAE and BetaVAE, and what"
-            " inherits theirs. Where another loss is written, use vf.rsample, vf.gaussian_kl and vf.bernoulli_log_prob"
+            f"{type(model).__name__} has a loss of its own: patch is for pythae's VAE, BetaVAE and what inherits"
+            " theirs. Elsewhere use vf.rsample, vf.gaussian_kl and vf.bernoulli_log_prob in the loss itself"
         )
     model.loss_function = Loss(model)
     model._sample_gauss = sample_gauss
