@@ -237,38 +237,91 @@ VF_INLINE T over_one_plus(T numerator, T error, Corrected<T> e) {
   return fma(rest, estimate, quotient);
 }
 
+// k of y = 2ᵏ(1 + f), 1 + f between √½ and √2.
 template <class T>
-VF_INLINE T log(T x) {
+VF_INLINE Int<T> exponent_of(T y) {
+  const Int<T> root_half = bits(splat<T>(static_cast<Element<T>>(0.70710678118654752440)));
+  return wrapping_sub(bits(y), root_half) >> FormatOf<T>::kDigits;
+}
+
+// y as k and f; y that is subnormal too.
+template <class T>
+struct LogParts {
+  T k, f;
+};
+template <class T>
+VF_INLINE LogParts<T> log_parts(T x) {
   using F = FormatOf<T>;
   using E = Element<T>;
   const auto subnormal = x < F::kMin;
   const T y = select(subnormal, x * F::kTwoDigits, x);
-  // y = 2ᵏ(1 + f), 1 + f between √½ and √2.
-  const Int<T> root_half = bits(splat<T>(static_cast<E>(0.70710678118654752440)));
-  const Int<T> k = wrapping_sub(bits(y), root_half) >> F::kDigits;
+  const Int<T> k = exponent_of(y);
   const T f = from_bits<T>(wrapping_sub(bits(y), shift_left(k, F::kDigits))) - E(1);
-  const T exponent = to_float(k) - select(subnormal, splat<T>(E(F::kDigits + 1)), splat<T>(E(0)));
-  T p;
-  if constexpr (sizeof(E) == 4) {
-    // (log(1 + f) − f + ½f²)/f³, to 2.2e-8.
-    p = polynomial(f, 0.3333333134651184f, -0.24999980628490448f, 0.2000068873167038f, -0.16669151186943054f,
-                   0.14251156151294708f, -0.1239670068025589f, 0.1163465827703476f, -0.11659929901361465f,
-                   0.07332541793584824f);
+  return {to_float(k) - select(subnormal, splat<T>(E(F::kDigits + 1)), splat<T>(E(0))), f};
+}
+
+// (log(1 + f) − f + ½f²)/f³.
+template <class T>
+VF_INLINE T log1p_cubic(T f) {
+  if constexpr (sizeof(Element<T>) == 4) {
+    // To 2.2e-8.
+    return polynomial(f, 0.3333333134651184f, -0.24999980628490448f, 0.2000068873167038f, -0.16669151186943054f,
+                      0.14251156151294708f, -0.1239670068025589f, 0.1163465827703476f, -0.11659929901361465f,
+                      0.07332541793584824f);
   } else {
-    // The same, to 4.4e-17.
-    p = polynomial(f, 0.33333333333333337, -0.25000000000000006, 0.19999999999992804, -0.16666666666659505,
-                   0.1428571428766703, -0.12500000002653885, 0.11111110907216643, -0.0999999962837375,
-                   0.09090919686429352, -0.0833335803741155, 0.07692004732903494, -0.07141974441967965,
-                   0.06671482871640974, -0.06267843378099999, 0.0584452625820902, -0.053539815541616936,
-                   0.053161309737646184, -0.06136837265023594, 0.05830889239975272, -0.026470598273608467);
+    // To 4.4e-17.
+    return polynomial(f, 0.33333333333333337, -0.25000000000000006, 0.19999999999992804, -0.16666666666659505,
+                      0.1428571428766703, -0.12500000002653885, 0.11111110907216643, -0.0999999962837375,
+                      0.09090919686429352, -0.0833335803741155, 0.07692004732903494, -0.07141974441967965,
+                      0.06671482871640974, -0.06267843378099999, 0.0584452625820902, -0.053539815541616936,
+                      0.053161309737646184, -0.06136837265023594, 0.05830889239975272, -0.026470598273608467);
   }
+}
+
+template <class T>
+VF_INLINE T log(T x) {
+  using F = FormatOf<T>;
+  using E = Element<T>;
+  const auto [k, f] = log_parts(x);
   const T square = f * f;
   // log(1 + f) = f − ½f² + f³p, its largest part last.
-  const T rest = fma(exponent, splat<T>(F::kLn2Low), fma(square * f, p, square * E(-0.5)));
-  T result = fma(exponent, splat<T>(F::kLn2High), f + rest);
+  const T rest = fma(k, splat<T>(F::kLn2Low), fma(square * f, log1p_cubic(f), square * E(-0.5)));
+  T result = fma(k, splat<T>(F::kLn2High), f + rest);
   result = select(x == E(0), -infinity<T>(), result);
   result = select(x == infinity<T>(), x, result);
   return select(x < E(0), splat<T>(static_cast<E>(__builtin_nan(""))), select(x != x, x, result));
+}
+
+// log(2ᵏ(1 + f)), nearer: what the sum of its largest parts is rounded by goes with the smaller ones.
+template <class T>
+VF_INLINE T log_of(LogParts<T> y) {
+  using F = FormatOf<T>;
+  using E = Element<T>;
+  const T square = y.f * y.f, lost = fma(y.f, y.f, -square), half = square * E(-0.5);
+  const T near = y.f + half, whole = y.k * F::kLn2High, sum = whole + near;
+  const T missing = ((whole - sum) + near) + ((y.f - near) + half);
+  const T rest = fma(square * y.f, log1p_cubic(y.f), fma(lost, splat<T>(E(-0.5)), missing));
+  return sum + fma(y.k, splat<T>(F::kLn2Low), rest);
+}
+
+// max(log p, −100) and max(log(1 − p), −100) for p from 0 to 1; NaN beyond, of the one or the other.
+template <class T>
+VF_INLINE T clamped_log(T p) {
+  using E = Element<T>;
+  const T result = at_least(log_of(log_parts(p)), E(-100));
+  const T beyond = select(p == E(0), splat<T>(E(-100)), splat<T>(static_cast<E>(__builtin_nan(""))));
+  return select(p > E(0), result, beyond);
+}
+template <class T>
+VF_INLINE T clamped_log1m(T p) {
+  using E = Element<T>;
+  const T q = E(1) - p;
+  const Int<T> k = exponent_of(q);
+  const T scale = from_bits<T>(wrapping_sub(bits(splat<T>(E(1))), shift_left(k, FormatOf<T>::kDigits)));
+  // f = 2⁻ᵏ(1 − p) − 1 is a number of T whatever 1 − p was rounded by, and so are both parts of this difference.
+  const T result = log_of(LogParts<T>{to_float(k), (scale - E(1)) - scale * p});
+  const T beyond = select(q == E(0), splat<T>(E(-100)), splat<T>(static_cast<E>(__builtin_nan(""))));
+  return select(q > E(0), result, beyond);
 }
 
 // log(1 + e^r).

@@ -69,6 +69,7 @@ struct DensityArgs {
 struct BernoulliArgs : DensityArgs {
   View logits, x;
   double x_scale;
+  bool probs = false;  // the operand is p, not its logits
   Gradient dlogits, dx;
 };
 

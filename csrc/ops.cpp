@@ -45,7 +45,7 @@ ScaleOptions form_of(int64_t param, double eps, double low, double high) {
 
 std::tuple<Tensor, Tensor, Tensor> bernoulli(const OptionalTensor& dlog_prob, const Tensor& logits_, const Tensor& x_,
                                              const OptionalTensor& weight_, const DensityOptions& options,
-                                             double x_scale, bool need_dlogits, bool need_dx) {
+                                             double x_scale, int64_t param, bool need_dlogits, bool need_dx) {
   OnDevice device(logits_);
   const Operand logits("logits", logits_), x("x", x_), weight("weight", weight_), upstream("dlog_prob", dlog_prob);
   Space space({&logits, &x, &weight});
@@ -55,6 +55,7 @@ std::tuple<Tensor, Tensor, Tensor> bernoulli(const OptionalTensor& dlog_prob, co
   args.logits = space.view(logits);
   args.x = space.view(x);
   args.x_scale = x_scale;
+  args.probs = param == 1;
   args.dlogits = dlogits.spec();
   args.dx = dx.spec();
   kernels().bernoulli_log_prob(args);
@@ -63,15 +64,17 @@ std::tuple<Tensor, Tensor, Tensor> bernoulli(const OptionalTensor& dlog_prob, co
 
 std::tuple<Tensor, Tensor, Tensor> bernoulli_log_prob_fwd(Tensor logits, Tensor x, OptionalTensor weight,
                                                           int64_t event_ndim, int64_t reduction, double scale,
-                                                          double x_scale, bool need_dlogits, bool need_dx) {
-  return bernoulli(std::nullopt, logits, x, weight, {event_ndim, reduction, scale}, x_scale, need_dlogits, need_dx);
+                                                          double x_scale, int64_t param, bool need_dlogits,
+                                                          bool need_dx) {
+  return bernoulli(std::nullopt, logits, x, weight, {event_ndim, reduction, scale}, x_scale, param, need_dlogits,
+                   need_dx);
 }
 
 std::tuple<Tensor, Tensor> bernoulli_log_prob_bwd(Tensor dlog_prob, Tensor logits, Tensor x, OptionalTensor weight,
                                                   int64_t event_ndim, int64_t reduction, double scale, double x_scale,
-                                                  bool need_dlogits, bool need_dx) {
+                                                  int64_t param, bool need_dlogits, bool need_dx) {
   auto [out, dlogits, dx] =
-      bernoulli(dlog_prob, logits, x, weight, {event_ndim, reduction, scale}, x_scale, need_dlogits, need_dx);
+      bernoulli(dlog_prob, logits, x, weight, {event_ndim, reduction, scale}, x_scale, param, need_dlogits, need_dx);
   return {dlogits, dx};
 }
 

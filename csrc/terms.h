@@ -9,7 +9,7 @@ namespace VF_ISA {
 
 template <class T>
 struct BernoulliTerm {
-  T log_prob, dlogits;
+  T log_prob, slope, dt;
 };
 
 // t·log σ(y) + (1 − t)·log(1 − σ(y)) and t − σ(y), without a difference that cancels.
@@ -25,7 +25,16 @@ VF_INLINE BernoulliTerm<T> bernoulli(T y, T t) {
   const T cost = select(wrong == E(0), splat<T>(0), size * wrong);
   // σ(−|y|).
   const T s = over_one_plus(e.value, e.error, e);
-  return {cost - log1p_unit(e.value, e.error), select(positive, s - wrong, wrong - s)};
+  return {cost - log1p_unit(e.value, e.error), select(positive, s - wrong, wrong - s), y};
+}
+
+// t·max(log p, −100) + (1 − t)·max(log(1 − p), −100), and the slope that F.binary_cross_entropy gives it by p.
+template <class T>
+VF_INLINE BernoulliTerm<T> bernoulli_of_probs(T p, T t) {
+  using E = Element<T>;
+  const T log_p = clamped_log(p), log_q = clamped_log1m(p);
+  const T variance = at_least(p * (E(1) - p), static_cast<E>(1e-12));
+  return {fma(t, log_p, (E(1) - t) * log_q), (t - p) / variance, log_p - log_q};
 }
 
 // ½(difference/σ)² and difference/σ², finite whenever they are; a difference of 0 gives 0 whatever σ.

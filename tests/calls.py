@@ -28,13 +28,13 @@ class Call:
         return out if isinstance(out, tuple) else (out,)
 
     def __str__(self):
-        return f"{self.op}-{len(self.operands)}"
+        return "-".join([self.op, str(len(self.operands)), *(["probs"] if self is PROBS else [])])
 
     def draw(self, shape, dtype=torch.float32):
-        """Operands of one shape that require a gradient: normal, targets of a Bernoulli uniform."""
-        targets = self.op == "bernoulli_log_prob"
+        """Operands of one shape that require a gradient: normal; a Bernoulli's targets (and p) uniform."""
+        uniform = self.operands if self is PROBS else ("x",) if self is BERNOULLI else ()
         return [
-            (torch.rand if targets and name == "x" else torch.randn)(shape, dtype=dtype).requires_grad_()
+            (torch.rand if name in uniform else torch.randn)(shape, dtype=dtype).requires_grad_()
             for name in self.operands
         ]
 
@@ -51,12 +51,13 @@ RSAMPLE_KL = Call("rsample_kl", vf.rsample_kl, ("mu", "logvar"), {"seed": 7}, de
 KL = Call("gaussian_kl", vf.gaussian_kl, ("mu", "logvar"))
 KL_PRIOR = Call("gaussian_kl", vf.gaussian_kl, ("mu", "logvar", "prior_mu", "prior_logvar"))
 BERNOULLI = Call("bernoulli_log_prob", vf.bernoulli_log_prob, ("logits", "x"))
+PROBS = Call("bernoulli_log_prob", vf.bernoulli_log_prob, ("logits", "x"), {"param": "probs"})
 GAUSSIAN = Call("gaussian_log_prob", vf.gaussian_log_prob, ("mean", "logvar", "x"))
 
-CALLS = (RSAMPLE, RSAMPLE_KL, KL, KL_PRIOR, BERNOULLI, GAUSSIAN)
+CALLS = (RSAMPLE, RSAMPLE_KL, KL, KL_PRIOR, BERNOULLI, PROBS, GAUSSIAN)
 WITH_EVENT = tuple(c for c in CALLS if c.event)
 DENSITIES = tuple(c for c in CALLS if c.density)
-WITH_X = (BERNOULLI, GAUSSIAN)
+WITH_X = (BERNOULLI, PROBS, GAUSSIAN)
 SAMPLERS = (RSAMPLE, RSAMPLE_KL)
 
 

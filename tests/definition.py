@@ -7,7 +7,7 @@ more where n terms are summed; a result of half type is rounded once besides. Te
 import math
 
 import torch
-from calls import BERNOULLI, CALLS, GAUSSIAN, KL, RSAMPLE, RSAMPLE_KL, Call
+from calls import BERNOULLI, CALLS, GAUSSIAN, KL, PROBS, RSAMPLE, RSAMPLE_KL, Call
 from hypothesis import strategies as st
 
 import vae_fast as vf
@@ -61,7 +61,7 @@ def laid_out(draw, value):
     return value.contiguous()
 
 
-def operand(draw, shape, dtype, positive=False):
+def operand(draw, shape, dtype, positive=False, probability=False):
     """An operand that broadcasts to the shape, perhaps smaller, of any layout."""
     own = [1 if draw(st.integers(0, 4)) == 0 else n for n in shape]
     own = own[draw(st.integers(0, len(own))) if draw(st.integers(0, 5)) == 0 else 0 :]
@@ -72,7 +72,8 @@ def operand(draw, shape, dtype, positive=False):
         value = torch.randint(0, 256, own, generator=generator).to(dtype)
     else:
         value = torch.randn(own, generator=generator, dtype=torch.float64) * draw(st.sampled_from((0.1, 1.0, 3.0)))
-        value = (value.abs() + 0.25 if positive else value).to(dtype)
+        value = value.abs() + 0.25 if positive else value.mul(5).sigmoid() if probability else value
+        value = value.to(dtype)
         if value.numel() and draw(st.integers(0, 5)) == 0:
             value.view(-1)[draw(st.integers(0, value.numel() - 1))] = draw(st.sampled_from(SPECIAL))
     return laid_out(draw, value)
@@ -83,8 +84,8 @@ def cases(draw):
     call = draw(st.sampled_from((*CALLS, KL_PRIOR_MU)))
     shape, dtype = draw(shapes()), draw(st.sampled_from(FLOATS))
     options = {**call.options, "param": "logvar", "param_eps": 0.0, "bounds": None}
-    if call is BERNOULLI:
-        options = {}
+    if call in (BERNOULLI, PROBS):
+        options = dict(call.options)
     else:
         options["param"] = draw(st.sampled_from(PARAMS))
         options["param_eps"] = draw(st.sampled_from((0.0, 0.125)))
@@ -94,7 +95,7 @@ def cases(draw):
     for k, name in enumerate(call.operands):
         scale = "logvar" in name
         own = draw(st.sampled_from((*FLOATS, torch.uint8, torch.bool))) if name == "x" else dtype
-        value = operand(draw, shape, own, positive=positive and scale)
+        value = operand(draw, shape, own, positive=positive and scale, probability=call is PROBS and k == 0)
         if k == 0 and value.shape != shape:
             # The first operand decides the dtype, and has dims: a 0-d tensor would not.
             value = laid_out(draw, value.expand(shape).clone())
@@ -163,6 +164,11 @@ def density_terms(call, tensors, options):
         wrong = torch.where(y > 0, 1 - t, t).abs()
         value = y.abs() * wrong + torch.log1p(torch.exp(-y.abs()))
         return value, [wrong + torch.sigmoid(-y.abs()), y.abs() * options["x_scale"]]
+    if call is PROBS:
+        p, t = tensors[0], tensors[1] * options["x_scale"]
+        size_p, size_q = (-log.clamp(min=-100) for log in (torch.log(p), torch.log1p(-p)))
+        slope = (t.abs() + p) / (p * (1 - p)).clamp(min=1e-12)
+        return t.abs() * size_p + (1 + t.abs()) * size_q, [slope, (size_p + size_q) * options["x_scale"]]
     if call is GAUSSIAN:
         mean, raw, x = tensors
         sigma, log_var, _, dlog_var = scales_of(raw, options)

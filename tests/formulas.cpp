@@ -13,7 +13,7 @@ namespace {
 
 // ---- functions of one number, by the order of CORES in test_formulas.py
 
-constexpr int kCores = 7;
+constexpr int kCores = 9;
 
 template <int kCore, class T>
 VF_INLINE T core(T x) {
@@ -24,6 +24,8 @@ VF_INLINE T core(T x) {
   if constexpr (kCore == 4) return half_expm1(x);
   if constexpr (kCore == 5) return softplus(x);
   if constexpr (kCore == 6) return logistic(x);
+  if constexpr (kCore == 7) return clamped_log(x);
+  if constexpr (kCore == 8) return clamped_log1m(x);
 }
 
 // 2⁻⁵³ of the value or less away, by the C library: exact beside a float32.
@@ -40,7 +42,9 @@ double truth(int core, double x) {
     }
     case 4: return std::expm1(x) / 2;
     case 5: return x > 0 ? x + std::log1p(std::exp(-x)) : std::log1p(std::exp(x));
-    default: return x > 0 ? 1 / (1 + std::exp(-x)) : std::exp(x) / (1 + std::exp(x));
+    case 6: return x > 0 ? 1 / (1 + std::exp(-x)) : std::exp(x) / (1 + std::exp(x));
+    case 7: return std::isnan(x) ? x : std::fmax(std::log(x), -100);
+    default: return std::isnan(x) ? x : std::fmax(std::log1p(-x), -100);
   }
 }
 
@@ -97,7 +101,7 @@ void apply_terms(int which, const Options& options, const Element<T>* const* in,
     const auto x = [&](int k) { return read<T>(in[k] + i); };
     if (which == 0) {
       const BernoulliTerm<T> term = bernoulli(x(0), x(1));
-      write(out, i, {term.log_prob, term.dlogits});
+      write(out, i, {term.log_prob, term.slope});
     } else if (which == 1) {
       const GaussianTerm<T> term = gaussian(x(0), scale.clamp(x(1)), scale);
       write(out, i, {term.log_prob, term.dmean, scale.inside(x(1), term.draw)});

@@ -170,7 +170,7 @@ class TestOptions:
         with pytest.raises(ValueError, match="'none', 'sum', 'mean'"):
             call(*call.draw((3, 4)), reduction="avg")
 
-    @pytest.mark.parametrize("call", [c for c in CALLS if c is not BERNOULLI], ids=str)
+    @pytest.mark.parametrize("call", [c for c in CALLS if c.op != "bernoulli_log_prob"], ids=str)
     def test_scale_form(self, call):
         tensors = call.draw((3, 4))
         for name, wrong, error in (
@@ -209,6 +209,24 @@ class TestOptions:
         x[1, 2] = wrong
         with pytest.raises(ValueError, match="x"):
             vf.bernoulli_log_prob(torch.zeros(3, 4), x, validate=True)
+
+    @pytest.mark.parametrize("wrong", [-0.01, 1.01, float("nan"), float("inf")])
+    def test_validate_probabilities(self, wrong):
+        """Refused where asked for; without, the data they belong to are NaN, and no others."""
+        p, x = torch.rand(3, 4), torch.rand(3, 4)
+        assert vf.bernoulli_log_prob(p, x, param="probs", validate=True).isfinite().all()
+        p[1, 2] = wrong
+        with pytest.raises(ValueError, match=r"logits, .* probabilities, has values outside \[0, 1\]"):
+            vf.bernoulli_log_prob(p, x, param="probs", validate=True)
+        vf.bernoulli_log_prob(p.nan_to_num(), x, validate=True)
+        for t in (x, torch.zeros(3, 4), torch.ones(3, 4)):
+            found = vf.bernoulli_log_prob(p, t, param="probs").isnan()
+            assert found.tolist() == [False, True, False]
+
+    @pytest.mark.parametrize("wrong", ["logvar", "probabilities", None, 1])
+    def test_bernoulli_param(self, wrong):
+        with pytest.raises(ValueError, match="param must be one of 'logits', 'probs'"):
+            vf.bernoulli_log_prob(torch.zeros(3, 4), torch.zeros(3, 4), param=wrong)
 
     def test_validate_scales_x(self):
         x = torch.tensor([[0, 255]], dtype=torch.uint8)
@@ -250,8 +268,8 @@ class TestDevices:
 
     @each_call
     def test_a_0d_cpu_tensor_goes_with_any_device(self, call):
-        if call is BERNOULLI:
-            pytest.skip("its operands are logits and targets")
+        if call.op == "bernoulli_log_prob":
+            pytest.skip("its operands are logits or probabilities, and targets")
         tensors = [torch.zeros(3, 4, device="meta") for _ in call.operands]
         tensors[1] = torch.tensor(0.5, device="cpu")
         assert call(*tensors, backend="reference")[0].device.type == "meta"

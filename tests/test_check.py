@@ -89,7 +89,8 @@ class TestThorough:
             options = {"thorough": True, "every": 1 << 14, "cases": 0, "progress": told.append}
             rows = [r for r in vf.check(op, dtype="float32", **options) if r.kind == "every float32"]
             assert len(rows) == len(AVAILABLE) and all(r.ok for r in rows), rows
-            assert rows[0].cases == (2 if op == "bernoulli_log_prob" else 1) << 18
+            probabilities = 2 * (1 + (0x3F800000 >> 14))
+            assert rows[0].cases == ((2 << 18) + probabilities if op == "bernoulli_log_prob" else 1 << 18)
         assert any("every float32 through rsample" in line for line in told)
 
     def test_random_cases(self):
@@ -168,6 +169,21 @@ FAULTS = {
         "bernoulli_log_prob",
         {"bernoulli_log_prob_fwd": on_argument(0, as_if_contiguous)},
         {"log_prob"},
+    ),
+    "probabilities taken for logits": (
+        "bernoulli_log_prob",
+        {"bernoulli_log_prob_bwd": on_argument(8, lambda param: 0)},
+        {"dlogits", "dx"},
+    ),
+    "logarithm of p without its bound": (
+        "bernoulli_log_prob",
+        {"bernoulli_log_prob_fwd": on_result(0, lambda v: torch.where(v == -100, -torch.inf, v))},
+        {"log_prob"},
+    ),
+    "denominator of dp without its bound": (
+        "bernoulli_log_prob",
+        {"bernoulli_log_prob_bwd": on_result(0, lambda v: torch.where(v.abs() > 9e11, torch.inf * v, v))},
+        {"dlogits"},
     ),
     "strides of mu ignored": (
         "rsample_kl",

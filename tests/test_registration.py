@@ -17,6 +17,7 @@ OPS = torch.ops.vae_fast
 # seed, seed_tensor, offset, first_sample
 NOISE = (5, None, 3, 2)
 NONE, SUM, MEAN = range(3)
+LOGITS, PROBS = range(2)
 
 
 def tensors(dtype, *shapes):
@@ -63,9 +64,10 @@ def calls(dtype, layout=lambda t: t):
         yield "gaussian_log_prob_bwd", (g, *gaussian, True, True, need, packed, 1)
     for x, need in ((c, True), (pixels, False)):
         bernoulli = (a, x, mask)
-        yield "bernoulli_log_prob_fwd", (*bernoulli, 2, NONE, 1.0, 1 / 255, True, need)
-        yield "bernoulli_log_prob_bwd", (g, *bernoulli, 2, NONE, 1.0, 1 / 255, True, need)
-        yield "bernoulli_log_prob_bwd", (one, *bernoulli, 1, MEAN, -1.0, 1.0, False, need)
+        for param in (LOGITS, PROBS):
+            yield "bernoulli_log_prob_fwd", (*bernoulli, 2, NONE, 1.0, 1 / 255, param, True, need)
+            yield "bernoulli_log_prob_bwd", (g, *bernoulli, 2, NONE, 1.0, 1 / 255, param, True, need)
+        yield "bernoulli_log_prob_bwd", (one, *bernoulli, 1, MEAN, -1.0, 1.0, PROBS, False, need)
         gaussian = (a, small, x, None)
         yield "gaussian_log_prob_fwd", (*gaussian, 2, NONE, 1.0, 1 / 255, *LOGVAR, True, True, need)
         yield "gaussian_log_prob_bwd", (g, *gaussian, 2, NONE, 1.0, 1 / 255, *LOGVAR, True, True, need)
@@ -170,13 +172,24 @@ class TestPublicFunctionsStandOnThem:
     def test_bernoulli_log_prob(self):
         x = self.b.detach().sigmoid().requires_grad_()
         log_prob = vf.bernoulli_log_prob(self.a, x, x_scale=0.5)
-        args = (self.a, x, None, 1, NONE, 1.0, 0.5)
+        args = (self.a, x, None, 1, NONE, 1.0, 0.5, LOGITS)
         forward = self.raw("bernoulli_log_prob_fwd", *args, True, True)
         assert torch.equal(log_prob, forward[0])
         got = grads(log_prob, (self.a, x), self.g)
         assert_close(got, self.raw("bernoulli_log_prob_bwd", self.g, *args, True, True))
         ones = self.raw("bernoulli_log_prob_bwd", torch.ones_like(self.g), *args, True, True)
         assert_close(tuple(forward[1:]), ones)
+
+    def test_bernoulli_log_prob_of_probabilities(self):
+        p, x = (t.detach().sigmoid().requires_grad_() for t in (self.a, self.b))
+        log_prob = vf.bernoulli_log_prob(p, x, reduction="sum", param="probs")
+        args = (p, x, None, 1, SUM, 1.0, 1.0, PROBS)
+        forward = self.raw("bernoulli_log_prob_fwd", *args, True, True)
+        assert torch.equal(log_prob, forward[0])
+        one = torch.ones(())
+        got = grads(log_prob, (p, x), one)
+        assert_close(got, self.raw("bernoulli_log_prob_bwd", one, *args, True, True))
+        assert_close(got, tuple(forward[1:]))
 
     def test_gaussian_log_prob(self):
         operands = (self.a, self.b, self.c)
@@ -190,6 +203,6 @@ class TestPublicFunctionsStandOnThem:
         assert_close(got, tuple(forward[1:]))
 
     def test_gradients_not_asked_for_are_empty(self):
-        args = (self.a, self.b, None, 1, NONE, 1.0, 1.0)
+        args = (self.a, self.b, None, 1, NONE, 1.0, 1.0, LOGITS)
         _, dlogits, dx = OPS.bernoulli_log_prob_fwd(*args, False, True)
         assert dlogits.shape == (0,) and dx.shape == self.b.shape

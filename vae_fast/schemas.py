@@ -9,7 +9,8 @@ Where mu and logvar (mean and logvar) are the halves of one tensor along a dim, 
 ``packed_dim`` that dim: both gradients then come as one tensor of its layout, in the place of the first of them,
 and the other has shape (0,).
 
-Codes: ``param`` indexes scale.KINDS, ``reduction`` densities.REDUCTIONS; bounds of −inf and inf are none.
+Codes: ``param`` indexes scale.KINDS (of the Bernoulli: PARAMS of its reference), ``reduction``
+densities.REDUCTIONS; bounds of −inf and inf are none.
 ``seed`` holds 64 bits as a signed integer, and ``seed_tensor``, one int64 element, replaces it where given.
 A 0-d float64 tensor on the CPU is a Python number: it takes no part in dtypes.
 
@@ -31,7 +32,7 @@ _MOMENTS = "Tensor mu, Tensor logvar, SymInt[] sample_shape"
 _KL = "Tensor mu, Tensor logvar, Tensor? prior_mu, Tensor? prior_logvar, Tensor? weight"
 _KL_NEEDS = "bool need_dmu, bool need_dlogvar, bool need_dprior_mu, bool need_dprior_logvar"
 _KL_GRADS = "Tensor dmu, Tensor dlogvar, Tensor dprior_mu, Tensor dprior_logvar"
-_BERNOULLI = f"Tensor logits, Tensor x, Tensor? weight, {_DENSITY}, float x_scale"
+_BERNOULLI = f"Tensor logits, Tensor x, Tensor? weight, {_DENSITY}, float x_scale, int param"
 _GAUSSIAN = f"Tensor mean, Tensor logvar, Tensor x, Tensor? weight, {_DENSITY}, float x_scale, {_SCALE}"
 _GAUSSIAN_NEEDS = "bool need_dmean, bool need_dlogvar, bool need_dx"
 _PACKED = "Tensor? packed=None, int packed_dim=0"

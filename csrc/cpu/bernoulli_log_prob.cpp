@@ -1,4 +1,4 @@
-// log p(x|z) of a Bernoulli given by its logits, and its gradients, in one pass.
+// log p(x|z) of a Bernoulli given by its logits or probabilities, and its gradients, in one pass.
 #include "density.h"
 #include "table.h"
 
@@ -6,7 +6,7 @@ namespace vae_fast {
 namespace VF_ISA {
 namespace {
 
-template <class T>
+template <class T, bool kProbs>
 struct Tile {
   using P = Pack<T>;
 
@@ -35,10 +35,10 @@ struct Tile {
         t = select(w == T(0), splat<P>(0), t);
         g = g * w;
       }
-      const BernoulliTerm<P> term = bernoulli(y, t);
+      const BernoulliTerm<P> term = kProbs ? bernoulli_of_probs(y, t) : bernoulli(y, t);
       if (kValue) part.store(terms + i, w_ ? term.log_prob * w : term.log_prob);
-      if (kSlope) part.store(dy_ + i, g * term.dlogits);
-      if (dx_) part.store(dx_ + i, g * y * x_scale);
+      if (kSlope) part.store(dy_ + i, g * term.slope);
+      if (dx_) part.store(dx_ + i, g * term.dt * x_scale);
     });
   }
 
@@ -63,12 +63,12 @@ struct Tile {
   bool value;
 };
 
-template <class T>
+template <class T, bool kProbs>
 void run(const BernoulliArgs& args) {
   const Pieces pieces(args.rows);
   const int64_t units = units_of(pieces, args.dlogits, args.dx);
   GradientSum<T> dlogits(args.dlogits, pieces, units), dx(args.dx, pieces, units);
-  sum_rows<T>(args, pieces, units, 1.0, [&] { return Tile<T>(args, dlogits, dx); });
+  sum_rows<T>(args, pieces, units, 1.0, [&] { return Tile<T, kProbs>(args, dlogits, dx); });
   dlogits.finish();
   dx.finish();
 }
@@ -76,7 +76,10 @@ void run(const BernoulliArgs& args) {
 }  // namespace
 
 void bernoulli_log_prob(const BernoulliArgs& args) {
-  in_dtype(args.is_double, [&](auto number) { run<decltype(number)>(args); });
+  in_dtype(args.is_double, [&](auto number) {
+    using T = decltype(number);
+    args.probs ? run<T, true>(args) : run<T, false>(args);
+  });
 }
 
 }  // namespace VF_ISA

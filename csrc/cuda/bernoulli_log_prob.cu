@@ -30,7 +30,7 @@ struct BernoulliOp {
     }
     const BernoulliTerm<T> term = bernoulli(y, t);
     out[0] = weighted ? term.log_prob * in[2] : term.log_prob;
-    out[1] = g * term.dlogits;
+    out[1] = g * term.slope;
     out[2] = g * y * x_scale;
   }
 };
@@ -38,6 +38,7 @@ struct BernoulliOp {
 }  // namespace
 
 void bernoulli_log_prob(const BernoulliArgs& args) {
+  if (args.probs) throw std::runtime_error("bernoulli_log_prob of probabilities is not served on CUDA");
   in_storage({&args.logits}, [&](auto element) {
     using S = decltype(element);
     using T = typename Compute<S>::Type;

@@ -36,7 +36,7 @@ _NOISE = ("samples", "offset")
 
 
 # What extreme inputs go with: sums of them are infinite or NaN, and σ overflows where log σ² does not.
-_ONE_BY_ONE = {"prior", "offset", "event0", *_BYTES}
+_ONE_BY_ONE = {"prior", "offset", "event0", "probs", *_BYTES}
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,7 @@ _DENSITY_VARIANTS = (
     "event0",
     "event2",
 )
+_BERNOULLI_VARIANTS = ("uint8", "bool", *_DENSITY_VARIANTS, "uint8,sum,negated", "bool,weight,mean")
 OPS = {
     "standard_normal": Op((), ("eps",), ("offset",), ("offset",)),
     "rsample": Op(
@@ -95,8 +96,8 @@ OPS = {
     "bernoulli_log_prob": Op(
         ("logits", "x"),
         ("log_prob",),
-        (*_BYTES, *_DENSITY),
-        ("uint8", "bool", *_DENSITY_VARIANTS, "uint8,sum,negated", "bool,weight,mean"),
+        ("probs", *_BYTES, *_DENSITY),
+        (*_BERNOULLI_VARIANTS, "probs", *(f"probs,{v}" for v in _BERNOULLI_VARIANTS)),
     ),
     "gaussian_log_prob": Op(
         ("mean", "logvar", "x"),
@@ -199,6 +200,11 @@ class Case:
         return next((p for p in _PARAMS if p in self.options), "logvar")
 
     @property
+    def probs(self) -> bool:
+        """Whether the Bernoulli is given by its probabilities."""
+        return "probs" in self.options
+
+    @property
     def positive(self) -> bool:
         """Whether the Gaussian's scale is a σ or σ² itself."""
         return self.param in ("std", "var")
@@ -267,7 +273,9 @@ class Case:
             kwargs["free_bits"] = self.free_bits
         if "x" in tensors:
             kwargs["x_scale"] = self.x_scale
-        if self.op != "bernoulli_log_prob":
+        if self.op == "bernoulli_log_prob":
+            kwargs["param"] = "probs" if self.probs else "logits"
+        else:
             form = self.scale
             bounds = (form.low, form.high) if form.bounded else None
             kwargs |= {"param": self.param, "param_eps": form.eps, "bounds": bounds}

@@ -26,8 +26,8 @@ def common(case: Case, operands: Operands) -> tuple[Tensor, ...]:
         t[first] = t[first].masked_fill(weight == 0, 0.0)
     if case.op == "bernoulli_log_prob":
         target = _scaled(case, t["x"], t["logits"].dtype).expand(torch.broadcast_shapes(t["x"].shape, case.shape))
-        logits = t["logits"].expand(target.shape)
-        return (_reduced(case, -F.binary_cross_entropy_with_logits(logits, target, reduction="none"), weight),)
+        loss = F.binary_cross_entropy if case.probs else F.binary_cross_entropy_with_logits
+        return (_reduced(case, -loss(t["logits"].expand(target.shape), target, reduction="none"), weight),)
     if case.op == "gaussian_log_prob":
         mean = t["mean"]
         normal = Normal(mean, _sigma(case, mean, t["logvar"]), validate_args=False)

@@ -10,6 +10,8 @@ from vae_fast.checking.cases import LAYOUTS, OPS, parse_options
 _PLAIN_SHAPES = ((), (1,), (37,), (7, 19), (3, 1030), (5, 2, 7), (0, 5), (4, 0))
 _SHAPE, _IMAGES, _DEEP = (7, 37), (3, 5, 4, 6), (4, 5, 19)
 _EXTREMES = (4096,)
+# Options that make another formula of an operator.
+_KINDS = {"gaussian_kl": ("prior",), "bernoulli_log_prob": ("probs",)}
 
 
 def default_shape(layout: str, inputs: str, options: tuple[str, ...]) -> tuple[int, ...]:
@@ -24,17 +26,17 @@ def default_shape(layout: str, inputs: str, options: tuple[str, ...]) -> tuple[i
 def default_variants(op: str) -> Iterator[tuple[tuple[int, ...], str, str, tuple[str, ...]]]:
     """(shape, layout, inputs, options) of an operator's cases.
 
-    Each layout with plain options, each variant of the options contiguous, extreme inputs once (for the KL, with a
-    prior too), and the plain call in shapes of all kinds.
+    Each layout with plain options, each variant of the options contiguous, extreme inputs once, and the plain call
+    in shapes of all kinds; layouts and extreme inputs again for a KL to a prior and for probabilities.
     """
     for shape in _PLAIN_SHAPES:
         yield shape, "contiguous", "ordinary", ()
     for layout in LAYOUTS:
         yield default_shape(layout, "ordinary", ()), layout, "ordinary", ()
-    if op == "gaussian_kl":
+    for word in _KINDS.get(op, ()):
         for layout in LAYOUTS:
-            yield default_shape(layout, "ordinary", ()), layout, "ordinary", ("prior",)
-        yield _EXTREMES, "contiguous", "extreme", ("prior",)
+            yield default_shape(layout, "ordinary", ()), layout, "ordinary", (word,)
+        yield _EXTREMES, "contiguous", "extreme", (word,)
     for text in OPS[op].variants:
         options = parse_options(text)
         yield default_shape("contiguous", "ordinary", options), "contiguous", "ordinary", options

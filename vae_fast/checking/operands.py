@@ -77,7 +77,7 @@ def _values(case: Case, k: int, name: str) -> Tensor:
         return torch.from_numpy(rng.integers(0, 256, n, dtype=np.uint8)).reshape(shape)
     if name == "x" and case.x_dtype == torch.bool:
         return torch.from_numpy(rng.random(n) < 0.5).reshape(shape)
-    target = name == "x" and case.op == "bernoulli_log_prob"
+    target = case.op == "bernoulli_log_prob" and (name == "x" or case.probs)
     if case.inputs.startswith("bits"):
         values = _patterns(case, k, n)
     elif case.inputs == "extreme":
@@ -85,7 +85,7 @@ def _values(case: Case, k: int, name: str) -> Tensor:
     else:
         values = torch.from_numpy(rng.standard_normal(n))
         if target:
-            values = _targets(values)
+            values = _targets(values) if name == "x" else torch.sigmoid(2 * values)
     if case.positive and name.endswith("logvar"):
         values = values.abs() + (0.1 if case.inputs == "ordinary" else 0.0)
     return values.to(case.torch_dtype).reshape(shape)
@@ -123,15 +123,30 @@ def _extreme(rng: np.random.Generator, n: int, dtype: torch.dtype) -> Tensor:
 
 
 def _extreme_targets(rng: np.random.Generator, n: int, dtype: torch.dtype) -> Tensor:
-    """Numbers of [0, 1]: both ends, their neighbours, and others."""
+    """Numbers of [0, 1]: both ends, their neighbours, every magnitude of the dtype, and others."""
     info = torch.finfo(dtype)
-    ends = torch.tensor([0.0, 1.0, 0.5, info.smallest_normal, info.eps, 1 - info.eps, 1e-3], dtype=torch.float64)
+    smallest = info.smallest_normal * info.eps
+    sizes = [
+        0.0,
+        1.0,
+        0.5,
+        smallest,
+        info.smallest_normal,
+        info.eps,
+        1e-3,
+        1e-12,
+        1e-43,
+        1 - info.eps,
+        1 - info.eps / 2,
+    ]
+    ends = torch.tensor(sizes, dtype=torch.float64)
     kind, where = torch.from_numpy(rng.random((n, 2))).unbind(1)
-    return torch.where(kind < 0.7, ends[(where * len(ends)).long()], where)
+    others = torch.where(kind < 0.85, where, torch.exp2(where * math.log2(smallest)))
+    return torch.where(kind < 0.7, ends[(where * len(ends)).long()], others)
 
 
 def _patterns(case: Case, k: int, n: int) -> Tensor:
-    """ "bits:START:STEP:OTHER": the scale or logits run through the float32 of the patterns START, START + STEP, …
+    """ "bits:START:STEP:OTHER": the scale, logits or p run through the float32 of patterns START, START + STEP, …
 
     The other operands are all OTHER.
     """

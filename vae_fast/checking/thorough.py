@@ -85,23 +85,32 @@ def _differentiated(case: Case) -> Outcome:
 
 # ---- every float32 -----------------------------------------------------------------------------------------
 
-# The formulas of one argument, by way of the operator they are part of, and the other operand's values.
-_SWEPT = {"bernoulli_log_prob": (0, 1), "gaussian_kl": (0,), "rsample": (0,)}
+# The formulas of one argument, by way of the operator they are part of: the other operand's value, the options, and
+# how many patterns there are. Probabilities are those from 0 to 1.
+_PROBABILITIES = 0x3F800001
+_SWEPT = {
+    "bernoulli_log_prob": (
+        *((target, (), _PATTERNS) for target in (0, 1)),
+        *((target, ("probs",), _PROBABILITIES) for target in (0, 1)),
+    ),
+    "gaussian_kl": ((0, (), _PATTERNS),),
+    "rsample": ((0, (), _PATTERNS),),
+}
 
 
 def _sweep(choice: Asked, found: Sequence[Place], every: int, progress: Progress) -> Iterator[Row]:
-    """Every (or each ``every``-th) float32 as logits for the targets 0 and 1, and as log σ² at μ = 0."""
+    """Every (or each ``every``-th) float32 as logits or p for the targets 0 and 1, and as log σ² at μ = 0."""
     for op, device, names in found:
         if op not in _SWEPT or choice.options or choice.layout not in (None, "contiguous"):
             continue
         tallies = {name: Tally(op, name, device, "float32", "every float32") for name in names}
-        count = -(-_PATTERNS // every)
-        for other in _SWEPT[op]:
+        for other, options, patterns in _SWEPT[op]:
+            count = -(-patterns // every)
             for first in range(0, count, _CHUNK):
                 progress(f"every float32 through {op} on {device}: {first / count:.1%}")
                 n = min(_CHUNK, count - first)
                 inputs = f"bits:{hex(first * every)}:{every}:{other}"
-                case = Case(op, "", device, "float32", (n,), inputs=inputs, seed=choice.seed)
+                case = Case(op, "", device, "float32", (n,), inputs=inputs, options=options, seed=choice.seed)
                 on_each(tallies, case, prepare(case, compare=False), n)
         for tally in tallies.values():
             yield tally.row(_one_pattern)

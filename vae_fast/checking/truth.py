@@ -16,6 +16,7 @@ from torch import Tensor
 from vae_fast import reference
 from vae_fast.checking.cases import Case
 from vae_fast.checking.operands import Operands
+from vae_fast.reference.bernoulli_log_prob import LOGITS, PROBS
 from vae_fast.reference.densities import MEAN, NONE, compute_dtype
 from vae_fast.reference.formulas import half_expm1, half_expm1_minus, standardised
 
@@ -216,8 +217,10 @@ def _bernoulli(case: Case, t: dict[str, Tensor]) -> _Element:
 
     A target that is a product with ``x_scale`` has a rounding of its own, of size t.
     """
+    if case.probs:
+        return _bernoulli_of_probs(case, t)
     y, x = t["logits"], t["x"]
-    options = (0, NONE, 1.0, case.x_scale)
+    options = (0, NONE, 1.0, case.x_scale, LOGITS)
     value, *_ = reference.bernoulli_log_prob_fwd(y, x, None, *options, False, False)
     dlogits, dx = _all(reference.bernoulli_log_prob_bwd(torch.ones_like(value), y, x, None, *options, True, True))
     target, size = x * case.x_scale, y.abs()
@@ -228,6 +231,26 @@ def _bernoulli(case: Case, t: dict[str, Tensor]) -> _Element:
     e = torch.exp(-size)
     terms = certain * wrong + torch.log1p(e)
     slopes = {"logits": (dlogits, wrong + e / (1.0 + e)), "x": (dx, dx.abs())}
+    return _Element((value, terms), slopes, _beyond(case))
+
+
+def _bernoulli_of_probs(case: Case, t: dict[str, Tensor]) -> _Element:
+    """Terms t·|log p| and (1 − t)·|log(1 − p)|, clamped; slopes (t − p)/max(p(1 − p), 1e-12) and the logs' own.
+
+    t − p is rounded once. A target that is a product with ``x_scale`` has a rounding of its own, of size t.
+    """
+    p, x = t["logits"], t["x"]
+    options = (0, NONE, 1.0, case.x_scale, PROBS)
+    value, *_ = reference.bernoulli_log_prob_fwd(p, x, None, *options, False, False)
+    dp, dx = _all(reference.bernoulli_log_prob_bwd(torch.ones_like(value), p, x, None, *options, True, True))
+    target, log_p, log_q = x * case.x_scale, torch.log(p), torch.log1p(-p)
+    by_target = target if case.x_scale != 1.0 else torch.zeros_like(target)
+    size_p, size_q = (-log.clamp(min=-100.0) for log in (log_p, log_q))
+    terms = target * size_p + (1.0 - target + by_target) * size_q
+    slopes = {
+        "logits": (dp, dp.abs() + by_target / (p * (1.0 - p)).clamp(min=1e-12)),
+        "x": (dx, (size_p + size_q) * case.x_scale),
+    }
     return _Element((value, terms), slopes, _beyond(case))
 
 

@@ -10,11 +10,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from vae_fast.reference.bernoulli_log_prob import PARAMS
 from vae_fast.reference.densities import REDUCTIONS
 from vae_fast.scale import KINDS, Scale
 from vae_fast.seeds import integer
 
 Param = Literal["logvar", "logstd", "std", "var", "softplus"]
+BernoulliParam = Literal["logits", "probs"]
 Reduction = Literal["none", "sum", "mean"]
 Bounds = tuple[float | None, float | None]
 
@@ -122,6 +124,10 @@ def _code(name: str, codes: dict[str, int], key: Any) -> int:
 
 def reduction_code(reduction: Reduction) -> int:
     return _code("reduction", REDUCTIONS, reduction)
+
+
+def bernoulli_code(param: BernoulliParam) -> int:
+    return _code("param", PARAMS, param)
 
 
 def number(name: str, value: Any) -> float:

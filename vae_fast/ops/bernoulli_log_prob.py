@@ -1,4 +1,4 @@
-"""The Bernoulli log-likelihood of data under logits, and its gradients."""
+"""The Bernoulli log-likelihood of data under logits or probabilities, and its gradients."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from torch import Tensor
 
 from vae_fast.backends import choose, kernel
 from vae_fast.ops import arguments, dispatch
-from vae_fast.ops.arguments import Reduction
+from vae_fast.ops.arguments import BernoulliParam, Reduction
+from vae_fast.reference.bernoulli_log_prob import PROBS
 
 
 class _BernoulliLogProb(torch.autograd.Function):
@@ -32,6 +33,11 @@ class _BernoulliLogProb(torch.autograd.Function):
         return (None, None, *dispatch.asked(needs, grads), None, None)
 
 
+def _within(name: str, values: Tensor) -> None:
+    if not bool(((values >= 0) & (values <= 1)).all()):
+        raise ValueError(f"{name} has values outside [0, 1]")
+
+
 def bernoulli_log_prob(
     logits: Tensor,
     x: Tensor,
@@ -41,26 +47,33 @@ def bernoulli_log_prob(
     weight: Tensor | float | None = None,
     reduction: Reduction = "none",
     scale: float = 1.0,
+    param: BernoulliParam = "logits",
     validate: bool = False,
     backend: str | None = None,
 ) -> Tensor:
-    """log p(x|z) of independent Bernoulli variables given by their logits y, in nats.
+    """log p(x|z) of independent Bernoulli variables given by their logits y or their probabilities p, in nats.
 
     Σ t·log σ(y) + (1 − t)·log(1 − σ(y)) over the event dims, t = x·x_scale, σ the logistic function; evaluated
     without cancellation, so that neither value nor gradient (t − σ(y)) is lost for large |y|.
 
+    With ``param="probs"``, Σ t·max(log p, −100) + (1 − t)·max(log(1 − p), −100), as F.binary_cross_entropy has it,
+    and its gradient by p, (t − p)/max(p(1 − p), 1e-12); that by t is the difference of the two clamped logarithms.
+    A float p holds far less of a small 1 − p than logits do: prefer these where there is a choice.
+
     Args:
-        logits: y.
+        logits: y; with ``param="probs"`` p.
         x: targets, broadcast against ``logits``: floats in [0, 1], bool, or uint8.
         x_scale: multiplies x: 1/255 for bytes of 0 to 255.
         event_ndim, weight, reduction, scale: as ``gaussian_kl``. ``scale=-1`` makes it a loss.
-        validate: raises ValueError where t is outside [0, 1] or NaN, at the cost of a pass over x and, on a GPU,
-            a synchronisation. Without it the formula is continued outside.
+        param: what the first operand is: "logits" or "probs".
+        validate: raises ValueError where t, or p, is outside [0, 1] or NaN, at the cost of a pass over x (and p)
+            and, on a GPU, a synchronisation. Without it the formula is continued for t outside, and the value is
+            NaN for p outside.
         backend: as ``rsample``.
 
     Returns:
         The data dims ("none") or a 0-d tensor; float64 for float64 logits, else float32. Logits of ±∞ give 0
-        with the matching target and −∞ with the other.
+        with the matching target and −∞ with the other; a p of 0 or 1 gives 0 and −100.
 
     Raises:
         TypeError: logits of a complex, integer, quantised or sparse kind; x of int8 to int64.
@@ -77,14 +90,14 @@ def bernoulli_log_prob(
         arguments.same_device("logits", logits, x=x, weight=weight)
         shape = arguments.broadcast_shape("logits", logits.shape, x=x, weight=weight)
     arguments.event_dims(event_ndim, shape, "logits, x and weight")
-    x_scale = arguments.number("x_scale", x_scale)
+    x_scale, code = arguments.number("x_scale", x_scale), arguments.bernoulli_code(param)
     if validate:
-        t = x.detach().double() * x_scale
-        if not bool(((t >= 0) & (t <= 1)).all()):
-            raise ValueError("x * x_scale has values outside [0, 1]")
+        _within("x * x_scale", x.detach().double() * x_scale)
+        if code == PROBS:
+            _within("logits, given as probabilities,", logits.detach())
     name = choose("bernoulli_log_prob", logits.device, backend)
     density = (event_ndim, arguments.reduction_code(reduction), arguments.number("scale", scale))
-    operands, options = (logits, x, weight), (*density, x_scale)
+    operands, options = (logits, x, weight), (*density, x_scale, code)
     if in_the_open or not dispatch.differentiable(logits, x):
         return kernel("reference" if in_the_open else name, "bernoulli_log_prob_fwd")(
             *operands, *options, False, False

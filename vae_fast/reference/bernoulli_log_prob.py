@@ -1,4 +1,4 @@
-"""log p(x|z) of a Bernoulli given by its logits."""
+"""log p(x|z) of a Bernoulli given by its logits or its probabilities."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from vae_fast.reference.densities import broadcast_shape, compute_dtype, grad_li
 from vae_fast.reference.formulas import logistic
 from vae_fast.scale import magnitude
 
+LOGITS, PROBS = range(2)
+PARAMS = {"logits": LOGITS, "probs": PROBS}
+
 
 def _bernoulli_arguments(logits: Tensor, x: Tensor, weight: Tensor | None, x_scale: float):
     dtype = compute_dtype(logits.dtype)
@@ -16,26 +19,64 @@ def _bernoulli_arguments(logits: Tensor, x: Tensor, weight: Tensor | None, x_sca
     return unmasked(weight, logits.to(dtype)), unmasked(weight, t)
 
 
-def bernoulli_log_prob_fwd(
-    logits, x, weight, event_ndim, reduction, scale, x_scale, need_dlogits, need_dx
-) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """−Σ w·(|y|·(y > 0 ? 1 − t : t) + log1p(e^−|y|)), y the logits, t = x·x_scale; gradients as gaussian_kl_fwd."""
-    y, t = _bernoulli_arguments(logits, x, weight, x_scale)
+def _of_logits(y: Tensor, t: Tensor) -> Tensor:
+    """−(|y|·(y > 0 ? 1 − t : t) + log1p(e^−|y|))."""
     size = magnitude(y)
     wrong = torch.where(y > 0, 1.0 - t, t)
     # An infinite logit of the matching target costs nothing; 0·∞ would be NaN.
     certain = torch.where((wrong == 0) & torch.isinf(size), 0.0, size)
     # Not by F.logsigmoid: it goes through PyTorch's thread pool at any size, which hangs in a forked child.
-    terms = -(certain * wrong + torch.log1p(torch.exp(-size)))
+    return -(certain * wrong + torch.log1p(torch.exp(-size)))
+
+
+def _slope_by_logits(y: Tensor, t: Tensor) -> Tensor:
+    """t − σ(y), which would cancel where both are near 1."""
+    near_one = (y > 0) & (t > 0.5)
+    return torch.where(near_one, logistic(-y) - (1.0 - t), t - logistic(y))
+
+
+def _clamped_logs(p: Tensor) -> tuple[Tensor, Tensor]:
+    """max(log p, −100) and max(log(1 − p), −100), of slopes (1 − p)/d and −p/d, d = max(p(1 − p), 1e-12).
+
+    Where d is 1e-12 these are not the values' own slopes, but what F.binary_cross_entropy's backward has: a term
+    that is 0 there brings them along.
+    """
+    q = 1.0 - p
+    ordinary = p * q > 1e-12
+    inner = torch.where(ordinary, p, 0.5)
+    # log1p of a subnormal number may be one off in its last place, which is all there is of it.
+    far_log_q = torch.where(p < 0.5, -p - 0.5 * p * p, torch.log1p(-p))
+
+    def whole(near: Tensor, far: Tensor, line: Tensor) -> Tensor:
+        return torch.where(ordinary, near, far.detach().clamp(min=-100.0) + (line - line.detach()))
+
+    return (
+        whole(torch.log(inner), torch.log(p), -0.5e12 * q * q),
+        whole(torch.log1p(-inner), far_log_q, -0.5e12 * p * p),
+    )
+
+
+def _of_probs(p: Tensor, t: Tensor) -> Tensor:
+    """t·max(log p, −100) + (1 − t)·max(log(1 − p), −100)."""
+    log_p, log_q = _clamped_logs(p)
+    return t * log_p + (1.0 - t) * log_q
+
+
+def bernoulli_log_prob_fwd(
+    logits, x, weight, event_ndim, reduction, scale, x_scale, param, need_dlogits, need_dx
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Σ w·(t·log p + (1 − t)·log(1 − p)), p = σ(y) or the operand, t = x·x_scale; gradients as gaussian_kl_fwd."""
+    y, t = _bernoulli_arguments(logits, x, weight, x_scale)
+    terms = _of_probs(y, t) if param == PROBS else _of_logits(y, t)
     log_prob = reduce(terms, weight, event_ndim, reduction, scale)
-    options = (event_ndim, reduction, scale, x_scale, need_dlogits, need_dx)
+    options = (event_ndim, reduction, scale, x_scale, param, need_dlogits, need_dx)
     return (log_prob, *bernoulli_log_prob_bwd(torch.ones_like(log_prob), logits, x, weight, *options))
 
 
 def bernoulli_log_prob_bwd(
-    dlog_prob, logits, x, weight, event_ndim, reduction, scale, x_scale, need_dlogits, need_dx
+    dlog_prob, logits, x, weight, event_ndim, reduction, scale, x_scale, param, need_dlogits, need_dx
 ) -> tuple[Tensor | None, Tensor | None]:
-    """dy = t − σ(y); dx = y·x_scale."""
+    """dy = t − σ(y), dx = y·x_scale; dp = (t − p)/max(p(1 − p), 1e-12), dx = (log p − log(1 − p))·x_scale."""
     if not (need_dlogits or need_dx):
         return None, None
     y, t = _bernoulli_arguments(logits, x, weight, x_scale)
@@ -43,9 +84,11 @@ def bernoulli_log_prob_bwd(
     g = upstream(dlog_prob.to(y.dtype), shape, weight, event_ndim, reduction, scale)
     dlogits = dx = None
     if need_dlogits:
-        # t − σ(y) would cancel where both are near 1.
-        near_one = (y > 0) & (t > 0.5)
-        dlogits = g * torch.where(near_one, logistic(-y) - (1.0 - t), t - logistic(y))
+        slope = (t - y) / (y * (1.0 - y)).clamp(min=1e-12) if param == PROBS else _slope_by_logits(y, t)
+        dlogits = g * slope
     if need_dx:
+        if param == PROBS:
+            log_p, log_q = _clamped_logs(y)
+            y = log_p - log_q
         dx = g * y if x_scale == 1.0 else g * y * x_scale
     return grad_like(need_dlogits, logits, dlogits), grad_like(need_dx, x, dx)

@@ -109,8 +109,11 @@ def _run(
     reduction: int,
     scale: float,
     x_scale: float,
+    param: int,
     *needs: bool,
 ) -> tuple[Tensor, ...]:
+    if param:
+        raise NotImplementedError("bernoulli_log_prob of probabilities is not served by triton")
     return run(_kernel, operands, needs, upstream, Density(event_ndim, reduction, scale, (x_scale,), {}))
 
 
