@@ -24,7 +24,7 @@ export OMP_WAIT_POLICY := PASSIVE
   sanitize wheel cuda-build benchmark benchmark-quick benchmark-full benchmark-gpu lint format clean
 
 help:  ## list the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo "  PYTHON=$(PYTHON) makes the environment VENV=$(VENV)"
 
 # The pins go first: the package then finds its torch there, and no other one is fetched.
@@ -54,7 +54,7 @@ format: $(READY)  ## let ruff mend the format and what rules it can
 test: $(READY)  ## the test suite, in under ten minutes
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-test-integrations:  ## with Pyro, pythae, diffusers, Lightning and Accelerate, in an environment that is removed again
+test-integrations:  ## beside Pyro, pythae, diffusers, Lightning and Accelerate, in an environment removed again
 	@PYTHON=$(PYTHON) tests/integrations/run.sh $(PYTEST_ARGS)
 
 test-slow: $(READY)  ## the tests that take minutes: statistics over 10^8 normals
