@@ -39,9 +39,9 @@ def own_cache(tmp_path_factory):
         os.environ["TRITON_CACHE_DIR"] = before
 
 
-def bernoulli(shape, dtype, reduction, backward=False, x=None, weight=None, dx=False):
+def bernoulli(shape, dtype, reduction, backward=False, x=None, weight=None, dx=False, probs=False):
     y = torch.empty(shape, dtype=dtype)
-    args = (y, torch.empty_like(y) if x is None else x, weight, 1, reduction, -1.0, 1.0)
+    args = (y, torch.empty_like(y) if x is None else x, weight, 1, reduction, -1.0, 1.0, int(probs))
     if not backward:
         return K.bernoulli_log_prob_fwd, (*args, reduction != NONE, False)
     up = torch.empty(shape[:1] if reduction == NONE else (), dtype=upstream_dtype(dtype))
@@ -112,6 +112,8 @@ OPTIONS = {
     bernoulli: [
         *({"reduction": r, "backward": b} for r in (NONE, SUM) for b in BOTH),
         {"reduction": MEAN, "backward": True, "dx": True},
+        *({"reduction": r, "backward": b, "probs": True} for r in (NONE, SUM) for b in BOTH),
+        {"reduction": MEAN, "backward": True, "dx": True, "probs": True},
     ],
     gaussian: [
         *({"reduction": r, "backward": b} for r in (NONE, SUM) for b in BOTH),
@@ -147,9 +149,9 @@ def _representative(case):
     _, shape, dtype, options = case
     if shape == "rows" and dtype == torch.float32:
         return True
-    plain = not {"form", "free_bits", "tensor", "logvar", "dx", "prior"} & set(options) and not options.get(
-        "samples"
-    )
+    plain = not {"form", "free_bits", "tensor", "logvar", "dx", "prior", "probs"} & set(
+        options
+    ) and not options.get("samples")
     return plain and ((shape, dtype) == ("rows", torch.bfloat16) or (dtype, shape) == (torch.float32, "odd"))
 
 

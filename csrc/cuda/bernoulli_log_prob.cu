@@ -1,4 +1,4 @@
-// log p(x|z) of a Bernoulli given by its logits, and its gradients, in one pass.
+// log p(x|z) of a Bernoulli given by its logits or probabilities, and its gradients, in one pass.
 #include "density.h"
 #include "table.h"
 
@@ -6,7 +6,7 @@ namespace vae_fast {
 namespace cuda {
 namespace {
 
-template <class T>
+template <class T, bool kProbs>
 struct BernoulliOp {
   using Number = T;
   static constexpr int kInputs = 3, kSlots = 3;
@@ -28,23 +28,26 @@ struct BernoulliOp {
       t = select(in[2] == T(0), T(0), t);
       g = g * in[2];
     }
-    const BernoulliTerm<T> term = bernoulli(y, t);
+    const BernoulliTerm<T> term = kProbs ? bernoulli_of_probs(y, t) : bernoulli(y, t);
     out[0] = weighted ? term.log_prob * in[2] : term.log_prob;
     out[1] = g * term.slope;
-    out[2] = g * y * x_scale;
+    out[2] = g * term.dt * x_scale;
   }
 };
 
 }  // namespace
 
 void bernoulli_log_prob(const BernoulliArgs& args) {
-  if (args.probs) throw std::runtime_error("bernoulli_log_prob of probabilities is not served on CUDA");
   in_storage({&args.logits}, [&](auto element) {
     using S = decltype(element);
     using T = typename Compute<S>::Type;
-    const BernoulliOp<T> op{static_cast<T>(args.x_scale), static_cast<bool>(args.weight)};
-    run_density<S>("bernoulli_log_prob", args, op, {&args.logits, &args.x, &args.weight},
-                   {&args.dlogits, &args.dx});
+    const auto run = [&](auto op) {
+      run_density<S>("bernoulli_log_prob", args, op, {&args.logits, &args.x, &args.weight},
+                     {&args.dlogits, &args.dx});
+    };
+    const T x_scale = static_cast<T>(args.x_scale);
+    const bool weighted = static_cast<bool>(args.weight);
+    args.probs ? run(BernoulliOp<T, true>{x_scale, weighted}) : run(BernoulliOp<T, false>{x_scale, weighted});
   });
 }
 

@@ -68,6 +68,16 @@ def density(shape, offset, dtype):
         wrong = torch.where(logits > 0, 1 - (x > 0.5).double(), (x > 0.5).double())
         want = -(logits.double().abs() * wrong + torch.log1p(torch.exp(-logits.double().abs())))
         check(f"{shape} bernoulli", out, want.sum(1), -want.sum(1), columns)
+    p, data = torch.sigmoid(logits).requires_grad_(), x.detach().requires_grad_()
+    out = vf.bernoulli_log_prob(p, data, reduction="sum", param="probs", backend="native")
+    grads = torch.autograd.grad(out, (p, data))
+    q, t = p.detach().double(), data.detach().double()
+    logs = [log.clamp(min=-100) for log in (torch.log(q), torch.log1p(-q))]
+    want = (t * logs[0] + (1 - t) * logs[1]).sum()
+    check(f"{shape} {offset} {dtype} probs", out.detach(), want, -want, rows * columns)
+    slope = (t - q) / (q * (1 - q)).clamp(min=1e-12)
+    check(f"{shape} {offset} {dtype} dp", grads[0], slope, slope.abs(), 1)
+    check(f"{shape} {offset} {dtype} dt", grads[1], logs[0] - logs[1], -logs[0] - logs[1], 1)
 
 
 def samples(shape, offset, dtype):

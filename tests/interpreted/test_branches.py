@@ -7,7 +7,7 @@ import math
 
 import pytest
 import torch
-from calls import BERNOULLI, GAUSSIAN, KL, KL_PRIOR, RSAMPLE, RSAMPLE_KL, same_bits
+from calls import BERNOULLI, GAUSSIAN, KL, KL_PRIOR, PROBS, RSAMPLE, RSAMPLE_KL, same_bits
 from torch.testing import assert_close
 
 import vae_fast as vf
@@ -58,7 +58,22 @@ class TestDensities:
         ids=str,
     )
     def test_bernoulli(self, shape, reduction, dtype):
-        compare(BERNOULLI, (draw(shape, dtype), torch.rand(shape).to(dtype).requires_grad_()), reduction=reduction)
+        x = torch.rand(shape).to(dtype).requires_grad_()
+        compare(BERNOULLI, (draw(shape, dtype), x), reduction=reduction)
+        compare(PROBS, (torch.sigmoid(draw(shape, dtype)).detach().requires_grad_(), x), reduction=reduction)
+
+    @pytest.mark.parametrize("dtype", (torch.float32, torch.float64), ids=str)
+    def test_probabilities_at_their_ends(self, dtype):
+        info = torch.finfo(dtype)
+        tiny = info.tiny
+        p = [0.0, -0.0, 1.0, tiny * info.eps, tiny / 4, tiny, 1e-13, 1e-11, 0.25, 0.29, 0.3, 0.5, 0.7, 0.75]
+        p = torch.tensor([*p, 1 - info.eps / 2, 1 - info.eps, 1 - 2**-12, -0.5, 2.0, math.nan], dtype=dtype)
+        p = p.requires_grad_()
+        for target in (0.0, 0.3, 1.0):
+            t = torch.full_like(p, target).requires_grad_()
+            got, want = (PROBS.with_grads(p, t, event_ndim=0, backend=b) for b in ("triton", "reference"))
+            for a, b in zip(got, want, strict=True):
+                assert_close(a, b, rtol=3 * info.eps, atol=float(tiny * info.eps), equal_nan=True)
 
     @pytest.mark.parametrize("call", (GAUSSIAN, KL, KL_PRIOR), ids=str)
     @pytest.mark.parametrize("reduction", ("none", "sum"))
@@ -297,7 +312,7 @@ class TestEarlyGradients:
         assert torch.equal(grad.view(torch.int32), before)
 
 
-@pytest.mark.parametrize("call", (BERNOULLI, GAUSSIAN, KL_PRIOR, RSAMPLE, RSAMPLE_KL), ids=str)
+@pytest.mark.parametrize("call", (BERNOULLI, PROBS, GAUSSIAN, KL_PRIOR, RSAMPLE, RSAMPLE_KL), ids=str)
 def test_compiled_graphs(call):
     """In a compiler's graph the kernels are operators of their own, without a break."""
     torch._dynamo.reset()

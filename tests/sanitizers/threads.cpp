@@ -67,6 +67,8 @@ static void run(int64_t rows, int64_t size, Gradient::Kind kind) {
   bernoulli.dlogits = gradient(Gradient::kEach, g[0], rows, size);
   bernoulli.dx = gradient(kind, g[1], rows, size);
   kernels().bernoulli_log_prob(bernoulli);
+  bernoulli.probs = true;
+  kernels().bernoulli_log_prob(bernoulli);
 
   GaussianArgs gaussian;
   density(gaussian);

@@ -1,4 +1,4 @@
-"""log p(x|z) of a Bernoulli given by its logits, and its gradients, in one pass."""
+"""log p(x|z) of a Bernoulli given by its logits or probabilities, and its gradients, in one pass."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Any
 import triton.language as tl
 from torch import Tensor
 
+from vae_fast.reference.bernoulli_log_prob import PROBS
 from vae_fast.triton_kernels.density import Density, deliver, give, run, upstream_of
 from vae_fast.triton_kernels.kernel import kernel
-from vae_fast.triton_kernels.terms import bernoulli
+from vae_fast.triton_kernels.terms import bernoulli, bernoulli_of_probs
 from vae_fast.triton_kernels.tiles import (
     ABSENT,
     EACH,
@@ -55,6 +56,7 @@ def _kernel(
     segments: tl.int64,
     factor: tl.float64,
     x_scale: tl.float64,
+    OF_PROBS: tl.constexpr,
     MODES: tl.constexpr,
     KINDS: tl.constexpr,
     VALUE: tl.constexpr,
@@ -83,7 +85,11 @@ def _kernel(
             y = tl.where(w == 0.0, 0.0, y)
             t = tl.where(w == 0.0, 0.0, t)
             g = g * w
-        log_prob, slope = bernoulli(y, t)
+        if OF_PROBS:
+            log_prob, slope, odds = bernoulli_of_probs(y, t)
+        else:
+            log_prob, slope = bernoulli(y, t)
+            odds = y
         if VALUE != NONE:
             if MODES[2] != ABSENT:
                 log_prob = log_prob * w
@@ -95,7 +101,7 @@ def _kernel(
                 dlogits, dlogits_sample, dlogits_datum, tile, of_logits, g * slope, KINDS[0], SAMPLES, VEC
             )
         if KINDS[1] != NONE:
-            of_x = give(dx, dx_sample, dx_datum, tile, of_x, g * y * by_x, KINDS[1], SAMPLES, VEC)
+            of_x = give(dx, dx_sample, dx_datum, tile, of_x, g * odds * by_x, KINDS[1], SAMPLES, VEC)
     tile = place(program, 0, space, WALK, SPACE, SAMPLES, BLOCK_ROWS, BLOCK_COLUMNS, VEC)
     leave(dlogits, of_logits, program, tile, space, KINDS[0], WALK, SPACE, VEC)
     leave(dx, of_x, program, tile, space, KINDS[1], WALK, SPACE, VEC)
@@ -112,9 +118,8 @@ def _run(
     param: int,
     *needs: bool,
 ) -> tuple[Tensor, ...]:
-    if param:
-        raise NotImplementedError("bernoulli_log_prob of probabilities is not served by triton")
-    return run(_kernel, operands, needs, upstream, Density(event_ndim, reduction, scale, (x_scale,), {}))
+    density = Density(event_ndim, reduction, scale, (x_scale,), {"OF_PROBS": param == PROBS})
+    return run(_kernel, operands, needs, upstream, density)
 
 
 def bernoulli_log_prob_fwd(logits: Tensor, x: Tensor, weight: Tensor | None, *options: Any) -> tuple[Tensor, ...]:

@@ -273,21 +273,40 @@ def over_one_plus(numerator, error, e, e_error):
 
 
 @triton.jit
-def log(x):
-    """The natural logarithm."""
+def exponent_of(y):
+    """k of y = 2ᵏ(1 + f), 1 + f between √½ and √2."""
+    digits: tl.constexpr = 52 if y.dtype == tl.float64 else 23
+    return (bits(y) - bits(constant(y, 0.70710678118654752440))) >> digits
+
+
+@triton.jit
+def log_parts(x):
+    """That k, as a number, and f; of subnormal x too."""
     double: tl.constexpr = x.dtype == tl.float64
     smallest: tl.constexpr = 2.0**-1022 if double else 2.0**-126
     digits: tl.constexpr = 52 if double else 23
     subnormal = x < smallest
     y = tl.where(subnormal, x * (2.0 ** (digits + 1)), x)
-    # y = 2ᵏ(1 + f), 1 + f between √½ and √2.
-    k = (bits(y) - bits(constant(x, 0.70710678118654752440))) >> digits
+    k = exponent_of(y)
     f = (bits(y) - (k << digits)).to(x.dtype, bitcast=True) - 1.0
-    exponent = k.to(x.dtype) - tl.where(subnormal, constant(x, digits + 1.0), constant(x, 0.0))
-    if double:
-        high, low = constant(x, 0.6931471805582987), constant(x, 1.6465949582897082e-12)
-        # (log(1 + f) − f + ½f²)/f³, to 4.4e-17.
-        p = polynomial(
+    return k.to(x.dtype) - tl.where(subnormal, constant(x, digits + 1.0), constant(x, 0.0)), f
+
+
+@triton.jit
+def ln2(x):
+    """ln 2 in two parts, the first with zeros at its end."""
+    if x.dtype == tl.float64:
+        return constant(x, 0.6931471805582987), constant(x, 1.6465949582897082e-12)
+    else:
+        return constant(x, 0.693145751953125), constant(x, 1.428606765330187e-06)
+
+
+@triton.jit
+def log1p_cubic(f):
+    """(log(1 + f) − f + ½f²)/f³."""
+    if f.dtype == tl.float64:
+        # To 4.4e-17.
+        return polynomial(
             f,
             (
                 0.33333333333333337,
@@ -313,9 +332,8 @@ def log(x):
             ),
         )
     else:
-        high, low = constant(x, 0.693145751953125), constant(x, 1.428606765330187e-06)
-        # The same, to 2.2e-8.
-        p = polynomial(
+        # To 2.2e-8.
+        return polynomial(
             f,
             (
                 0.3333333134651184,
@@ -329,14 +347,60 @@ def log(x):
                 0.07332541793584824,
             ),
         )
+
+
+@triton.jit
+def log(x):
+    """The natural logarithm."""
+    k, f = log_parts(x)
+    high, low = ln2(x)
     square = f * f
     # log(1 + f) = f − ½f² + f³p, its largest part last.
-    rest = tl.fma(exponent, low, tl.fma(square * f, p, square * -0.5))
-    result = tl.fma(exponent, high, f + rest)
+    rest = tl.fma(k, low, tl.fma(square * f, log1p_cubic(f), square * -0.5))
+    result = tl.fma(k, high, f + rest)
     infinity = constant(x, float("inf"))
     result = tl.where(x == 0.0, -infinity, result)
     result = tl.where(x == infinity, x, result)
     return tl.where(x < 0.0, constant(x, float("nan")), tl.where(x != x, x, result))
+
+
+@triton.jit
+def log_of(k, f):
+    """log(2ᵏ(1 + f)), nearer: what the sum of its largest parts is rounded by goes with the smaller ones."""
+    high, low = ln2(f)
+    square = f * f
+    lost = tl.fma(f, f, -square)
+    half = square * -0.5
+    near = f + half
+    whole = k * high
+    sum = whole + near
+    missing = ((whole - sum) + near) + ((f - near) + half)
+    rest = tl.fma(square * f, log1p_cubic(f), tl.fma(lost, constant(f, -0.5), missing))
+    return sum + tl.fma(k, low, rest)
+
+
+@triton.jit
+def clamped_log(p):
+    """max(log p, −100) for p from 0 to 1; NaN below."""
+    k, f = log_parts(p)
+    result = log_of(k, f)
+    result = tl.where(result < -100.0, -100.0, result)
+    beyond = tl.where(p == 0.0, constant(p, -100.0), constant(p, float("nan")))
+    return tl.where(p > 0.0, result, beyond)
+
+
+@triton.jit
+def clamped_log1m(p):
+    """max(log(1 − p), −100) for p from 0 to 1; NaN above."""
+    q = 1.0 - p
+    k = exponent_of(q)
+    digits: tl.constexpr = 52 if p.dtype == tl.float64 else 23
+    scale = (bits(constant(p, 1.0)) - (k << digits)).to(p.dtype, bitcast=True)
+    # f = 2⁻ᵏ(1 − p) − 1 is a number of p's dtype whatever 1 − p was rounded by, and so are both parts of this
+    # difference.
+    result = log_of(k.to(p.dtype), (scale - 1.0) - scale * p)
+    beyond = tl.where(q == 0.0, constant(p, -100.0), constant(p, float("nan")))
+    return tl.where(q > 0.0, result, beyond)
 
 
 @triton.jit

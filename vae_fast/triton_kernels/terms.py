@@ -4,7 +4,10 @@ import triton
 import triton.language as tl
 
 from vae_fast.triton_kernels.formulas import (
+    clamped_log,
+    clamped_log1m,
     constant,
+    divide,
     exp_of_negative,
     half_expm1_and_minus,
     half_expm1_and_minus_by_root,
@@ -28,6 +31,18 @@ def bernoulli(y, t):
     # σ(−|y|).
     s = over_one_plus(e, error, e, error)
     return cost - (e + log1p_unit(e, error)), tl.where(positive, s - wrong, wrong - s)
+
+
+@triton.jit
+def bernoulli_of_probs(p, t):
+    """t·max(log p, −100) + (1 − t)·max(log(1 − p), −100), and its derivatives by p and by t.
+
+    The one by p is what F.binary_cross_entropy gives.
+    """
+    log_p, log_q = clamped_log(p), clamped_log1m(p)
+    variance, least = p * (1.0 - p), constant(p, 1e-12)
+    slope = divide(t - p, tl.where(variance < least, least, variance))
+    return tl.fma(t, log_p, (1.0 - t) * log_q), slope, log_p - log_q
 
 
 @triton.jit
