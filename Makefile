@@ -11,7 +11,7 @@ GPU_PYTHON ?= $(PYTHON)
 
 BIN := $(VENV)/bin
 OPERATORS := $(addprefix tests/test_,native.py bernoulli_log_prob.py gaussian_kl.py gaussian_log_prob.py rsample.py \
-  rsample_kl.py gradient_in_forward.py noise_bits.py registration.py)
+  rsample_kl.py diagonal_gaussian.py gradient_in_forward.py noise_bits.py registration.py)
 SETTINGS := tests/test_settings.py tests/test_monitoring.py
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
 # Newer than everything the environment is made from, or the environment is brought up to date.
@@ -21,11 +21,11 @@ READY := $(VENV)/.ready
 # OpenMP threads that wait without spinning: on a busy machine the difference is minutes.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: help demo test test-slow test-large test-isa test-torch test-triton test-cuda-host test-gpu sanitize wheel \
-  cuda-build benchmark benchmark-quick benchmark-full benchmark-gpu lint format clean
+.PHONY: help demo test test-integrations test-slow test-large test-isa test-torch test-triton test-cuda-host test-gpu \
+  sanitize wheel cuda-build benchmark benchmark-quick benchmark-full benchmark-gpu lint format clean
 
 help:  ## list the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo "  PYTHON=$(PYTHON) makes the environment VENV=$(VENV)"
 
 # The pins go first: the package then finds its torch there, and no other one is fetched.
@@ -54,6 +54,9 @@ format: $(READY)  ## let ruff mend the format and what rules it can
 
 test: $(READY)  ## the test suite, in under ten minutes
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-integrations:  ## beside Pyro, pythae, diffusers, Lightning and Accelerate, in an environment removed again
+	@PYTHON=$(PYTHON) tests/integrations/run.sh $(PYTEST_ARGS)
 
 test-slow: $(READY)  ## the tests that take minutes: statistics over 10^8 normals
 	@$(BIN)/python -m pytest -m "slow and not large" --timeout 3600 $(PYTEST_ARGS)

@@ -143,8 +143,21 @@ void* data_of(const Tensor& tensor) {
   return data ? data : &some;
 }
 
-GradientOut::GradientOut(bool needed, const Operand& operand, const Operand& anchor, const Space& space)
+PackedGradient::PackedGradient(const OptionalTensor& packed, int64_t dim) : dim_(dim) {
+  if (packed) whole_ = empty_like(Operand("packed", *packed));
+}
+
+OptionalTensor PackedGradient::half(int which) const {
+  if (!whole_) return std::nullopt;
+  Tensor whole = *whole_;
+  const int64_t n = whole.size(dim_) / 2;
+  return torch::stable::narrow(whole, dim_, which * n, n);
+}
+
+GradientOut::GradientOut(bool needed, const Operand& operand, const Operand& anchor, const Space& space,
+                         const OptionalTensor& place)
     : tensor_(!needed || !operand ? nothing(anchor)
+              : place             ? *place
               : operand.number    ? empty(operand.size, operand.ndim, operand.scalar_type)
                                   : empty_like(operand)) {
   if (!needed || !operand) return;

@@ -68,10 +68,27 @@ Tensor nothing(const Operand& anchor);
 int32_t compute_type(const Operand& operand);
 void* data_of(const Tensor& tensor);
 
+// One buffer for the gradients of two operands that are the halves of a tensor along a dim; without that tensor, nothing.
+class PackedGradient {
+ public:
+  PackedGradient(const OptionalTensor& packed, int64_t dim);
+
+  explicit operator bool() const { return whole_.has_value(); }
+  const Tensor& whole() const { return *whole_; }
+  // Nothing where there is no buffer.
+  OptionalTensor half(int which) const;
+
+ private:
+  OptionalTensor whole_;
+  int64_t dim_;
+};
+
 // A gradient's tensor, how a kernel fills it, and what is left to do afterwards.
 class GradientOut {
  public:
-  GradientOut(bool needed, const Operand& operand, const Operand& anchor, const Space& space);
+  // `place` is where it goes, if that is not for this to choose.
+  GradientOut(bool needed, const Operand& operand, const Operand& anchor, const Space& space,
+              const OptionalTensor& place = std::nullopt);
 
   const Gradient& spec() const { return spec_; }
   // After the kernel has run.

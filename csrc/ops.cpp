@@ -84,15 +84,16 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> gaussian(const OptionalTensor& dlog_p
                                                     const Tensor& logvar_, const Tensor& x_,
                                                     const OptionalTensor& weight_, const DensityOptions& options,
                                                     double x_scale, const ScaleOptions& form, bool need_dmean,
-                                                    bool need_dlogvar, bool need_dx) {
+                                                    bool need_dlogvar, bool need_dx,
+                                                    const PackedGradient& packed) {
   OnDevice device(mean_);
   const Operand mean("mean", mean_), logvar("logvar", logvar_), x("x", x_), weight("weight", weight_),
       upstream("dlog_prob", dlog_prob);
   Space space({&mean, &logvar, &x, &weight});
   GaussianArgs args;
   Tensor out = density(device, args, space, mean, weight, upstream ? &upstream : nullptr, options);
-  GradientOut dmean(need_dmean, mean, mean, space), dlogvar(need_dlogvar, logvar, mean, space),
-      dx(need_dx, x, mean, space);
+  GradientOut dmean(need_dmean, mean, mean, space, packed.half(0)),
+      dlogvar(need_dlogvar, logvar, mean, space, packed.half(1)), dx(need_dx, x, mean, space);
   args.mean = space.view(mean);
   args.logvar = space.view(logvar);
   args.x = space.view(x);
@@ -111,17 +112,19 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> gaussian_log_prob_fwd(Tensor mean, Te
                                                                  int64_t param, double eps, double low, double high,
                                                                  bool need_dmean, bool need_dlogvar, bool need_dx) {
   return gaussian(std::nullopt, mean, logvar, x, weight, {event_ndim, reduction, scale}, x_scale,
-                  form_of(param, eps, low, high), need_dmean, need_dlogvar, need_dx);
+                  form_of(param, eps, low, high), need_dmean, need_dlogvar, need_dx, {std::nullopt, 0});
 }
 
 std::tuple<Tensor, Tensor, Tensor> gaussian_log_prob_bwd(Tensor dlog_prob, Tensor mean, Tensor logvar, Tensor x,
                                                          OptionalTensor weight, int64_t event_ndim, int64_t reduction,
                                                          double scale, double x_scale, int64_t param, double eps,
                                                          double low, double high, bool need_dmean, bool need_dlogvar,
-                                                         bool need_dx) {
+                                                         bool need_dx, OptionalTensor packed, int64_t packed_dim) {
+  const PackedGradient whole(packed, packed_dim);
   auto [out, dmean, dlogvar, dx] =
       gaussian(dlog_prob, mean, logvar, x, weight, {event_ndim, reduction, scale}, x_scale,
-               form_of(param, eps, low, high), need_dmean, need_dlogvar, need_dx);
+               form_of(param, eps, low, high), need_dmean, need_dlogvar, need_dx, whole);
+  if (whole) return {whole.whole(), nothing(Operand("mean", mean)), dx};
   return {dmean, dlogvar, dx};
 }
 
@@ -136,14 +139,14 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> kl(const OptionalTensor& dkl,
                                                       const OptionalTensor& prior_logvar_,
                                                       const OptionalTensor& weight_, const DensityOptions& options,
                                                       std::optional<double> free_bits, const ScaleOptions& form,
-                                                      const KLNeeds& needs) {
+                                                      const KLNeeds& needs, const PackedGradient& packed) {
   OnDevice device(mu_);
   const Operand mu("mu", mu_), logvar("logvar", logvar_), prior_mu("prior_mu", prior_mu_),
       prior_logvar("prior_logvar", prior_logvar_), weight("weight", weight_), upstream("dkl", dkl);
   Space space({&mu, &logvar, &prior_mu, &prior_logvar, &weight});
   KLArgs args;
   Tensor out = density(device, args, space, mu, weight, upstream ? &upstream : nullptr, options);
-  GradientOut dmu(needs.dmu, mu, mu, space), dlogvar(needs.dlogvar, logvar, mu, space),
+  GradientOut dmu(needs.dmu, mu, mu, space, packed.half(0)), dlogvar(needs.dlogvar, logvar, mu, space, packed.half(1)),
       dprior_mu(needs.dprior_mu, prior_mu, mu, space), dprior_logvar(needs.dprior_logvar, prior_logvar, mu, space);
   args.mu = space.view(mu);
   args.logvar = space.view(logvar);
@@ -165,16 +168,20 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> gaussian_kl_fwd(
     int64_t event_ndim, int64_t reduction, double scale, std::optional<double> free_bits, int64_t param, double eps,
     double low, double high, bool need_dmu, bool need_dlogvar, bool need_dprior_mu, bool need_dprior_logvar) {
   return kl(std::nullopt, mu, logvar, prior_mu, prior_logvar, weight, {event_ndim, reduction, scale}, free_bits,
-            form_of(param, eps, low, high), {need_dmu, need_dlogvar, need_dprior_mu, need_dprior_logvar});
+            form_of(param, eps, low, high), {need_dmu, need_dlogvar, need_dprior_mu, need_dprior_logvar},
+            {std::nullopt, 0});
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> gaussian_kl_bwd(
     Tensor dkl, Tensor mu, Tensor logvar, OptionalTensor prior_mu, OptionalTensor prior_logvar, OptionalTensor weight,
     int64_t event_ndim, int64_t reduction, double scale, std::optional<double> free_bits, int64_t param, double eps,
-    double low, double high, bool need_dmu, bool need_dlogvar, bool need_dprior_mu, bool need_dprior_logvar) {
+    double low, double high, bool need_dmu, bool need_dlogvar, bool need_dprior_mu, bool need_dprior_logvar,
+    OptionalTensor packed, int64_t packed_dim) {
+  const PackedGradient whole(packed, packed_dim);
   auto [out, dmu, dlogvar, dprior_mu, dprior_logvar] =
       kl(dkl, mu, logvar, prior_mu, prior_logvar, weight, {event_ndim, reduction, scale}, free_bits,
-         form_of(param, eps, low, high), {need_dmu, need_dlogvar, need_dprior_mu, need_dprior_logvar});
+         form_of(param, eps, low, high), {need_dmu, need_dlogvar, need_dprior_mu, need_dprior_logvar}, whole);
+  if (whole) return {whole.whole(), nothing(Operand("mu", mu)), dprior_mu, dprior_logvar};
   return {dmu, dlogvar, dprior_mu, dprior_logvar};
 }
 
@@ -278,16 +285,18 @@ Tensor rsample_fwd(Tensor mu, Tensor logvar, std::vector<int64_t> sample_shape, 
 std::tuple<Tensor, Tensor> rsample_bwd(Tensor dz, Tensor mu, Tensor logvar, std::vector<int64_t> sample_shape,
                                        int64_t seed, OptionalTensor seed_tensor, int64_t offset, int64_t first_sample,
                                        int64_t param, double eps, double low, double high, bool need_dmu,
-                                       bool need_dlogvar) {
+                                       bool need_dlogvar, OptionalTensor packed, int64_t packed_dim) {
   Sampling sampling(mu, logvar, sample_shape, noise_of(seed, seed_tensor, offset, first_sample), -1,
                     form_of(param, eps, low, high));
   Tensor kept;
   sampling.set_dz(dz, sample_shape, kept);
-  GradientOut dmu(need_dmu, sampling.mu, sampling.mu, sampling.space),
-      dlogvar(need_dlogvar, sampling.logvar, sampling.mu, sampling.space);
+  const PackedGradient whole(packed, packed_dim);
+  GradientOut dmu(need_dmu, sampling.mu, sampling.mu, sampling.space, whole.half(0)),
+      dlogvar(need_dlogvar, sampling.logvar, sampling.mu, sampling.space, whole.half(1));
   sampling.args.dmu = dmu.spec();
   sampling.args.dlogvar = dlogvar.spec();
   kernels().rsample_bwd(sampling.args);
+  if (whole) return {whole.whole(), nothing(sampling.mu)};
   return {dmu.finish(), dlogvar.finish()};
 }
 
@@ -309,18 +318,21 @@ std::tuple<Tensor, Tensor> rsample_kl_bwd(OptionalTensor dz, OptionalTensor dkl,
                                           std::vector<int64_t> sample_shape, int64_t seed, OptionalTensor seed_tensor,
                                           int64_t offset, int64_t first_sample, int64_t event_ndim,
                                           std::optional<double> free_bits, int64_t param, double eps, double low,
-                                          double high, bool need_dmu, bool need_dlogvar) {
+                                          double high, bool need_dmu, bool need_dlogvar, OptionalTensor packed,
+                                          int64_t packed_dim) {
   Sampling sampling(mu, logvar, sample_shape, noise_of(seed, seed_tensor, offset, first_sample), event_ndim,
                     form_of(param, eps, low, high));
   sampling.set_free_bits(free_bits);
   Tensor kept;
   sampling.set_dz(dz, sample_shape, kept);
   if (dkl) sampling.args.dkl = sampling.space.leading_view(Operand("dkl", *dkl));
-  GradientOut dmu(need_dmu, sampling.mu, sampling.mu, sampling.space),
-      dlogvar(need_dlogvar, sampling.logvar, sampling.mu, sampling.space);
+  const PackedGradient whole(packed, packed_dim);
+  GradientOut dmu(need_dmu, sampling.mu, sampling.mu, sampling.space, whole.half(0)),
+      dlogvar(need_dlogvar, sampling.logvar, sampling.mu, sampling.space, whole.half(1));
   sampling.args.dmu = dmu.spec();
   sampling.args.dlogvar = dlogvar.spec();
   kernels().rsample_kl_bwd(sampling.args);
+  if (whole) return {whole.whole(), nothing(sampling.mu)};
   return {dmu.finish(), dlogvar.finish()};
 }
 

@@ -27,7 +27,7 @@ TYPES = {
     torch.int64: "*i64",
 }
 CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
-THREADS = 32 * launch.OPTIONS["num_warps"]
+THREADS = 32 * launch.options({})["num_warps"]
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def compile_call(monkeypatch, capability, function, *args):
         compiled = triton.compile(
             ASTSource(kernel, signature, known, attributes),
             target=GPUTarget("cuda", capability, 32),
-            options=launch.OPTIONS,
+            options=launch.options(constants),
         )
         name = f"{kernel.__module__.rpartition('.')[2]}.{kernel.__name__}"
         found.append(Compiled(name, constants, pointers, compiled.asm["ptx"], compiled.asm["cubin"]))

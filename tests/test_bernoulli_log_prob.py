@@ -256,7 +256,9 @@ CASES = {
     "sum": lambda y, t: vf.bernoulli_log_prob(y, t, reduction="sum", scale=-1.0),
     "mean": lambda y, t: vf.bernoulli_log_prob(y, t, reduction="mean", scale=0.3, x_scale=2.0),
     "weight": lambda y, t: vf.bernoulli_log_prob(y, t, weight=(y.detach() > 0) * 1.5),
-    "weights_of_events": lambda y, t: vf.bernoulli_log_prob(y, t, weight=torch.tensor([0.0, 1.0, 2.5], device=y.device)),
+    "weights_of_events": lambda y, t: vf.bernoulli_log_prob(
+        y, t, weight=torch.tensor([0.0, 1.0, 2.5], device=y.device)
+    ),
     "probs": lambda p, t: vf.bernoulli_log_prob(p, t, x_scale=0.5, param="probs"),
     "probs_sum": lambda p, t: vf.bernoulli_log_prob(p, t, reduction="sum", scale=-1.0, param="probs"),
     "probs_weight": lambda p, t: vf.bernoulli_log_prob(p, t, weight=(p.detach() > 0.3) * 1.5, param="probs"),

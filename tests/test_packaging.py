@@ -15,7 +15,19 @@ import vae_fast as vf
 
 ROOT = Path(__file__).parent.parent
 # What an extra or a backend may bring, and a plain `pip install vae_fast` need not.
-OPTIONAL = ("matplotlib", "mlxtend", "pandas", "safetensors", "scipy", "sklearn", "tqdm", "triton")
+OPTIONAL = (
+    "diffusers",
+    "matplotlib",
+    "mlxtend",
+    "pandas",
+    "pyro",
+    "pythae",
+    "safetensors",
+    "scipy",
+    "sklearn",
+    "tqdm",
+    "triton",
+)
 BLOCK_OPTIONAL = f"import sys; sys.modules.update(dict.fromkeys({OPTIONAL!r}))\n"
 
 

@@ -53,6 +53,15 @@ def calls(dtype, layout=lambda t: t):
         yield "gaussian_kl_fwd", (*kl, 2, NONE, 1.0, None, *LOGVAR, *needs)
         yield "gaussian_kl_fwd", (*kl, 1, MEAN, -2.0, 0.2, 2, 0.1, 0.0, 3.0, False, False, False, False)
         yield "gaussian_kl_bwd", (g, *kl, 2, NONE, 1.0, None, *LOGVAR, *needs)
+    packed = layout(torch.cat([b, c], 1))
+    halves = packed.chunk(2, 1)
+    yield "rsample_bwd", (dz, *halves, (2,), *NOISE, *LOGVAR, True, True, packed, 1)
+    yield "rsample_kl_bwd", (dz, g, *halves, (2,), *NOISE, 2, None, *LOGVAR, True, True, packed, 1)
+    kl = (*halves, a, d, mask)
+    yield "gaussian_kl_bwd", (g, *kl, 2, NONE, 1.0, None, *LOGVAR, True, True, False, True, packed, 1)
+    for x, need in ((c, True), (pixels, False)):
+        gaussian = (*halves, x, mask, 2, NONE, 1.0, 1 / 255, *LOGVAR)
+        yield "gaussian_log_prob_bwd", (g, *gaussian, True, True, need, packed, 1)
     for x, need in ((c, True), (pixels, False)):
         bernoulli = (a, x, mask)
         for param in (LOGITS, PROBS):
@@ -89,16 +98,20 @@ def test_opcheck(dtype, layout):
     traced = set()
     for name, args in calls(dtype, LAYOUTS[layout]):
         utils = ["test_schema", "test_faketensor"]
-        if (dtype, layout) == (torch.float32, "channels_last") and name not in traced:
+        if (dtype, layout) == (torch.float32, "channels_last") and (name, len(args)) not in traced:
             utils.append("test_aot_dispatch_dynamic")
-            traced.add(name)
+            traced.add((name, len(args)))
         opcheck(getattr(OPS, name).default, args, test_utils=utils)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_gradients_have_the_strides_of_empty_like(layout):
     for name, args in calls(torch.float32, LAYOUTS[layout]):
-        if name == "gaussian_log_prob_bwd":
+        if len(args) > 3 and isinstance(args[-2], torch.Tensor) and args[-1] == 1:
+            both, none, *_ = getattr(OPS, name)(*args)
+            assert both.shape == args[-2].shape and both.stride() == torch.empty_like(args[-2]).stride()
+            assert none.shape == (0,)
+        elif name == "gaussian_log_prob_bwd":
             _, mean, logvar, x = args[:4]
             dmean, dlogvar, dx = getattr(OPS, name)(*args)
             assert dmean.stride() == torch.empty_like(mean).stride() and dmean.shape == mean.shape

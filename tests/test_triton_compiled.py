@@ -263,7 +263,7 @@ def launches(monkeypatch):
     found = []
 
     def run(kernel, programs, device, args, constants):
-        kernel.warmup(*args, grid=(programs,), **constants, **launch.OPTIONS)
+        kernel.warmup(*args, grid=(programs,), **constants, **launch.options(constants))
         found.append((kernel, len(kernel.device_caches[0][0])))
 
     monkeypatch.setattr(launch, "run", run)

@@ -80,7 +80,10 @@ def radius(x: Tensor) -> Tensor:
     # fraction = mantissa·2^exponent, the mantissa between √½ and √2.
     mantissa, exponent = torch.frexp(fraction)
     below = mantissa < _SQRT_HALF
-    mantissa, exponent = torch.where(below, mantissa + mantissa, mantissa), torch.where(below, exponent - 1, exponent)
+    mantissa, exponent = (
+        torch.where(below, mantissa + mantissa, mantissa),
+        torch.where(below, exponent - 1, exponent),
+    )
     t = torch.where(exponent == 0, -q, mantissa - 1.0)
     tail = _horner(_LOG, t)
     minus_two_log = (-exponent).to(torch.float32) * _TWO_LN2 + t * (t * (t * tail + 1.0) - 2.0)

@@ -5,6 +5,10 @@ outputs of ``_bwd`` have the shape and dtype of the argument they belong to and 
 ``torch.empty_like`` of it. A gradient whose ``need_…`` is false comes back with shape (0,). The densities'
 ``_fwd`` also returns gradients, for an upstream gradient of 1, where their ``need_…`` is true.
 
+Where mu and logvar (mean and logvar) are the halves of one tensor along a dim, ``packed`` is that tensor and
+``packed_dim`` that dim: both gradients then come as one tensor of its layout, in the place of the first of them,
+and the other has shape (0,).
+
 Codes: ``param`` indexes scale.KINDS (of the Bernoulli: PARAMS of its reference), ``reduction``
 densities.REDUCTIONS; bounds of −inf and inf are none.
 ``seed`` holds 64 bits as a signed integer, and ``seed_tensor``, one int64 element, replaces it where given.
@@ -31,6 +35,7 @@ _KL_GRADS = "Tensor dmu, Tensor dlogvar, Tensor dprior_mu, Tensor dprior_logvar"
 _BERNOULLI = f"Tensor logits, Tensor x, Tensor? weight, {_DENSITY}, float x_scale, int param"
 _GAUSSIAN = f"Tensor mean, Tensor logvar, Tensor x, Tensor? weight, {_DENSITY}, float x_scale, {_SCALE}"
 _GAUSSIAN_NEEDS = "bool need_dmean, bool need_dlogvar, bool need_dx"
+_PACKED = "Tensor? packed=None, int packed_dim=0"
 
 SCHEMAS = {
     "standard_normal_fwd": (
@@ -38,7 +43,7 @@ SCHEMAS = {
     ),
     "rsample_fwd": f"({_MOMENTS}, {_NOISE}, {_SCALE}) -> Tensor",
     "rsample_bwd": (
-        f"(Tensor dz, {_MOMENTS}, {_NOISE}, {_SCALE}, bool need_dmu, bool need_dlogvar)"
+        f"(Tensor dz, {_MOMENTS}, {_NOISE}, {_SCALE}, bool need_dmu, bool need_dlogvar, {_PACKED})"
         " -> (Tensor dmu, Tensor dlogvar)"
     ),
     "rsample_kl_fwd": (
@@ -46,13 +51,13 @@ SCHEMAS = {
     ),
     "rsample_kl_bwd": (
         f"(Tensor? dz, Tensor? dkl, {_MOMENTS}, {_NOISE}, int event_ndim, float? free_bits, {_SCALE},"
-        " bool need_dmu, bool need_dlogvar) -> (Tensor dmu, Tensor dlogvar)"
+        f" bool need_dmu, bool need_dlogvar, {_PACKED}) -> (Tensor dmu, Tensor dlogvar)"
     ),
     "gaussian_kl_fwd": (
         f"({_KL}, {_DENSITY}, float? free_bits, {_SCALE}, {_KL_NEEDS}) -> (Tensor kl, {_KL_GRADS})"
     ),
     "gaussian_kl_bwd": (
-        f"(Tensor dkl, {_KL}, {_DENSITY}, float? free_bits, {_SCALE}, {_KL_NEEDS}) -> ({_KL_GRADS})"
+        f"(Tensor dkl, {_KL}, {_DENSITY}, float? free_bits, {_SCALE}, {_KL_NEEDS}, {_PACKED}) -> ({_KL_GRADS})"
     ),
     "bernoulli_log_prob_fwd": (
         f"({_BERNOULLI}, bool need_dlogits, bool need_dx) -> (Tensor log_prob, Tensor dlogits, Tensor dx)"
@@ -64,7 +69,8 @@ SCHEMAS = {
         f"({_GAUSSIAN}, {_GAUSSIAN_NEEDS}) -> (Tensor log_prob, Tensor dmean, Tensor dlogvar, Tensor dx)"
     ),
     "gaussian_log_prob_bwd": (
-        f"(Tensor dlog_prob, {_GAUSSIAN}, {_GAUSSIAN_NEEDS}) -> (Tensor dmean, Tensor dlogvar, Tensor dx)"
+        f"(Tensor dlog_prob, {_GAUSSIAN}, {_GAUSSIAN_NEEDS}, {_PACKED})"
+        " -> (Tensor dmean, Tensor dlogvar, Tensor dx)"
     ),
 }
 
@@ -105,6 +111,13 @@ def _grads(anchor: Tensor, *pairs: tuple[bool, Tensor | None]) -> tuple[Tensor, 
     )
 
 
+def _together(grads: tuple[Tensor, ...], packed: Tensor | None = None, packed_dim: int = 0) -> tuple[Tensor, ...]:
+    """Gradients of a backward pass, the first two as one where they belong to the halves of ``packed``."""
+    if packed is None:
+        return grads
+    return (torch.empty_like(packed), packed.new_empty(0), *grads[2:])
+
+
 def _standard_normal_fwd(sample_shape, shape, seed, seed_tensor, offset, first_sample, dtype, device):
     return torch.empty((*sample_shape, *shape), dtype=dtype, device=device)
 
@@ -114,7 +127,8 @@ def _rsample_fwd(mu, logvar, sample_shape, *_options):
 
 
 def _rsample_bwd(dz, mu, logvar, *options):
-    return _grads(mu, *zip(options[-2:], (mu, logvar), strict=True))
+    grads = _grads(mu, *zip(options[9:11], (mu, logvar), strict=True))
+    return _together(grads, *options[11:])
 
 
 def _rsample_kl_fwd(mu, logvar, sample_shape, seed, seed_tensor, offset, first_sample, event_ndim, *_options):
@@ -123,7 +137,7 @@ def _rsample_kl_fwd(mu, logvar, sample_shape, seed, seed_tensor, offset, first_s
 
 
 def _rsample_kl_bwd(dz, dkl, mu, logvar, *options):
-    return _rsample_bwd(dz, mu, logvar, *options)
+    return _rsample_bwd(dz, mu, logvar, *options[2:])
 
 
 def _gaussian_kl_fwd(mu, logvar, prior_mu, prior_logvar, weight, event_ndim, reduction, *options):
@@ -133,7 +147,7 @@ def _gaussian_kl_fwd(mu, logvar, prior_mu, prior_logvar, weight, event_ndim, red
 
 
 def _gaussian_kl_bwd(dkl, *args):
-    return _gaussian_kl_fwd(*args)[1:]
+    return _together(_gaussian_kl_fwd(*args[:17])[1:], *args[17:])
 
 
 def _bernoulli_log_prob_fwd(logits, x, weight, event_ndim, reduction, *options):
@@ -151,7 +165,7 @@ def _gaussian_log_prob_fwd(mean, logvar, x, weight, event_ndim, reduction, *opti
 
 
 def _gaussian_log_prob_bwd(dlog_prob, *args):
-    return _gaussian_log_prob_fwd(*args)[1:]
+    return _together(_gaussian_log_prob_fwd(*args[:15])[1:], *args[15:])
 
 
 FAKES = {name: globals()[f"_{name}"] for name in SCHEMAS}

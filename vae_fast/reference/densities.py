@@ -73,5 +73,15 @@ def grad_like(needed: bool, like: Tensor | None, value: Tensor | None) -> Tensor
     return value.sum_to_size(like.shape).to(like.dtype)
 
 
+def together(
+    dmu: Tensor | None, dlogvar: Tensor | None, packed: Tensor | None, packed_dim: int
+) -> tuple[Tensor | None, Tensor | None]:
+    """The gradients of mu and logvar; where those are the halves of ``packed``, its gradient and None."""
+    if packed is None:
+        return dmu, dlogvar
+    assert dmu is not None and dlogvar is not None
+    return torch.cat([dmu, dlogvar], packed_dim), None
+
+
 def broadcast_shape(*tensors: Tensor | None) -> torch.Size:
     return torch.broadcast_shapes(*(t.shape for t in tensors if t is not None))

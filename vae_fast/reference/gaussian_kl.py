@@ -5,7 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vae_fast.reference.densities import broadcast_shape, compute_dtype, grad_like, reduce, unmasked, upstream
+from vae_fast.reference.densities import (
+    broadcast_shape,
+    compute_dtype,
+    grad_like,
+    reduce,
+    together,
+    unmasked,
+    upstream,
+)
 from vae_fast.reference.formulas import corrected, difference, half_expm1, half_expm1_minus, standardised
 from vae_fast.scale import Scale
 
@@ -94,6 +102,8 @@ def gaussian_kl_bwd(
     need_dlogvar,
     need_dprior_mu,
     need_dprior_logvar,
+    packed=None,
+    packed_dim=0,
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
     """dμ = (μ − μp)/σp² = −dμp; d log σ² = ½ expm1(d); d log σp² = −½((μ − μp)²/σp² + expm1(d))."""
     if not (need_dmu or need_dlogvar or need_dprior_mu or need_dprior_logvar):
@@ -114,9 +124,9 @@ def gaussian_kl_bwd(
         dprior_log_var = -(half_square + dlog_var)
         dprior_raw = form.inside(prior_logvar.to(r.dtype), g * dprior_log_var * form.dlog_var(prior_r))
     draw = form.inside(logvar.to(r.dtype), g * dlog_var * form.dlog_var(r))
+    grads = grad_like(need_dmu, mu, g * dmean), grad_like(need_dlogvar, logvar, draw)
     return (
-        grad_like(need_dmu, mu, g * dmean),
-        grad_like(need_dlogvar, logvar, draw),
+        *together(*grads, packed, packed_dim),
         grad_like(need_dprior_mu, prior_mu, -(g * dmean)),
         grad_like(need_dprior_logvar, prior_logvar, dprior_raw),
     )

@@ -5,7 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vae_fast.reference.densities import broadcast_shape, compute_dtype, grad_like, reduce, unmasked, upstream
+from vae_fast.reference.densities import (
+    broadcast_shape,
+    compute_dtype,
+    grad_like,
+    reduce,
+    together,
+    unmasked,
+    upstream,
+)
 from vae_fast.reference.formulas import standardised
 from vae_fast.scale import Scale
 
@@ -65,6 +73,8 @@ def gaussian_log_prob_bwd(
     need_dmean,
     need_dlogvar,
     need_dx,
+    packed=None,
+    packed_dim=0,
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """dm = (x − m)/σ² = −dx/x_scale; d log σ² = ½(((x − m)/σ)² − 1)."""
     if not (need_dmean or need_dlogvar or need_dx):
@@ -78,8 +88,5 @@ def gaussian_log_prob_bwd(
     draw = None
     if need_dlogvar:
         draw = form.inside(logvar.to(r.dtype), g * (half_square - 0.5) * form.dlog_var(r))
-    return (
-        grad_like(need_dmean, mean, dmean),
-        grad_like(need_dlogvar, logvar, draw),
-        grad_like(need_dx, x, dx),
-    )
+    grads = grad_like(need_dmean, mean, dmean), grad_like(need_dlogvar, logvar, draw)
+    return (*together(*grads, packed, packed_dim), grad_like(need_dx, x, dx))

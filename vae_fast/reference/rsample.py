@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from vae_fast.reference.densities import broadcast_shape, compute_dtype, grad_like
+from vae_fast.reference.densities import broadcast_shape, compute_dtype, grad_like, together
 from vae_fast.reference.standard_normal import standard_normal_fwd
 from vae_fast.scale import Scale
 
@@ -42,6 +42,8 @@ def rsample_bwd(
     high,
     need_dmu,
     need_dlogvar,
+    packed=None,
+    packed_dim=0,
 ) -> tuple[Tensor | None, Tensor | None]:
     """dμ = Σ dz over samples, dr = dσ/dr · Σ dz·ε."""
     dz = dz.to(compute_dtype(mu.dtype))
@@ -51,4 +53,5 @@ def rsample_bwd(
         eps = _eps(mu, logvar, sample_shape, seed, seed_tensor, offset, first_sample)
         weighted = (dz * eps).sum_to_size(broadcast_shape(mu, logvar))
         dlogvar = scale.inside(raw, weighted * scale.dsigma(scale.clamp(raw)))
-    return grad_like(need_dmu, mu, dz), grad_like(need_dlogvar, logvar, dlogvar)
+    grads = grad_like(need_dmu, mu, dz), grad_like(need_dlogvar, logvar, dlogvar)
+    return together(*grads, packed, packed_dim)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vae_fast.reference.densities import MEAN, NONE, compute_dtype
 from vae_fast.triton_kernels import launch, layout
-from vae_fast.triton_kernels.operands import GradientOut, arguments, readable, spec_of
+from vae_fast.triton_kernels.operands import GradientOut, Gradients, arguments, readable, spec_of
 from vae_fast.triton_kernels.tiles import ABSENT, ALL, COLUMNS, EACH, ROW, add, finish, leave, read, write
 
 
@@ -96,8 +96,9 @@ def run(
     needs: Sequence[bool],
     upstream: Tensor | None,
     density: Density,
+    *packed: Any,
 ) -> tuple[Tensor, ...]:
-    """Runs a density's kernel: the gradients of the operands that ``needs`` names.
+    """Runs a density's kernel: the gradients of the operands that ``needs`` names, ``packed`` as ``Gradients``.
 
     ``operands`` are the differentiable ones, then the weight. Without an upstream gradient the density's value
     comes before the gradients, which are those for an upstream of 1.
@@ -105,10 +106,8 @@ def run(
     anchor = operands[0]
     assert anchor is not None
     device, compute = anchor.device, compute_dtype(anchor.dtype)
-    grads = [
-        torch.empty_like(t, device=device) if need and t is not None else None
-        for t, need in zip(operands, needs, strict=False)
-    ]
+    made = Gradients(operands, needs, device, *packed)
+    grads = made.each
     shape = anchor.shape
     for t in operands[1:]:
         if t is not None and t.shape != shape:
@@ -125,13 +124,7 @@ def run(
         _launch(kernel, operands, grads, None, None, shape, density)
     else:
         _launch(kernel, operands, grads, upstream, out, shape, density)
-    return (
-        *(() if out is None else (out,)),
-        *(
-            anchor.new_empty(0) if g is None or t is None else g.to(t.device)
-            for g, t in zip(grads, operands, strict=False)
-        ),
-    )
+    return (*(() if out is None else (out,)), *made.finished())
 
 
 def _of_nothing(out: Tensor | None, grads: Sequence[Tensor | None], shape: Sequence[int], density: Density) -> None:

@@ -175,12 +175,12 @@ def _run(
     param_eps: float,
     low: float,
     high: float,
-    *needs: bool,
+    *needs_and_packed: Any,
 ) -> tuple[Tensor, ...]:
     form = Scale(param, param_eps, low, high)
     constants = {"FLOOR": free_bits is not None, **form_constants(form)}
     density = Density(event_ndim, reduction, scale, (free_bits or 0.0, *form[1:]), constants)
-    return run(_kernel, operands, needs, upstream, density)
+    return run(_kernel, operands, needs_and_packed[:4], upstream, density, *needs_and_packed[4:])
 
 
 def gaussian_kl_fwd(

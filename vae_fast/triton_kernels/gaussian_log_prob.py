@@ -131,11 +131,11 @@ def _run(
     param_eps: float,
     low: float,
     high: float,
-    *needs: bool,
+    *needs_and_packed: Any,
 ) -> tuple[Tensor, ...]:
     form = Scale(param, param_eps, low, high)
     density = Density(event_ndim, reduction, scale, (x_scale, *form[1:]), form_constants(form))
-    return run(_kernel, operands, needs, upstream, density)
+    return run(_kernel, operands, needs_and_packed[:3], upstream, density, *needs_and_packed[3:])
 
 
 def gaussian_log_prob_fwd(

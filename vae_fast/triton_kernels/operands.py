@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from typing import Any, overload
 
 import torch
@@ -62,6 +63,38 @@ def arguments(
     if view.copy is not None:
         tensor = layout.copied(tensor, view, plan, leading)
     return tensor, *plan.strides(view)
+
+
+class Gradients:
+    """The tensors of gradients, of which the first two may be the halves of one, ``packed``'s."""
+
+    def __init__(
+        self,
+        operands: Sequence[Tensor | None],
+        needs: Sequence[bool],
+        device: torch.device,
+        packed: Tensor | None = None,
+        packed_dim: int = 0,
+    ) -> None:
+        self.operands, self.whole = operands, None if packed is None else torch.empty_like(packed)
+        halves = () if self.whole is None else self.whole.chunk(2, packed_dim)
+        self.each: list[Tensor | None] = [
+            *halves,
+            *(
+                torch.empty_like(t, device=device) if need and t is not None else None
+                for t, need in list(zip(operands, needs, strict=False))[len(halves) :]
+            ),
+        ]
+
+    def finished(self) -> tuple[Tensor, ...]:
+        """As the raw operators return them, each on its operand's device; one not asked for has shape (0,)."""
+        anchor = self.operands[0]
+        assert anchor is not None
+        out = [
+            anchor.new_empty(0) if g is None or t is None else g.to(t.device)
+            for g, t in zip(self.each, self.operands, strict=False)
+        ]
+        return tuple(out) if self.whole is None else (self.whole, anchor.new_empty(0), *out[2:])
 
 
 class GradientOut:

@@ -27,5 +27,4 @@ def rsample_fwd(mu: Tensor, logvar: Tensor, *options: Any) -> Tensor:
 
 
 def rsample_bwd(dz: Tensor, mu: Tensor, logvar: Tensor, *options: Any) -> tuple[Tensor, ...]:
-    *options_of_draw, need_dmu, need_dlogvar = options
-    return backward(dz, None, mu, logvar, _draw(*options_of_draw), (need_dmu, need_dlogvar))
+    return backward(dz, None, mu, logvar, _draw(*options[:9]), options[9:11], *options[11:])

@@ -33,5 +33,4 @@ def rsample_kl_fwd(mu: Tensor, logvar: Tensor, *options: Any) -> tuple[Tensor, T
 def rsample_kl_bwd(
     dz: Tensor | None, dkl: Tensor | None, mu: Tensor, logvar: Tensor, *options: Any
 ) -> tuple[Tensor, ...]:
-    *options_of_draw, need_dmu, need_dlogvar = options
-    return backward(dz, dkl, mu, logvar, _draw(*options_of_draw), (need_dmu, need_dlogvar))
+    return backward(dz, dkl, mu, logvar, _draw(*options[:11]), options[11:13], *options[13:])

@@ -14,7 +14,7 @@ from vae_fast.reference.densities import broadcast_shape, compute_dtype
 from vae_fast.scale import Scale
 from vae_fast.triton_kernels import launch, layout, sampling
 from vae_fast.triton_kernels.layout import BUSY, Layout, Spec, ceil_div
-from vae_fast.triton_kernels.operands import GradientOut, arguments, form_constants, readable, spec_of
+from vae_fast.triton_kernels.operands import GradientOut, Gradients, arguments, form_constants, readable, spec_of
 
 # Samples that a program of a backward pass adds up at least, where others take the rest.
 GROUP_SAMPLES = 8
@@ -118,20 +118,23 @@ def forward(mu: Tensor, logvar: Tensor, draw: Draw) -> tuple[Tensor, Tensor | No
 
 
 def backward(
-    dz: Tensor | None, dkl: Tensor | None, mu: Tensor, logvar: Tensor, draw: Draw, needs: tuple[bool, bool]
+    dz: Tensor | None,
+    dkl: Tensor | None,
+    mu: Tensor,
+    logvar: Tensor,
+    draw: Draw,
+    needs: tuple[bool, bool],
+    *packed: Any,
 ) -> tuple[Tensor, ...]:
     """The gradients by μ and logvar of both results together."""
-    shape, operands = _shape_of(mu, logvar), (mu, logvar)
-    grads = [
-        torch.empty_like(t, device=mu.device) if need else None for t, need in zip(operands, needs, strict=True)
-    ]
+    shape, grads = _shape_of(mu, logvar), Gradients((mu, logvar), needs, mu.device, *packed)
     if shape.numel() == 0:
-        for grad in grads:
+        for grad in grads.each:
             if grad is not None:
                 grad.zero_()
     elif any(needs):
-        _differentiate(readable(dz), readable(dkl), readable(mu), readable(logvar), draw, grads, shape)
-    return tuple(mu.new_empty(0) if g is None else g.to(t.device) for g, t in zip(grads, operands, strict=True))
+        _differentiate(readable(dz), readable(dkl), readable(mu), readable(logvar), draw, grads.each, shape)
+    return grads.finished()
 
 
 def _with_one_step(dz: Tensor | None, sample_dims: int) -> tuple[Tensor | None, int]:

@@ -1,0 +1,14 @@
+"""The README's Python for other libraries: the blocks that begin with `# needs`, each by itself."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+README = Path(__file__).parents[2] / "README.md"
+BLOCKS = re.findall(r"```python\n(# needs (\S+)\n.*?)```", README.read_text(encoding="utf-8"), re.S)
+
+
+@pytest.mark.parametrize("block", [b for b, _ in BLOCKS], ids=[package for _, package in BLOCKS])
+def test_block_runs(block, fused):
+    exec(compile(block, str(README), "exec"), {"__name__": "readme"})
