@@ -288,6 +288,24 @@ class TestNoSilentFallback:
         with vf.use_backend("native"), pytest.raises(RuntimeError, match="'native' does not serve meta tensors"):
             vf.rsample(mu, mu, seed=1)
 
+    def test_auto_on_a_gpu(self, monkeypatch):
+        """triton from a number of elements on, where it is; in a compiled graph, which may be for any, native."""
+        gpu, many = torch.device("cuda"), backends._TRITON_FROM["rsample"]
+        monkeypatch.setattr(backends, "_AUTO", {("rsample", "cuda"): "native"})
+        monkeypatch.setattr(
+            backends, "_TABLE", {"triton": backends.Backend("triton", True, "", ("cuda",), ("rsample",))}
+        )
+        assert [backends.choose("rsample", gpu, "auto", n) for n in (0, many - 1, many)] == [
+            "native",
+            "native",
+            "triton",
+        ]
+        assert backends.choose("rsample", torch.device("cpu"), "auto", many) == "reference"
+        assert backends.choose("gaussian_kl", gpu, "auto", many) == "reference"
+        monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+        assert backends.choose("rsample", gpu, "auto", many) == "native"
+        monkeypatch.undo()
+
     def test_auto_takes_it_where_it_serves(self, fake):
         KL(*KL.draw((3, 4)))
         assert fake.calls == ["gaussian_kl_fwd"]

@@ -130,7 +130,8 @@ class TestPublicFunctionsStandOnThem:
     """The public function and its gradients are the raw operator's results."""
 
     @pytest.fixture(autouse=True)
-    def operands(self, backend):
+    def operands(self, request):
+        request.getfixturevalue("backend")  # whose device they are on
         self.a, self.b, self.c, self.d = (torch.randn(4, 3, 5, requires_grad=True) for _ in range(4))
         self.g = torch.randn(4, 3)
 

@@ -52,6 +52,10 @@ _TRACED: dict[str, Any] = {"triton": triton_kernels.TRACED}
 
 # The backends "auto" tries in turn, by device type.
 _PREFERENCE = {"cpu": ("native",), "cuda": ("native", "triton")}
+# From how many elements on "auto" takes triton on a GPU, by operator: native's launches take a few microseconds of the
+# host, triton's some tens; a kernel of so many elements takes longer, and triton's then take 5 to 30 % less time.
+# At 4096×3072 and below: benchmarks/results/nvidia-h200-9-0-gpu.
+_TRITON_FROM = dict.fromkeys(OPS, 1 << 23)
 
 
 def _automatic() -> dict[tuple[str, str], str]:
@@ -123,11 +127,16 @@ class use_backend:
         _current, _current_source = self.previous
 
 
-def choose(op: str, device: torch.device, backend: str | None) -> str:
-    """The name of the backend that serves ``op`` on ``device``; ``backend`` is the caller's argument."""
+def choose(op: str, device: torch.device, backend: str | None, numel: int = 0) -> str:
+    """The name of the backend that serves ``op`` on ``device``; ``backend`` is the caller's argument.
+
+    ``numel`` is how many elements there are. A compiled graph, which may be for any number, does not ask.
+    """
     name = _current if backend is None else backend
     if name == "auto":
-        return _AUTO.get((op, device.type), "reference")
+        name = _AUTO.get((op, device.type), "reference")
+        large = device.type == "cuda" and not torch.compiler.is_compiling() and numel >= _TRITON_FROM[op]
+        return "triton" if large and op in _TABLE["triton"].ops else name
     source = _current_source if backend is None else "backend"
     found = _TABLE[_named(name, source)]
     if op not in found.ops:

@@ -95,7 +95,7 @@ def bernoulli_log_prob(
         _within("x * x_scale", x.detach().double() * x_scale)
         if code == PROBS:
             _within("logits, given as probabilities,", logits.detach())
-    name = choose("bernoulli_log_prob", logits.device, backend)
+    name = choose("bernoulli_log_prob", logits.device, backend, logits.numel())
     density = (event_ndim, arguments.reduction_code(reduction), arguments.number("scale", scale))
     operands, options = (logits, x, weight), (*density, x_scale, code)
     if in_the_open or not dispatch.differentiable(logits, x):

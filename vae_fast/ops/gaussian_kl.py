@@ -104,7 +104,7 @@ def gaussian_kl(
     arguments.event_dims(event_ndim, shape, "mu, logvar, the prior and weight")
     free = None if free_bits is None else arguments.number("free_bits", free_bits)
     form = arguments.scale_form(param, param_eps, bounds)
-    name = choose("gaussian_kl", mu.device, backend)
+    name = choose("gaussian_kl", mu.device, backend, mu.numel())
     density = (event_ndim, arguments.reduction_code(reduction), arguments.number("scale", scale))
     operands, options = [*operands, weight], (*density, free, *form)
     if in_the_open or not dispatch.differentiable(*operands):

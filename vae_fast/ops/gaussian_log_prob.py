@@ -83,7 +83,7 @@ def gaussian_log_prob(
         mean, logvar = arguments.promoted(mean, logvar)
     arguments.event_dims(event_ndim, shape, "mean, logvar, x and weight")
     form = arguments.scale_form(param, param_eps, bounds)
-    name = choose("gaussian_log_prob", mean.device, backend)
+    name = choose("gaussian_log_prob", mean.device, backend, mean.numel())
     density = (event_ndim, arguments.reduction_code(reduction), arguments.number("scale", scale))
     operands, options = (mean, logvar, x, weight), (*density, arguments.number("x_scale", x_scale), *form)
     if in_the_open or not dispatch.differentiable(*operands):

@@ -81,7 +81,7 @@ def _draw(
     backend: str | None,
     *options: Any,
 ) -> Any:
-    name = choose(op, moments.device, backend)
+    name = choose(op, moments.device, backend, moments.numel() // 2)
     key, key_tensor = seeds.resolve(seed, generator, moments.device)
     form = arguments.scale_form("logvar", 0.0, bounds)
     return _Draw.apply(op, name, dim, moments, key_tensor, ((), key), (0, 0, *options, *form))
@@ -138,7 +138,7 @@ def kl(
         mu, logvar = moments.chunk(2, dim)
         prior = (prior_mu, prior_logvar)
         return gaussian_kl(mu, logvar, *prior, event_ndim=event_ndim, bounds=bounds, backend=backend)
-    name = choose("gaussian_kl", moments.device, backend)
+    name = choose("gaussian_kl", moments.device, backend, moments.numel() // 2)
     options = (event_ndim, NONE, 1.0, None, *arguments.scale_form("logvar", 0.0, bounds))
     out: Tensor = _Density.apply("gaussian_kl", name, dim, options, moments, prior_mu, prior_logvar, None)
     return out
@@ -160,7 +160,7 @@ def log_prob(
         return gaussian_log_prob(
             mean, logvar, x, event_ndim=event_ndim, scale=scale, bounds=bounds, backend=backend
         )
-    name = choose("gaussian_log_prob", moments.device, backend)
+    name = choose("gaussian_log_prob", moments.device, backend, moments.numel() // 2)
     options = (event_ndim, NONE, scale, 1.0, *arguments.scale_form("logvar", 0.0, bounds))
     out: Tensor = _Density.apply("gaussian_log_prob", name, dim, options, moments, x, None)
     return out

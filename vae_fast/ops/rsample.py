@@ -92,7 +92,7 @@ def rsample(
     """
     mu, logvar, _, in_the_open = moments(mu, logvar)
     form = arguments.scale_form(param, param_eps, bounds)
-    name = choose("rsample", mu.device, backend)
+    name = choose("rsample", mu.device, backend, mu.numel())
     samples = arguments.sizes("sample_shape", sample_shape)
     offset, first_sample = seeds.integer("offset", offset), seeds.integer("first_sample", first_sample)
     key, key_tensor = seeds.resolve(seed, generator, mu.device)

@@ -73,7 +73,7 @@ def rsample_kl(
     form = arguments.scale_form(param, param_eps, bounds)
     arguments.event_dims(event_ndim, shape, "mu and logvar")
     free = None if free_bits is None else arguments.number("free_bits", free_bits)
-    name = choose("rsample_kl", mu.device, backend)
+    name = choose("rsample_kl", mu.device, backend, mu.numel())
     samples = arguments.sizes("sample_shape", sample_shape)
     offset, first_sample = seeds.integer("offset", offset), seeds.integer("first_sample", first_sample)
     key, key_tensor = seeds.resolve(seed, generator, mu.device)

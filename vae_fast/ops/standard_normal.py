@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -50,7 +51,7 @@ def standard_normal(
     if seed is None:
         raise TypeError("seed must be an int or an int64 tensor, got None")
     key, key_tensor = seeds.resolve(seed, None, device)
-    name = choose("standard_normal", device, backend)
-    fwd = kernel(name, "standard_normal_fwd")
+    sizes = arguments.sizes("shape", shape)
+    fwd = kernel(choose("standard_normal", device, backend, math.prod(sizes)), "standard_normal_fwd")
     offset, sample = seeds.integer("offset", offset), seeds.integer("sample", sample)
-    return fwd((), arguments.sizes("shape", shape), key, key_tensor, offset, sample, dtype, device)
+    return fwd((), sizes, key, key_tensor, offset, sample, dtype, device)
