@@ -112,7 +112,7 @@ benchmark-full: $(READY)  ## every operator, shape, dtype, pass and provider: an
 benchmark-gpu:  ## time each operator and whole steps on a CUDA GPU, with GPU_PYTHON; tables into benchmarks/results
 	@$(GPU_PYTHON) tests/needs_gpu.py "make $@"
 	@mkdir -p build
-	@$(GPU_PYTHON) -m benchmarks --device cuda --benchmark-json build/benchmark-gpu.json $(BENCHMARK_ARGS)
+	@$(GPU_PYTHON) -m benchmarks --device cuda --level gpu --benchmark-json build/benchmark-gpu.json $(BENCHMARK_ARGS)
 	@$(GPU_PYTHON) -m benchmarks.report build/benchmark-gpu.json --command "make benchmark-gpu"
 
 clean:  ## remove the environment and everything the other commands leave

@@ -29,6 +29,8 @@ SHAPES = {
     "bernoulli_log_prob": ((100, 784), (512, 784), (4096, 3072)),
     "gaussian_log_prob": ((100, 560), (512, 784), (4096, 3072)),
 }
+# Of a GPU: each operand several times its cache, or nearly.
+LARGE = (4096, 3072)
 DTYPES = ("float32", "float64", "bfloat16", "float16", "float32-uint8", "bfloat16-uint8")
 
 
@@ -117,6 +119,16 @@ def default():
         yield from _cases(op, (8, 16), "float32", ("both",), few)
 
 
+def gpu():
+    """What is asked of a GPU: launches at small shapes, memory's speed at large ones."""
+    few = [p for p in PROVIDERS if p not in ("compile", "distributions", "functional", "reference")]
+    for op in OPS:
+        for shape in (SHAPES[op][0], LARGE):
+            yield from _cases(op, shape, "float32", PASSES, few)
+            yield from _cases(op, shape, "float32", ("both",), ("compile",))
+        yield from _cases(op, LARGE, "bfloat16", ("both",), few)
+
+
 def full():
     """Everything."""
     for op in OPS:
@@ -124,7 +136,7 @@ def full():
             yield from own(shape, DTYPES, (op,))
 
 
-LEVELS = {"quick": quick, "default": default, "full": full}
+LEVELS = {"quick": quick, "default": default, "gpu": gpu, "full": full}
 
 
 def own(shape, dtypes, ops):

@@ -52,9 +52,8 @@ _TRACED: dict[str, Any] = {"triton": triton_kernels.TRACED}
 
 # The backends "auto" tries in turn, by device type.
 _PREFERENCE = {"cpu": ("native",), "cuda": ("native", "triton")}
-# From how many elements on "auto" takes triton on a GPU, by operator: native's launches take a few microseconds of the
-# host, triton's some tens; a kernel of so many elements takes longer, and triton's then take 5 to 30 % less time.
-# At 4096×3072 and below: benchmarks/results/nvidia-h200-9-0-gpu.
+# From how many elements on "auto" takes triton on a GPU, by operator: native's launches take the host a few
+# microseconds, triton's some tens; a kernel of so many elements takes longer, and triton's are then faster.
 _TRITON_FROM = dict.fromkeys(OPS, 1 << 23)
 
 
