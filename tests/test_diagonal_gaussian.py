@@ -45,8 +45,9 @@ class Packed:
 
 def moments_of(shape, dtype=torch.float64, seed=0):
     """Some of the log σ² are outside the bounds."""
-    moments = torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    moments.view(-1)[-3:] = torch.tensor([-40.0, 25.0, 19.0], dtype=torch.float64)
+    generator = torch.Generator("cpu").manual_seed(seed)
+    moments = torch.randn(shape, generator=generator, dtype=torch.float64, device="cpu")
+    moments.view(-1)[-3:] = torch.tensor([-40.0, 25.0, 19.0], dtype=torch.float64, device="cpu")
     return moments.to(torch.get_default_device(), dtype).requires_grad_()
 
 
