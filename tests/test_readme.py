@@ -49,7 +49,7 @@ def test_the_table_of_tails():
 def test_speed_figures_are_a_committed_results_files():
     """Every row of the README's table of times, against the results file it names."""
     text = README.read_text(encoding="utf-8")
-    (name,) = re.findall(r"\]\((benchmarks/results/[^)]+/results)\.md\)", text)
+    name, _ = re.findall(r"\]\((benchmarks/results/[^)]+/results)\.md\)", text)
     with open(README.parent / f"{name}.csv", newline="", encoding="utf-8") as file:
         medians = {(r["group"], r["provider"]): float(r["median_us"]) for r in csv.DictReader(file)}
     rows = re.findall(r"^\| ([a-z_]+) \| (\d+)×(\d+) \| ([\d ,.]+) \| ([\d ,.]+) \| ([\d ,.]+) \|$", text, re.M)
@@ -67,3 +67,28 @@ def test_speed_figures_are_a_committed_results_files():
         step, ours = (medians[f"training step of {model}", p] for p in ("eager", "native"))
         assert share == f"{100 * medians[f'bound of {model}', 'eager'] / step:.1f}"
         assert saved == f"{100 * (1 - ours / step):.1f}"
+
+
+def test_the_figures_of_a_gpu_too():
+    text = README.read_text(encoding="utf-8")
+    _, name = re.findall(r"\]\((benchmarks/results/[^)]+/results)\.md\)", text)
+    with open(README.parent / f"{name}.csv", newline="", encoding="utf-8") as file:
+        medians = {(r["group"], r["provider"]): float(r["median_us"]) for r in csv.DictReader(file)}
+    rows = re.findall(r"^\| ([a-z_]+) \| (\d+)×(\d+)" + r" \| ([\d.]+)" * 4 + r" \|$", text, re.M)
+    assert len(rows) == 8
+    providers = ("eager", "compile", "native", "triton")
+    for op, n, m, *figures in rows:
+        assert figures == [f"{medians[f'{op} {n}x{m} float32 both graph', p]:.1f}" for p in providers]
+    called = {p: medians["bernoulli_log_prob 4096x3072 float32 both", p] for p in providers}
+    assert (
+        "takes {native:.0f} µs with native, {eager:.0f} eager, {compile:.0f} compiled and {triton:.0f} with triton".format(
+            **called
+        )
+        in text.replace("\n", " ")
+    )
+    content = json.loads((README.parent / name).with_name("conditions.json").read_text(encoding="utf-8"))
+    conditions = content["conditions"]
+    versions = conditions["versions"]
+    device = conditions["device"].partition(",")[0]
+    assert f"`{content['command']}`, {conditions['date'][:10]}, {device}" in text
+    assert f"torch {versions['torch'].partition('+')[0]}, triton {versions['triton']}" in text

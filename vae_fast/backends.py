@@ -52,9 +52,10 @@ _TRACED: dict[str, Any] = {"triton": triton_kernels.TRACED}
 
 # The backends "auto" tries in turn, by device type.
 _PREFERENCE = {"cpu": ("native",), "cuda": ("native", "triton")}
-# From how many elements on "auto" takes triton on a GPU. At 4096×3072 on an H200, forward and backward, triton's kernels
-# take 10 µs less than native's for a density and 30 to 60 µs less for a sample, but its calls 180 to 400 µs more of the
-# host (benchmarks/results/nvidia-h200-9-0-16-threads): where that evens out, for kernels in proportion to their size.
+# From how many elements on "auto" takes triton on a GPU. At 4096×3072 on an H200, forward and backward, triton's
+# kernels take 10 µs less than native's for a density and 30 to 60 µs less for a sample, but its calls 180 to 400 µs
+# more of the host (benchmarks/results/nvidia-h200-9-0-16-threads). This is where that evens out, for kernels that
+# take time in proportion to their size.
 _TRITON_FROM = {op: 1 << (27 if op in ("standard_normal", "rsample", "rsample_kl") else 28) for op in OPS}
 
 
