@@ -17,6 +17,13 @@ from vae_fast.distributions import BernoulliVector, DiagonalNormal
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
+
+@pytest.fixture(autouse=True)
+def validated(monkeypatch):
+    """As PyTorch starts: torch.compile turns validation off for the whole process."""
+    monkeypatch.setattr(torch.distributions.Distribution, "_validate_args", True)
+
+
 # What σ is of the second argument, in PyTorch's words.
 SIGMAS = {
     "std": lambda r: r,

@@ -15,6 +15,8 @@ struct BernoulliOp {
   static constexpr int kInputs = kEven ? 2 : 3, kSlots = kEven ? 2 : 3;
   // Whether there are kernels of their own for the value, for the gradients, and for both.
   static constexpr bool kByPass = std::is_same_v<T, float>;
+  // Registers that a kernel needs (kResident).
+  static constexpr int kLoad = 0;
   T x_scale;
   bool weighted;
 

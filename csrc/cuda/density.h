@@ -34,7 +34,7 @@ __device__ __forceinline__ T scaled(T upstream, T scale, T divisor) {
 
 // An operator's form for even chunks (Chunk) has fewer operands, which is a question less for every element.
 template <class Op, class S, bool kValue, bool kGrad>
-__global__ void __launch_bounds__(kThreads, kResident<S, Op::kEven, (Op::kSlots > 3)>)
+__global__ void __launch_bounds__(kThreads, kResident<S, Op::kEven, Op::kLoad>)
     density_kernel(const __grid_constant__ DensityParams<Op> p) {
   using T = typename Op::Number;
   constexpr int N = kChunk<S>, kSlots = Op::kSlots, kFirst = kValue ? 0 : 1, kLast = kGrad ? kSlots : 1;

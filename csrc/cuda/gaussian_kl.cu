@@ -14,6 +14,8 @@ struct KLOp {
   static constexpr bool kEven = even_chunks;
   static constexpr int kInputs = !kEven ? 5 : kPrior ? 4 : 2, kSlots = !kEven || kPrior ? 5 : 3;
   static constexpr bool kByPass = kEven && !kPrior && std::is_same_v<Form, Scale<T, true>>;
+  // Registers that a kernel needs (kResident).
+  static constexpr int kLoad = kPrior ? 2 : 0;
   Form scale;
   T floor;
   bool has_floor, weighted, has_prior_mu;

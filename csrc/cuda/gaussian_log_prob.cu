@@ -14,6 +14,8 @@ struct GaussianOp {
   static constexpr bool kEven = even_chunks;
   static constexpr int kInputs = kEven ? 3 : 4, kSlots = kEven ? 3 : 4;
   static constexpr bool kByPass = std::is_same_v<Form, Scale<T, true>> && sizeof(T) == 4;
+  // Registers that a kernel needs (kResident).
+  static constexpr int kLoad = kMiddling;
   Form scale;
   T x_scale;
   bool weighted;

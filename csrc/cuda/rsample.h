@@ -47,7 +47,7 @@ struct SampleParams {
 
 // kEven: one sample, and even chunks (Chunk).
 template <class S, bool kKL, class Form, bool kEven>
-__global__ void __launch_bounds__(kThreads, kResident<S, kEven, (kKL && sizeof(S) == 2)>)
+__global__ void __launch_bounds__(kThreads, kResident<S, kEven, kKL && sizeof(S) == 2 ? 1 : 0>)
     sample_fwd_kernel(const __grid_constant__ SampleParams<Form> p) {
   using T = typename Compute<S>::Type;
   constexpr int N = kSampleChunk<S>;
@@ -121,7 +121,7 @@ struct Compensated {
 };
 
 template <class S, bool kKL, class Form, bool kEven>
-__global__ void __launch_bounds__(kThreads, kResident<S, kEven, true>)
+__global__ void __launch_bounds__(kThreads, kResident<S, kEven, 1>)
     sample_bwd_kernel(const __grid_constant__ SampleParams<Form> p) {
   using T = typename Compute<S>::Type;
   constexpr int N = kSampleChunk<S>;

@@ -12,10 +12,17 @@ namespace cuda {
 
 constexpr int kThreads = 256;
 // How many blocks a multiprocessor holds at a time at least, and so how many registers a thread has: as many blocks as
-// can be without spills. The chunks of half types are longer; where all chunks are even, a kernel needs fewer, but for
-// those that compute `many` numbers of an element.
-template <class S, bool kEven, bool many = false>
-constexpr int kResident = sizeof(S) == 8 ? 1 : (sizeof(S) == 4 ? 2 : 1) + (!kEven ? 0 : many ? 1 : 2);
+// can be without spills. The chunks of half types are longer; where all chunks are even, a kernel needs fewer; and more
+// where it computes many numbers of an element: `load` is 0, 1 or 2.
+template <class S, bool kEven, int load = 0>
+constexpr int kResident = sizeof(S) == 8 || (load == 2 && !kEven) ? 1
+                                                                  : (sizeof(S) == 4 ? 2 : 1) + (kEven ? 2 - load : 0);
+// The compilers for other GPUs need more registers than that for sm_90.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ == 900
+constexpr int kMiddling = 0;
+#else
+constexpr int kMiddling = 1;
+#endif
 
 struct Work {
   int64_t rows, inner, columns;
