@@ -69,6 +69,12 @@ def test_every_split_under_every_schedule(package):
     assert len(digests) == 1
 
 
+def test_even_chunks(package):
+    """The kernels for whole, aligned chunks give the general ones' bits."""
+    done = run(package, sys.executable, str(HOST / "splits.py"), "even")
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
 def barriers():
     """Every __syncthreads() of the kernels: (file, which one in it)."""
     for path in sorted((ROOT / "csrc" / "cuda").glob("*")):

@@ -1,6 +1,7 @@
 """Every way in which csrc/cuda splits its work, against the reference in float64; prints a digest of all bits.
 
-Run with the package of build.py on the path; with "large", of more elements too. The digest is the same under every
+Run with the package of build.py on the path; with "large", of more elements too; with "even", only the kernels for even
+chunks, against the general ones. The digest is the same under every
 schedule, or a barrier is missing.
 """
 
@@ -24,7 +25,7 @@ digest = hashlib.sha256()
 
 
 def placed(value, offset, dtype):
-    memory = torch.full((value.numel() + offset,), torch.nan, dtype=dtype)
+    memory = torch.full((value.numel() + offset,), torch.nan if dtype.is_floating_point else 77, dtype=dtype)
     return memory[offset:].view(value.shape).copy_(value)
 
 
@@ -109,6 +110,49 @@ def samples(shape, offset, dtype):
         )
 
 
+def even(shape, dtype, form):
+    """Kernels for even chunks, and the general ones on the same numbers an element further on: the same bits.
+
+    Of sums, what their order makes of them.
+    """
+    values = [torch.randn(shape, dtype=torch.float64) for _ in range(4)]
+    mu, raw, prior_raw, x = values[0], values[1] * 0.5, values[2] * 0.5, torch.rand(shape, dtype=torch.float64)
+    pixels, floored = (x * 255).to(torch.uint8), {"free_bits": 0.3, **form}
+    calls = (
+        (vf.bernoulli_log_prob, (mu,), x.to(dtype), {}),
+        (vf.bernoulli_log_prob, (mu,), pixels, {"x_scale": 1 / 255}),
+        (vf.bernoulli_log_prob, (torch.sigmoid(mu),), x.to(dtype), {"param": "probs"}),
+        (vf.gaussian_log_prob, (mu, raw), x.to(dtype), form),
+        (vf.gaussian_log_prob, (mu, raw), pixels, {"x_scale": 1 / 255, **form}),
+        (vf.gaussian_kl, (mu, raw), None, floored),
+        (vf.gaussian_kl, (mu, raw, values[3], prior_raw), None, floored),
+        (vf.rsample, (mu, raw), None, {"seed": 5, **form}),
+        (vf.rsample_kl, (mu, raw), None, {"seed": 5, **floored}),
+    )
+    for function, operands, data, options in calls:
+        samples = function in (vf.rsample, vf.rsample_kl)
+        for reduction, wanted in itertools.product(("none",) if samples else ("none", "sum"), (False, True)):
+            results = []
+            for offset in OFFSETS:
+                leaves = [placed(t, offset, dtype).requires_grad_(wanted) for t in operands]
+                own = [] if data is None else [placed(data, offset, data.dtype)]
+                more = {} if samples else {"reduction": reduction}
+                outs = function(*leaves, *own, backend="native", **options, **more)
+                outs = outs if isinstance(outs, tuple) else (outs,)
+                upstream = [torch.cos(torch.arange(float(o.numel()))).view(o.shape).to(o.dtype) for o in outs]
+                results.append([*outs, *(torch.autograd.grad(outs, leaves, upstream) if wanted else ())])
+            name = f"even {function.__name__} {shape} {dtype} {options} {reduction} {wanted}"
+            for one, other in zip(*results, strict=True):
+                if one.shape == shape:
+                    assert torch.equal(one, other), name
+                    continue
+                density = vf.gaussian_kl if samples else function
+                own_options = {k: v for k, v in options.items() if k != "seed"}
+                each = density(*leaves, *own, backend="reference", event_ndim=0, **own_options).detach().double()
+                terms = each.abs().sum(1 if one.ndim else (0, 1))
+                check(name, one.detach(), other.detach().double(), 2 * terms, mu.numel())
+
+
 def wide():
     """One value a feature of more features than one row of blocks takes at a time."""
     mean, x = torch.randn(9, 17_000), torch.rand(9, 17_000)
@@ -135,6 +179,11 @@ def many_blocks():
     check("many blocks", out, want, want.abs(), logits.numel())
 
 
+if "even" in sys.argv[1:]:
+    softplus = {"param": "softplus", "param_eps": 0.1, "bounds": (-0.5, 0.5)}
+    for case in itertools.product(((37, 20), (9, 784), (1, 6000)), DTYPES, ({}, softplus)):
+        even(*case)
+    sys.exit()
 wide()
 rescaled()
 if "large" in sys.argv[1:]:
