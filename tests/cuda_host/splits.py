@@ -1,8 +1,7 @@
 """Every way in which csrc/cuda splits its work, against the reference in float64; prints a digest of all bits.
 
-Run with the package of build.py on the path; with "large", of more elements too; with "even", only the kernels for even
-chunks, against the general ones. The digest is the same under every
-schedule, or a barrier is missing.
+Run with the package of build.py on the path; with "large", of more elements too; with "even", only the kernels for
+even chunks, against the general ones. The digest is the same under every schedule, or a barrier is missing.
 """
 
 import hashlib
