@@ -13,6 +13,9 @@ namespace cuda {
 // row, or one a feature.
 bool sums_in_kernel(const View& index);
 
+// Bytes of an element.
+int64_t size_of(DType dtype);
+
 class Plan {
  public:
   // `chunk` is how many elements a thread takes at a time.
@@ -58,6 +61,9 @@ class Plan {
   void finish();
 
  private:
+  // Of a sum of everything, whose parts the last block sums.
+  static constexpr int64_t kMostBlocks = 2048;
+
   struct Reading {
     const View* view;
     DType storage;
