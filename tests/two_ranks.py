@@ -1,6 +1,7 @@
 """What test_distributed.py runs on each of two ranks: python -m torch.distributed.run … two_ranks.py DIRECTORY."""
 
 import json
+import os
 import sys
 import traceback
 from pathlib import Path
@@ -165,7 +166,10 @@ def main():
     check("samples_of_dtensors", lambda: check_samples(mesh))
     check("disagreeing_ranks", lambda: check_agreement(rank))
     (directory / f"{rank}.json").write_text(json.dumps(outcome), encoding="utf-8")
+    # Together, and without the interpreter's own end: gloo's threads may abort where the other rank is gone already.
+    dist.barrier()
     dist.destroy_process_group()
+    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -97,6 +97,8 @@ def connected() -> Iterator[Ranks]:
     try:
         dist.init_process_group("cpu:gloo,cuda:nccl" if nccl else "gloo")
         yield ranks
+        # A rank that has nothing left to do waits for the first one, which writes: gone, it would be missed.
+        dist.barrier()
     except RuntimeError as error:
         if isinstance(error, dist.DistError) or "gloo" in str(error):
             why = str(error).partition(". ")[0]
