@@ -166,7 +166,7 @@ def main():
     check("samples_of_dtensors", lambda: check_samples(mesh))
     check("disagreeing_ranks", lambda: check_agreement(rank))
     (directory / f"{rank}.json").write_text(json.dumps(outcome), encoding="utf-8")
-    # Together, and without the interpreter's own end: gloo's threads may abort where the other rank is gone already.
+    # Together, and without the interpreter's own end: gloo's threads may abort where the other rank is gone.
     dist.barrier()
     dist.destroy_process_group()
     os._exit(0)

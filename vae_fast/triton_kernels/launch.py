@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -17,30 +18,43 @@ from vae_fast.triton_kernels.tiles import narrow
 
 # No contraction: a multiply-add is fused where a formula says so. No stages: nothing here is worth a copy in shared
 # memory. Four warps: a tile has 8 elements for each thread.
-# All the registers there are: left to itself, the assembler for sm_80 spills some to have 128 at most. The usual
-# calls need 80, with which a multiprocessor holds 24 warps: on an H200 they then take up to 16 % less time.
+# All the registers there are: left to itself, the assembler for sm_80 spills some to have 128 at most.
 _OPTIONS: dict[str, Any] = {"num_warps": 4, "num_stages": 1, "enable_fp_fusion": False, "maxnreg": 255}
-_OPTIONS_USUAL: dict[str, Any] = {**_OPTIONS, "maxnreg": 80}
+# On Hopper the usual calls need 80, with which a multiprocessor holds 24 warps: an H200 takes up to 16 % less time.
+_OPTIONS_HOPPER: dict[str, Any] = {**_OPTIONS, "maxnreg": 80}
 
 # What a tile of one operand holds; the tests make it small, so that small tensors have many.
 tile_bytes = TILE_BYTES
 
 
-def options(constants: dict[str, Any]) -> dict[str, Any]:
-    """What a kernel with these constants is compiled with."""
+def options(constants: dict[str, Any], operands: int, hopper: bool) -> dict[str, Any]:
+    """What a kernel with these constants, and so many operands that have elements, is compiled with."""
     get = constants.get
     plain = get("KIND", 0) == 0 and not get("EPS") and not get("BOUNDED")
     usual = plain and get("VEC", 1) > 1 and get("ONE", True) and not get("GROUPED") and get("T") is not tl.float64
-    return _OPTIONS_USUAL if usual else _OPTIONS
+    return _OPTIONS_HOPPER if hopper and usual and operands <= 3 else _OPTIONS
 
 
-def run(kernel: Any, programs: int, device: torch.device, args: Sequence[Any], constants: dict[str, Any]) -> None:
+@functools.cache
+def _is_hopper(device: torch.device) -> bool:
+    return device.type == "cuda" and torch.cuda.get_device_capability(device)[0] == 9
+
+
+def run(
+    kernel: Any,
+    programs: int,
+    device: torch.device,
+    args: Sequence[Any],
+    constants: dict[str, Any],
+    operands: int = 0,
+) -> None:
     """Launches ``kernel`` on the device's current stream."""
+    chosen = options(constants, operands, _is_hopper(device))
     if device.type == "cuda" and device.index != torch.cuda.current_device():
         with torch.cuda.device(device):
-            kernel[(programs,)](*args, **constants, **options(constants))
+            kernel[(programs,)](*args, **constants, **chosen)
     else:
-        kernel[(programs,)](*args, **constants, **options(constants))
+        kernel[(programs,)](*args, **constants, **chosen)
 
 
 # ---- tickets ---------------------------------------------------------------------------------------------
