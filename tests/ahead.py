@@ -27,7 +27,7 @@ TYPES = {
     torch.int64: "*i64",
 }
 CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
-THREADS = 32 * launch.options({}, 0, False)["num_warps"]
+THREADS = 32 * launch.options({}, False, False)["num_warps"]
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def compile_call(monkeypatch, capability, function, *args):
     """What ``function(*args)`` would launch, in order."""
     found = []
 
-    def run(kernel, programs, device, args, constants, operands=0):
+    def run(kernel, programs, device, args, constants, crowded=False):
         assert programs > 0 and len(args) + len(constants) == len(kernel.params)
         signature, known, attributes, pointers = {}, dict(constants), {}, {}
         for index, (param, value) in enumerate(zip(kernel.params, args, strict=False)):
@@ -86,7 +86,7 @@ def compile_call(monkeypatch, capability, function, *args):
         compiled = triton.compile(
             ASTSource(kernel, signature, known, attributes),
             target=GPUTarget("cuda", capability, 32),
-            options=launch.options(constants, operands, capability // 10 == 9),
+            options=launch.options(constants, crowded, capability // 10 == 9),
         )
         name = f"{kernel.__module__.rpartition('.')[2]}.{kernel.__name__}"
         found.append(Compiled(name, constants, pointers, compiled.asm["ptx"], compiled.asm["cubin"]))

@@ -46,18 +46,25 @@ def test_the_table_of_tails():
     assert f"{100 * abs(common.item() / truth.item() - 1):.1f} % off" in text
 
 
+def results(text, which):
+    """Of the results that the README links, in order, the CPU's and the GPU's: medians by row, and conditions."""
+    names = re.findall(r"\]\((benchmarks/results/[^)]+/results)\.md\)", text)
+    assert len(names) == 2
+    path = README.parent / names[which]
+    with open(f"{path}.csv", newline="", encoding="utf-8") as file:
+        medians = {(r["group"], r["provider"]): float(r["median_us"]) for r in csv.DictReader(file)}
+    return medians, json.loads(path.with_name("conditions.json").read_text(encoding="utf-8"))
+
+
 def test_speed_figures_are_a_committed_results_files():
     """Every row of the README's table of times, against the results file it names."""
     text = README.read_text(encoding="utf-8")
-    name, _ = re.findall(r"\]\((benchmarks/results/[^)]+/results)\.md\)", text)
-    with open(README.parent / f"{name}.csv", newline="", encoding="utf-8") as file:
-        medians = {(r["group"], r["provider"]): float(r["median_us"]) for r in csv.DictReader(file)}
+    medians, content = results(text, 0)
     rows = re.findall(r"^\| ([a-z_]+) \| (\d+)×(\d+) \| ([\d ,.]+) \| ([\d ,.]+) \| ([\d ,.]+) \|$", text, re.M)
     assert len(rows) == 12
     for op, n, m, *figures in rows:
         group = f"{op} {n}x{m} float32 both"
         assert figures == [f"{medians[group, p]:,.0f}" for p in ("eager", "compile", "native")], group
-    content = json.loads((README.parent / name).with_name("conditions.json").read_text(encoding="utf-8"))
     conditions = content["conditions"]
     assert f"`{content['command']}`, {conditions['date'][:10]}, {conditions['device']}" in text
     assert f"torch {conditions['versions']['torch'].partition('+')[0]}, {conditions['threads']} threads" in text
@@ -71,9 +78,7 @@ def test_speed_figures_are_a_committed_results_files():
 
 def test_the_figures_of_a_gpu_too():
     text = README.read_text(encoding="utf-8")
-    _, name = re.findall(r"\]\((benchmarks/results/[^)]+/results)\.md\)", text)
-    with open(README.parent / f"{name}.csv", newline="", encoding="utf-8") as file:
-        medians = {(r["group"], r["provider"]): float(r["median_us"]) for r in csv.DictReader(file)}
+    medians, content = results(text, 1)
     rows = re.findall(r"^\| ([a-z_]+) \| (\d+)×(\d+)" + r" \| ([\d.]+)" * 4 + r" \|$", text, re.M)
     assert len(rows) == 8
     providers = ("eager", "compile", "native", "triton")
@@ -82,7 +87,6 @@ def test_the_figures_of_a_gpu_too():
     called = {p: medians["bernoulli_log_prob 4096x3072 float32 both", p] for p in providers}
     sentence = "takes {native:.0f} µs with native, {eager:.0f} eager, {compile:.0f} compiled and {triton:.0f} with"
     assert sentence.format(**called) in text.replace("\n", " ")
-    content = json.loads((README.parent / name).with_name("conditions.json").read_text(encoding="utf-8"))
     conditions = content["conditions"]
     versions = conditions["versions"]
     device = conditions["device"].partition(",")[0]

@@ -262,8 +262,8 @@ def launches(monkeypatch):
     """Launches as Triton makes them, up to the GPU: (kernel, how many variants of it are compiled by then)."""
     found = []
 
-    def run(kernel, programs, device, args, constants, operands=0):
-        kernel.warmup(*args, grid=(programs,), **constants, **launch.options(constants, operands, True))
+    def run(kernel, programs, device, args, constants, crowded=False):
+        kernel.warmup(*args, grid=(programs,), **constants, **launch.options(constants, crowded, True))
         found.append((kernel, len(kernel.device_caches[0][0])))
 
     monkeypatch.setattr(launch, "run", run)

@@ -155,16 +155,23 @@ __global__ void __launch_bounds__(kThreads, 1)
   });
 }
 
-template <class S, class Op>
-void launch_density(const char* name, const DensityArgs& args, const Plan& plan, const Op& op, int upstream, bool grad) {
+// `upstream` is the number of that input.
+template <class Op>
+DensityParams<Op> density_params(const DensityArgs& args, const Plan& plan, const Op& op, int upstream) {
   DensityParams<Op> p{plan.work(), op, {}, plan.input(upstream), args.scale, args.divisor, {}, plan.ticket(),
                       plan.total()};
   for (int k = 0; k < Op::kInputs; ++k) p.in[k] = plan.input(k);
   for (int k = 0; k < Op::kSlots; ++k) p.slots[k] = plan.slot(k);
+  return p;
+}
+
+template <class S, class Op>
+void launch_density(const char* name, const DensityArgs& args, const Plan& plan, const Op& op, int upstream, bool grad) {
+  if (!plan.main()) return;
   auto* kernel = density_kernel<Op, S, true, true>;
   if (Op::kByPass && !grad) kernel = density_kernel<Op, S, true, !Op::kByPass>;
   if (Op::kByPass && !args.out) kernel = density_kernel<Op, S, !Op::kByPass, true>;
-  if (plan.main()) launch(*args.device, name, kernel, p, plan.blocks(), 1, plan.threads());
+  launch(*args.device, name, kernel, density_params(args, plan, op, upstream), plan.blocks(), 1, plan.threads());
 }
 
 // Runs an operator of compute type Op::Number on operands of storage dtype S.
@@ -194,14 +201,12 @@ void run_density(const char* name, const DensityArgs& args, const Op& op, const 
     if (even) launch_density<S>(name, args, plan, op.even(), Op::kInputs, grad);
   }
   if (!even) launch_density<S>(name, args, plan, op, Op::kInputs, grad);
-  DensityParams<Op> p{plan.work(), op, {}, plan.input(Op::kInputs), args.scale, args.divisor, {}, nullptr, false};
-  for (int k = 0; k < Op::kInputs; ++k) p.in[k] = plan.input(k);
   for (int k = 1; k < Op::kSlots; ++k) {
     if (!plan.by_column(k)) continue;
     const Output& out = plan.columns_out(k);
     const ColumnSums sums(*args.device, plan.work().rows, plan.work().columns, out.data, out.dtype);
-    launch(*args.device, name, column_density_kernel<Op>, ColumnDensityParams<Op>{p, k, sums}, sums.blocks, sums.slabs,
-           kThreads);
+    const ColumnDensityParams<Op> p{density_params(args, plan, op, Op::kInputs), k, sums};
+    launch(*args.device, name, column_density_kernel<Op>, p, sums.blocks, sums.slabs, kThreads);
     sums.finish(*args.device);
   }
   plan.finish();

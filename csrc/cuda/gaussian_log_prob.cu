@@ -33,9 +33,9 @@ struct GaussianOp {
     T difference = in[2] * x_scale - in[0], r = in[1];
     if constexpr (!kEven) {
       if (weighted) {
-      difference = select(in[3] == T(0), T(0), difference);
-      r = select(in[3] == T(0), T(1), r);
-      g = g * in[3];
+        difference = select(in[3] == T(0), T(0), difference);
+        r = select(in[3] == T(0), T(1), r);
+        g = g * in[3];
       }
     }
     const GaussianTerm<T> term = gaussian(difference, scale.clamp(r), scale);

@@ -10,9 +10,9 @@ def launched(monkeypatch):
     """The compile-time constants of every launch, by the kernel's name."""
     record, run = [], launch.run
 
-    def recorded(kernel, programs, device, args, constants, operands=0):
+    def recorded(kernel, programs, device, args, constants, crowded=False):
         record.append((kernel.__name__, programs, constants))
-        return run(kernel, programs, device, args, constants, operands)
+        return run(kernel, programs, device, args, constants, crowded)
 
     monkeypatch.setattr(launch, "run", recorded)
     return record

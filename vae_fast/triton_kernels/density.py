@@ -195,7 +195,8 @@ def _launch(
         "T": tl.float64 if compute == torch.float64 else tl.float32,
         **plan.constants,
     }
-    launch.run(kernel, plan.programs, device, args, constants, sum(t is not None for t in operands))
+    crowded = sum(t is not None for t in operands) > 3
+    launch.run(kernel, plan.programs, device, args, constants, crowded)
     if value == layout.ROW and partials is not None and out is not None:
         launch.join(partials, plan.segments, out, factor)
     if out is not None and target is not None and target is not out:

@@ -27,12 +27,12 @@ _OPTIONS_HOPPER: dict[str, Any] = {**_OPTIONS, "maxnreg": 80}
 tile_bytes = TILE_BYTES
 
 
-def options(constants: dict[str, Any], operands: int, hopper: bool) -> dict[str, Any]:
-    """What a kernel with these constants, and so many operands that have elements, is compiled with."""
+def options(constants: dict[str, Any], crowded: bool, hopper: bool) -> dict[str, Any]:
+    """What a kernel with these constants is compiled with; ``crowded``: it has more than three operands."""
     get = constants.get
     plain = get("KIND", 0) == 0 and not get("EPS") and not get("BOUNDED")
     usual = plain and get("VEC", 1) > 1 and get("ONE", True) and not get("GROUPED") and get("T") is not tl.float64
-    return _OPTIONS_HOPPER if hopper and usual and operands <= 3 else _OPTIONS
+    return _OPTIONS_HOPPER if hopper and usual and not crowded else _OPTIONS
 
 
 @functools.cache
@@ -46,10 +46,10 @@ def run(
     device: torch.device,
     args: Sequence[Any],
     constants: dict[str, Any],
-    operands: int = 0,
+    crowded: bool = False,
 ) -> None:
     """Launches ``kernel`` on the device's current stream."""
-    chosen = options(constants, operands, _is_hopper(device))
+    chosen = options(constants, crowded, _is_hopper(device))
     if device.type == "cuda" and device.index != torch.cuda.current_device():
         with torch.cuda.device(device):
             kernel[(programs,)](*args, **constants, **chosen)
