@@ -3,7 +3,11 @@
 A raw operator is a pure function without autograd. Its tensor arguments broadcast against each other; the
 outputs of ``_bwd`` have the shape and dtype of the argument they belong to and the strides of
 ``torch.empty_like`` of it. A gradient whose ``need_…`` is false comes back with shape (0,). The densities'
-``_fwd`` also returns gradients, for an upstream gradient of 1, where their ``need_…`` is true.
+``_fwd`` also returns gradients, for an upstream gradient of 1, where their ``need_…`` is true; the weight's, last
+of all, comes from ``_bwd`` alone.
+
+Each operand keeps its dtype. Results have that which the parameters (all but x and weight) promote to, sums at
+least float32; arithmetic is float64 where that is, or where any operand with dims is, else float32.
 
 Where mu and logvar (mean and logvar) are the halves of one tensor along a dim, ``packed`` is that tensor and
 ``packed_dim`` that dim: both gradients then come as one tensor of its layout, in the place of the first of them,
@@ -23,7 +27,8 @@ import torch
 from torch import Tensor
 
 from vae_fast import noise, reference
-from vae_fast.reference.densities import NONE, broadcast_shape, compute_dtype
+from vae_fast.checks import check
+from vae_fast.reference.densities import NONE, broadcast_shape, compute_dtype, promoted_dtype
 
 _NOISE = "SymInt seed, Tensor? seed_tensor, SymInt offset, SymInt first_sample"
 _SCALE = "int param, float param_eps, float low, float high"
@@ -57,20 +62,22 @@ SCHEMAS = {
         f"({_KL}, {_DENSITY}, float? free_bits, {_SCALE}, {_KL_NEEDS}) -> (Tensor kl, {_KL_GRADS})"
     ),
     "gaussian_kl_bwd": (
-        f"(Tensor dkl, {_KL}, {_DENSITY}, float? free_bits, {_SCALE}, {_KL_NEEDS}, {_PACKED}) -> ({_KL_GRADS})"
+        f"(Tensor dkl, {_KL}, {_DENSITY}, float? free_bits, {_SCALE}, {_KL_NEEDS}, bool need_dweight, {_PACKED})"
+        f" -> ({_KL_GRADS}, Tensor dweight)"
     ),
     "bernoulli_log_prob_fwd": (
         f"({_BERNOULLI}, bool need_dlogits, bool need_dx) -> (Tensor log_prob, Tensor dlogits, Tensor dx)"
     ),
     "bernoulli_log_prob_bwd": (
-        f"(Tensor dlog_prob, {_BERNOULLI}, bool need_dlogits, bool need_dx) -> (Tensor dlogits, Tensor dx)"
+        f"(Tensor dlog_prob, {_BERNOULLI}, bool need_dlogits, bool need_dx, bool need_dweight)"
+        " -> (Tensor dlogits, Tensor dx, Tensor dweight)"
     ),
     "gaussian_log_prob_fwd": (
         f"({_GAUSSIAN}, {_GAUSSIAN_NEEDS}) -> (Tensor log_prob, Tensor dmean, Tensor dlogvar, Tensor dx)"
     ),
     "gaussian_log_prob_bwd": (
-        f"(Tensor dlog_prob, {_GAUSSIAN}, {_GAUSSIAN_NEEDS}, {_PACKED})"
-        " -> (Tensor dmean, Tensor dlogvar, Tensor dx)"
+        f"(Tensor dlog_prob, {_GAUSSIAN}, {_GAUSSIAN_NEEDS}, bool need_dweight, {_PACKED})"
+        " -> (Tensor dmean, Tensor dlogvar, Tensor dx, Tensor dweight)"
     ),
 }
 
@@ -95,19 +102,15 @@ def _(sample_shape, shape, seed, seed_tensor, offset, first_sample, device):
 # ---- shapes, dtypes and strides of the outputs -----------------------------------------------------------
 
 
-def _like_operand(operand: Tensor, shape) -> Tensor:
-    """The layout of a result of ``shape``: the operand's own where it has that shape, else contiguous."""
-    return torch.empty_like(operand) if tuple(operand.shape) == tuple(shape) else operand.new_empty(shape)
-
-
-def _density(operand: Tensor, shape, event_ndim: int, reduction: int) -> Tensor:
+def _density(parameters: tuple[Tensor, ...], shape, event_ndim: int, reduction: int) -> Tensor:
     out = tuple(shape)[: len(shape) - event_ndim] if reduction == NONE else ()
-    return operand.new_empty(out, dtype=compute_dtype(operand.dtype))
+    return parameters[0].new_empty(out, dtype=compute_dtype(promoted_dtype(*parameters)))
 
 
-def _grads(anchor: Tensor, *pairs: tuple[bool, Tensor | None]) -> tuple[Tensor, ...]:
+def _grads(anchor: Tensor, needs, operands) -> tuple[Tensor, ...]:
     return tuple(
-        anchor.new_empty(0) if like is None or not need else torch.empty_like(like) for need, like in pairs
+        anchor.new_empty(0) if like is None or not need else torch.empty_like(like)
+        for need, like in zip(needs, operands, strict=True)
     )
 
 
@@ -123,16 +126,18 @@ def _standard_normal_fwd(sample_shape, shape, seed, seed_tensor, offset, first_s
 
 
 def _rsample_fwd(mu, logvar, sample_shape, *_options):
-    return _like_operand(mu, (*sample_shape, *broadcast_shape(mu, logvar)))
+    shape, dtype = (*sample_shape, *broadcast_shape(mu, logvar)), promoted_dtype(mu, logvar)
+    if tuple(mu.shape) == shape:
+        return torch.empty_like(mu, dtype=dtype)
+    return mu.new_empty(shape, dtype=dtype)
 
 
 def _rsample_bwd(dz, mu, logvar, *options):
-    grads = _grads(mu, *zip(options[9:11], (mu, logvar), strict=True))
-    return _together(grads, *options[11:])
+    return _together(_grads(mu, options[9:11], (mu, logvar)), *options[11:])
 
 
 def _rsample_kl_fwd(mu, logvar, sample_shape, seed, seed_tensor, offset, first_sample, event_ndim, *_options):
-    kl = _density(mu, broadcast_shape(mu, logvar), event_ndim, NONE)
+    kl = _density((mu, logvar), broadcast_shape(mu, logvar), event_ndim, NONE)
     return _rsample_fwd(mu, logvar, sample_shape), kl
 
 
@@ -142,30 +147,32 @@ def _rsample_kl_bwd(dz, dkl, mu, logvar, *options):
 
 def _gaussian_kl_fwd(mu, logvar, prior_mu, prior_logvar, weight, event_ndim, reduction, *options):
     operands = (mu, logvar, prior_mu, prior_logvar)
-    kl = _density(mu, broadcast_shape(*operands, weight), event_ndim, reduction)
-    return (kl, *_grads(mu, *zip(options[-4:], operands, strict=True)))
+    kl = _density(operands, broadcast_shape(*operands, weight), event_ndim, reduction)
+    return (kl, *_grads(mu, options[-4:], operands))
 
 
-def _gaussian_kl_bwd(dkl, *args):
-    return _together(_gaussian_kl_fwd(*args[:17])[1:], *args[17:])
+def _gaussian_kl_bwd(dkl, mu, logvar, prior_mu, prior_logvar, weight, *options):
+    grads = _grads(mu, options[8:13], (mu, logvar, prior_mu, prior_logvar, weight))
+    return _together(grads, *options[13:])
 
 
 def _bernoulli_log_prob_fwd(logits, x, weight, event_ndim, reduction, *options):
-    log_prob = _density(logits, broadcast_shape(logits, x, weight), event_ndim, reduction)
-    return (log_prob, *_grads(logits, *zip(options[-2:], (logits, x), strict=True)))
+    log_prob = _density((logits,), broadcast_shape(logits, x, weight), event_ndim, reduction)
+    return (log_prob, *_grads(logits, options[-2:], (logits, x)))
 
 
-def _bernoulli_log_prob_bwd(dlog_prob, *args):
-    return _bernoulli_log_prob_fwd(*args)[1:]
+def _bernoulli_log_prob_bwd(dlog_prob, logits, x, weight, *options):
+    return _grads(logits, options[-3:], (logits, x, weight))
 
 
 def _gaussian_log_prob_fwd(mean, logvar, x, weight, event_ndim, reduction, *options):
-    log_prob = _density(mean, broadcast_shape(mean, logvar, x, weight), event_ndim, reduction)
-    return (log_prob, *_grads(mean, *zip(options[-3:], (mean, logvar, x), strict=True)))
+    log_prob = _density((mean, logvar), broadcast_shape(mean, logvar, x, weight), event_ndim, reduction)
+    return (log_prob, *_grads(mean, options[-3:], (mean, logvar, x)))
 
 
-def _gaussian_log_prob_bwd(dlog_prob, *args):
-    return _together(_gaussian_log_prob_fwd(*args[:15])[1:], *args[15:])
+def _gaussian_log_prob_bwd(dlog_prob, mean, logvar, x, weight, *options):
+    grads = _grads(mean, options[8:12], (mean, logvar, x, weight))
+    return _together(grads, *options[12:])
 
 
 FAKES = {name: globals()[f"_{name}"] for name in SCHEMAS}
@@ -176,6 +183,7 @@ def _body(name: str):
     compute, layout = getattr(reference, name), FAKES[name]
 
     def body(*args):
+        check(name, args)
         values, outs = compute(*args), layout(*args)
         if isinstance(outs, Tensor):
             return outs.copy_(values)

@@ -170,7 +170,7 @@ def _kl(case: Case, t: dict[str, Tensor]) -> _Element:
     operands = (t["mu"], t["logvar"], t.get("prior_mu"), t.get("prior_logvar"))
     has_prior = operands[2] is not None
     options = (0, NONE, 1.0, case.free_bits, *form)
-    wanted = (True, True, has_prior, has_prior)
+    wanted = (True, True, has_prior, has_prior, False)
     value, *_ = reference.gaussian_kl_fwd(*operands, None, *options, False, False, False, False)
     slopes = _all(reference.gaussian_kl_bwd(torch.ones_like(value), *operands, None, *options, *wanted))
 
@@ -222,7 +222,9 @@ def _bernoulli(case: Case, t: dict[str, Tensor]) -> _Element:
     y, x = t["logits"], t["x"]
     options = (0, NONE, 1.0, case.x_scale, LOGITS)
     value, *_ = reference.bernoulli_log_prob_fwd(y, x, None, *options, False, False)
-    dlogits, dx = _all(reference.bernoulli_log_prob_bwd(torch.ones_like(value), y, x, None, *options, True, True))
+    dlogits, dx = _all(
+        reference.bernoulli_log_prob_bwd(torch.ones_like(value), y, x, None, *options, True, True, False)
+    )
     target, size = x * case.x_scale, y.abs()
     wrong = torch.where(y > 0, 1.0 - target, target)
     if case.x_scale != 1.0:
@@ -242,7 +244,7 @@ def _bernoulli_of_probs(case: Case, t: dict[str, Tensor]) -> _Element:
     p, x = t["logits"], t["x"]
     options = (0, NONE, 1.0, case.x_scale, PROBS)
     value, *_ = reference.bernoulli_log_prob_fwd(p, x, None, *options, False, False)
-    dp, dx = _all(reference.bernoulli_log_prob_bwd(torch.ones_like(value), p, x, None, *options, True, True))
+    dp, dx = _all(reference.bernoulli_log_prob_bwd(torch.ones_like(value), p, x, None, *options, True, True, False))
     target, log_p, log_q = x * case.x_scale, torch.log(p), torch.log1p(-p)
     by_target = target if case.x_scale != 1.0 else torch.zeros_like(target)
     size_p, size_q = (-log.clamp(min=-100.0) for log in (log_p, log_q))
@@ -263,7 +265,7 @@ def _gaussian(case: Case, t: dict[str, Tensor]) -> _Element:
     operands, options = (t["mean"], raw, t["x"], None), (0, NONE, 1.0, case.x_scale, *form)
     value, *_ = reference.gaussian_log_prob_fwd(*operands, *options, False, False, False)
     ones = torch.ones_like(value)
-    slopes = _all(reference.gaussian_log_prob_bwd(ones, *operands, *options, True, True, True))
+    slopes = _all(reference.gaussian_log_prob_bwd(ones, *operands, *options, True, True, True, False))
     r, x = form.clamp(raw), t["x"] * case.x_scale
     half_square, dmean = standardised(x - t["mean"], form, r)
     by_mean, square = dmean.abs(), half_square

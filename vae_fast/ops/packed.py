@@ -58,11 +58,11 @@ class _Density(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, upstream: Any) -> Any:
         moments, *others = ctx.saved_tensors
-        needs = ctx.needs_input_grad[5:-1]
+        needs = ctx.needs_input_grad[5:]
         bwd = dispatch.backward_kernel(ctx.backend, f"{ctx.op}_bwd", upstream)
         operands = (*moments.chunk(2, ctx.dim), *others)
         grads = bwd(upstream, *operands, *ctx.options, True, True, *needs, moments, ctx.dim)
-        return (None,) * 4 + (grads[0], *dispatch.asked(needs, grads[2:]), None)
+        return (None,) * 4 + (grads[0], *dispatch.asked(needs, grads[2:]))
 
 
 def _in_one(moments: Tensor, dim: int, *others: Tensor | None) -> bool:

@@ -31,7 +31,7 @@ class _Rsample(torch.autograd.Function):
 
 
 def moments(mu: Tensor, logvar: Tensor | float) -> tuple[Tensor, Tensor, tuple[int, ...], bool]:
-    """The checked (mu, logvar) in one dtype, their broadcast shape, and whether the reference must be seen."""
+    """The checked (mu, logvar), their broadcast shape, and whether the reference must be seen."""
     if dispatch.uniform(mu, logvar):
         return mu, cast(Tensor, logvar), tuple(mu.shape), False
     mu, spread = arguments.floating("mu", mu), arguments.floating_or_number("logvar", logvar)
@@ -40,7 +40,6 @@ def moments(mu: Tensor, logvar: Tensor | float) -> tuple[Tensor, Tensor, tuple[i
         dispatch.refuse_dtensors(mu=mu, logvar=spread)
     arguments.same_device("mu", mu, logvar=spread)
     shape = arguments.broadcast_shape("mu", mu.shape, logvar=spread)
-    mu, spread = arguments.promoted(mu, spread)
     return mu, spread, shape, in_the_open
 
 

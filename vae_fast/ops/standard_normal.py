@@ -10,6 +10,7 @@ from torch import Tensor
 
 from vae_fast import seeds
 from vae_fast.backends import choose, kernel
+from vae_fast.checks import FLOATS
 from vae_fast.ops import arguments
 
 
@@ -43,7 +44,7 @@ def standard_normal(
     Source: Philox4x32-10 (Salmon et al. 2011) and Box–Muller; ``vae_fast.noise`` is the definition.
     """
     dtype = torch.get_default_dtype() if dtype is None else dtype
-    if dtype not in arguments.FLOATS:
+    if dtype not in FLOATS:
         raise TypeError(f"dtype must be float32, bfloat16, float16 or float64, got {dtype}")
     device = torch.empty(0).device if device is None else torch.device(device)
     if device.type == "cuda" and device.index is None:
