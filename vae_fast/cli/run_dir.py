@@ -34,9 +34,10 @@ class RunDir:
             while self._lock is None:
                 self._make()
                 self._take_lock()
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: a name that no file can have
             self.close()
-            raise CommandError(f"--out {self.path} cannot be used: {os_reason(error)}") from error
+            reason = os_reason(error) if isinstance(error, OSError) else error
+            raise CommandError(f"--out {self.path} cannot be used: {reason}") from error
         except BaseException:
             self.close()
             raise
