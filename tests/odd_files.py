@@ -143,21 +143,9 @@ def mutated(content, chance):
     return bytes(content)
 
 
-VALUES = [None, True, False, -1, 0, 1, 2, 7, 10**12, 2**63, 10**40, 0.5, -0.0, 1e308, [], {}, [[]], [0], [1, 2]]
-VALUES += [
-    {"": 0},
-    "",
-    "x",
-    "\ud800",
-    "\0",
-    "../a",
-    "npz:/dev/zero",
-    "cuda",
-    "meta",
-    "triton",
-    [4] * 999,
-    [10**6] * 9,
-]
+VALUES = [None, True, False, -1, 0, 1, 2, 7, 10**12, 2**63, 10**40, 0.5, -0.0, 1e308, "", "x"]
+VALUES += ["\ud800", "\0", "../a", "npz:/dev/zero", "cuda", "meta", "triton"]
+VALUES += [[], {}, [[]], [0], [1, 2], {"": 0}, [4] * 999, [10**6] * 9]
 
 
 def spoilt(value, chance):
