@@ -224,6 +224,23 @@ def test_a_directory_that_is_in_use_is_not_taken_back(tmp_path):
     assert path.is_dir()
 
 
+def test_a_directory_that_another_locks_first_is_not_taken_back(tmp_path, monkeypatch):
+    """Nor by the process that made it."""
+    slow, fast, real = RunDir(tmp_path / "a" / "run"), RunDir(tmp_path / "a" / "run"), RunDir._take_lock
+
+    def take_lock(self):
+        if self is slow:
+            fast.open()
+        real(self)
+
+    monkeypatch.setattr(RunDir, "_take_lock", take_lock)
+    with pytest.raises(CommandError, match="in use"):
+        slow.open()
+    fast.write("metrics.csv", b"")
+    fast.close()
+    assert contents(tmp_path / "a" / "run") == {"metrics.csv": b""}
+
+
 def test_a_directory_that_is_taken_back_while_it_is_being_locked(tmp_path, monkeypatch):
     """The lock of a directory that is no more would be worth nothing: it is made again."""
     path, real, locked = tmp_path / "run", run_dir.try_lock, []
