@@ -20,10 +20,15 @@ struct BFloat16 {
 struct Float16 {
   uint16_t bits;
 };
+// Not C++'s bool, which may hold 0 and 1 only.
+struct Bool {
+  uint8_t byte;
+};
 
 VF_INLINE float widen(float a) { return a; }
 VF_INLINE double widen(double a) { return a; }
 VF_INLINE float widen(uint8_t a) { return static_cast<float>(a); }
+VF_INLINE float widen(Bool a) { return a.byte != 0 ? 1.0f : 0.0f; }
 VF_INLINE float widen(BFloat16 a) { return from_bits<float>(static_cast<int32_t>(uint32_t{a.bits} << 16)); }
 VF_INLINE float widen(Float16 a) {
 #ifdef __CUDA_ARCH__

@@ -15,7 +15,8 @@ DType dtype_of(const char* name, int32_t scalar_type) {
   if (scalar_type == float64) return DType::kFloat64;
   if (scalar_type == bfloat16) return DType::kBFloat16;
   if (scalar_type == float16) return DType::kFloat16;
-  STD_TORCH_CHECK(scalar_type == uint8 || scalar_type == boolean, name, " has a dtype that vae_fast does not take");
+  if (scalar_type == boolean) return DType::kBool;
+  STD_TORCH_CHECK(scalar_type == uint8, name, " has a dtype that vae_fast does not take");
   return DType::kByte;
 }
 
