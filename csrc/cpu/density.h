@@ -7,6 +7,12 @@
 namespace vae_fast {
 namespace VF_ISA {
 
+// `value`, and 0 where the weight is: whatever the operands there, or the upstream gradient.
+template <class P>
+VF_INLINE P where_weighted(P weight, P value) {
+  return select(weight == Element<P>(0), splat<P>(0), value);
+}
+
 // The upstream gradient of every element, times what the reduction makes of it.
 template <class T>
 class Upstream {
