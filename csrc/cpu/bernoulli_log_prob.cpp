@@ -24,26 +24,21 @@ struct Tile {
 
   template <bool kValue, bool kSlope, bool kTerm = false>
   VF_INLINE void run(int64_t first, int n, T* terms) {
-    const T *y_ = logits.read(first, n), *x_ = x.read(first, n), *g_ = upstream.read(first, n);
-    const T* w_ = weight ? weight.read(first, n) : nullptr;
+    const T *y_ = logits.read(first, n), *x_ = x.read(first, n), *u_ = upstream.read(first, n);
+    const T* g_ = weight && (kSlope || dx) ? weight.times(u_, first, n) : u_;
     T *dy_ = dlogits.place(first), *dx_ = dx ? dx.place(first) : nullptr;
     T* dw_ = kTerm ? dweight.place(first) : nullptr;
     for_packs<T>(n, [&](int i, auto part) __attribute__((always_inline)) {
       const P y = part.load(y_ + i), t = part.load(x_ + i) * x_scale;
       const BernoulliTerm<P> term = kProbs ? bernoulli_of_probs(y, t) : bernoulli(y, t);
-      P g = part.load(g_ + i), w = splat<P>(1);
-      if (kTerm) part.store(dw_ + i, g * term.log_prob);
-      if (w_) {
-        w = part.load(w_ + i);
-        g = g * w;
-      }
-      if (kValue) part.store(terms + i, w_ ? where_weighted(w, term.log_prob * w) : term.log_prob);
-      if (kSlope) part.store(dy_ + i, w_ ? where_weighted(w, g * term.slope) : g * term.slope);
-      if (dx_) {
-        const P slope = g * term.dt * x_scale;
-        part.store(dx_ + i, w_ ? where_weighted(w, slope) : slope);
-      }
+      const P g = part.load(g_ + i);
+      if (kValue) part.store(terms + i, term.log_prob);
+      if (kSlope) part.store(dy_ + i, g * term.slope);
+      if (dx_) part.store(dx_ + i, g * term.dt * x_scale);
+      if (kTerm) part.store(dw_ + i, part.load(u_ + i) * term.log_prob);
     });
+    if (weight && kValue) weight.weigh(terms, first, n);
+    if (weight) weight.mask({kSlope ? dy_ : nullptr, dx_}, first, n);
   }
 
   void operator()(int64_t unit, int64_t piece, int64_t first, int n, T* terms) {
@@ -63,7 +58,8 @@ struct Tile {
     dweight.commit(unit, piece, first, n);
   }
 
-  Reader<T> logits, x, weight;
+  Reader<T> logits, x;
+  Weights<T> weight;
   Upstream<T> upstream;
   GradientTiles<T> dlogits, dx, dweight;
   P x_scale;

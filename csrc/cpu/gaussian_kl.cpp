@@ -31,10 +31,10 @@ struct Tile {
 
   template <bool kPrior, bool kGrad, bool kTerm = false>
   VF_INLINE void run(int64_t first, int n, T* terms) {
-    const T *m_ = mu.read(first, n), *r_ = logvar.read(first, n), *g_ = upstream.read(first, n);
+    const T *m_ = mu.read(first, n), *r_ = logvar.read(first, n), *u_ = upstream.read(first, n);
+    const T* g_ = weight && kGrad ? weight.times(u_, first, n) : u_;
     const T* pm_ = prior_mu ? prior_mu.read(first, n) : nullptr;
     const T* pr_ = kPrior ? prior_logvar.read(first, n) : nullptr;
-    const T* w_ = weight ? weight.read(first, n) : nullptr;
     T* dm_ = dmu ? dmu.place(first) : nullptr;
     T* dr_ = dlogvar ? dlogvar.place(first) : nullptr;
     T* dpm_ = dprior_mu ? dprior_mu.place(first) : nullptr;
@@ -42,32 +42,23 @@ struct Tile {
     T* dw_ = kTerm ? dweight.place(first) : nullptr;
     for_packs<T>(n, [&](int i, auto part) __attribute__((always_inline)) {
       const P raw = part.load(r_ + i), r = scale.clamp(raw), prior_raw = kPrior ? part.load(pr_ + i) : P{};
-      P dm = part.load(m_ + i), g = part.load(g_ + i), w = splat<P>(1);
+      P dm = part.load(m_ + i), g = part.load(g_ + i);
       if (pm_) dm = dm - part.load(pm_ + i);
       const KLTerm<P> term = kPrior ? gaussian_kl(dm, r, scale.clamp(prior_raw), scale) : gaussian_kl(dm, r, scale);
       const auto below = term.kl <= floor;
-      const P kl = has_floor ? select(below, floor, term.kl) : term.kl;
-      if (kTerm) part.store(dw_ + i, g * kl);
-      if (w_) {
-        w = part.load(w_ + i);
-        g = g * w;
-      }
-      if (value) part.store(terms + i, w_ ? where_weighted(w, kl * w) : kl);
+      if (value) part.store(terms + i, has_floor ? select(below, floor, term.kl) : term.kl);
+      if (kTerm) part.store(dw_ + i, part.load(u_ + i) * (has_floor ? select(below, floor, term.kl) : term.kl));
       if (kGrad) {
         if (has_floor) g = select(below, splat<P>(0), g);
-        P slope = g * term.dmu, draw = scale.inside(raw, g * term.draw);
-        P dprior_raw = kPrior ? scale.inside(prior_raw, g * term.dprior_raw) : P{};
-        if (w_) {
-          slope = where_weighted(w, slope);
-          draw = where_weighted(w, draw);
-          dprior_raw = where_weighted(w, dprior_raw);
-        }
+        const P slope = g * term.dmu;
         if (dm_) part.store(dm_ + i, slope);
         if (dpm_) part.store(dpm_ + i, -slope);
-        if (dr_) part.store(dr_ + i, draw);
-        if (dpr_) part.store(dpr_ + i, dprior_raw);
+        if (dr_) part.store(dr_ + i, scale.inside(raw, g * term.draw));
+        if (dpr_) part.store(dpr_ + i, scale.inside(prior_raw, g * term.dprior_raw));
       }
     });
+    if (weight && value) weight.weigh(terms, first, n);
+    if (weight) weight.mask({dm_, dr_, dpm_, dpr_}, first, n);
   }
 
   void operator()(int64_t unit, int64_t piece, int64_t first, int n, T* terms) {
@@ -86,7 +77,8 @@ struct Tile {
     dweight.commit(unit, piece, first, n);
   }
 
-  Reader<T> mu, logvar, prior_mu, prior_logvar, weight;
+  Reader<T> mu, logvar, prior_mu, prior_logvar;
+  Weights<T> weight;
   Upstream<T> upstream;
   GradientTiles<T> dmu, dlogvar, dprior_mu, dprior_logvar, dweight;
   S scale;

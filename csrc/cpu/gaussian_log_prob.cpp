@@ -28,8 +28,8 @@ struct Tile {
   template <bool kValue, bool kGrad, bool kTerm = false>
   VF_INLINE void run(int64_t first, int n, T* terms) {
     const T *m_ = mean.read(first, n), *r_ = logvar.read(first, n), *x_ = x.read(first, n);
-    const T* g_ = upstream.read(first, n);
-    const T* w_ = weight ? weight.read(first, n) : nullptr;
+    const T* u_ = upstream.read(first, n);
+    const T* g_ = weight && kGrad ? weight.times(u_, first, n) : u_;
     T* dm_ = dmean ? dmean.place(first) : nullptr;
     T* dr_ = dlogvar ? dlogvar.place(first) : nullptr;
     T* dx_ = dx ? dx.place(first) : nullptr;
@@ -37,24 +37,18 @@ struct Tile {
     for_packs<T>(n, [&](int i, auto part) __attribute__((always_inline)) {
       const P difference = part.load(x_ + i) * x_scale - part.load(m_ + i), raw = part.load(r_ + i);
       const GaussianTerm<P> term = gaussian(difference, scale.clamp(raw), scale);
-      P g = part.load(g_ + i), w = splat<P>(1);
-      if (kTerm) part.store(dw_ + i, g * term.log_prob);
-      if (w_) {
-        w = part.load(w_ + i);
-        g = g * w;
-      }
-      if (kValue) part.store(terms + i, w_ ? where_weighted(w, term.log_prob * w) : term.log_prob);
+      const P g = part.load(g_ + i);
+      if (kValue) part.store(terms + i, term.log_prob);
       if (kGrad) {
-        P slope = g * term.dmean, draw = scale.inside(raw, g * term.draw);
-        if (w_) {
-          slope = where_weighted(w, slope);
-          draw = where_weighted(w, draw);
-        }
+        const P slope = g * term.dmean;
         if (dm_) part.store(dm_ + i, slope);
         if (dx_) part.store(dx_ + i, -slope * x_scale);
-        if (dr_) part.store(dr_ + i, draw);
+        if (dr_) part.store(dr_ + i, scale.inside(raw, g * term.draw));
       }
+      if (kTerm) part.store(dw_ + i, part.load(u_ + i) * term.log_prob);
     });
+    if (weight && kValue) weight.weigh(terms, first, n);
+    if (weight) weight.mask({dm_, dr_, dx_}, first, n);
   }
 
   void operator()(int64_t unit, int64_t piece, int64_t first, int n, T* terms) {
@@ -74,7 +68,8 @@ struct Tile {
     dweight.commit(unit, piece, first, n);
   }
 
-  Reader<T> mean, logvar, x, weight;
+  Reader<T> mean, logvar, x;
+  Weights<T> weight;
   Upstream<T> upstream;
   GradientTiles<T> dmean, dlogvar, dx, dweight;
   S scale;
