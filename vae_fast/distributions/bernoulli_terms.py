@@ -54,6 +54,10 @@ logistic = known_slopes(_logistic, _logistic_slope)
 """σ(y) = 1/(1 + e^−y); torch.sigmoid's derivative is 0 once σ rounds to 1."""
 
 
+# 1 − e^−s: the derivative of torch.expm1 is made of its value, and 0 once that rounds to −1.
+_rise = known_slopes(lambda s: -torch.expm1(-s), lambda s: (torch.exp(-s),))
+
+
 # ---- entropy ------------------------------------------------------------------------------------------------
 
 
@@ -143,7 +147,7 @@ def _divergence(a: Tensor, b: Tensor) -> Tensor:
     close = _near(p, step, torch.log1p((r * torch.expm1(step)) * p[1]))
 
     # From e^b and not from d, which is rounded: p·(e^d − 1) = (e^b − e^a)·(1 − p).
-    rise = -torch.expm1(-torch.where(near, 1.0, d))
+    rise = _rise(torch.where(near, 1.0, d))
     t = torch.log1p(torch.exp(b.clamp(max=20.0)) * rise * complement)
     t = torch.where(b > 20.0, b + torch.log1p(torch.exp(-b.clamp(min=20.0))) - torch.log1p(e), t)
     fall = complement * rise
@@ -158,12 +162,12 @@ def _divergence_slopes(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     by_a = -(torch.where(w == 0, 0.0, d) * w) * w
     up = b > a
     high, low = torch.where(up, b, a), torch.where(up, a, b)
-    by_b = -torch.expm1(-torch.where(up, d, -d)) * logistic(high) * logistic(-low)
+    by_b = _rise(torch.where(up, d, -d)) * logistic(high) * logistic(-low)
     return by_a, torch.where(up, by_b, -by_b)
 
 
 def _ratio(step: Tensor, least: Tensor) -> Tensor:
-    """log(1 + step/least), step ≥ 0."""
+    """log(1 + step/least)."""
     far = torch.isinf(step / least)
     above, below = (torch.where(far, t, 1.0) for t in (step, least))
     ordinary = torch.log1p(torch.where(far, 0.0, step) / torch.where(far, 1.0, least))
@@ -183,7 +187,7 @@ def _divergence_of_probs(p: Tensor, q: Tensor) -> Tensor:
     rest, rest_q = torch.where(turned, p, 1.0 - p), torch.where(turned, q, 1.0 - q)
     step = torch.where(turned, p - q, q - p)
     p, q = torch.where(turned, 1.0 - p, p), torch.where(turned, 1.0 - q, q)
-    t = torch.log1p(step / rest_q)
+    t = _ratio(step, rest_q)
 
     # e^d − 1 = step/(p·(1 − q)) ≤ e − 1; where p is 0, only if q is too.
     near = step <= 1.7 * (p * rest_q)

@@ -42,7 +42,7 @@ def _drop_in(d: Distribution, event_ndim: int = 0) -> Any:
     return None
 
 
-def _given(d: Bernoulli) -> dict[str, Tensor]:
+def _given(d: Bernoulli) -> dict[str, Any]:
     """What PyTorch's Bernoulli was made of; the other parameter is not asked for, which would keep it."""
     probs, logits = vars(d).get("probs"), vars(d).get("logits")
     if probs is None or logits is None:
@@ -69,7 +69,7 @@ def _pair(p: Distribution, q: Distribution, family: type[Any]) -> tuple[Any, Any
     return a, b
 
 
-def _by_elements(p: Distribution, q: Distribution) -> Tensor:
+def _by_elements(p: Any, q: Any) -> Tensor:
     """KL of an Independent of another kind and a drop-in form: that of what it is made of, summed over the event.
 
     Some other library may have registered it, as Pyro does those of its Delta. Raises NotImplementedError where

@@ -23,7 +23,7 @@ __all__ = ["BernoulliVector", "DiagonalNormal"]
 class _Vector(TorchDistributionMixin):
     @classmethod
     def infer_shapes(cls, event_ndim: int = 1, **arg_shapes: Sequence[int]) -> tuple[torch.Size, torch.Size]:
-        """(batch_shape, event_shape) of what is made with arguments of these shapes, () for a number, and this event_ndim.
+        """(batch_shape, event_shape) of what arguments of these shapes, () for a number, and event_ndim make.
 
         Raises ValueError where the shapes do not broadcast, or event_ndim does not fit.
         """
