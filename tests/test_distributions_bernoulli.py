@@ -156,7 +156,10 @@ def test_the_mode_of_logits_that_make_a_half():
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("kind", ["logits", "probs"])
 def test_divergence(kind, dtype, distance):
-    """Of two of one kind: 3ε·Σ|terms|, whose terms are no more than five times the divergence."""
+    """Of two of one kind: 3ε·Σ|terms|, whose terms are no more than five times the divergence.
+
+    Float32's are made in float64, and rounded once.
+    """
     a = numbers(kind, dtype)
     b = numbers(kind, dtype, seed=1)[: len(a)] if distance is None else neighbours(a, kind, distance)
     a = a[: len(b)]
@@ -168,7 +171,8 @@ def test_divergence(kind, dtype, distance):
     grads = torch.autograd.grad(kl.sum(), (a, b))
     truth = [divergence(Truth(kind, x), Truth(kind, y))[0] for x, y in zip(a.tolist(), b.tolist(), strict=True)]
     eps = torch.finfo(dtype).eps
-    for got, expected, factor in zip((kl, *grads), zip(*truth, strict=True), (15, 6, 6), strict=True):
+    factors = (0.51 if dtype == torch.float32 else 15, 6, 6)
+    for got, expected, factor in zip((kl, *grads), zip(*truth, strict=True), factors, strict=True):
         assert_within(got, expected, [factor * eps * abs(t) for t in expected], dtype)
     for x, y in ((p, Bernoulli(**{kind: b})), (Bernoulli(**{kind: a}), q)):
         assert torch.equal(kl_divergence(x, y), kl)

@@ -17,7 +17,7 @@ from torch.distributions import (
     register_kl,
 )
 
-from vae_fast.distributions import bernoulli_terms as terms
+from vae_fast.distributions.bernoulli_divergence import divergence
 from vae_fast.distributions.bernoulli_vector import BernoulliVector
 from vae_fast.distributions.diagonal_normal import DiagonalNormal
 from vae_fast.ops import arguments
@@ -143,7 +143,7 @@ def _kl_bernoulli(p: Distribution, q: Distribution) -> Tensor:
     x, y = a._wide(), b._wide()
     shape = arguments.broadcast_shape("p", x.shape, q=y)
     dtype = torch.promote_types(x.dtype, y.dtype)
-    of = terms.divergence[a._given, b._given]
+    of = divergence[a._given, b._given]
     return reduce(of(x.to(dtype).expand(shape), y.to(dtype).expand(shape)), None, a.event_ndim, NONE, 1.0)
 
 

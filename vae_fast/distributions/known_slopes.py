@@ -48,8 +48,12 @@ def known_slopes(value: Callable[..., Tensor], slopes: Callable[..., Sequence[Te
             return sum(parts[1:], parts[0])
 
     def call(*operands: Tensor) -> Tensor:
-        in_the_open = dispatch.in_the_open(**{str(k): t for k, t in enumerate(operands)})
-        result: Tensor = (Transformed if in_the_open else Known).apply(*dispatch.distinct(operands))
+        if dispatch.in_the_open(**{str(k): t for k, t in enumerate(operands)}):
+            result: Tensor = Transformed.apply(*operands)
+        elif dispatch.differentiable(*operands):
+            result = Known.apply(*dispatch.distinct(operands))
+        else:
+            result = value(*operands)
         return result
 
     return call
