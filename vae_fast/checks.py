@@ -67,10 +67,14 @@ def _events(event_ndim: int, shape: Sequence[int]) -> tuple[int, ...]:
     return tuple(shape[: len(shape) - event_ndim])
 
 
-def _packed(first: Tensor, second: Tensor, packed: Tensor | None = None, dim: int = 0) -> None:
-    """``packed`` is the tensor whose halves along ``dim`` the two operands are."""
+def _packed(
+    first: Tensor, second: Tensor, needs: Sequence[bool], packed: Tensor | None = None, dim: int = 0
+) -> None:
+    """``packed`` is the tensor whose halves along ``dim`` the two operands are; its gradient is that of both."""
     if packed is None:
         return
+    if not all(needs):
+        raise ValueError("packed stands for both gradients, and one of them is not asked for")
     _dtype("packed", packed)
     fits = -packed.ndim <= dim < packed.ndim and packed.ndim == first.ndim
     whole = [n * 2 if d == dim % packed.ndim else n for d, n in enumerate(first.shape)] if fits else []
@@ -128,7 +132,7 @@ def gaussian_log_prob(
     upstream = None if dlog_prob is None else ("dlog_prob", dlog_prob)
     _result_of_density(upstream, event_ndim, reduction, mean, logvar, x, weight)
     _differentiable({"x": x, "weight": weight}, (need_dx, need_dweight))
-    _packed(mean, logvar, *packed)
+    _packed(mean, logvar, (need_dmean, need_dlogvar), *packed)
 
 
 def gaussian_kl(
@@ -146,7 +150,7 @@ def gaussian_kl(
     upstream = None if dkl is None else ("dkl", dkl)
     _result_of_density(upstream, event_ndim, reduction, mu, logvar, prior_mu, prior_logvar, weight)
     _differentiable({"weight": weight}, (need_dweight,))
-    _packed(mu, logvar, *packed)
+    _packed(mu, logvar, (need_dmu, need_dlogvar), *packed)
 
 
 def _moments(
@@ -181,7 +185,7 @@ def rsample(
     _dtype("dz", dz)
     _like("dz", dz, (*sample_shape, *shape))
     _device(mu, dz=dz)
-    _packed(mu, logvar, *packed)
+    _packed(mu, logvar, (need_dmu, need_dlogvar), *packed)
 
 
 def rsample_kl(
@@ -195,7 +199,7 @@ def rsample_kl(
         _dtype(name, gradient)
         _like(name, gradient, wanted)
         _device(mu, **{name: gradient})
-    _packed(mu, logvar, *packed)
+    _packed(mu, logvar, (need_dmu, need_dlogvar), *packed)
 
 
 def standard_normal(
@@ -226,3 +230,10 @@ _CHECKS: dict[str, Callable[..., None]] = {
 def check(name: str, args: Sequence[Any]) -> None:
     """Raises TypeError or ValueError where the arguments of the raw operator ``name`` do not go together."""
     _CHECKS[name](*args)
+
+
+def check_devices(name: str, args: Sequence[Any]) -> None:
+    """Raises ValueError where operands are on several devices: all that can be checked without their sizes."""
+    anchor = args[2 if name == "rsample_kl_bwd" else 1 if name.endswith("_bwd") else 0]
+    if isinstance(anchor, Tensor):
+        _device(anchor, **{f"argument {k}": arg for k, arg in enumerate(args) if isinstance(arg, Tensor)})

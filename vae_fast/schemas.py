@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from vae_fast import noise, reference
-from vae_fast.checks import check
+from vae_fast.checks import check, check_devices
 from vae_fast.reference.densities import NONE, broadcast_shape, compute_dtype, promoted_dtype
 
 _NOISE = "SymInt seed, Tensor? seed_tensor, SymInt offset, SymInt first_sample"
@@ -193,9 +193,19 @@ def _body(name: str):
     return body
 
 
-for _name, _fake in FAKES.items():
+def _fake(name: str):
+    """The results' layouts; as "meta" tensors' kernel it may meet operands of other devices."""
+
+    def fake(*args):
+        check_devices(name, args)
+        return FAKES[name](*args)
+
+    return fake
+
+
+for _name in FAKES:
     library.impl(_name, _body(_name), "CompositeExplicitAutograd")
-    torch.library.register_fake(f"vae_fast::{_name}", _fake, lib=library)
+    torch.library.register_fake(f"vae_fast::{_name}", _fake(_name), lib=library)
 
 
 def by_device(op):

@@ -91,8 +91,8 @@ def keep(ctx: Any, grads: Sequence[Tensor] | None) -> None:
     ctx.early = [] if grads is None else [grads]
 
 
-def take(ctx: Any, upstream: Tensor) -> Sequence[Tensor] | None:
-    """The forward's gradients times ``upstream``, once.
+def take(ctx: Any, upstream: Tensor) -> Sequence[Tensor | None] | None:
+    """The forward's gradients times ``upstream``, once, and None for the weight's, which comes from no forward pass.
 
     None where there are none, or where a graph of them, or a batch, is wanted.
     """
@@ -109,9 +109,9 @@ def take(ctx: Any, upstream: Tensor) -> Sequence[Tensor] | None:
             if grad.device != upstream.device:
                 # Of a 0-d tensor on the CPU, whose gradient is there too.
                 grad.mul_(upstream.to(grad.device))
-        return grads
+        return (*grads, None)
     factor = upstream.item()
     if factor != 1.0:
         for grad in grads:
             grad.mul_(factor)
-    return grads
+    return (*grads, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from vae_fast.reference.densities import NONE, compute_dtype, grad_like, promoted_dtype, together
@@ -60,6 +61,8 @@ def rsample_kl_bwd(
     wide = (mu.to(dtype), logvar.to(dtype))
     from_z: tuple[Tensor | None, ...] = (None, None)
     from_kl = from_z
+    if dz is None and dkl is None:
+        from_z = (torch.zeros_like(wide[0]), torch.zeros_like(wide[1]))
     if dz is not None:
         noise_args = (sample_shape, seed, seed_tensor, offset, first_sample)
         from_z = rsample_bwd(dz, *wide, *noise_args, *form, *needs)
