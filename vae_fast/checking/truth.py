@@ -177,7 +177,7 @@ def _kl(case: Case, t: dict[str, Tensor]) -> _Element:
     r = form.clamp(t["logvar"])
     if has_prior:
         prior_r = form.clamp(t["prior_logvar"])
-        half_square, dmean = standardised(t["mu"] - t["prior_mu"], form, prior_r)
+        half_square, dmean, _ = standardised(t["mu"] - t["prior_mu"], form, prior_r)
         log_vars = form.log_var(r), form.log_var(prior_r)
         d = log_vars[0] - log_vars[1]
     else:
@@ -265,7 +265,7 @@ def _gaussian(case: Case, t: dict[str, Tensor]) -> _Element:
     ones = torch.ones_like(value)
     slopes = _all(reference.gaussian_log_prob_bwd(ones, *operands, *options, True, True, True))
     r, x = form.clamp(raw), t["x"] * case.x_scale
-    half_square, dmean = standardised(x - t["mean"], form, r)
+    half_square, dmean, _ = standardised(x - t["mean"], form, r)
     by_mean, square = dmean.abs(), half_square
     if case.x_scale != 1.0:
         by_mean = by_mean + x.abs() * form.inv_var(r)
