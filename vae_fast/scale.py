@@ -101,6 +101,12 @@ class Scale(NamedTuple):
         s, q = self._parts(r)
         return torch.log(s) if q is None else torch.log(s) + q
 
+    def dlog_var(self, r: Tensor) -> Tensor:
+        """d log σ²/dr."""
+        if self.logarithmic:
+            return torch.full_like(r, 1.0 if self.kind == LOGVAR else 2.0)
+        return self.wide_dlog_var(r).narrow()
+
     def inv_var(self, r: Tensor) -> Tensor:
         """1/σ², for a σ² that is an ordinary number."""
         if self.logarithmic:
@@ -170,8 +176,8 @@ class Scale(NamedTuple):
     def wide_dlog_var(self, r: Tensor) -> Wide:
         """d log σ²/dr."""
         if self.kind in (VAR, STD):
-            s = wide(r + self.eps if self.eps else r)
-            return Wide((1.0 if self.kind == VAR else 2.0) / s.m, -s.n)
+            x = wide(r + self.eps if self.eps else r)
+            return Wide((1.0 if self.kind == VAR else 2.0) / x.m, -x.n)
         s, p = self._slope_parts(r)
         return wide(s) if p is None else wide(s).times(wide_exp(p))
 
