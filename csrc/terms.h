@@ -43,21 +43,27 @@ struct Standardised {
   T half_square, slope;
 };
 
-// Where log σ² is the argument, or twice it; also_rare() runs where 1/σ² is no ordinary number.
-template <class T, class S, class Rare>
-VF_INLINE Standardised<T> standardised(T difference, T r, T log_sigma, const S& scale, Rare&& also_rare) {
-  using E = Element<T>;
+// In two steps of 1/σ, each with its power of two in two steps.
+template <class T>
+VF_INLINE Standardised<T> standardised_far(T difference, T log_sigma) {
   using F = FormatOf<T>;
-  const auto extreme = !(abs(log_sigma) < F::kOrdinary * E(0.5));
-  const T slope = difference * scale.inv_var(r);
-  const T half_square = difference * E(0.5) * slope;
-  if (!any(extreme)) return {half_square, slope};
-  also_rare();
-  // In two steps of 1/σ where 1/σ² is no ordinary number, each with its power of two in two steps.
   const Wide<T> inverse = split_exp(at_most(at_least(-log_sigma, -F::kFar), F::kFar));
   const T root = power_of_two(inverse.n), m = select(log_sigma == infinity<T>(), splat<T>(0), inverse.m);
   const T t = ((difference * root) * m) * root;
-  return {select(extreme, t * E(0.5) * t, half_square), select(extreme, ((t * root) * m) * root, slope)};
+  return {t * Element<T>(0.5) * t, ((t * root) * m) * root};
+}
+
+// Where log σ² is the argument, or twice it; rarely() runs where a 1/σ² is no ordinary number.
+template <class T, class S, class Rarely>
+VF_INLINE Standardised<T> standardised(T difference, T r, T log_sigma, const S& scale, Rarely&& rarely) {
+  using E = Element<T>;
+  const auto extreme = !(abs(log_sigma) < FormatOf<T>::kOrdinary * E(0.5));
+  const T slope = difference * scale.inv_var(r);
+  const T half_square = difference * E(0.5) * slope;
+  if (!any(extreme)) return {half_square, slope};
+  rarely();
+  const Standardised<T> far = standardised_far(difference, log_sigma);
+  return {select(extreme, far.half_square, half_square), select(extreme, far.slope, slope)};
 }
 
 // The same elsewhere, of a σ² that is no ordinary number; the square may be beyond its type.
@@ -128,7 +134,7 @@ struct KLTerm {
 
 // ½(e^d − 1 − d) where d is infinite: of d's half, and of −½d where that is finite.
 template <class T>
-VF_INLINE T spread_of_infinite(T half, T minus_half) {
+VF_RARE T spread_of_infinite(T half, T minus_half) {
   return select(half < Element<T>(0), minus_half, infinity<T>() - half);
 }
 
