@@ -8,14 +8,18 @@ from vae_fast.triton_kernels.formulas import (
     clamped_log1m,
     constant,
     divide,
+    exp_and_square,
     exp_of_negative,
     half_expm1_and_minus,
-    half_expm1_and_minus_by_root,
+    half_expm1_and_minus_by_grown,
     is_ordinary,
+    log,
     log1p_unit,
     over_one_plus,
+    power_of_two,
 )
-from vae_fast.triton_kernels.scale import LOGSTD, dlog_var, inverse, log_var, sigma
+from vae_fast.triton_kernels.scale import LOGSTD, far_scale, log_sigma, twice, var_ratio, var_ratio_slope
+from vae_fast.triton_kernels.wide import either, half_of, halved, narrow, over, plus, times, wide
 
 
 @triton.jit
@@ -46,39 +50,70 @@ def bernoulli_of_probs(p, t):
 
 
 @triton.jit
-def standardised(difference, r, log_var_of_r, eps, KIND: tl.constexpr, EPS: tl.constexpr):
-    """½(difference/σ)² and difference/σ², finite whenever they are; a difference of 0 gives 0 whatever σ.
+def standardised(difference, r, KIND: tl.constexpr):
+    """½(difference/σ)² and difference/σ² where log σ² is r, or twice it: finite whenever they are.
 
-    In two steps of 1/σ where 1/σ² is no ordinary number.
+    A difference of 0 gives 0 whatever σ. In two steps of 1/σ where 1/σ² is no ordinary number, each with its power
+    of two in two steps.
     """
-    inv_sigma, inv_var = inverse(r, eps, KIND, EPS)
+    size = log_sigma(r, KIND)
+    whole, n, inv_var = exp_and_square(-size)
     slope = difference * inv_var
     half_square = difference * 0.5 * slope
-    infinite = tl.abs(inv_sigma) == float("inf")
-    inv_sigma = tl.where(difference == 0.0, tl.where(infinite, 0.0, inv_sigma), inv_sigma)
-    t = difference * inv_sigma
-    ordinary = is_ordinary(log_var_of_r)
-    return tl.where(ordinary, half_square, t * 0.5 * t), tl.where(ordinary, slope, t * inv_sigma)
+    m, n = halved(tl.where(size == float("inf"), 0.0, whole), n)
+    root = power_of_two(n)
+    t = ((difference * root) * m) * root
+    ordinary = is_ordinary(size + size)
+    slope = tl.where(ordinary, slope, ((t * root) * m) * root)
+    return tl.where(ordinary, half_square, t * 0.5 * t), slope
+
+
+@triton.jit
+def wide_standardised(difference, var):
+    """The same elsewhere; the square in numbers of any exponent."""
+    m, n = wide(difference)
+    slope_m, slope_n = over((m, n), var)
+    # A 0 is smaller than any number that it is added to.
+    none = (difference == 0.0) & (var[0] == var[0])
+    square_m, square_n = tl.where(none, 0.0, slope_m * m * 0.5), tl.where(none, -4096.0, slope_n + n)
+    return (square_m, square_n), tl.where(none, 0.0, narrow((slope_m, slope_n)))
+
+
+@triton.jit
+def _product(growth, slope, beyond):
+    """growth·slope, or ``beyond`` where growth is no ordinary number."""
+    big: tl.constexpr = 2.0**1000 if growth.dtype == tl.float64 else 2.0**100
+    return either(tl.abs(growth) >= big, beyond, times(wide(growth), slope))
 
 
 @triton.jit
 def gaussian(difference, r, eps, KIND: tl.constexpr, EPS: tl.constexpr):
     """−½(log σ² + (difference/σ)² + log 2π) and its derivatives by the mean and by r; difference = x − mean."""
-    size = log_var(r, eps, KIND, EPS)
-    half_square, slope = standardised(difference, r, size, eps, KIND, EPS)
-    log_prob = -(half_square + (size + constant(size, 1.8378770664093454836)) * 0.5)
-    return log_prob, slope, (half_square - 0.5) * dlog_var(r, eps, KIND, EPS)
+    half_log_2pi = constant(r, 0.91893853320467274178)
+    if KIND <= LOGSTD and not EPS:
+        half_square, slope = standardised(difference, r, KIND)
+        log_prob = -(half_square + (log_sigma(r, KIND) + half_log_2pi))
+        return log_prob, slope, twice(half_square - 0.5, KIND)
+    else:
+        var, dlog_var, size, _, _ = far_scale(r, eps, KIND, EPS)
+        square, slope = wide_standardised(difference, var)
+        half_square = narrow(square)
+        draw = narrow(_product(half_square - 0.5, dlog_var, times(square, dlog_var)))
+        return -(half_square + (size + half_log_2pi)), slope, draw
 
 
 @triton.jit
 def gaussian_kl(dm, r, eps, KIND: tl.constexpr, EPS: tl.constexpr):
     """KL(N(μ, σ²) ‖ N(μp, 1)), dm = μ − μp, and its derivative by r; that by μ is dm."""
-    size = log_var(r, eps, KIND, EPS)
     if KIND <= LOGSTD and not EPS:
-        growth, spread = half_expm1_and_minus(size)
+        growth, spread = half_expm1_and_minus(twice(r, KIND), log_sigma(r, KIND))
+        draw = twice(growth, KIND)
     else:
-        growth, spread = half_expm1_and_minus_by_root(size, sigma(r, eps, KIND, EPS))
-    return tl.fma(dm * 0.5, dm, spread), growth * dlog_var(r, eps, KIND, EPS)
+        var, dlog_var, size, _, _ = far_scale(r, eps, KIND, EPS)
+        grown = half_of(var)
+        growth, spread = half_expm1_and_minus_by_grown(size + size, size, narrow(grown))
+        draw = narrow(_product(growth, dlog_var, times(grown, dlog_var)))
+    return tl.fma(dm * 0.5, dm, spread), draw
 
 
 @triton.jit
@@ -91,21 +126,32 @@ def _corrected(value, error, slope):
 @triton.jit
 def gaussian_kl_to_prior(dm, r, prior_r, eps, KIND: tl.constexpr, EPS: tl.constexpr):
     """KL(N(μ, σ²) ‖ N(μp, σp²)) and its derivatives by μ, r and the prior's r."""
-    size, prior_size = log_var(r, eps, KIND, EPS), log_var(prior_r, eps, KIND, EPS)
-    d = size - prior_size
     if KIND <= LOGSTD and not EPS:
+        less = r - prior_r
+        d = twice(less, KIND)
         # The rounding error of d (Knuth's two-sum), which e^d would magnify; none where d is infinite.
-        part = size - d
-        error = (size - (d + part)) + (part - prior_size)
+        part = r - less
+        error = twice((r - (less + part)) + (part - prior_r), KIND)
         error = tl.where(tl.abs(d) < float("inf"), error, 0.0)
-        growth, spread = half_expm1_and_minus(d)
+        half = tl.fma(prior_r, constant(r, -0.5), r * 0.5)
+        if KIND == LOGSTD:
+            # Where d overflows to infinity, any half of it will do that does not.
+            half = tl.where(less == float("inf"), half, less)
+        growth, spread = half_expm1_and_minus(d, half)
         spread = _corrected(spread, error, growth)
         growth = _corrected(growth, error, growth + 0.5)
+        half_square, slope = standardised(dm, prior_r, KIND)
+        return half_square + spread, slope, twice(growth, KIND), -twice(half_square + growth, KIND)
     else:
-        inv_prior, _ = inverse(prior_r, eps, KIND, EPS)
-        ratio = sigma(r, eps, KIND, EPS) * inv_prior
-        growth, spread = half_expm1_and_minus_by_root(d, ratio)
-    half_square, slope = standardised(dm, prior_r, prior_size, eps, KIND, EPS)
-    draw = growth * dlog_var(r, eps, KIND, EPS)
-    dprior_raw = -(half_square + growth) * dlog_var(prior_r, eps, KIND, EPS)
-    return half_square + spread, slope, draw, dprior_raw
+        far, prior = far_scale(r, eps, KIND, EPS), far_scale(prior_r, eps, KIND, EPS)
+        ratio = var_ratio(far, prior, KIND, EPS)
+        beyond = half_of(var_ratio_slope(ratio, far, prior, KIND, EPS))
+        # Nearer than the difference of two logarithms where the ratio is an ordinary number.
+        square, half = narrow(ratio), far[2] - prior[2]
+        big: tl.constexpr = 2.0**1000 if r.dtype == tl.float64 else 2.0**100
+        half = tl.where((square > 1.0 / big) & (square < big), log(square) * 0.5, half)
+        growth, spread = half_expm1_and_minus_by_grown(half + half, half, narrow(half_of(ratio)))
+        squared, slope = wide_standardised(dm, prior[0])
+        draw = narrow(_product(growth, far[1], times(half_of(ratio), far[1])))
+        dprior_raw = -narrow(plus(times(squared, prior[1]), _product(growth, prior[1], beyond)))
+        return narrow(squared) + spread, slope, draw, dprior_raw
