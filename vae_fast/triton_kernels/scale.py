@@ -85,7 +85,69 @@ def twice(a, KIND: tl.constexpr):
         return a + a
 
 
-# Elsewhere: numbers that may be beyond their dtype's exponents.
+# Elsewhere. x is what is nearest to the argument: σ, or σ² for VAR.
+
+
+@triton.jit
+def nearest(r, eps, KIND: tl.constexpr, EPS: tl.constexpr):
+    if KIND == VAR:
+        return plus_eps(r, eps, EPS)
+    else:
+        return sigma(r, eps, KIND, EPS)
+
+
+@triton.jit
+def sigma_of(x, KIND: tl.constexpr):
+    if KIND == VAR:
+        return root(x)
+    else:
+        return x
+
+
+@triton.jit
+def log_sigma_of(x, KIND: tl.constexpr):
+    if KIND == VAR:
+        return log(x) * 0.5
+    else:
+        return log(x)
+
+
+@triton.jit
+def inv_var_of(x, KIND: tl.constexpr):
+    inverse = divide(constant(x, 1.0), x)
+    if KIND == VAR:
+        return inverse
+    else:
+        return inverse * inverse
+
+
+@triton.jit
+def dlog_var(r, x, eps, KIND: tl.constexpr, EPS: tl.constexpr):
+    """d log σ²/dr."""
+    if KIND == VAR:
+        return divide(constant(x, 1.0), x)
+    elif KIND == STD:
+        return divide(constant(x, 2.0), x)
+    else:
+        return divide(dsigma(r, eps, KIND, EPS) * 2.0, x)
+
+
+@triton.jit
+def is_usual(r, x, KIND: tl.constexpr):
+    """Whether x, its square, d log σ²/dr and their quotients are ordinary numbers."""
+    double: tl.constexpr = r.dtype == tl.float64
+    most: tl.constexpr = 2.0**504 if double else 2.0**61
+    far: tl.constexpr = 350.0 if double else 42.5
+    usual = (x > 1.0 / most) & (x < most)
+    if KIND == STD or KIND == VAR:
+        return usual
+    elif KIND == SOFTPLUS:
+        return usual & (r > -far)
+    else:
+        return usual & (tl.abs(log_sigma(r, KIND)) < far)
+
+
+# The same in numbers of any exponent.
 
 
 @triton.jit

@@ -18,7 +18,22 @@ from vae_fast.triton_kernels.formulas import (
     over_one_plus,
     power_of_two,
 )
-from vae_fast.triton_kernels.scale import LOGSTD, far_scale, log_sigma, twice, var_ratio, var_ratio_slope
+from vae_fast.triton_kernels.scale import (
+    LOGSTD,
+    STD,
+    VAR,
+    dlog_var,
+    far_scale,
+    inv_var_of,
+    is_usual,
+    log_sigma,
+    log_sigma_of,
+    nearest,
+    sigma_of,
+    twice,
+    var_ratio,
+    var_ratio_slope,
+)
 from vae_fast.triton_kernels.wide import either, half_of, halved, narrow, over, plus, times, wide
 
 
@@ -82,8 +97,28 @@ def wide_standardised(difference, var):
 @triton.jit
 def _product(growth, slope, beyond):
     """growth·slope, or ``beyond`` where growth is no ordinary number."""
-    big: tl.constexpr = 2.0**1000 if growth.dtype == tl.float64 else 2.0**100
-    return either(tl.abs(growth) >= big, beyond, times(wide(growth), slope))
+    return either(_is_big(growth), beyond, times(wide(growth), slope))
+
+
+@triton.jit
+def _anywhere(condition):
+    """Whether it holds for any element of the tile: what is rare is then computed for all, and chosen for some."""
+    return tl.max(condition.to(tl.int32)) != 0
+
+
+@triton.jit
+def _is_big(a):
+    big: tl.constexpr = 2.0**1000 if a.dtype == tl.float64 else 2.0**100
+    return tl.abs(a) >= big
+
+
+@triton.jit
+def _gaussian_far(difference, r, eps, KIND: tl.constexpr, EPS: tl.constexpr):
+    var, dlog, size, _, _ = far_scale(r, eps, KIND, EPS)
+    square, slope = wide_standardised(difference, var)
+    half_square = narrow(square)
+    log_prob = -(half_square + (size + constant(r, 0.91893853320467274178)))
+    return log_prob, slope, narrow(_product(half_square - 0.5, dlog, times(square, dlog)))
 
 
 @triton.jit
@@ -95,11 +130,34 @@ def gaussian(difference, r, eps, KIND: tl.constexpr, EPS: tl.constexpr):
         log_prob = -(half_square + (log_sigma(r, KIND) + half_log_2pi))
         return log_prob, slope, twice(half_square - 0.5, KIND)
     else:
-        var, dlog_var, size, _, _ = far_scale(r, eps, KIND, EPS)
-        square, slope = wide_standardised(difference, var)
-        half_square = narrow(square)
-        draw = narrow(_product(half_square - 0.5, dlog_var, times(square, dlog_var)))
-        return -(half_square + (size + half_log_2pi)), slope, draw
+        x = nearest(r, eps, KIND, EPS)
+        half_square, slope = _standardised_by(difference, x, KIND)
+        log_prob = -(half_square + (log_sigma_of(x, KIND) + half_log_2pi))
+        draw = (half_square - 0.5) * dlog_var(r, x, eps, KIND, EPS)
+        usual = is_usual(r, x, KIND) & (_is_big(half_square) == 0)
+        if KIND == STD or KIND == VAR:
+            # Where a tile ends all is 0.
+            usual = usual | ((x == 0.0) & (difference == 0.0))
+        if _anywhere(usual == 0):
+            far_log_prob, far_slope, far_draw = _gaussian_far(difference, r, eps, KIND, EPS)
+            log_prob = tl.where(usual, log_prob, far_log_prob)
+            slope, draw = tl.where(usual, slope, far_slope), tl.where(usual, draw, far_draw)
+        return log_prob, slope, draw
+
+
+@triton.jit
+def _standardised_by(difference, x, KIND: tl.constexpr):
+    slope = difference * inv_var_of(x, KIND)
+    slope = tl.where((difference == 0.0) & (x == x), 0.0, slope)
+    return difference * 0.5 * slope, slope
+
+
+@triton.jit
+def _gaussian_kl_far(r, eps, KIND: tl.constexpr, EPS: tl.constexpr):
+    var, dlog, size, _, _ = far_scale(r, eps, KIND, EPS)
+    grown = half_of(var)
+    growth, spread = half_expm1_and_minus_by_grown(size + size, size, narrow(grown))
+    return spread, narrow(_product(growth, dlog, times(grown, dlog)))
 
 
 @triton.jit
@@ -109,10 +167,17 @@ def gaussian_kl(dm, r, eps, KIND: tl.constexpr, EPS: tl.constexpr):
         growth, spread = half_expm1_and_minus(twice(r, KIND), log_sigma(r, KIND))
         draw = twice(growth, KIND)
     else:
-        var, dlog_var, size, _, _ = far_scale(r, eps, KIND, EPS)
-        grown = half_of(var)
-        growth, spread = half_expm1_and_minus_by_grown(size + size, size, narrow(grown))
-        draw = narrow(_product(growth, dlog_var, times(grown, dlog_var)))
+        x = nearest(r, eps, KIND, EPS)
+        size, root = log_sigma_of(x, KIND), sigma_of(x, KIND)
+        growth, spread = half_expm1_and_minus_by_grown(size + size, size, (root * 0.5) * root)
+        draw = growth * dlog_var(r, x, eps, KIND, EPS)
+        usual = is_usual(r, x, KIND)
+        if KIND == STD or KIND == VAR:
+            # Where a tile ends all is 0.
+            usual = usual | (x == 0.0)
+        if _anywhere(usual == 0):
+            far_spread, far_draw = _gaussian_kl_far(r, eps, KIND, EPS)
+            spread, draw = tl.where(usual, spread, far_spread), tl.where(usual, draw, far_draw)
     return tl.fma(dm * 0.5, dm, spread), draw
 
 
@@ -121,6 +186,22 @@ def _corrected(value, error, slope):
     """value + error·slope, a first-order correction; an infinite value needs none."""
     keep = (error == 0.0) | (tl.abs(value) == float("inf"))
     return tl.where(keep, value, tl.fma(error, slope, value))
+
+
+@triton.jit
+def _gaussian_kl_to_prior_far(dm, r, prior_r, eps, KIND: tl.constexpr, EPS: tl.constexpr):
+    far, prior = far_scale(r, eps, KIND, EPS), far_scale(prior_r, eps, KIND, EPS)
+    ratio = var_ratio(far, prior, KIND, EPS)
+    beyond = half_of(var_ratio_slope(ratio, far, prior, KIND, EPS))
+    # Nearer than the difference of two logarithms where the ratio is an ordinary number.
+    square, half = narrow(ratio), far[2] - prior[2]
+    big: tl.constexpr = 2.0**1000 if r.dtype == tl.float64 else 2.0**100
+    half = tl.where((square > 1.0 / big) & (square < big), log(square) * 0.5, half)
+    growth, spread = half_expm1_and_minus_by_grown(half + half, half, narrow(half_of(ratio)))
+    squared, slope = wide_standardised(dm, prior[0])
+    draw = narrow(_product(growth, far[1], times(half_of(ratio), far[1])))
+    dprior_raw = -narrow(plus(times(squared, prior[1]), _product(growth, prior[1], beyond)))
+    return narrow(squared) + spread, slope, draw, dprior_raw
 
 
 @triton.jit
@@ -143,15 +224,20 @@ def gaussian_kl_to_prior(dm, r, prior_r, eps, KIND: tl.constexpr, EPS: tl.conste
         half_square, slope = standardised(dm, prior_r, KIND)
         return half_square + spread, slope, twice(growth, KIND), -twice(half_square + growth, KIND)
     else:
-        far, prior = far_scale(r, eps, KIND, EPS), far_scale(prior_r, eps, KIND, EPS)
-        ratio = var_ratio(far, prior, KIND, EPS)
-        beyond = half_of(var_ratio_slope(ratio, far, prior, KIND, EPS))
-        # Nearer than the difference of two logarithms where the ratio is an ordinary number.
-        square, half = narrow(ratio), far[2] - prior[2]
-        big: tl.constexpr = 2.0**1000 if r.dtype == tl.float64 else 2.0**100
-        half = tl.where((square > 1.0 / big) & (square < big), log(square) * 0.5, half)
-        growth, spread = half_expm1_and_minus_by_grown(half + half, half, narrow(half_of(ratio)))
-        squared, slope = wide_standardised(dm, prior[0])
-        draw = narrow(_product(growth, far[1], times(half_of(ratio), far[1])))
-        dprior_raw = -narrow(plus(times(squared, prior[1]), _product(growth, prior[1], beyond)))
-        return narrow(squared) + spread, slope, draw, dprior_raw
+        x, prior_x = nearest(r, eps, KIND, EPS), nearest(prior_r, eps, KIND, EPS)
+        ratio = sigma_of(divide(x, prior_x), KIND)
+        half = log(ratio)
+        growth, spread = half_expm1_and_minus_by_grown(half + half, half, (ratio * 0.5) * ratio)
+        half_square, slope = _standardised_by(dm, prior_x, KIND)
+        kl, draw = half_square + spread, growth * dlog_var(r, x, eps, KIND, EPS)
+        dprior_raw = -(half_square + growth) * dlog_var(prior_r, prior_x, eps, KIND, EPS)
+        usual = is_usual(r, x, KIND) & is_usual(prior_r, prior_x, KIND)
+        usual = usual & (_is_big(tl.fma(ratio, ratio, half_square)) == 0)
+        if KIND == STD or KIND == VAR:
+            # Where a tile ends all is 0.
+            usual = usual | ((x == 0.0) & (prior_x == 0.0) & (dm == 0.0))
+        if _anywhere(usual == 0):
+            far = _gaussian_kl_to_prior_far(dm, r, prior_r, eps, KIND, EPS)
+            kl, slope = tl.where(usual, kl, far[0]), tl.where(usual, slope, far[1])
+            draw, dprior_raw = tl.where(usual, draw, far[2]), tl.where(usual, dprior_raw, far[3])
+        return kl, slope, draw, dprior_raw
