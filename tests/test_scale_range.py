@@ -1,7 +1,7 @@
 """Every parametrisation of σ over the whole range of every dtype: finite wherever the exact value is, and right.
 
 The exact values are mpmath's, from log σ: where σ itself is beyond any dtype its logarithm is an ordinary number.
-They are worked out once a dtype for all backends. ``outside`` says what no formula can mend.
+They are worked out once a dtype for all backends.
 """
 
 import functools
@@ -21,9 +21,7 @@ _mp = accuracy._mp
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 # Numbers of every dtype, so that no rounding of eps counts.
 EPS = {"logvar": 2.0**-10, "logstd": 2.0**-10, "std": 2.0**-10, "var": 2.0**-14, "softplus": 2.0**-10}
-FORMS = [(param, eps) for param in EPS for eps in (0.0, EPS[param], -1.0) if eps >= 0 or param == "softplus"]
-FORMS = [(param, 2.0**-40 if eps < 0 else eps) for param, eps in FORMS]
-BOUNDS = (-60.0, 20.0)
+FORMS = [*((param, eps) for param in EPS for eps in (0.0, EPS[param])), ("softplus", 2.0**-40)]
 LOG_2PI = _mp.log(2 * _mp.pi)
 EXPONENT_LIMIT = 10**6
 
@@ -246,10 +244,133 @@ def findings(call, dtype, param, eps):
         yield name, bar(param, eps, name.endswith("logvar")), errors(value, exact, terms), inputs
 
 
+def assert_right(found):
+    for name, bound, errors_, inputs in found:
+        largest, where = accuracy.worst(errors_, *inputs)
+        assert largest <= bound, f"{name}: {largest:.4g} > {bound} at {where}"
+
+
 @pytest.mark.parametrize(("param", "eps"), FORMS, ids=str)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("call", CALLS)
 def test_whole_range(call, dtype, param, eps):
-    for name, bound, found, inputs in findings(call, dtype, param, eps):
-        largest, where = accuracy.worst(found, *inputs)
-        assert largest <= bound, f"{name}: {largest:.4g} > {bound} at {where}"
+    assert_right(findings(call, dtype, param, eps))
+
+
+@functools.cache
+def sigmas(dtype, param, eps):
+    """(r, σ and dσ/dr) where σ is a number of the dtype computed in."""
+    largest = _mp.mpf(torch.finfo(torch.float64 if dtype == torch.float64 else torch.float32).max)
+    r, found = [], []
+    for a in arguments(param, dtype):
+        log_sigma, log_raw = logs(a, param, eps)
+        if e(log_sigma) <= largest:
+            r.append(a)
+            found.append((e(log_sigma), e(log_sigma + log_raw)))
+    sigma, slope = (np.array(column, dtype=object) for column in zip(*found, strict=True))
+    return torch.tensor(r, dtype=torch.float64).to(dtype), sigma, slope
+
+
+@pytest.mark.parametrize(("param", "eps"), FORMS, ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_samples(dtype, param, eps):
+    """z = σε within 2ε·|z| (4 of a σ that is rounded itself), its gradient by r within 3 (5)."""
+    r, sigma, slope = sigmas(dtype, param, eps)
+    mu, noise = torch.zeros_like(r), accuracy.wide(vf.standard_normal(r.shape, seed=3, dtype=torch.float64))
+    more = 2 * (param == "softplus" or eps != 0)
+    z, _, dr = with_grads(lambda m, r: vf.rsample(m, r, seed=3, param=param, param_eps=eps), mu, r)
+    for bound, result, exact in ((2 + more, z, sigma * noise), (3 + more, dr, slope * noise)):
+        accuracy.assert_within(bound, errors(result, exact, abs(exact)), r)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_derivative_of_an_infinite_sigma(dtype):
+    """½e^(½r) is finite where e^(½r) is not."""
+    edge = 2 * math.log(torch.finfo(dtype).max)
+    r = torch.tensor([edge + 0.2, edge + 1.3, edge + 1.5], dtype=dtype)
+    dr = with_grads(lambda m, r: vf.rsample(m, r, seed=3), torch.zeros_like(r), r)[2]
+    noise = vf.standard_normal(r.shape, seed=3, dtype=torch.float64).cpu()
+    exact = [_mp.exp(_mp.mpf(v) / 2) / 2 for v in r.tolist()]
+    assert (errors(dr / noise.to(dr), exact, exact)[:2] <= 4).all() and dr[2].isinf()
+
+
+@pytest.mark.parametrize("param", EPS)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_bounds(dtype, param):
+    """What lies outside the bounds counts as the bound, without a gradient."""
+    low, high = (0.25, 3.0) if param in ("std", "var") else (-60.0, 20.0)
+    r = torch.tensor(arguments(param, dtype), dtype=torch.float64).to(dtype)
+    m, x, p = torch.full_like(r, 0.5), torch.zeros_like(r), r.flip(0)
+    for function, inputs in ((vf.gaussian_kl, (m, r, x, p)), (vf.gaussian_log_prob, (m, r, x))):
+        clamped = [t.clamp(low, high) if k % 2 else t for k, t in enumerate(inputs)]
+        got = with_grads(lambda *a, f=function: f(*a, event_ndim=0, param=param, bounds=(low, high)), *inputs)
+        want = with_grads(lambda *a, f=function: f(*a, event_ndim=0, param=param), *clamped)
+        for k, (result, wanted) in enumerate(zip(got, want, strict=True)):
+            if k and k % 2 == 0 and k <= len(inputs):
+                raw = inputs[k - 1]
+                wanted = torch.where((raw < low) | (raw > high), 0.0, wanted)
+            assert torch.equal(result, wanted)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_where_sigma_is_0(dtype):
+    """The limits from above, 0 where the difference is; ∞ − ∞ is NaN, as in PyTorch's form."""
+    inf, zero = math.inf, torch.zeros(3, dtype=dtype)
+    x = torch.tensor([0.0, 1.0, -1.0], dtype=dtype)
+    for param in ("std", "var"):
+        kl, _, dr = with_grads(lambda m, r, p=param: vf.gaussian_kl(m, r, event_ndim=0, param=p), x, zero)
+        assert kl.tolist() == [inf] * 3 and dr.tolist() == [-inf] * 3
+        log_prob, dmean, dr, _ = with_grads(
+            lambda m, r, x, p=param: vf.gaussian_log_prob(m, r, x, event_ndim=0, param=p), zero, zero, x
+        )
+        assert log_prob[0] == inf and log_prob[1:].isnan().all() and dmean.tolist() == [0.0, inf, -inf]
+        assert dr.tolist() == [-inf, inf, inf]
+    # −∞ is where σ is 0 of a softplus, whose log σ has a slope of 1.
+    below = torch.full((3,), -inf, dtype=dtype)
+    kl, _, dr = with_grads(lambda m, r: vf.gaussian_kl(m, r, event_ndim=0, param="softplus"), x, below)
+    assert kl.tolist() == [inf] * 3 and dr.tolist() == [-1.0] * 3
+
+
+# ---- Bernoulli ---------------------------------------------------------------------------------------------
+
+
+def of_logits(y, t):
+    """log p and its derivatives by the logit and the target, each with Σ|terms|."""
+    y, t = _mp.mpf(y), _mp.mpf(t)
+    wrong, small = (1 - t if y > 0 else t), e(-abs(y))
+    value, s = abs(y) * wrong + _mp.log1p(small), small / (1 + small)
+    return (-value, value), (s - (1 - t) if y > 0 else t - s, wrong + s), (y, abs(y))
+
+
+def of_probs(p, t):
+    """The same of a probability, in F.binary_cross_entropy's form: clamped."""
+    p, t = _mp.mpf(p), _mp.mpf(t)
+    logs_ = _mp.log(p) if p else -_mp.inf, _mp.log1p(-p) if p < 1 else -_mp.inf
+    log_p, log_q = (max(v, _mp.mpf(-100)) for v in logs_)
+    slope = (t - p) / max(p * (1 - p), _mp.mpf(1e-12))
+    terms = -t * log_p - (1 - t) * log_q
+    return (-terms, terms), (slope, abs(slope)), (log_p - log_q, -log_p - log_q)
+
+
+@functools.cache
+def bernoulli_cases(param, dtype):
+    info = torch.finfo(dtype)
+    t = numbers([0.0, info.smallest_normal * info.eps, info.tiny, 1e-3, 0.31, 0.5, 0.97, 1 - info.eps, 1.0], dtype)
+    if param == "logits":
+        values, truth = arguments("logstd", dtype), of_logits
+    else:
+        small = [v for v in ends(dtype) if v < 1]
+        values, truth = numbers([0.0, *small, *(1 - v for v in small if v > info.eps / 4), 1.0], dtype), of_probs
+    rows = list(itertools.product(values, t))
+    inputs = [torch.tensor(column, dtype=torch.float64).to(dtype) for column in zip(*rows, strict=True)]
+    return inputs, mp_array([truth(*row) for row in rows])
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("param", ["logits", "probs"])
+def test_bernoulli(param, dtype):
+    inputs, results = bernoulli_cases(param, dtype)
+    got = with_grads(lambda y, x: vf.bernoulli_log_prob(y, x, event_ndim=0, param=param), *inputs)
+    bars = (3, 4 if param == "probs" else 3, 3)
+    rows = zip(("value", "dlogits", "dx"), bars, got, results, strict=True)
+    assert_right((name, bound, errors(value, *exact), inputs) for name, bound, value, exact in rows)

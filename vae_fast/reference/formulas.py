@@ -89,7 +89,7 @@ def standardised(difference: Tensor, scale: Scale, r: Tensor) -> Standardised:
     # By 1/σ² where that is an ordinary number, in two steps of 1/σ where it is not.
     ordinary = scale.log_var(r).detach().abs() < _largest_exponent(r)
     slope = difference * scale.inv_var(torch.where(ordinary, r, 1.0))
-    # Up to where the results are beyond the dtype whatever the difference; and the power of two in two steps too, since
+    # Up to where the results are beyond the dtype whatever the difference; and the power of two in two steps too:
     # no part of a product is to overflow that the product does not.
     limit = 1400.0 if r.dtype == torch.float64 else 175.0
     size = scale.log_sigma(torch.where(ordinary, 1.0, r))
