@@ -211,11 +211,13 @@ VF_INLINE KLTerm<T> gaussian_kl(T dm, T r, T prior_r, const S& scale) {
     T growth = half_expm1(d);
     T spread = corrected(half_expm1_minus(d), error, growth);
     growth = corrected(growth, error, growth + E(0.5));
-    // Infinite of finite arguments only where both are huge.
-    const Standardised<T> s = standardised(dm, prior_r, scale.log_sigma(prior_r), scale, [&] {
+    const auto mend = [&] {
       const T half = r * E(0.5) - prior_r * E(0.5);
       spread = select(finite, spread, spread_of_infinite(half, scale.kind() == kLogvar ? -half : -less));
-    });
+    };
+    if (scale.kind() == kLogstd && any(!finite)) mend();
+    // A difference of two logarithms of variances is infinite only where both are huge.
+    const Standardised<T> s = standardised(dm, prior_r, scale.log_sigma(prior_r), scale, mend);
     return {s.half_square + spread, s.slope, scale.twice(growth), -scale.twice(s.half_square + growth)};
   }
   const T x = scale.nearest(r), prior_x = scale.nearest(prior_r);

@@ -42,7 +42,9 @@ class _LogRatio(NamedTuple):
 def _log_ratio(r: Tensor, prior_r: Tensor | None, scale: Scale) -> _LogRatio:
     if prior_r is None:
         half = scale.log_sigma(r)
-        return _LogRatio(scale.log_var(r), half, None, None if scale.logarithmic else scale.wide_var(r).half())
+        if scale.logarithmic:
+            return _LogRatio(scale.log_var(r), half, None, None)
+        return _LogRatio(2.0 * half, half, None, scale.wide_var(r).half())
     if scale.logarithmic:
         d, error = difference(r, prior_r)
         half = 0.5 * r - 0.5 * prior_r
