@@ -147,7 +147,7 @@ class BernoulliVector(Vector):
 
     def entropy(self) -> Tensor:
         of = terms.entropy if self._given == "logits" else terms.entropy_of_probs
-        return reduce(of(self._wide()), None, self.event_ndim, NONE, 1.0)
+        return reduce(of(self._wide()), self.event_ndim, NONE, 1.0)
 
     @property
     def has_enumerate_support(self) -> bool:  # type: ignore[override]

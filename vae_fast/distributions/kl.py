@@ -144,7 +144,7 @@ def _kl_bernoulli(p: Distribution, q: Distribution) -> Tensor:
     shape = arguments.broadcast_shape("p", x.shape, q=y)
     dtype = torch.promote_types(x.dtype, y.dtype)
     of = divergence[a._given, b._given]
-    return reduce(of(x.to(dtype).expand(shape), y.to(dtype).expand(shape)), None, a.event_ndim, NONE, 1.0)
+    return reduce(of(x.to(dtype).expand(shape), y.to(dtype).expand(shape)), a.event_ndim, NONE, 1.0)
 
 
 def _require_vectors(d: DiagonalNormal) -> None:
