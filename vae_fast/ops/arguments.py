@@ -112,7 +112,7 @@ def target_fits(names: str, shape: Sequence[int], x: Tensor) -> None:
         return
     of_x = x.ndim < len(shape)
     short, long = (tuple(x.shape), tuple(shape)) if of_x else (tuple(shape), tuple(x.shape))
-    while len(short) < len(long):
+    while len(short) < len(long) and _table(short, long) > most:
         # The place of a new dim that makes the smallest table; of several, the last.
         ways = [(*short[:k], 1, *short[k:]) for k in range(len(short), -1, -1)]
         short = min(ways, key=lambda way: _table(way, long))

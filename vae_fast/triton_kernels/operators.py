@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from vae_fast import schemas
+from vae_fast.checks import check
 from vae_fast.triton_kernels import launch
 from vae_fast.triton_kernels.bernoulli_log_prob import bernoulli_log_prob_bwd, bernoulli_log_prob_fwd
 from vae_fast.triton_kernels.early import rescale
@@ -37,8 +38,20 @@ KERNELS = SimpleNamespace(
 )
 
 
-def _body(function: Callable[..., Any]) -> Callable[..., Any]:
+def _in_memory(tensor: torch.Tensor) -> bool:
+    """Whether a tensor's memory is as large as its shape and strides say; it may have been freed since."""
+    last = tensor.storage_offset() + sum(
+        (n - 1) * stride for n, stride in zip(tensor.shape, tensor.stride(), strict=True)
+    )
+    return tensor.numel() == 0 or (last + 1) * tensor.element_size() <= tensor.untyped_storage().nbytes()
+
+
+def _body(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     def body(*args: Any) -> Any:
+        check(name, args)
+        for arg in args:
+            if isinstance(arg, torch.Tensor) and not _in_memory(arg):
+                raise ValueError(f"{name}: a tensor of shape {tuple(arg.shape)} has less memory than that")
         with launch.fresh_tickets():
             return function(*args)
 
@@ -49,7 +62,7 @@ library = torch.library.Library("vae_fast_triton", "DEF")
 for _name, _schema in schemas.SCHEMAS.items():
     library.define(_name + _schema, tags=(torch.Tag.pt2_compliant_tag,))
     for _key in ("CPU", "CUDA"):
-        library.impl(_name, _body(getattr(KERNELS, _name)), _key)
+        library.impl(_name, _body(_name, getattr(KERNELS, _name)), _key)
     torch.library.register_fake(f"vae_fast_triton::{_name}", schemas.FAKES[_name], lib=library)
 
 TRACED = SimpleNamespace(**{name: getattr(torch.ops.vae_fast_triton, name).default for name in schemas.SCHEMAS})
