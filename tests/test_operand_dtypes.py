@@ -155,7 +155,10 @@ def test_bools_of_any_byte(backend):  # noqa: F811
         for call in WITH_X:
             parameters = call.draw((6, 7))[:-1]
             got = call.with_grads(*parameters, ours), call.with_grads(*parameters, torch.ones(6, 7), weight=ours)
-            want = call.with_grads(*parameters, wanted), call.with_grads(*parameters, torch.ones(6, 7), weight=wanted)
+            want = (
+                call.with_grads(*parameters, wanted),
+                call.with_grads(*parameters, torch.ones(6, 7), weight=wanted),
+            )
             for these, those in zip(got, want, strict=True):
                 assert all(torch.equal(a, b) for a, b in zip(these, those, strict=True))
 
