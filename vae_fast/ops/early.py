@@ -92,7 +92,7 @@ def keep(ctx: Any, grads: Sequence[Tensor] | None) -> None:
 
 
 def take(ctx: Any, upstream: Tensor) -> Sequence[Tensor | None] | None:
-    """The forward's gradients times ``upstream``, once, and None for the weight's, which comes from no forward pass.
+    """The forward's gradients times ``upstream``, once, and None for the weight's.
 
     None where there are none, or where a graph of them, or a batch, is wanted.
     """
