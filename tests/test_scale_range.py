@@ -236,7 +236,7 @@ CALLS = {
 
 
 def findings(call, dtype, param, eps, alike=1):
-    """(result, its bar, errors, inputs) of every result of a call, in runs of ``alike`` elements that are the same."""
+    """(result, its bar, errors, inputs) of every result of a call, each element of the inputs ``alike`` times."""
     inputs, results = cases(call, dtype, param, eps)
     function, names = CALLS[call]
     runs = [t.repeat_interleave(alike) for t in inputs]

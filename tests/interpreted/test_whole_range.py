@@ -1,4 +1,4 @@
-"""Every parametrisation of σ over the whole range of float32: test_scale_range.py, which `make test-triton` runs whole."""
+"""σ of every parametrisation over all of float32: test_scale_range.py, which `make test-triton` runs whole."""
 
 import pytest
 import test_scale_range
