@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from vae_fast.checks import FLOATS, TARGETS
+from vae_fast.checks import FLOATS, TARGETS, countable
 from vae_fast.reference.bernoulli_log_prob import PARAMS
 from vae_fast.reference.densities import REDUCTIONS
 from vae_fast.scale import KINDS, Scale
@@ -86,6 +86,7 @@ def broadcast_shape(first: str, shape: Sequence[int], **others: Tensor | None) -
                 raise ValueError(f"{result_name} of shape {result} and {name} of shape {b} do not broadcast")
             merged.append(q if p == 1 else p)
         result, result_name = tuple(merged), f"{result_name}, {name}"
+    countable(result, f"{result_name} together,")
     return result
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from types import TracebackType
@@ -94,7 +95,8 @@ def keep(ctx: Any, grads: Sequence[Tensor] | None) -> None:
 def take(ctx: Any, upstream: Tensor) -> Sequence[Tensor | None] | None:
     """The forward's gradients times ``upstream``, once, and None for the weight's.
 
-    None where there are none, or where a graph of them, or a batch, is wanted.
+    None where there are none, where a graph of them, or a batch, is wanted; and for an upstream gradient that is not
+    finite, which must not turn the zeros of masked or clamped elements into NaN.
     """
     if torch.is_grad_enabled() or torch._C._are_functorch_transforms_active() or dispatch.batched(upstream):
         return None
@@ -111,6 +113,8 @@ def take(ctx: Any, upstream: Tensor) -> Sequence[Tensor | None] | None:
                 grad.mul_(upstream.to(grad.device))
         return (*grads, None)
     factor = upstream.item()
+    if not math.isfinite(factor):
+        return None
     if factor != 1.0:
         for grad in grads:
             grad.mul_(factor)

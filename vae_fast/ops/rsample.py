@@ -10,6 +10,7 @@ from torch import Tensor
 
 from vae_fast import seeds
 from vae_fast.backends import choose, kernel
+from vae_fast.checks import countable
 from vae_fast.ops import arguments, dispatch
 from vae_fast.ops.arguments import Bounds, Param
 
@@ -89,10 +90,11 @@ def rsample(
 
     Source: Kingma and Welling, "Auto-Encoding Variational Bayes" (2014), section 2.4.
     """
-    mu, logvar, _, in_the_open = moments(mu, logvar)
+    mu, logvar, shape, in_the_open = moments(mu, logvar)
     form = arguments.scale_form(param, param_eps, bounds)
     name = choose("rsample", mu.device, backend, mu.numel())
     samples = arguments.sizes("sample_shape", sample_shape)
+    countable((*samples, *shape), "z")
     offset, first_sample = seeds.integer("offset", offset), seeds.integer("first_sample", first_sample)
     key, key_tensor = seeds.resolve(seed, generator, mu.device)
     drawn, options = (samples, key), (offset, first_sample, *form)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from vae_fast import seeds
 from vae_fast.backends import choose, kernel
+from vae_fast.checks import countable
 from vae_fast.ops import arguments, dispatch
 from vae_fast.ops.arguments import Bounds, Param
 from vae_fast.ops.rsample import moments
@@ -75,6 +76,7 @@ def rsample_kl(
     free = None if free_bits is None else arguments.number("free_bits", free_bits)
     name = choose("rsample_kl", mu.device, backend, mu.numel())
     samples = arguments.sizes("sample_shape", sample_shape)
+    countable((*samples, *shape), "z")
     offset, first_sample = seeds.integer("offset", offset), seeds.integer("first_sample", first_sample)
     key, key_tensor = seeds.resolve(seed, generator, mu.device)
     drawn, options = (samples, key), (offset, first_sample, event_ndim, free, *form)
