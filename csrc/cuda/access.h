@@ -225,10 +225,7 @@ __device__ __forceinline__ void store(const T (&from)[N], const Output& out, int
   if constexpr (kAny<S>) {
     switch (out.dtype) {
       case DType::kFloat32: return store_run<T, float>(from, out, offset, chunk);
-      case DType::kFloat64:
-        // Arithmetic is double where any result of full size is.
-        if constexpr (std::is_same_v<T, double>) store_run<T, double>(from, out, offset, chunk);
-        return;
+      case DType::kFloat64: return store_run<T, double>(from, out, offset, chunk);
       default: return store_run<T, Half>(from, out, offset, chunk);
     }
   } else if (std::is_same_v<S, Half> && out.dtype == DType::kFloat32) {
