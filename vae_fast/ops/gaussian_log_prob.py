@@ -10,6 +10,7 @@ from torch import Tensor
 from vae_fast.backends import choose, kernel
 from vae_fast.ops import arguments, dispatch
 from vae_fast.ops.arguments import Bounds, Param, Reduction
+from vae_fast.tracing import public
 
 
 class _GaussianLogProb(torch.autograd.Function):
@@ -34,6 +35,7 @@ class _GaussianLogProb(torch.autograd.Function):
         return (None, None, *dispatch.asked(needs, grads), None, None)
 
 
+@public
 def gaussian_log_prob(
     mean: Tensor,
     logvar: Tensor | float,

@@ -11,8 +11,10 @@ from torch import Tensor
 from vae_fast import seeds
 from vae_fast.backends import choose, kernel
 from vae_fast.ops import arguments
+from vae_fast.tracing import public
 
 
+@public
 def standard_normal(
     shape: int | Sequence[int],
     *,
