@@ -197,7 +197,7 @@ class Made(TorchDispatchMode):
 
 
 class TestMemory:
-    """What is held between the passes, of 12 frames of 1 MiB that the model makes: the README states both figures."""
+    """What is held between the passes, of 12 frames of 1 MiB that a model makes: the README's figures."""
 
     @staticmethod
     def frame(p, x, reduction, function):

@@ -1,4 +1,4 @@
-"""What must raise, or return, and not crash, hang or say nothing: data swapped under autograd, ranks without a share."""
+"""What must raise, or return, and not crash, hang or be silent: data swapped under autograd, empty ranks."""
 
 import signal
 
@@ -96,8 +96,13 @@ class TestNothing:
     def test_samples(self, call, shape, samples):
         tensors = call.draw(shape)
         z, *rest = call(*tensors, samples)
-        for upstream in (torch.ones(()).expand(z.shape), torch.ones_like(z).transpose(0, 1).contiguous().transpose(0, 1)):
-            grads = torch.autograd.grad([z, *rest], tensors, [upstream, *map(torch.ones_like, rest)], retain_graph=True)
+        for upstream in (
+            torch.ones(()).expand(z.shape),
+            torch.ones_like(z).transpose(0, 1).contiguous().transpose(0, 1),
+        ):
+            grads = torch.autograd.grad(
+                [z, *rest], tensors, [upstream, *map(torch.ones_like, rest)], retain_graph=True
+            )
             assert all(g.shape == shape for g in grads)
 
     @pytest.mark.parametrize("call", DENSITIES, ids=str)
@@ -147,11 +152,15 @@ class TestTooMuch:
             pytest.skip("PyTorch's own message")
         tensors = [t.detach() for t in call.draw((1, 4))]
         if call is RSAMPLE:
-            with pytest.raises(RuntimeError, match=r"can't allocate memory: you tried to allocate 17592186044416 bytes"):
+            with pytest.raises(
+                RuntimeError, match=r"can't allocate memory: you tried to allocate 17592186044416 bytes"
+            ):
                 call(*tensors, 2**40)
             return
         tensors = [t.expand(2**43, 4) for t in tensors]
-        with pytest.raises(RuntimeError, match=r"allocate 35184372088832 bytes, for a tensor of shape \(8796093022208,\)"):
+        with pytest.raises(
+            RuntimeError, match=r"allocate 35184372088832 bytes, for a tensor of shape \(8796093022208,\)"
+        ):
             call(*tensors)
 
     def test_of_a_gradient(self, backend):  # noqa: F811
@@ -160,7 +169,9 @@ class TestTooMuch:
             pytest.skip("PyTorch's own message")
         y = torch.zeros(1, 1, 1).expand(2, 2**40, 4)
         raw = torch.ops.vae_fast.bernoulli_log_prob_bwd
-        with pytest.raises(RuntimeError, match=r"allocate 35184372088832 bytes, for a tensor of shape \(2, 1099511627776, 4\)"):
+        with pytest.raises(
+            RuntimeError, match=r"allocate 35184372088832 bytes, for a tensor of shape \(2, 1099511627776, 4\)"
+        ):
             raw(torch.ones(()), y, torch.zeros(()), None, 1, 1, 1.0, 1.0, 0, True, False, False)
 
 
@@ -185,7 +196,23 @@ class TestRawOperators:
         mu = torch.zeros(6, 3)
         with pytest.raises(ValueError, match=r"dkl has shape \(1,\), and not \(6,\)"):
             torch.ops.vae_fast.gaussian_kl_bwd(
-                torch.ones(1), mu, mu, None, None, None, 1, 0, 1.0, None, 0, 0.0, -1.0, 1.0, True, True, False, False, False
+                torch.ones(1),
+                mu,
+                mu,
+                None,
+                None,
+                None,
+                1,
+                0,
+                1.0,
+                None,
+                0,
+                0.0,
+                -1.0,
+                1.0,
+                True,
+                True,
+                False,
+                False,
+                False,
             )
-
-

@@ -63,7 +63,9 @@ class TestGradient:
         for g, w, t in zip(got, want, (*tensors, weight), strict=True):
             assert g.dtype == t.dtype
             # float32 is computed in where float32 is the widest, or rounded to once.
-            assert_close(g.double(), w, rtol=max(torch.finfo(g.dtype).eps, 0 if dtype == torch.float64 else 2e-6), atol=2e-6)
+            assert_close(
+                g.double(), w, rtol=max(torch.finfo(g.dtype).eps, 0 if dtype == torch.float64 else 2e-6), atol=2e-6
+            )
 
     @each_density
     def test_beside_others_and_alone(self, call):
