@@ -198,7 +198,7 @@ class Made(TorchDispatchMode):
 
 
 class TestMemory:
-    """What is held between the passes, of 12 frames that a model makes: the README states both figures, for 1 MB each."""
+    """What is held between the passes, of 12 frames that a model makes: the README's figures, for 1 MB each."""
 
     @staticmethod
     def frame(p, x, reduction, function):

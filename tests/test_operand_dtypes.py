@@ -1,4 +1,4 @@
-"""Each operand keeps its dtype: none is rounded to another's, or copied to match one; gradients come in their own."""
+"""Each operand keeps its dtype: none is rounded to another's or copied to match one; so do gradients."""
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ def parameters(call):
 class TestZeroDims:
     @each_half
     def test_a_learned_scale_beside_half_operands(self, half):
-        """What latent-diffusion losses have: a 0-d log σ² whose gradient is a sum over everything, times a loss scale."""
+        """What latent-diffusion losses have: a 0-d log σ², its gradient a sum over everything, times a scale."""
         mean, x = torch.randn(64, 100).to(half), torch.randn(64, 100).to(half)
         lv = torch.tensor(-6.0, requires_grad=True)
         loss = vf.gaussian_log_prob(mean, lv, x, reduction="mean", scale=-1)
@@ -105,7 +105,7 @@ class TestPromotion:
 
     @pytest.mark.parametrize("half", HALF, ids=str)
     def test_float64_is_rounded_once_to_half_types(self, half, backend):  # noqa: F811
-        """Not by way of float32: where that lands on the middle of two numbers, the second rounding may go wrong."""
+        """Not by way of float32: where that lands in the middle of two numbers, it rounds wrongly."""
         if backend != "native":
             pytest.skip("rounded by PyTorch, or a GPU's instructions")
         eps = torch.finfo(half).eps

@@ -1,4 +1,4 @@
-"""What must raise, or return, and not crash, hang or say nothing: data swapped under autograd, ranks without a share."""
+"""What must raise, or return, and not crash, hang or be silent: data swapped under autograd, empty ranks."""
 
 import signal
 

@@ -38,7 +38,7 @@ def assert_same(got, want):
 
 
 def patterns():
-    """float32 numbers of all kinds: each upper half of the bits, beside lower halves that round up, down and to even."""
+    """float32 numbers of all kinds: each upper half of the bits, beside lower halves that round each way."""
     upper = torch.arange(1 << 16, dtype=torch.int64) << 16
     lower = torch.tensor([0, 1, 0x0FFF, 0x1000, 0x1001, 0x3000, 0x7FFF, 0x8000, 0x8001, 0xEFFF, 0xFFFF])
     bits = (upper[:, None] + lower).reshape(-1)

@@ -20,7 +20,7 @@ _MOST = 2**60
 
 
 def countable(shape: Sequence[int], what: str) -> None:
-    """Raises ValueError for a negative size, or more elements than can be counted; of a traced size nothing is asked."""
+    """Raises ValueError for a negative size, or more elements than can be counted; not for traced sizes."""
     # An empty dim hides the others from the product, but not from strides.
     if not all(type(n) is int for n in shape):
         return

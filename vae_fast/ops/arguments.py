@@ -138,7 +138,8 @@ def sizes(name: str, shape: Any) -> tuple[int, ...]:
         raise TypeError(f"{name} must be a shape, got {type(shape).__name__}")
     entries = (shape,) if isinstance(shape, int) else tuple(shape)
     for entry in entries:
-        if integer(name, entry) < 0:
+        # An int as it is: a comparison with 2⁶³ would bind the size of a trace.
+        if (entry if isinstance(entry, int) else integer(name, entry)) < 0:
             raise ValueError(f"{name} has a negative size: {entries}")
     return entries
 

@@ -14,6 +14,7 @@ from vae_fast.checks import countable
 from vae_fast.ops import arguments, dispatch
 from vae_fast.ops.arguments import Bounds, Param
 from vae_fast.ops.rsample import moments
+from vae_fast.tracing import public
 
 
 class _RsampleKL(torch.autograd.Function):
@@ -35,6 +36,7 @@ class _RsampleKL(torch.autograd.Function):
         return (None, *dispatch.asked(needs, grads), None, None, None)
 
 
+@public
 def rsample_kl(
     mu: Tensor,
     logvar: Tensor | float,
@@ -58,7 +60,8 @@ def rsample_kl(
     Args:
         event_ndim: how many trailing dims of broadcast(mu, logvar) make one latent vector.
         free_bits: λ: every element's KL counts as max(KL, λ), with no gradient where KL ≤ λ.
-        others: as ``rsample``.
+        others: as ``rsample``. Of two latents with one ``seed``, the second takes a ``first_sample`` of its own:
+            their noise is the same otherwise.
 
     Returns:
         (z, kl): z of shape sample_shape + broadcast(mu, logvar).shape; kl ≥ 0 of the shape of the data dims,

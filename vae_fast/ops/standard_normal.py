@@ -12,8 +12,10 @@ from vae_fast import seeds
 from vae_fast.backends import choose, kernel
 from vae_fast.checks import FLOATS, countable
 from vae_fast.ops import arguments
+from vae_fast.tracing import public
 
 
+@public
 def standard_normal(
     shape: int | Sequence[int],
     *,

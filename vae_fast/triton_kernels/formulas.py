@@ -482,8 +482,8 @@ def _half_expm1_minus_near(x):
 def half_expm1_and_minus(x, half):
     """½(e^x − 1), and ½(e^x − 1 − x), which is never negative; both finite whenever the result is.
 
-    ``half`` is ½x, which may be finite where x is not. In quarters of 2ⁿ, doubled at the end: 2ⁿ⁻¹ may overflow where
-    the result does not.
+    ``half`` is ½x, which may be finite where x is not. In quarters of 2ⁿ, doubled at the end: 2ⁿ⁻¹ may overflow
+    where the result does not.
     """
     double: tl.constexpr = x.dtype == tl.float64
     # Below, e^x is nothing beside 1, and 2ⁿ⁻² still a normal number; above, it is infinite.

@@ -16,7 +16,6 @@ from vae_fast.scale import Scale
 from vae_fast.triton_kernels import launch, layout
 from vae_fast.triton_kernels.layout import Gradient, Layout, Spec
 
-
 # Elements whose bytes, eight of each at most, fit 63 bits.
 _MOST = 2**60
 
