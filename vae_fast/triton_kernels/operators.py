@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from vae_fast import schemas
-from vae_fast.checks import check
+from vae_fast.checks import check, check_devices
 from vae_fast.triton_kernels import launch
 from vae_fast.triton_kernels.bernoulli_log_prob import bernoulli_log_prob_bwd, bernoulli_log_prob_fwd
 from vae_fast.triton_kernels.early import rescale
@@ -58,12 +58,20 @@ def _body(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     return body
 
 
+def _fake(name: str) -> Callable[..., Any]:
+    def fake(*args: Any) -> Any:
+        check_devices(name, args)
+        return schemas.FAKES[name](*args)
+
+    return fake
+
+
 library = torch.library.Library("vae_fast_triton", "DEF")
 for _name, _schema in schemas.SCHEMAS.items():
     library.define(_name + _schema, tags=(torch.Tag.pt2_compliant_tag,))
     for _key in ("CPU", "CUDA"):
         library.impl(_name, _body(_name, getattr(KERNELS, _name)), _key)
-    torch.library.register_fake(f"vae_fast_triton::{_name}", schemas.FAKES[_name], lib=library)
+    torch.library.register_fake(f"vae_fast_triton::{_name}", _fake(_name), lib=library)
 
 TRACED = SimpleNamespace(**{name: getattr(torch.ops.vae_fast_triton, name).default for name in schemas.SCHEMAS})
 library.impl("standard_normal_fwd", schemas.by_device(TRACED.standard_normal_fwd), "BackendSelect")
