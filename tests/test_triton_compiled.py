@@ -48,9 +48,7 @@ def bernoulli(shape, dtype, reduction, backward=False, x=None, weight=None, dx=F
     return K.bernoulli_log_prob_bwd, (up, *args, True, dx, dweight)
 
 
-def gaussian(
-    shape, dtype, reduction, backward=False, logvar=None, x=None, form=PLAIN, weight=None, dweight=False
-):
+def gaussian(shape, dtype, reduction, backward=False, logvar=None, x=None, form=PLAIN, weight=None, dweight=False):
     m = torch.empty(shape, dtype=dtype)
     args = (
         m,

@@ -100,28 +100,34 @@ class TestDtypes:
     def test_samplers(self, call, dtypes, shapes, result):
         for samples in ((), (3,)):
             tensors = drawn(call, shapes, dtypes)
-            (z, *kl), grads = agree(call, tensors, sample_shape=samples, event_ndim=1) if call.event else agree(
-                call, tensors, sample_shape=samples
+            (z, *kl), grads = (
+                agree(call, tensors, sample_shape=samples, event_ndim=1)
+                if call.event
+                else agree(call, tensors, sample_shape=samples)
             )
             assert z.dtype == result and [k.dtype for k in kl] == [F64 if result == F64 else F32] * len(kl)
             assert [g.dtype for g in grads] == list(dtypes)
 
     def test_a_scalar_s_gradient_beside_half_operands(self):
-        """A loss of latent diffusion under a gradient scaler: float16 would overflow, and rounds to three digits."""
+        """As in latent diffusion under a gradient scaler: float16 would overflow, and rounds to three digits."""
         mean, x = torch.rand(4, 70).half(), torch.rand(4, 70)
         logvar = torch.tensor(-6.0, requires_grad=True)
         options = {"reduction": "mean", "scale": -1.0, "backend": "triton"}
         (got,) = torch.autograd.grad(vf.gaussian_log_prob(mean, logvar, x, **options) * 65536, logvar)
         wide = logvar.detach().double().requires_grad_()
         options["backend"] = "reference"
-        (want,) = torch.autograd.grad(vf.gaussian_log_prob(mean.double(), wide, x.double(), **options) * 65536, wide)
+        (want,) = torch.autograd.grad(
+            vf.gaussian_log_prob(mean.double(), wide, x.double(), **options) * 65536, wide
+        )
         assert got.isfinite() and got.abs() > 65536
         assert_close(got.double(), want, rtol=1e-6, atol=0)
 
     def test_no_operand_is_copied(self, monkeypatch):
         """Whatever dtypes meet, the kernel gets the tensors themselves."""
         seen, run = [], launch.run
-        monkeypatch.setattr(launch, "run", lambda k, p, d, args, *more: seen.append(args) or run(k, p, d, args, *more))
+        monkeypatch.setattr(
+            launch, "run", lambda k, p, d, args, *more: seen.append(args) or run(k, p, d, args, *more)
+        )
         tensors = drawn(GAUSSIAN, (SHAPE, (70,), SHAPE), (HALF, F32, F64))
         weight = torch.rand(SHAPE).bfloat16()
         GAUSSIAN(*tensors, weight=weight, backend="triton")
@@ -161,7 +167,9 @@ class TestWeights:
         tensors = drawn(call, [SHAPE] * len(call.operands), [F32] * len(call.operands))
         floor = 0.1
         _, grads = agree(call, tensors, weight=weight, free_bits=floor)
-        ones = torch.autograd.grad(call(*tensors, weight=weight, free_bits=floor, backend="triton")[0].sum(), weight)
+        ones = torch.autograd.grad(
+            call(*tensors, weight=weight, free_bits=floor, backend="triton")[0].sum(), weight
+        )
         at_floor = ones[0] == torch.tensor(floor)
         assert at_floor.any() and not at_floor.all()
 
@@ -240,7 +248,9 @@ class TestBools:
         x = torch.randint(0, 256, SHAPE, dtype=torch.uint8)
         mean = torch.randn(SHAPE)
         got = vf.gaussian_log_prob(mean, 0.0, x, weight=x, x_scale=0.01, backend="triton")
-        assert_close(got, vf.gaussian_log_prob(mean, 0.0, x.float(), weight=x.float(), x_scale=0.01, backend="reference"))
+        assert_close(
+            got, vf.gaussian_log_prob(mean, 0.0, x.float(), weight=x.float(), x_scale=0.01, backend="reference")
+        )
 
 
 class TestArgumentsThatDoNotGoTogether:
@@ -251,7 +261,7 @@ class TestArgumentsThatDoNotGoTogether:
                 leaves = call.draw((1, 3)) if shape == (4000, 3) else call.draw((4, 3))
                 (out,) = call(*leaves, backend="triton")
                 leaves[k].data = torch.ones(shape)
-                with pytest.raises((ValueError, RuntimeError), match="shape|broadcast"):
+                with pytest.raises(ValueError, match="shape"):
                     (out * torch.rand(len(out))).sum().backward()
 
     @pytest.mark.parametrize("call", SAMPLERS, ids=str)
@@ -261,7 +271,7 @@ class TestArgumentsThatDoNotGoTogether:
                 leaves = call.draw((1, 3)) if shape == (4000, 3) else call.draw((4, 3))
                 outs = call(*leaves, backend="triton")
                 leaves[k].data = torch.ones(shape)
-                with pytest.raises((ValueError, RuntimeError), match="shape|broadcast"):
+                with pytest.raises(ValueError, match="shape"):
                     sum(out.sum() for out in outs).backward()
 
     def test_another_dtype_before_the_backward_pass(self):

@@ -66,6 +66,47 @@ class TestSums:
         assert_close(got, want)
 
 
+class TestSumsOverSamples:
+    def test_in_two_floats(self):
+        """What cancels in float32 does not in z's gradient: the sum of samples is that of float64, rounded."""
+        mu, logvar = torch.zeros(2, 8, requires_grad=True), torch.zeros(2, 8, requires_grad=True)
+        dz = torch.randn(6, 2, 8)
+        dz[0], dz[4] = 3e8, -3e8
+        (z,) = RSAMPLE(mu, logvar, sample_shape=(6,), backend="triton")
+        eps = z.detach().double()
+        dmu, dlogvar = torch.autograd.grad(z, (mu, logvar), dz)
+        assert_close(dmu.double(), dz.double().sum(0), rtol=2**-23, atol=1e-5)
+        # A product is rounded before it is added.
+        rounded = 0.5 * (dz.double() * eps).float().double().sum(0)
+        assert_close(dlogvar.double(), rounded, rtol=2**-22, atol=1e-5)
+
+    @pytest.mark.parametrize("value", (torch.inf, -torch.inf, torch.nan))
+    def test_not_finite(self, value):
+        mu, logvar = torch.zeros(2, 8, requires_grad=True), torch.zeros(2, 8, requires_grad=True)
+        dz = torch.randn(6, 2, 8)
+        dz[3] = value
+        got, want = (
+            torch.autograd.grad(RSAMPLE(mu, logvar, sample_shape=(6,), backend=b)[0], (mu, logvar), dz)
+            for b in ("triton", "reference")
+        )
+        for a, b in zip(got, want, strict=True):
+            assert_close(a, b, equal_nan=True)
+
+
+@pytest.mark.parametrize("dtype", (torch.float16, torch.bfloat16), ids=str)
+@pytest.mark.parametrize("size", ((3, 1, 1), (1, 1, 4, 5), (2, 1, 4, 1), (5,)), ids=str)
+def test_a_gradient_of_a_half_type_is_rounded_once(dtype, size, launched):
+    """However it comes about: written in full and summed, or by rows, columns, or programs."""
+    m, r = torch.rand(2, 3, 4, 5).to(dtype), torch.rand(size).to(dtype).requires_grad_()
+    x = torch.rand(2, 3, 4, 5)
+    for event_ndim in (0, 3):
+        (got,) = torch.autograd.grad(GAUSSIAN(m, r, x, event_ndim=event_ndim, backend="triton")[0].sum(), r)
+        wide = r.detach().double().requires_grad_()
+        (out,) = GAUSSIAN(m.double(), wide, x.double(), event_ndim=event_ndim, backend="reference")
+        (want,) = torch.autograd.grad(out.sum(), wide)
+        assert_close(got.double(), want, rtol=0.505 * torch.finfo(dtype).eps, atol=2e-6)
+
+
 def agree(out, wanted, upstream, want):
     """Gradients under an upstream gradient as it lies, against the reference's under a plain copy of it."""
     plain = upstream.clone(memory_format=torch.contiguous_format).resolve_neg()

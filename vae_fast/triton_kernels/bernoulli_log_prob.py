@@ -112,9 +112,7 @@ def _kernel(
             g = g * w
         if KINDS[0] != NONE:
             slope = shown(g * slope, w, MODES[2])
-            of_logits = give(
-                dlogits, dlogits_sample, dlogits_datum, tile, of_logits, slope, KINDS[0], SAMPLES, VEC
-            )
+            of_logits = give(dlogits, dlogits_sample, dlogits_datum, tile, of_logits, slope, KINDS[0], SAMPLES, VEC)
         if KINDS[1] != NONE:
             odds = shown(g * odds, w, MODES[2])
             of_x = give(dx, dx_sample, dx_datum, tile, of_x, odds * by_x, KINDS[1], SAMPLES, VEC)

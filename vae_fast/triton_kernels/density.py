@@ -49,7 +49,9 @@ def upstream_of(
 
 
 @triton.jit
-def weight_of(weight, sample, datum, tile, T: tl.constexpr, MODE: tl.constexpr, SAMPLES: tl.constexpr, VEC: tl.constexpr):
+def weight_of(
+    weight, sample, datum, tile, T: tl.constexpr, MODE: tl.constexpr, SAMPLES: tl.constexpr, VEC: tl.constexpr
+):
     if MODE == ABSENT:
         return tl.full((1, 1), 1.0, T)
     else:
