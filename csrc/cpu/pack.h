@@ -69,16 +69,16 @@ struct Number<DoublePack> {
 VF_INLINE Int32Pack bits(FloatPack a) { return (Int32Pack)a; }
 VF_INLINE Int64Pack bits(DoublePack a) { return (Int64Pack)a; }
 
+// As unsigned numbers, which wrap around: of packs too a sanitizer reports what signed ones do.
+typedef uint32_t UInt32Pack __attribute__((vector_size(kPackBytes)));
+typedef uint64_t UInt64Pack __attribute__((vector_size(kPackBytes)));
 VF_INLINE Int32Pack wrapping_add(Int32Pack a, int32_t b) {
-  typedef uint32_t UInt32Pack __attribute__((vector_size(kPackBytes)));
   return (Int32Pack)((UInt32Pack)a + static_cast<uint32_t>(b));
 }
-
-// Packs wrap around of themselves.
-VF_INLINE Int32Pack wrapping_sub(Int32Pack a, Int32Pack b) { return a - b; }
-VF_INLINE Int64Pack wrapping_sub(Int64Pack a, Int64Pack b) { return a - b; }
-VF_INLINE Int32Pack shift_left(Int32Pack a, int n) { return a << n; }
-VF_INLINE Int64Pack shift_left(Int64Pack a, int n) { return a << n; }
+VF_INLINE Int32Pack wrapping_sub(Int32Pack a, Int32Pack b) { return (Int32Pack)((UInt32Pack)a - (UInt32Pack)b); }
+VF_INLINE Int64Pack wrapping_sub(Int64Pack a, Int64Pack b) { return (Int64Pack)((UInt64Pack)a - (UInt64Pack)b); }
+VF_INLINE Int32Pack shift_left(Int32Pack a, int n) { return (Int32Pack)((UInt32Pack)a << n); }
+VF_INLINE Int64Pack shift_left(Int64Pack a, int n) { return (Int64Pack)((UInt64Pack)a << n); }
 
 VF_INLINE FloatPack to_float(Int32Pack a) { return __builtin_convertvector(a, FloatPack); }
 VF_INLINE DoublePack to_float(Int64Pack a) { return __builtin_convertvector(a, DoublePack); }

@@ -41,7 +41,7 @@ lib=$(dirname "$(dirname "$(find "$build/asan" -name '_cpu.abi3.so' -print -quit
 # The suite's own options come from pyproject.toml. pytest, and not python -m pytest: that would import the package
 # from this folder.
 LD_PRELOAD="$("$CXX" -print-file-name=libasan.so) $("$CXX" -print-file-name=libubsan.so)" \
-  ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=0 UBSAN_OPTIONS=print_stacktrace=1 \
+  ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 \
   PYTHONPATH="$here/$lib" VAE_FAST_SANITIZED="$here/$lib" \
   "$bin/pytest" -q -p no:cacheprovider --timeout 1200 -k "not reference and not ompiled and not xported and not forward_mode" \
   tests/test_native.py tests/test_bernoulli_log_prob.py tests/test_gaussian_kl.py tests/test_gaussian_log_prob.py \
