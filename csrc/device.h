@@ -5,6 +5,8 @@
 #include <torch/csrc/stable/tensor.h>
 
 #include <optional>
+#include <sstream>
+#include <stdexcept>
 #include <vector>
 
 #include "kernels.h"
@@ -12,6 +14,20 @@
 namespace vae_fast {
 
 using torch::stable::Tensor;
+
+// Raises a ValueError in Python.
+template <class... Parts>
+[[noreturn]] void refuse(const Parts&... message) {
+  std::ostringstream text;
+  (text << ... << message);
+  throw std::invalid_argument(text.str());
+}
+
+// As STD_TORCH_CHECK, whose message begins with a place in the source.
+#define VF_CHECK(condition, ...) \
+  do {                           \
+    if (!(condition)) ::vae_fast::refuse(__VA_ARGS__); \
+  } while (0)
 
 // A call's device: made before anything is allocated, and there until the kernels are launched. It is the current one
 // meanwhile.
@@ -39,6 +55,9 @@ class OnDevice final : public Device {
   std::vector<Tensor> scratch_;
   std::optional<torch::stable::accelerator::DeviceGuard> guard_;
 };
+
+// Raises, and says what there is no memory for.
+[[noreturn]] void cannot_allocate(const int64_t* size, int ndim, int32_t scalar_type);
 
 // Uninitialised memory on the device of the call.
 Tensor empty_strided(const int64_t* size, const int64_t* stride, int ndim, int32_t scalar_type);

@@ -53,19 +53,20 @@ int* OnDevice::ticket() { return nullptr; }
 Tensor empty_strided(const int64_t* size, const int64_t* stride, int ndim, int32_t scalar_type) {
   static const int32_t cpu = aoti_torch_device_type_cpu();
   AtenTensorHandle handle;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(ndim, size, stride, scalar_type, cpu, 0, &handle));
+  if (aoti_torch_empty_strided(ndim, size, stride, scalar_type, cpu, 0, &handle) != TORCH_SUCCESS)
+    cannot_allocate(size, ndim, scalar_type);
   Tensor tensor(handle);
   advise_huge_pages(tensor);
   return tensor;
 }
 
 bool check_readable(const char* name, const Tensor& tensor, int) {
-  STD_TORCH_CHECK(tensor.is_cpu(), name, " is not on the CPU");
+  VF_CHECK(tensor.is_cpu(), name, " is not on the CPU");
   return false;
 }
 
 void read_seed(const Tensor& seed, NoiseOptions& noise) {
-  STD_TORCH_CHECK(seed.is_cpu(), "seed_tensor must be on the CPU");
+  VF_CHECK(seed.is_cpu(), "seed_tensor must be on the CPU");
   noise.seed = static_cast<uint64_t>(*static_cast<const int64_t*>(seed.data_ptr()));
 }
 

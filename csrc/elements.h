@@ -20,10 +20,15 @@ struct BFloat16 {
 struct Float16 {
   uint16_t bits;
 };
+// Not C++'s bool, which may hold 0 and 1 only.
+struct Bool {
+  uint8_t byte;
+};
 
 VF_INLINE float widen(float a) { return a; }
 VF_INLINE double widen(double a) { return a; }
 VF_INLINE float widen(uint8_t a) { return static_cast<float>(a); }
+VF_INLINE float widen(Bool a) { return a.byte != 0 ? 1.0f : 0.0f; }
 VF_INLINE float widen(BFloat16 a) { return from_bits<float>(static_cast<int32_t>(uint32_t{a.bits} << 16)); }
 VF_INLINE float widen(Float16 a) {
 #ifdef __CUDA_ARCH__
@@ -68,8 +73,17 @@ VF_INLINE void narrow(float a, Float16& to) {
   to.bits = static_cast<uint16_t>(h | sign);
 #endif
 }
-VF_INLINE void narrow(double a, BFloat16& to) { narrow(static_cast<float>(a), to); }
-VF_INLINE void narrow(double a, Float16& to) { narrow(static_cast<float>(a), to); }
+
+// The float that a lies on or beside, of two the one whose last bit is 1: rounding it to a half type rounds a once.
+VF_INLINE float to_odd(double a) {
+  const float near = static_cast<float>(a);
+  const double back = static_cast<double>(near);
+  if (back == a || a != a) return near;
+  const bool beyond = (back < 0 ? -back : back) > (a < 0 ? -a : a);
+  return from_bits<float>((bits(near) - (beyond ? 1 : 0)) | 1);
+}
+VF_INLINE void narrow(double a, BFloat16& to) { narrow(to_odd(a), to); }
+VF_INLINE void narrow(double a, Float16& to) { narrow(to_odd(a), to); }
 
 }  // namespace VF_ISA
 }  // namespace vae_fast

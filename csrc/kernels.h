@@ -53,7 +53,8 @@ struct NoiseOptions {
 };
 
 // What all densities have. `out` holds one value a row, null where only gradients are asked for; `upstream` is over
-// the elements, or has no data where the upstream gradient is 1.
+// the elements, or has no data where the upstream gradient is 1. The weight's gradient, which only a backward pass asks
+// for, is the upstream gradient times the term of the operands as they are, at a weight of 0 too.
 struct DensityArgs {
   ParallelFor parallel_for = nullptr;  // on a CPU
   Device* device = nullptr;            // on a GPU
@@ -64,6 +65,7 @@ struct DensityArgs {
   void* out;
   double scale;    // of the result
   double divisor;  // "mean": the number of data; else 1
+  Gradient dweight;
 };
 
 struct BernoulliArgs : DensityArgs {

@@ -5,7 +5,6 @@
 #include <numeric>
 
 namespace vae_fast {
-namespace {
 
 DType dtype_of(const char* name, int32_t scalar_type) {
   static const int32_t float32 = aoti_torch_dtype_float32(), float64 = aoti_torch_dtype_float64(),
@@ -15,13 +14,66 @@ DType dtype_of(const char* name, int32_t scalar_type) {
   if (scalar_type == float64) return DType::kFloat64;
   if (scalar_type == bfloat16) return DType::kBFloat16;
   if (scalar_type == float16) return DType::kFloat16;
-  STD_TORCH_CHECK(scalar_type == uint8 || scalar_type == boolean, name, " has a dtype that vae_fast does not take");
+  if (scalar_type == boolean) return DType::kBool;
+  VF_CHECK(scalar_type == uint8, name, " must be of a floating dtype, or, of targets and weights, uint8 or bool, got ",
+                  dtype_name(scalar_type));
   return DType::kByte;
 }
 
-}  // namespace
+int32_t scalar_type_of(DType dtype) {
+  switch (dtype) {
+    case DType::kFloat32: return aoti_torch_dtype_float32();
+    case DType::kFloat64: return aoti_torch_dtype_float64();
+    case DType::kBFloat16: return aoti_torch_dtype_bfloat16();
+    case DType::kFloat16: return aoti_torch_dtype_float16();
+    case DType::kByte: return aoti_torch_dtype_uint8();
+    default: return aoti_torch_dtype_bool();
+  }
+}
 
-Operand::Operand(const char* name, const Tensor& t) : tensor(&t), ndim(static_cast<int>(t.dim())) {
+bool is_floating(DType dtype) { return dtype != DType::kByte && dtype != DType::kBool; }
+
+std::string dtype_name(int32_t scalar_type) {
+  return torch::headeronly::toString(static_cast<ScalarType>(scalar_type));
+}
+
+std::string shape_name(const int64_t* size, int ndim) {
+  std::string text = "(";
+  for (int d = 0; d < ndim; ++d) text += std::to_string(size[d]) + (d + 1 < ndim ? ", " : ndim == 1 ? "," : "");
+  return text + ")";
+}
+
+void check_elements(const char* what, const int64_t* size, int ndim) {
+  // As many as bytes, of which there are eight an element at most, fit 63 bits. A dim without elements hides the others
+  // from the product, but not from strides.
+  constexpr int64_t kMost = int64_t{1} << 60;
+  int64_t count = 1;
+  bool counted = true;
+  for (int d = 0; d < ndim && counted; ++d) {
+    const int64_t n = std::max<int64_t>(size[d], 1);
+    counted = size[d] >= 0 && n <= kMost / count;
+    if (counted) count *= n;
+  }
+  VF_CHECK(counted, what, " of shape ", shape_name(size, ndim),
+                  " has a negative size, or more elements than 64 bits can count");
+}
+
+void check_memory(const char* name, const Tensor& tensor, int64_t element_size) {
+  int64_t bytes, offset, last = 0, *size, *stride;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_sizes(tensor.get(), &size));
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_strides(tensor.get(), &stride));
+  const int ndim = static_cast<int>(tensor.dim());
+  for (int d = 0; d < ndim; ++d) {
+    if (size[d] == 0) return;
+    last += (size[d] - 1) * stride[d];
+  }
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_storage_size(tensor.get(), &bytes));
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_storage_offset(tensor.get(), &offset));
+  VF_CHECK((offset + last + 1) * element_size <= bytes, name, " of shape ", shape_name(size, ndim),
+                  " has elements outside its memory of ", bytes, " bytes: was that freed?");
+}
+
+Operand::Operand(const char* name, const Tensor& t) : tensor(&t), name(name), ndim(static_cast<int>(t.dim())) {
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(t.get(), &scalar_type));
   int64_t *sizes, *strides;
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_sizes(t.get(), &sizes));
@@ -29,25 +81,64 @@ Operand::Operand(const char* name, const Tensor& t) : tensor(&t), ndim(static_ca
   size = sizes;
   stride = strides;
   dtype = dtype_of(name, scalar_type);
-  STD_TORCH_CHECK(ndim <= kMaxDims, name, " has more than ", kMaxDims, " dims");
+  VF_CHECK(ndim <= kMaxDims, name, " has more than ", kMaxDims, " dims");
   number = check_readable(name, t, ndim);
+  check_memory(name, t, static_cast<int64_t>(t.element_size()));
 }
 
 int64_t Operand::numel() const { return std::accumulate(size, size + ndim, int64_t{1}, std::multiplies<int64_t>()); }
+
+namespace {
+
+// A Python number: it takes no part in dtypes.
+bool is_number(const Operand& o) { return o.ndim == 0 && o.dtype == DType::kFloat64 && o.tensor->is_cpu(); }
+
+DType promoted(DType a, DType b) {
+  if (a == b) return a;
+  return a == DType::kFloat64 || b == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32;
+}
+
+}  // namespace
+
+Arithmetic arithmetic_of(std::initializer_list<const Operand*> parameters,
+                         std::initializer_list<const Operand*> others) {
+  bool with_dims = false;
+  for (const Operand* o : parameters) with_dims = with_dims || (*o && o->ndim > 0);
+  const Operand* first = nullptr;
+  Arithmetic result{DType::kFloat32, false};
+  for (const Operand* o : parameters) {
+    // 0-d tensors do not promote ones with dims.
+    if (!*o || (with_dims && o->ndim == 0) || (o != *parameters.begin() && is_number(*o))) continue;
+    result.result = first ? promoted(result.result, o->dtype) : o->dtype;
+    first = o;
+  }
+  result.is_double = result.result == DType::kFloat64;
+  for (const Operand* o : others) result.is_double = result.is_double || (*o && o->ndim > 0 && o->dtype == DType::kFloat64);
+  return result;
+}
+
+int32_t compute_type(bool is_double) { return is_double ? aoti_torch_dtype_float64() : aoti_torch_dtype_float32(); }
 
 Space::Space(std::initializer_list<const Operand*> operands) {
   for (const Operand* o : operands) ndim = std::max(ndim, o->ndim);
   event = ndim;
   std::fill(size, size + ndim, 1);
   std::iota(order, order + ndim, 0);
+  bool fit = true;
   for (const Operand* o : operands) {
     for (int d = 0; d < o->ndim; ++d) {
       int64_t& n = size[d + ndim - o->ndim];
-      STD_TORCH_CHECK(o->size[d] == n || o->size[d] == 1 || n == 1, "the operands do not broadcast: ", n, " and ",
-                      o->size[d], " at dim ", d - o->ndim);
+      fit = fit && (o->size[d] == n || o->size[d] == 1 || n == 1);
       if (n == 1) n = o->size[d];
     }
   }
+  if (!fit) {
+    std::string shapes;
+    for (const Operand* o : operands)
+      if (*o) shapes += (shapes.empty() ? "" : ", ") + shape_name(o->size, o->ndim);
+    refuse("the operands do not broadcast: ", shapes);
+  }
+  check_elements("the operands together", size, ndim);
 }
 
 void Space::set_event(int first, const Operand& like) {
@@ -117,23 +208,44 @@ Tensor empty(const int64_t* size, int ndim, int32_t scalar_type) {
   return empty_strided(size, stride, ndim, scalar_type);
 }
 
-Tensor empty_like(const Operand& operand) {
+Tensor empty_like(const Operand& operand, int32_t scalar_type) {
   int64_t step = 1;
-  for (int d = operand.ndim - 1; d >= 0; --d) {
+  bool in_order = true;
+  for (int d = operand.ndim - 1; d >= 0 && in_order; --d) {
     // PyTorch keeps dense strides as they are, whatever they say of a dim of size 1.
-    if (operand.stride[d] != step) return torch::stable::empty_like(*operand.tensor);
+    in_order = operand.stride[d] == step;
     step *= std::max<int64_t>(operand.size[d], 1);
   }
-  return empty(operand.size, operand.ndim, operand.scalar_type);
+  if (in_order) return empty(operand.size, operand.ndim, scalar_type);
+  try {
+    const Tensor like = torch::stable::empty_like(*operand.tensor);
+    if (scalar_type == operand.scalar_type) return like;
+    int64_t* stride;
+    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_strides(like.get(), &stride));
+    return empty_strided(operand.size, stride, operand.ndim, scalar_type);
+  } catch (const std::exception&) {
+    cannot_allocate(operand.size, operand.ndim, scalar_type);
+  }
+}
+
+Tensor contiguous(const Operand& operand) {
+  Tensor copy = empty(operand.size, operand.ndim, operand.scalar_type);
+  torch::stable::copy_(copy, *operand.tensor);
+  return copy;
+}
+
+void cannot_allocate(const int64_t* size, int ndim, int32_t scalar_type) {
+  const DType dtype = dtype_of("a result", scalar_type);
+  uint64_t bytes = dtype == DType::kFloat64 ? 8 : dtype == DType::kFloat32 ? 4 : is_floating(dtype) ? 2 : 1;
+  for (int d = 0; d < ndim; ++d) bytes *= static_cast<uint64_t>(size[d]);
+  throw std::runtime_error("can't allocate memory: you tried to allocate " + std::to_string(bytes) +
+                           " bytes, for a tensor of shape " + shape_name(size, ndim) + " and dtype " +
+                           dtype_name(scalar_type));
 }
 
 Tensor nothing(const Operand& anchor) {
   const int64_t zero = 0;
   return empty(&zero, 1, anchor.scalar_type);
-}
-
-int32_t compute_type(const Operand& operand) {
-  return operand.dtype == DType::kFloat64 ? operand.scalar_type : aoti_torch_dtype_float32();
 }
 
 void* data_of(const Tensor& tensor) {
@@ -143,8 +255,8 @@ void* data_of(const Tensor& tensor) {
   return data ? data : &some;
 }
 
-PackedGradient::PackedGradient(const OptionalTensor& packed, int64_t dim) : dim_(dim) {
-  if (packed) whole_ = empty_like(Operand("packed", *packed));
+PackedGradient::PackedGradient(const Operand& packed, int64_t dim) : dim_(dim < 0 ? dim + packed.ndim : dim) {
+  if (packed) whole_ = empty_like(packed);
 }
 
 OptionalTensor PackedGradient::half(int which) const {
@@ -155,12 +267,13 @@ OptionalTensor PackedGradient::half(int which) const {
 }
 
 GradientOut::GradientOut(bool needed, const Operand& operand, const Operand& anchor, const Space& space,
-                         const OptionalTensor& place)
+                         bool is_double, const OptionalTensor& place)
     : tensor_(!needed || !operand ? nothing(anchor)
               : place             ? *place
               : operand.number    ? empty(operand.size, operand.ndim, operand.scalar_type)
                                   : empty_like(operand)) {
   if (!needed || !operand) return;
+  VF_CHECK(is_floating(operand.dtype), operand.name, " of ", dtype_name(operand.scalar_type), " has no gradient");
   if (operand.number) number_ = operand.tensor;
   const Operand grad("gradient", tensor_);
   const int shift = space.ndim - operand.ndim;
@@ -182,7 +295,7 @@ GradientOut::GradientOut(bool needed, const Operand& operand, const Operand& anc
     for (int d = 0; d < grad.ndim; ++d) spec_.view.append(grad.size[d], grad.stride[d]);
     spec_.index = space.index(operand);
   } else {
-    each_ = empty(space.size, space.ndim, compute_type(anchor));
+    each_ = empty(space.size, space.ndim, compute_type(is_double));
     spec_.kind = Gradient::kEach;
     spec_.view = space.view(Operand("gradient", *each_));
   }
@@ -190,6 +303,7 @@ GradientOut::GradientOut(bool needed, const Operand& operand, const Operand& anc
 
 Tensor GradientOut::finish() {
   if (each_) {
+    // Summed in the dtype computed in, and rounded once, by the copy.
     const Tensor sum = torch::stable::sum(*each_, summed_dims_, true);
     torch::stable::copy_(tensor_, torch::stable::reshape(sum, std::vector<int64_t>(tensor_.sizes().begin(), tensor_.sizes().end())));
   }

@@ -6,6 +6,7 @@
 #include <torch/csrc/stable/tensor.h>
 
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "device.h"
@@ -16,9 +17,22 @@ namespace vae_fast {
 using torch::headeronly::ScalarType;
 using OptionalTensor = std::optional<Tensor>;
 
+// Raises where it is none that kernels read.
+DType dtype_of(const char* name, int32_t scalar_type);
+bool is_floating(DType dtype);
+// What messages call them.
+std::string dtype_name(int32_t scalar_type);
+std::string shape_name(const int64_t* size, int ndim);
+
+// Raises where a shape has a negative size, or more elements than can be counted.
+void check_elements(const char* what, const int64_t* size, int ndim);
+// Raises where elements of a tensor lie outside its memory, as when that was freed under it.
+void check_memory(const char* name, const Tensor& tensor, int64_t element_size);
+
 // What is asked of a tensor more than once.
 struct Operand {
   const Tensor* tensor = nullptr;
+  const char* name = "";
   int ndim = 0;
   const int64_t* size = nullptr;
   const int64_t* stride = nullptr;
@@ -35,6 +49,17 @@ struct Operand {
   explicit operator bool() const { return tensor != nullptr; }
   int64_t numel() const;
 };
+
+// The dtypes of a call: each operand keeps its own, and is widened, never rounded, but for a number.
+struct Arithmetic {
+  DType result;    // what the parameters promote to by PyTorch's rule; numbers take no part unless the first is one
+  bool is_double;  // where the result is, or an operand with dims
+};
+Arithmetic arithmetic_of(std::initializer_list<const Operand*> parameters,
+                         std::initializer_list<const Operand*> others = {});
+int32_t scalar_type_of(DType dtype);
+// The dtype of sums.
+int32_t compute_type(bool is_double);
 
 // The shape operands broadcast to, and the order in which its dims are walked.
 struct Space {
@@ -61,17 +86,19 @@ struct Space {
 };
 
 Tensor empty(const int64_t* size, int ndim, int32_t scalar_type);
-Tensor empty_like(const Operand& operand);
+Tensor empty_like(const Operand& operand, int32_t scalar_type);
+inline Tensor empty_like(const Operand& operand) { return empty_like(operand, operand.scalar_type); }
+// The same values in C order.
+Tensor contiguous(const Operand& operand);
 // What stands for a gradient that nobody asked for.
 Tensor nothing(const Operand& anchor);
 
-int32_t compute_type(const Operand& operand);
 void* data_of(const Tensor& tensor);
 
 // One buffer for the gradients of two operands that are the halves of a tensor along a dim; without that tensor, nothing.
 class PackedGradient {
  public:
-  PackedGradient(const OptionalTensor& packed, int64_t dim);
+  PackedGradient(const Operand& packed, int64_t dim);
 
   explicit operator bool() const { return whole_.has_value(); }
   const Tensor& whole() const { return *whole_; }
@@ -87,7 +114,7 @@ class PackedGradient {
 class GradientOut {
  public:
   // `place` is where it goes, if that is not for this to choose.
-  GradientOut(bool needed, const Operand& operand, const Operand& anchor, const Space& space,
+  GradientOut(bool needed, const Operand& operand, const Operand& anchor, const Space& space, bool is_double,
               const OptionalTensor& place = std::nullopt);
 
   const Gradient& spec() const { return spec_; }

@@ -5,7 +5,8 @@
 
 namespace vae_fast {
 
-enum class DType : uint8_t { kFloat32, kFloat64, kBFloat16, kFloat16, kByte };
+// A bool is a byte of which all but 0 is 1.
+enum class DType : uint8_t { kFloat32, kFloat64, kBFloat16, kFloat16, kByte, kBool };
 
 // As many as a PyTorch tensor has at most.
 constexpr int kMaxDims = 64;

@@ -1,4 +1,4 @@
-"""A backend against the definition: random shapes, strides, dtypes, options and special values.
+"""A backend against the definition, on the calls of random_cases.py.
 
 Both are within 3ε·Σ|terms| of the truth by their own tests, so within 6ε·Σ|terms| of each other, and ε·(1 + log₂ n)
 more where n terms are summed; a result of half type is rounded once besides. Terms are those of the formulas below.
@@ -7,124 +7,33 @@ more where n terms are summed; a result of half type is rounded once besides. Te
 import math
 
 import torch
-from calls import BERNOULLI, CALLS, GAUSSIAN, KL, PROBS, RSAMPLE, RSAMPLE_KL, Call
-from hypothesis import strategies as st
+from calls import BERNOULLI, GAUSSIAN, KL, PROBS, RSAMPLE_KL
+from random_cases import cases
 
 import vae_fast as vf
 from vae_fast.scale import KINDS, Scale
 
-FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
-PARAMS = ("logvar", "logstd", "std", "var", "softplus")
-KL_PRIOR_MU = Call("gaussian_kl", vf.gaussian_kl, ("mu", "logvar", "prior_mu"))
-SPECIAL = (0.0, -0.0, math.inf, -math.inf, math.nan, 1.0, -1.0)
-# Sizes at the edges of packs, tiles and pieces; rarely long.
-SIZES = st.sampled_from((1, 1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 20, 31, 33, 0))
-LONG = st.sampled_from((127, 257, 511, 513, 1100))
+__all__ = ["cases", "check"]
 
 
-@st.composite
-def shapes(draw):
-    shape = draw(st.lists(SIZES, min_size=0, max_size=4))
-    if shape and draw(st.integers(0, 3)) == 0:
-        shape[draw(st.integers(0, len(shape) - 1))] = draw(LONG)
-    while math.prod(shape) > 40_000:
-        shape[shape.index(max(shape))] //= 4
-    return tuple(shape)
+def result_dtype(call, tensors):
+    """What the parameters promote to by PyTorch's rule: a 0-d tensor only where all are, a number never."""
+    parameters = [t for t, name in zip(tensors, call.operands, strict=True) if name != "x"]
+    taking_part = [t for t in parameters if t.ndim]
+    if not taking_part:
+        numbers = [t.dtype == torch.float64 and t.device.type == "cpu" for t in parameters]
+        taking_part = [t for k, t in enumerate(parameters) if k == 0 or not numbers[k]]
+    dtype = taking_part[0].dtype
+    for t in taking_part[1:]:
+        dtype = torch.promote_types(dtype, t.dtype)
+    return dtype
 
 
-def laid_out(draw, value):
-    """The same values at other strides and offsets of memory; what lies between them is NaN (or 77)."""
-    odd = torch.nan if value.is_floating_point() else 77 % (2 if value.dtype == torch.bool else 256)
-    kind = draw(st.sampled_from(("contiguous", "permuted", "strided", "cut", "offset", "repeated")))
-    if kind == "permuted" and value.ndim > 1:
-        order = draw(st.permutations(range(value.ndim)))
-        back = [order.index(d) for d in range(value.ndim)]
-        return value.permute(order).contiguous().permute(back)
-    if kind == "strided" and value.ndim:
-        wide = torch.full((*value.shape, 2), odd, dtype=value.dtype)
-        wide[..., 1] = value
-        return wide[..., 1]
-    if kind == "cut" and value.ndim:
-        dim = draw(st.integers(0, value.ndim - 1))
-        before, after = draw(st.integers(0, 3)), draw(st.integers(0, 3))
-        shape = list(value.shape)
-        shape[dim] += before + after
-        room = torch.full(shape, odd, dtype=value.dtype)
-        return room.narrow(dim, before, value.shape[dim]).copy_(value)
-    if kind == "offset":
-        memory = torch.full((value.numel() + 3,), odd, dtype=value.dtype)
-        return memory[draw(st.integers(1, 3)) :][: value.numel()].view(value.shape).copy_(value)
-    if kind == "repeated" and value.ndim:
-        dim = draw(st.integers(0, value.ndim - 1))
-        if value.shape[dim]:
-            return value.narrow(dim, 0, 1).expand(value.shape)
-    return value.contiguous()
-
-
-def operand(draw, shape, dtype, positive=False, probability=False):
-    """An operand that broadcasts to the shape, perhaps smaller, of any layout."""
-    own = [1 if draw(st.integers(0, 4)) == 0 else n for n in shape]
-    own = own[draw(st.integers(0, len(own))) if draw(st.integers(0, 5)) == 0 else 0 :]
-    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
-    if dtype == torch.bool:
-        value = torch.rand(own, generator=generator) < 0.5
-    elif dtype == torch.uint8:
-        value = torch.randint(0, 256, own, generator=generator).to(dtype)
-    else:
-        value = torch.randn(own, generator=generator, dtype=torch.float64) * draw(st.sampled_from((0.1, 1.0, 3.0)))
-        value = value.abs() + 0.25 if positive else value.mul(5).sigmoid() if probability else value
-        value = value.to(dtype)
-        if value.numel() and draw(st.integers(0, 5)) == 0:
-            value.view(-1)[draw(st.integers(0, value.numel() - 1))] = draw(st.sampled_from(SPECIAL))
-    return laid_out(draw, value)
-
-
-@st.composite
-def cases(draw):
-    call = draw(st.sampled_from((*CALLS, KL_PRIOR_MU)))
-    shape, dtype = draw(shapes()), draw(st.sampled_from(FLOATS))
-    options = {**call.options, "param": "logvar", "param_eps": 0.0, "bounds": None}
-    if call in (BERNOULLI, PROBS):
-        options = dict(call.options)
-    else:
-        options["param"] = draw(st.sampled_from(PARAMS))
-        options["param_eps"] = draw(st.sampled_from((0.0, 0.125)))
-        options["bounds"] = draw(st.sampled_from((None, None, (-1.0, 1.5), (None, 0.75))))
-    positive = options.get("param") in ("std", "var")
-    tensors = []
-    for k, name in enumerate(call.operands):
-        scale = "logvar" in name
-        own = draw(st.sampled_from((*FLOATS, torch.uint8, torch.bool))) if name == "x" else dtype
-        value = operand(draw, shape, own, positive=positive and scale, probability=call is PROBS and k == 0)
-        if k == 0 and value.shape != shape:
-            # The first operand decides the dtype, and has dims: a 0-d tensor would not.
-            value = laid_out(draw, value.expand(shape).clone())
-        tensors.append(value)
-    event_ndim = draw(st.integers(0, len(shape)))
-    if call.event:
-        options["event_ndim"] = event_ndim
-    if call in (RSAMPLE, RSAMPLE_KL):
-        options["sample_shape"] = draw(st.sampled_from(((), (), (1,), (3,), (2, 2), (0,))))
-        options["offset"] = draw(st.sampled_from((0, 1, 2, 3, 2**32 * 4 - 9, -17)))
-        options["first_sample"] = draw(st.sampled_from((0, 5, 2**32 - 2, -1)))
-    if call.op in ("rsample_kl", "gaussian_kl"):
-        options["free_bits"] = draw(st.sampled_from((None, None, 0.3)))
-    if call.density:
-        options["reduction"] = draw(st.sampled_from(("none", "sum", "mean")))
-        options["scale"] = draw(st.sampled_from((1.0, -1.0, 0.3)))
-        if draw(st.booleans()):
-            options["weight"] = operand(draw, shape, draw(st.sampled_from((*FLOATS, torch.bool, torch.uint8))))
-    if "x" in call.operands:
-        options["x_scale"] = draw(st.sampled_from((1.0, 1 / 255, 0.5)))
-    needs = draw(st.lists(st.booleans(), min_size=len(tensors), max_size=len(tensors)))
-    return (
-        call,
-        tensors,
-        options,
-        needs,
-        draw(st.integers(0, 2**31)),
-        draw(st.sampled_from(("ones", "any", "view"))),
-    )
+def arithmetic(call, tensors, options):
+    """float64 where the result is, or where an operand with dims is: no operand is rounded but a number."""
+    weight = options.get("weight")
+    wide = [t for t in (*tensors, weight) if t is not None and t.ndim and t.dtype == torch.float64]
+    return torch.float64 if wide or result_dtype(call, tensors) == torch.float64 else torch.float32
 
 
 def upstream_of(outs, seed, kind):
@@ -141,11 +50,24 @@ def upstream_of(outs, seed, kind):
 
 
 def differentiated(call, tensors, options, needs, upstream, backend):
-    leaves = [t.detach().requires_grad_(n and t.is_floating_point()) for t, n in zip(tensors, needs, strict=True)]
+    """Results and the gradients asked for, that of the weight last."""
+    leaves = [t.detach().requires_grad_(n and t.is_floating_point()) for t, n in zip(tensors, needs, strict=False)]
+    weight = options.get("weight")
+    if weight is not None:
+        weight = weight.detach().requires_grad_(needs[-1] and weight.is_floating_point())
+        options = options | {"weight": weight}
     outs = call(*leaves, backend=backend, **options)
-    wanted = [t for t in leaves if t.requires_grad]
+    wanted = [t for t in (*leaves, weight) if t is not None and t.requires_grad]
     grads = torch.autograd.grad(outs, wanted, upstream) if wanted else ()
     return [o.detach() for o in outs], list(grads)
+
+
+def wanted(case):
+    """The operands whose gradients ``differentiated`` gives, and their names."""
+    operands = [*zip(case.tensors, case.call.operands, case.needs[:-1], strict=True)]
+    if case.options.get("weight") is not None:
+        operands.append((case.options["weight"], "weight", case.needs[-1]))
+    return [(t, name) for t, name, need in operands if need and t.is_floating_point()]
 
 
 def scales_of(raw, options):
@@ -158,7 +80,7 @@ def scales_of(raw, options):
 
 
 def density_terms(call, tensors, options):
-    """Σ|terms| of the value and of each gradient for an upstream gradient of 1, for every element."""
+    """Σ|terms| of the unweighted value and of each operand's gradient for an upstream gradient of 1."""
     if call is BERNOULLI:
         y, t = tensors[0], tensors[1] * options["x_scale"]
         wrong = torch.where(y > 0, 1 - t, t).abs()
@@ -190,7 +112,7 @@ def density_terms(call, tensors, options):
 
 
 def terms_of(call, tensors, options, upstream, shape):
-    """Σ|terms| of every result and of every gradient, of full size, sample dims summed for gradients."""
+    """Σ|terms| of every result, and of the gradient of every operand by name; sample dims summed for gradients."""
     weight = options.get("weight")
     weight = 1.0 if weight is None else weight.double().abs()
     if call.density:
@@ -200,7 +122,8 @@ def terms_of(call, tensors, options, upstream, shape):
             factor /= max(1, math.prod(shape[: len(shape) - options["event_ndim"]]))
         g = upstream[0].abs() * factor
         g = g.reshape((*g.shape, *(1,) * options["event_ndim"])) if options["reduction"] == "none" else g
-        return [value * weight * factor], [grad * weight * g for grad in grads]
+        grads = [grad * weight * g for grad in grads]
+        return [value * weight * factor], dict(zip(call.operands, grads, strict=True), weight=value * g)
     mu, raw = tensors
     sigma, _, dsigma, _ = scales_of(raw, options)
     samples = options["sample_shape"]
@@ -215,18 +138,28 @@ def terms_of(call, tensors, options, upstream, shape):
         values.append(kl + (options["free_bits"] or 0.0))
         g = upstream[1].abs().reshape((*upstream[1].shape, *(1,) * options["event_ndim"]))
         grads = [a + g * b for a, b in zip(grads, kl_grads, strict=True)]
-    return values, grads
+    return values, dict(zip(call.operands, grads, strict=True))
 
 
-def definition(call, tensors, options, needs, upstream, shape, compute):
+def plain(tensor, compute, shape):
+    """A copy of full size: floats in compute dtype, a bool's bytes 0 and 1."""
+    if tensor.dtype == torch.bool:
+        tensor = tensor.view(torch.uint8) != 0
+    return (tensor.to(compute) if tensor.is_floating_point() else tensor).expand(shape).clone()
+
+
+def definition(case, upstream, compute):
     """Results and gradients by the reference, element by element in compute dtype, and summed in float64."""
-    copies = [(t.to(compute) if t.is_floating_point() else t).expand(shape).clone() for t in tensors]
+    call, options, shape = case.call, dict(case.options), case.shape
+    copies = [plain(t, compute, shape) for t in case.tensors]
+    if options.get("weight") is not None:
+        options["weight"] = plain(options["weight"], compute, shape)
     each = {k: v for k, v in options.items() if k != "reduction"} | ({"event_ndim": 0} if call.event else {})
     values = [v.double() for v in call(*copies, backend="reference", **each)]
     if options.get("reduction") == "mean":
         n = math.prod(shape[: len(shape) - options["event_ndim"]])
         values = [v / n if n else torch.tensor(torch.nan, dtype=torch.float64) for v in values]
-    _, grads = differentiated(call, copies, options, needs, [g.to(compute) for g in upstream], "reference")
+    _, grads = differentiated(call, copies, options, case.needs, [g.to(compute) for g in upstream], "reference")
     return values, [g.double() for g in grads]
 
 
@@ -268,31 +201,26 @@ def moved(tensor, device):
     return result.set_(memory, tensor.storage_offset(), tensor.shape, tensor.stride())
 
 
-def on_device(call, tensors, options, needs, upstream, backend, device):
-    """``differentiated`` on a device; results and gradients on the CPU, the gradients' strides as they were."""
-    there = [moved(t, device) for t in tensors]
-    settings = {k: moved(v, device) if isinstance(v, torch.Tensor) else v for k, v in options.items()}
-    results, grads = differentiated(call, there, settings, needs, [moved(g, device) for g in upstream], backend)
-    strides = [g.stride() for g in grads]
-    return [r.cpu() for r in results], [g.cpu() for g in grads], strides
-
-
 def check(case, backend, device="cpu"):
     """A case on a backend against the definition: every result, and every gradient in its operand's strides."""
-    call, tensors, options, needs, seed, kind = case
-    upstream = upstream_of(call(*tensors, backend="reference", **options), seed, kind)
-    results, grads, strides = on_device(call, tensors, options, needs, upstream, backend, device)
-    compute = torch.float64 if tensors[0].dtype == torch.float64 else torch.float32
-    others = [o for o in options.values() if isinstance(o, torch.Tensor)]
-    shape = torch.broadcast_shapes(*(t.shape for t in (*tensors, *others)))
-    values, full_grads = definition(call, tensors, options, needs, upstream, shape, compute)
-    wide = [t.double().expand(shape) for t in tensors]
-    value_terms, grad_terms = terms_of(call, wide, options, [g.double() for g in upstream], shape)
+    call, tensors, options = case.call, case.tensors, case.options
+    upstream = upstream_of(call(*tensors, backend="reference", **options), case.seed, case.upstream)
+    there = [moved(t, device) for t in tensors]
+    settings = {k: moved(v, device) if isinstance(v, torch.Tensor) else v for k, v in options.items()}
+    results, grads = differentiated(
+        call, there, settings, case.needs, [moved(g, device) for g in upstream], backend
+    )
+    compute, promoted = arithmetic(call, there, settings), result_dtype(call, there)
+    values, full_grads = definition(case, upstream, compute)
+    wide = [t.double().expand(case.shape) for t in tensors]
+    value_terms, grad_terms = terms_of(call, wide, options, [g.double() for g in upstream], case.shape)
+    sums = torch.float64 if promoted == torch.float64 else torch.float32
     for k, (result, want, terms) in enumerate(zip(results, values, value_terms, strict=True)):
-        assert result.dtype == (tensors[0].dtype if k == 0 and not call.density else compute)
-        assert_near(result, want, terms, compute, to_rows, f"{call} result {k}")
-    wanted = [k for k, t in enumerate(tensors) if needs[k] and t.is_floating_point()]
-    for k, grad, stride, want in zip(wanted, grads, strides, full_grads, strict=True):
-        like = torch.empty_like(tensors[k])
-        assert (grad.shape, stride, grad.dtype) == (like.shape, like.stride(), like.dtype)
-        assert_near(grad, want, grad_terms[k], compute, to_operand, f"{call} gradient of {call.operands[k]}")
+        assert result.dtype == (promoted if k == 0 and not call.density else sums)
+        assert_near(result.cpu(), want, terms, compute, to_rows, f"{call} result {k}")
+    for (operand, name), grad, want in zip(wanted(case), grads, full_grads, strict=True):
+        like = torch.empty_like(operand)
+        assert (grad.shape, grad.dtype) == (like.shape, like.dtype)
+        # The reference's formulas promise none.
+        assert backend == "reference" or grad.stride() == like.stride()
+        assert_near(grad.cpu(), want, grad_terms[name], compute, to_operand, f"{call} gradient of {name}")

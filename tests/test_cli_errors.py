@@ -142,8 +142,9 @@ def test_a_run_that_is_there(fails, trained, args, message):
     assert contents(trained) == before
 
 
-def test_fewer_epochs_than_there_are(fails, trained):
-    assert main(["train", "--out", str(trained), "--resume", "--epochs", "3", "--no-plots"]) == 0
+def test_fewer_epochs_than_there_are(fails, trained, npz):
+    call = ["train", "--data", f"npz:{npz}", "--out", str(trained), "--resume", "--epochs", "3", "--no-plots"]
+    assert main(call) == 0
     assert "epoch 3 already" in fails("train", "--out", trained, "--resume", "--epochs", "2")
 
 
@@ -187,7 +188,7 @@ def in_record(change):
         (in_record(lambda r: r.pop("config")), "corrupted"),
         (in_record(lambda r: r["config"].update(hidden="4")), "hidden"),
         (in_record(lambda r: r["config"].update(lr=None)), "lr"),
-        (in_record(lambda r: r.update(epoch=7)), "history"),
+        (in_record(lambda r: r.update(epoch=7)), "epoch"),
         (in_record(lambda r: r.update(history=[[1]])), "history"),
         (in_record(lambda r: r["settings"].update(threads="many")), "settings"),
         (in_record(lambda r: r.update(tensors="../../etc/passwd")), "tensors"),
@@ -205,8 +206,9 @@ def test_damaged_checkpoints(fails, trained, damage, message):
 
 def test_data_that_changed(fails, trained, npz):
     np.savez(npz, x=np.zeros((40, 6)))
-    assert "not the data" in fails("train", "--out", trained, "--resume")
-    assert "has changed" in fails("evaluate", trained)
+    data = ["--data", f"npz:{npz}"]
+    assert "not the data" in fails("train", "--out", trained, "--resume", *data)
+    assert "has changed" in fails("evaluate", trained, *data)
 
 
 def test_data_of_another_shape(fails, trained):
@@ -236,8 +238,9 @@ def test_a_full_disk_leaves_nothing(fails, tmp_path, npz, monkeypatch):
     assert os.listdir(tmp_path) == ["data.npz"]
 
 
-def test_a_full_disk_later_keeps_the_last_checkpoint(fails, trained, monkeypatch):
+def test_a_full_disk_later_keeps_the_last_checkpoint(fails, trained, npz, monkeypatch):
     before = contents(trained)
+    resume = ["train", "--data", f"npz:{npz}", "--out", str(trained), "--resume", "--epochs", "3", "--no-plots"]
     real = os.replace
 
     def full(source, target):
@@ -246,11 +249,11 @@ def test_a_full_disk_later_keeps_the_last_checkpoint(fails, trained, monkeypatch
         real(source, target)
 
     monkeypatch.setattr(os, "replace", full)
-    assert "No space left" in fails("train", "--out", trained, "--resume", "--epochs", "3")
+    assert "No space left" in fails(*resume)
     after = contents(trained)
     assert before.keys() == after.keys() and before["metrics.csv"] == after["metrics.csv"]
     monkeypatch.setattr(os, "replace", real)
-    assert main(["train", "--out", str(trained), "--resume", "--epochs", "3", "--no-plots"]) == 0
+    assert main(resume) == 0
 
 
 def test_nan_stops_with_the_last_good_checkpoint(fails, tmp_path):

@@ -31,7 +31,9 @@ def runs(tmp_path_factory):
 
 
 def evaluated(path, *args):
-    assert main(["evaluate", str(path), *FAST, *map(str, args)]) == 0
+    """By the run's own data, unless args name others."""
+    data = ["--data", f"npz:{path.parent / 'data.npz'}"]
+    assert main(["evaluate", str(path), *FAST, *data, *map(str, args)]) == 0
     return json.loads((path / "evaluation.json").read_text())
 
 
@@ -73,9 +75,11 @@ def test_other_data(runs):
 
 
 def test_options(runs):
-    assert main(["evaluate", str(runs / "held" / "checkpoint.json"), *FAST]) == 0
+    data = ["--data", f"npz:{runs / 'data.npz'}"]
+    assert main(["evaluate", str(runs / "held" / "checkpoint.json"), *FAST, *data]) == 0
     result = evaluated(runs / "held", "--gap-steps", 0, "--limit", 1)
     assert "amortisation_gap" not in result and result["n_data"] == 1
+    assert result["elbo"]["stderr"] is None and math.isfinite(result["elbo"]["mean"])
 
 
 class Linear(nn.Module):

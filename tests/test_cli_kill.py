@@ -130,7 +130,8 @@ def test_signals(tmp_path, npz, number, status):
     from vae_fast.cli.main import main
 
     epochs = str(epoch_of(out) + 1)
-    assert main(["train", "--out", str(out), "--resume", "--epochs", epochs, "--no-plots"]) == 0
+    resume = ["train", "--data", f"npz:{npz}", "--out", str(out), "--resume", "--epochs", epochs, "--no-plots"]
+    assert main(resume) == 0
     assert epoch_of(out) == int(epochs)
 
 

@@ -112,7 +112,7 @@ def test_the_first_epoch_is_what_its_words_say(train):
     x = torch.from_numpy(np.load(out.parent / "data.npz")["x"]).float().reshape(75, 16)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    vae = build_vae(checkpoint.config, 16)
+    vae = build_vae(checkpoint.record.config, 16)
     optimizer = torch.optim.Adam(vae.parameters(), lr=1e-3, fused=True)
     elbos = []
     for step, index in enumerate(epoch_order(0, 1, 75).split(16)):
@@ -183,10 +183,11 @@ def test_resume_rewrites_the_metrics_from_the_checkpoint(train):
     assert (out / "metrics.csv").read_bytes() == before
 
 
-def test_resume_needs_no_other_option(train):
+def test_resume_needs_no_other_option_than_what_is_a_file(train):
     whole = train("whole", "--latent", 3, "--epochs", 4)
     broken = train("broken", "--latent", 3, "--epochs", 2)
-    assert main(["train", "--resume", "--out", str(broken), "--epochs", "4", "--no-plots"]) == 0
+    data = f"npz:{broken.parent / 'data.npz'}"
+    assert main(["train", "--resume", "--out", str(broken), "--data", data, "--epochs", "4", "--no-plots"]) == 0
     assert {p.name: p.read_bytes() for p in whole.iterdir()} == {p.name: p.read_bytes() for p in broken.iterdir()}
 
 

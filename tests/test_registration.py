@@ -7,7 +7,7 @@ from torch.library import opcheck
 from torch.testing import assert_close
 
 import vae_fast as vf
-from vae_fast import schemas
+from vae_fast import signatures
 from vae_fast.backends import OPS as OPERATORS
 from vae_fast.backends import choose, kernel
 
@@ -52,26 +52,32 @@ def calls(dtype, layout=lambda t: t):
         kl = (a, b, *priors, mask)
         yield "gaussian_kl_fwd", (*kl, 2, NONE, 1.0, None, *LOGVAR, *needs)
         yield "gaussian_kl_fwd", (*kl, 1, MEAN, -2.0, 0.2, 2, 0.1, 0.0, 3.0, False, False, False, False)
-        yield "gaussian_kl_bwd", (g, *kl, 2, NONE, 1.0, None, *LOGVAR, *needs)
+        yield "gaussian_kl_bwd", (g, *kl, 2, NONE, 1.0, None, *LOGVAR, *needs, False)
+        weighted = (*kl[:-1], small)
+        yield "gaussian_kl_bwd", (g, *weighted, 2, NONE, 1.0, None, *LOGVAR, *needs, True)
     packed = layout(torch.cat([b, c], 1))
     halves = packed.chunk(2, 1)
     yield "rsample_bwd", (dz, *halves, (2,), *NOISE, *LOGVAR, True, True, packed, 1)
     yield "rsample_kl_bwd", (dz, g, *halves, (2,), *NOISE, 2, None, *LOGVAR, True, True, packed, 1)
     kl = (*halves, a, d, mask)
-    yield "gaussian_kl_bwd", (g, *kl, 2, NONE, 1.0, None, *LOGVAR, True, True, False, True, packed, 1)
+    yield "gaussian_kl_bwd", (g, *kl, 2, NONE, 1.0, None, *LOGVAR, True, True, False, True, False, packed, 1)
     for x, need in ((c, True), (pixels, False)):
         gaussian = (*halves, x, mask, 2, NONE, 1.0, 1 / 255, *LOGVAR)
-        yield "gaussian_log_prob_bwd", (g, *gaussian, True, True, need, packed, 1)
+        yield "gaussian_log_prob_bwd", (g, *gaussian, True, True, need, False, packed, 1)
     for x, need in ((c, True), (pixels, False)):
         bernoulli = (a, x, mask)
         for param in (LOGITS, PROBS):
             yield "bernoulli_log_prob_fwd", (*bernoulli, 2, NONE, 1.0, 1 / 255, param, True, need)
-            yield "bernoulli_log_prob_bwd", (g, *bernoulli, 2, NONE, 1.0, 1 / 255, param, True, need)
-        yield "bernoulli_log_prob_bwd", (one, *bernoulli, 1, MEAN, -1.0, 1.0, PROBS, False, need)
+            yield "bernoulli_log_prob_bwd", (g, *bernoulli, 2, NONE, 1.0, 1 / 255, param, True, need, False)
+        yield "bernoulli_log_prob_bwd", (one, a, x, b, 1, MEAN, -1.0, 1.0, PROBS, False, need, True)
         gaussian = (a, small, x, None)
         yield "gaussian_log_prob_fwd", (*gaussian, 2, NONE, 1.0, 1 / 255, *LOGVAR, True, True, need)
-        yield "gaussian_log_prob_bwd", (g, *gaussian, 2, NONE, 1.0, 1 / 255, *LOGVAR, True, True, need)
-        yield "gaussian_log_prob_bwd", (one, *gaussian, 1, SUM, -1.0, 1.0, 4, 0.1, -1.0, 1.0, True, True, need)
+        yield "gaussian_log_prob_bwd", (g, *gaussian, 2, NONE, 1.0, 1 / 255, *LOGVAR, True, True, need, False)
+        gaussian = (a, small, x, b)
+        yield (
+            "gaussian_log_prob_bwd",
+            (one, *gaussian, 1, SUM, -1.0, 1.0, 4, 0.1, -1.0, 1.0, True, True, need, True),
+        )
 
 
 LAYOUTS = {
@@ -83,12 +89,37 @@ LAYOUTS = {
 
 
 def test_every_schema_is_registered():
-    for name, schema in schemas.SCHEMAS.items():
-        registered = getattr(OPS, name).default
+    for definition in signatures.DEFINITIONS:
+        schema = torch._C.parse_schema(f"vae_fast::{definition}")
+        packet = getattr(OPS, schema.name.removeprefix("vae_fast::"))
+        registered = getattr(packet, schema.overload_name or "default")
         assert torch.Tag.pt2_compliant_tag in registered.tags
-        assert str(registered._schema) == str(torch._C.parse_schema(f"vae_fast::{name}{schema}"))
-    assert {name.rsplit("_", 1)[0] for name in schemas.SCHEMAS} == set(OPERATORS)
-    assert {name for name, _ in calls(torch.float32)} == set(schemas.SCHEMAS)
+        assert str(registered._schema) == str(schema)
+    assert {name.rsplit("_", 1)[0] for name in signatures.SCHEMAS} == set(OPERATORS)
+    assert {name for name, _ in calls(torch.float32)} == set(signatures.SCHEMAS)
+
+
+def test_graphs_operators():
+    """The overload with a gradient is the operator, whose gradients are its backward operator's."""
+    for name, args in calls(torch.float32):
+        if name not in signatures.DIFFERENTIABLE:
+            continue
+        overload = getattr(OPS, name).autograd
+        opcheck(overload, args, test_utils=["test_schema", "test_faketensor", "test_autograd_registration"])
+        ours, theirs = overload(*args), getattr(OPS, name)(*args)
+        assert_close(ours, theirs, rtol=0, atol=0, equal_nan=True)
+
+
+def test_what_a_package_cannot_hold():
+    """None is an empty shape, the largest number no bound."""
+    mu, logvar = torch.zeros(3, 4), torch.full((3, 4), INF)
+    largest = torch.finfo(torch.float64).max
+    for overload in (OPS.rsample_fwd.default, OPS.rsample_fwd.autograd):
+        z = overload(mu, logvar, None, *NOISE, 0, 0.0, -largest, largest)
+        assert torch.equal(z, OPS.rsample_fwd(mu, logvar, (), *NOISE, *LOGVAR)) and z.isinf().all()
+    eps = OPS.standard_normal_fwd(None, None, *NOISE, torch.float32, mu.device)
+    assert eps.shape == () and torch.equal(eps, OPS.standard_normal_fwd((), (), *NOISE, torch.float32, mu.device))
+    assert torch.equal(eps, OPS.reference_normals(None, None, *NOISE, mu.device))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -112,11 +143,12 @@ def test_gradients_have_the_strides_of_empty_like(layout):
             assert both.shape == args[-2].shape and both.stride() == torch.empty_like(args[-2]).stride()
             assert none.shape == (0,)
         elif name == "gaussian_log_prob_bwd":
-            _, mean, logvar, x = args[:4]
-            dmean, dlogvar, dx = getattr(OPS, name)(*args)
+            _, mean, logvar, x, weight = args[:5]
+            dmean, dlogvar, dx, dweight = getattr(OPS, name)(*args)
             assert dmean.stride() == torch.empty_like(mean).stride() and dmean.shape == mean.shape
             assert dlogvar.shape == logvar.shape
-            assert dx.shape == (x.shape if args[-1] else (0,))
+            assert dx.shape == (x.shape if args[-2] else (0,))
+            assert dweight.shape == (weight.shape if args[-1] else (0,))
         if name == "rsample_fwd":
             z = getattr(OPS, name)(args[0], args[1], (), *args[3:])
             assert z.stride() == torch.empty_like(args[0]).stride()
@@ -168,7 +200,8 @@ class TestPublicFunctionsStandOnThem:
         args = (*operands, weight, 1, NONE, -0.5, None, *LOGVAR)
         forward = self.raw("gaussian_kl_fwd", *args, *(True,) * 4)
         assert torch.equal(kl, forward[0])
-        assert_close(grads(kl, operands, self.g), self.raw("gaussian_kl_bwd", self.g, *args, *(True,) * 4))
+        want = self.raw("gaussian_kl_bwd", self.g, *args, *(True,) * 4, False)[:4]
+        assert_close(grads(kl, operands, self.g), want)
         kl = vf.gaussian_kl(*operands, weight=2.0, scale=-0.5)
         assert_close(grads(kl, operands, torch.ones_like(kl)), tuple(forward[1:]))
 
@@ -179,8 +212,8 @@ class TestPublicFunctionsStandOnThem:
         forward = self.raw("bernoulli_log_prob_fwd", *args, True, True)
         assert torch.equal(log_prob, forward[0])
         got = grads(log_prob, (self.a, x), self.g)
-        assert_close(got, self.raw("bernoulli_log_prob_bwd", self.g, *args, True, True))
-        ones = self.raw("bernoulli_log_prob_bwd", torch.ones_like(self.g), *args, True, True)
+        assert_close(got, self.raw("bernoulli_log_prob_bwd", self.g, *args, True, True, False)[:2])
+        ones = self.raw("bernoulli_log_prob_bwd", torch.ones_like(self.g), *args, True, True, False)[:2]
         assert_close(tuple(forward[1:]), ones)
 
     def test_bernoulli_log_prob_of_probabilities(self):
@@ -191,7 +224,7 @@ class TestPublicFunctionsStandOnThem:
         assert torch.equal(log_prob, forward[0])
         one = torch.ones(())
         got = grads(log_prob, (p, x), one)
-        assert_close(got, self.raw("bernoulli_log_prob_bwd", one, *args, True, True))
+        assert_close(got, self.raw("bernoulli_log_prob_bwd", one, *args, True, True, False)[:2])
         assert_close(got, tuple(forward[1:]))
 
     def test_gaussian_log_prob(self):
@@ -202,8 +235,16 @@ class TestPublicFunctionsStandOnThem:
         assert torch.equal(log_prob, forward[0])
         one = torch.ones(())
         got = grads(log_prob, operands, one)
-        assert_close(got, self.raw("gaussian_log_prob_bwd", one, *args, *(True,) * 3))
+        assert_close(got, self.raw("gaussian_log_prob_bwd", one, *args, *(True,) * 3, False)[:3])
         assert_close(got, tuple(forward[1:]))
+
+    def test_weights(self):
+        weight = torch.rand(4, 3, 1, requires_grad=True)
+        operands = (self.a, self.b, self.c, weight)
+        log_prob = vf.gaussian_log_prob(*operands[:3], weight=weight)
+        args = (*operands, 1, NONE, 1.0, 1.0, *LOGVAR)
+        want = self.raw("gaussian_log_prob_bwd", self.g, *args, *(True,) * 4)
+        assert_close(grads(log_prob, operands, self.g), want)
 
     def test_gradients_not_asked_for_are_empty(self):
         args = (self.a, self.b, None, 1, NONE, 1.0, 1.0, LOGITS)

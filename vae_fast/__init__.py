@@ -9,6 +9,7 @@ from vae_fast.monitoring import ActiveUnits, active_units, kl_per_dim
 from vae_fast.nn import BernoulliMLP, GaussianMLP, LocalGaussian
 from vae_fast.ops import (
     bernoulli_log_prob,
+    early_gradients,
     gaussian_kl,
     gaussian_log_prob,
     rsample,
@@ -33,6 +34,7 @@ __all__ = [
     "check",
     "check_module",
     "distributions",
+    "early_gradients",
     "gaussian_kl",
     "gaussian_log_prob",
     "integrations",

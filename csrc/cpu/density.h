@@ -1,6 +1,8 @@
 // What the densities share: the upstream gradient and the sums of a tile of terms.
 #pragma once
 
+#include <initializer_list>
+
 #include "dispatch.h"
 #include "rows.h"
 
@@ -32,6 +34,57 @@ class Upstream {
   T scale_;
   bool each_;
   alignas(64) T buffer_[kTile<T>];
+};
+
+// A call's weights, in passes of their own over tiles that are in a core's first cache: the loops between them make terms
+// and slopes of the operands as they are, and know nothing of weights.
+template <class T>
+class Weights {
+ public:
+  explicit Weights(const View& view) : reader_(view) {}
+
+  explicit operator bool() const { return static_cast<bool>(reader_); }
+
+  // The upstream gradients times the weights of a tile.
+  __attribute__((noinline)) const T* times(const T* upstream, int64_t first, int n) {
+    const T* w_ = reader_.read(first, n);
+    bool zeros = false;
+    for_packs<T>(n, [&](int i, auto part) __attribute__((always_inline)) {
+      const Pack<T> w = part.load(w_ + i);
+      zeros = zeros || any(w == T(0));
+      part.store(weighted_ + i, part.load(upstream + i) * w);
+    });
+    zeros_ = zeros;
+    return weighted_;
+  }
+
+  // Terms times weights; 0 where the weight is, whatever the term.
+  __attribute__((noinline)) void weigh(T* terms, int64_t first, int n) {
+    const T* w_ = reader_.read(first, n);
+    for_packs<T>(n, [&](int i, auto part) __attribute__((always_inline)) {
+      const Pack<T> w = part.load(w_ + i);
+      part.store(terms + i, select(w == T(0), splat<Pack<T>>(0), part.load(terms + i) * w));
+    });
+  }
+
+  // The same of gradients made of times()'s: what they are elsewhere is right already.
+  void mask(std::initializer_list<T*> gradients, int64_t first, int n) {
+    if (!zeros_) return;
+    const T* w_ = reader_.read(first, n);
+    for (T* values : gradients)
+      if (values) mask(values, w_, n);
+  }
+
+ private:
+  __attribute__((noinline)) static void mask(T* values, const T* w_, int n) {
+    for_packs<T>(n, [&](int i, auto part) __attribute__((always_inline)) {
+      part.store(values + i, select(part.load(w_ + i) == T(0), splat<Pack<T>>(0), part.load(values + i)));
+    });
+  }
+
+  Reader<T> reader_;
+  bool zeros_ = false;
+  alignas(64) T weighted_[kTile<T>];
 };
 
 // Runs body(tile) over all elements: `make()` gives every thread its own body, called with (unit, piece, first, n) and

@@ -11,7 +11,7 @@ struct Tile {
   using P = Pack<T>;
 
   Tile(const GaussianArgs& args, const GradientSum<T>& dmean_sum, const GradientSum<T>& dlogvar_sum,
-       const GradientSum<T>& dx_sum)
+       const GradientSum<T>& dx_sum, const GradientSum<T>& dweight_sum)
       : mean(args.mean),
         logvar(args.logvar),
         x(args.x),
@@ -20,42 +20,42 @@ struct Tile {
         dmean(dmean_sum),
         dlogvar(dlogvar_sum),
         dx(dx_sum),
+        dweight(dweight_sum),
         scale(args.form),
         x_scale(splat<P>(static_cast<T>(args.x_scale))),
         value(args.out != nullptr) {}
 
-  template <bool kValue, bool kGrad>
+  template <bool kValue, bool kGrad, bool kTerm = false>
   VF_INLINE void run(int64_t first, int n, T* terms) {
     const T *m_ = mean.read(first, n), *r_ = logvar.read(first, n), *x_ = x.read(first, n);
-    const T* g_ = upstream.read(first, n);
-    const T* w_ = weight ? weight.read(first, n) : nullptr;
+    const T* u_ = upstream.read(first, n);
+    const T* g_ = weight && kGrad ? weight.times(u_, first, n) : u_;
     T* dm_ = dmean ? dmean.place(first) : nullptr;
     T* dr_ = dlogvar ? dlogvar.place(first) : nullptr;
     T* dx_ = dx ? dx.place(first) : nullptr;
+    T* dw_ = kTerm ? dweight.place(first) : nullptr;
     for_packs<T>(n, [&](int i, auto part) __attribute__((always_inline)) {
-      P difference = part.load(x_ + i) * x_scale - part.load(m_ + i);
-      const P raw = part.load(r_ + i);
-      P r = raw, g = part.load(g_ + i), w = splat<P>(1);
-      if (w_) {
-        w = part.load(w_ + i);
-        difference = select(w == T(0), splat<P>(0), difference);
-        r = select(w == T(0), splat<P>(1), r);
-        g = g * w;
-      }
-      const GaussianTerm<P> term = gaussian(difference, scale.clamp(r), scale);
-      if (kValue) part.store(terms + i, w_ ? term.log_prob * w : term.log_prob);
+      const P difference = part.load(x_ + i) * x_scale - part.load(m_ + i), raw = part.load(r_ + i);
+      const GaussianTerm<P> term = gaussian(difference, scale.clamp(raw), scale);
+      const P g = part.load(g_ + i);
+      if (kValue) part.store(terms + i, term.log_prob);
       if (kGrad) {
         const P slope = g * term.dmean;
         if (dm_) part.store(dm_ + i, slope);
         if (dx_) part.store(dx_ + i, -slope * x_scale);
         if (dr_) part.store(dr_ + i, scale.inside(raw, g * term.draw));
       }
+      if (kTerm) part.store(dw_ + i, part.load(u_ + i) * term.log_prob);
     });
+    if (weight && kValue) weight.weigh(terms, first, n);
+    if (weight) weight.mask({dm_, dr_, dx_}, first, n);
   }
 
   void operator()(int64_t unit, int64_t piece, int64_t first, int n, T* terms) {
     const bool grad = dmean || dlogvar || dx;
-    if (value && grad) {
+    if (dweight) {
+      grad ? run<false, true, true>(first, n, terms) : run<false, false, true>(first, n, terms);
+    } else if (value && grad) {
       run<true, true>(first, n, terms);
     } else if (value) {
       run<true, false>(first, n, terms);
@@ -65,11 +65,13 @@ struct Tile {
     dmean.commit(unit, piece, first, n);
     dlogvar.commit(unit, piece, first, n);
     dx.commit(unit, piece, first, n);
+    dweight.commit(unit, piece, first, n);
   }
 
-  Reader<T> mean, logvar, x, weight;
+  Reader<T> mean, logvar, x;
+  Weights<T> weight;
   Upstream<T> upstream;
-  GradientTiles<T> dmean, dlogvar, dx;
+  GradientTiles<T> dmean, dlogvar, dx, dweight;
   S scale;
   P x_scale;
   bool value;
@@ -78,12 +80,14 @@ struct Tile {
 template <class T, class S>
 void run(const GaussianArgs& args) {
   const Pieces pieces(args.rows);
-  const int64_t units = units_of(pieces, args.dmean, args.dlogvar, args.dx);
-  GradientSum<T> dmean(args.dmean, pieces, units), dlogvar(args.dlogvar, pieces, units), dx(args.dx, pieces, units);
-  sum_rows<T>(args, pieces, units, 1.0, [&] { return Tile<T, S>(args, dmean, dlogvar, dx); });
+  const int64_t units = units_of(pieces, args.dmean, args.dlogvar, args.dx, args.dweight);
+  GradientSum<T> dmean(args.dmean, pieces, units), dlogvar(args.dlogvar, pieces, units), dx(args.dx, pieces, units),
+      dweight(args.dweight, pieces, units);
+  sum_rows<T>(args, pieces, units, 1.0, [&] { return Tile<T, S>(args, dmean, dlogvar, dx, dweight); });
   dmean.finish();
   dlogvar.finish();
   dx.finish();
+  dweight.finish();
 }
 
 }  // namespace

@@ -20,7 +20,9 @@ class Pieces {
       per_row_ = (rows.size + kPiece - 1) / kPiece;
       count_ = rows.count * per_row_;
     } else {
-      rows_each_ = rows.size == 0 ? kPiece : kPiece / rows.size;
+      // Of no elements there are none, however many rows.
+      if (rows.size == 0) return;
+      rows_each_ = kPiece / rows.size;
       count_ = (rows.count + rows_each_ - 1) / rows_each_;
     }
   }
@@ -33,7 +35,6 @@ class Pieces {
   // Calls tile(first, n) for the tiles of a piece: whole rows, or elements of one row.
   template <class T, class F>
   VF_INLINE void for_tiles(int64_t piece, F&& tile) const {
-    if (rows_.size == 0) return;
     int64_t first, last;
     if (per_row_ > 1) {
       first = piece / per_row_ * rows_.size + piece % per_row_ * kPiece;

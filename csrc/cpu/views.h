@@ -74,6 +74,7 @@ class Reader {
       case DType::kBFloat16: copy<BFloat16>(first, n, offset); break;
       case DType::kFloat16: copy<Float16>(first, n, offset); break;
       case DType::kByte: copy<uint8_t>(first, n, offset); break;
+      case DType::kBool: copy<Bool>(first, n, offset); break;
     }
     return buffer_;
   }
@@ -118,7 +119,8 @@ class Writer {
       case DType::kFloat64: copy<double>(first, n, offset); break;
       case DType::kBFloat16: copy<BFloat16>(first, n, offset); break;
       case DType::kFloat16: copy<Float16>(first, n, offset); break;
-      case DType::kByte: break;
+      case DType::kByte:
+      case DType::kBool: break;
     }
   }
 

@@ -15,8 +15,8 @@ from vae_fast.triton_kernels import launch
 @given(case=definition.cases())
 def test_like_the_definition(tile_bytes, case):
     # So many programs that a case takes about a second.
-    elements = math.prod(case[1][0].shape) * math.prod(case[2].get("sample_shape", ()))
-    assume(elements * case[1][0].element_size() <= 16 * tile_bytes)
+    elements = math.prod(case.shape) * math.prod(case.options.get("sample_shape", ()))
+    assume(elements * case.tensors[0].element_size() <= 16 * tile_bytes)
     before, launch.tile_bytes = launch.tile_bytes, tile_bytes
     try:
         definition.check(case, "triton")

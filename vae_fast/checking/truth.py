@@ -106,14 +106,12 @@ def _wide(value: Tensor | float) -> Tensor:
     return value.detach().cpu().double() if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64)
 
 
-def _beyond(case: Case, *log_vars: Tensor, differences: tuple[Tensor, ...] = ()) -> Tensor:
-    """Where a σ, a 1/σ or a difference of finite numbers is beyond the range of the dtype it is computed in."""
-    info = torch.finfo(compute_dtype(case.torch_dtype))
+def _beyond(case: Case, *values: Tensor) -> Tensor:
+    """Where a σ that is sampled with, or a difference of finite numbers, is beyond the dtype it is computed in."""
+    largest = torch.finfo(compute_dtype(case.torch_dtype)).max
     found = torch.zeros((), dtype=torch.bool)
-    for log_var in log_vars:
-        found = found | (0.5 * log_var.abs() > -math.log(info.smallest_normal))
-    for difference in differences:
-        found = found | (difference.abs() > info.max)
+    for value in values:
+        found = found | (value.abs() > largest)
     return found
 
 
@@ -157,7 +155,7 @@ def _sample(case: Case, t: dict[str, Tensor], shape: torch.Size) -> _Element:
     step, ones = form.sigma(r) * eps, torch.ones_like(eps)
     slope = form.inside(raw, form.dsigma(r) * eps)
     slopes = {"mu": (ones, ones), "logvar": (slope, slope.abs())}
-    return _Element((t["mu"] + step, t["mu"].abs() + step.abs()), slopes, _beyond(case, form.log_var(r)))
+    return _Element((t["mu"] + step, t["mu"].abs() + step.abs()), slopes, _beyond(case, form.sigma(r)))
 
 
 def _kl(case: Case, t: dict[str, Tensor]) -> _Element:
@@ -170,21 +168,21 @@ def _kl(case: Case, t: dict[str, Tensor]) -> _Element:
     operands = (t["mu"], t["logvar"], t.get("prior_mu"), t.get("prior_logvar"))
     has_prior = operands[2] is not None
     options = (0, NONE, 1.0, case.free_bits, *form)
-    wanted = (True, True, has_prior, has_prior)
+    wanted = (True, True, has_prior, has_prior, False)
     value, *_ = reference.gaussian_kl_fwd(*operands, None, *options, False, False, False, False)
     slopes = _all(reference.gaussian_kl_bwd(torch.ones_like(value), *operands, None, *options, *wanted))
 
     r = form.clamp(t["logvar"])
     if has_prior:
         prior_r = form.clamp(t["prior_logvar"])
-        half_square, dmean = standardised(t["mu"] - t["prior_mu"], form, prior_r)
+        half_square, dmean, _ = standardised(t["mu"] - t["prior_mu"], form, prior_r)
         log_vars = form.log_var(r), form.log_var(prior_r)
         d = log_vars[0] - log_vars[1]
     else:
         half_square, dmean = 0.5 * t["mu"] * t["mu"], t["mu"]
         d = form.log_var(r)
         log_vars = (d, torch.zeros_like(d))
-    outside = _beyond(case, log_vars[1], differences=(d, t["mu"] - t["prior_mu"])) if has_prior else _beyond(case)
+    outside = _beyond(case, t["mu"] - t["prior_mu"]) if has_prior else _beyond(case)
     growth = half_expm1(d)
     if form.logarithmic:
         spread, growth = half_expm1_minus(d), growth.abs()
@@ -222,7 +220,9 @@ def _bernoulli(case: Case, t: dict[str, Tensor]) -> _Element:
     y, x = t["logits"], t["x"]
     options = (0, NONE, 1.0, case.x_scale, LOGITS)
     value, *_ = reference.bernoulli_log_prob_fwd(y, x, None, *options, False, False)
-    dlogits, dx = _all(reference.bernoulli_log_prob_bwd(torch.ones_like(value), y, x, None, *options, True, True))
+    dlogits, dx = _all(
+        reference.bernoulli_log_prob_bwd(torch.ones_like(value), y, x, None, *options, True, True, False)
+    )
     target, size = x * case.x_scale, y.abs()
     wrong = torch.where(y > 0, 1.0 - target, target)
     if case.x_scale != 1.0:
@@ -242,7 +242,7 @@ def _bernoulli_of_probs(case: Case, t: dict[str, Tensor]) -> _Element:
     p, x = t["logits"], t["x"]
     options = (0, NONE, 1.0, case.x_scale, PROBS)
     value, *_ = reference.bernoulli_log_prob_fwd(p, x, None, *options, False, False)
-    dp, dx = _all(reference.bernoulli_log_prob_bwd(torch.ones_like(value), p, x, None, *options, True, True))
+    dp, dx = _all(reference.bernoulli_log_prob_bwd(torch.ones_like(value), p, x, None, *options, True, True, False))
     target, log_p, log_q = x * case.x_scale, torch.log(p), torch.log1p(-p)
     by_target = target if case.x_scale != 1.0 else torch.zeros_like(target)
     size_p, size_q = (-log.clamp(min=-100.0) for log in (log_p, log_q))
@@ -263,9 +263,9 @@ def _gaussian(case: Case, t: dict[str, Tensor]) -> _Element:
     operands, options = (t["mean"], raw, t["x"], None), (0, NONE, 1.0, case.x_scale, *form)
     value, *_ = reference.gaussian_log_prob_fwd(*operands, *options, False, False, False)
     ones = torch.ones_like(value)
-    slopes = _all(reference.gaussian_log_prob_bwd(ones, *operands, *options, True, True, True))
+    slopes = _all(reference.gaussian_log_prob_bwd(ones, *operands, *options, True, True, True, False))
     r, x = form.clamp(raw), t["x"] * case.x_scale
-    half_square, dmean = standardised(x - t["mean"], form, r)
+    half_square, dmean, _ = standardised(x - t["mean"], form, r)
     by_mean, square = dmean.abs(), half_square
     if case.x_scale != 1.0:
         by_mean = by_mean + x.abs() * form.inv_var(r)
@@ -273,7 +273,7 @@ def _gaussian(case: Case, t: dict[str, Tensor]) -> _Element:
     terms = square + 0.5 * (form.log_var(r).abs() + math.log(2 * math.pi))
     sizes = (by_mean, (square + 0.5) * form.dlog_var(r).abs(), by_mean * case.x_scale)
     found = zip(case.operands, slopes, sizes, strict=True)
-    outside = _beyond(case, form.log_var(r), differences=(x - t["mean"],))
+    outside = _beyond(case, x - t["mean"])
     return _Element((value, terms), {name: (slope, size) for name, slope, size in found}, outside)
 
 

@@ -5,12 +5,19 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from vae_fast.cli.domains import Choice, Number, Text, Whole, Widths
 from vae_fast.cli.errors import CommandError
 
 LIKELIHOODS = ("bernoulli", "gaussian")
 BINARIZE = ("none", "threshold", "dynamic")
 OPTIMIZERS = ("adam", "adagrad")
 ACTIVATIONS = ("tanh", "relu", "elu", "gelu", "silu", "softplus", "sigmoid", "leaky_relu")
+
+# Also what is computed of them is bounded: a checkpoint's JSON has a row an epoch.
+LATENT, LR, EPOCHS, BATCH_SIZE = Whole(1, 2**31 - 1), Number(above=0), Whole(1, 10**6), Whole(1)
+BETA, WARMUP, SEED, TEST_SIZE, HIDDEN = Number(least=0), Whole(0), Whole(0), Whole(0), Widths()
+# OpenMP crashes where it is asked for a hundred thousand.
+THREADS = Whole(1, 1024)
 
 
 @dataclass(frozen=True)
@@ -48,24 +55,39 @@ class TrainConfig:
 
 
 OPTIONS = tuple(field.name for field in fields(TrainConfig))
+_DOMAINS: dict[str, Choice | Number | Text | Whole | Widths] = {
+    "data": Text(5000),
+    "likelihood": Choice(LIKELIHOODS),
+    "binarize": Choice(BINARIZE),
+    "hidden": HIDDEN,
+    "latent": LATENT,
+    "activation": Choice(ACTIVATIONS),
+    "optimizer": Choice(OPTIMIZERS),
+    "lr": LR,
+    "epochs": EPOCHS,
+    "batch_size": BATCH_SIZE,
+    "beta": BETA,
+    "warmup": WARMUP,
+    "seed": SEED,
+    "test_size": TEST_SIZE,
+}
 
 
 def config_from_json(content: Any) -> TrainConfig:
     """The config a checkpoint holds. ValueError if it is not one."""
     if not isinstance(content, dict) or set(content) != set(OPTIONS):
         raise ValueError("its config does not have the options of this version of vae_fast")
-    defaults = TrainConfig()
-    for name, value in content.items():
-        kinds: tuple[type, ...] = (type(getattr(defaults, name)),)
-        if name == "hidden":
-            kinds = (list,)
-        elif name == "test_size":
-            kinds = (int, type(None))
-        elif kinds == (float,):
-            kinds = (float, int)
-        if not isinstance(value, kinds) or isinstance(value, bool):
-            raise ValueError(f"its config has {name} = {value!r}")
-    return TrainConfig(**(content | {"hidden": tuple(content["hidden"])}))
+    options: dict[str, Any] = {}
+    for name, domain in _DOMAINS.items():
+        try:
+            absent = name == "test_size" and content[name] is None
+            options[name] = None if absent else domain.check(content[name])
+        except ValueError as error:
+            raise ValueError(f"its config has a {name} that cannot be: {error}") from error
+    try:
+        return TrainConfig(**options)
+    except CommandError as error:
+        raise ValueError(f"its config cannot be: {error}") from error
 
 
 def resumed_config(saved: TrainConfig, given: dict[str, Any], epoch: int, where: str) -> TrainConfig:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import math
-import zipfile
-import zlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from vae_fast.cli.errors import CommandError, os_reason, require
+from vae_fast.cli.errors import CommandError, require
 from vae_fast.cli.idx import find_idx, read_idx_images
+from vae_fast.cli.npz import read_npz
 from vae_fast.cli.streams import derived_generator
 
 SPECS = "mnist5k, digits, idx:DIR or npz:FILE"
@@ -46,24 +45,48 @@ class Data:
         return self.train.shape[1]
 
 
-def load_data(spec: str, test_size: int | None = None) -> Data:
-    """Load a data set; `test_size` data are held out if it brings no test split of its own.
+@dataclass(frozen=True)
+class Source:
+    """A data set as it was read, before anything is held out: what Data has but as arrays of [n, *event_shape]."""
 
-    test_size: None holds out a fifth, 0 nothing. The same data are held out whatever the run's seed, so that
-    runs compare. Raises CommandError for an unknown spec, bad files and a test_size that leaves nothing.
-    """
+    spec: str
+    train: np.ndarray
+    test: np.ndarray | None
+    sha256: str
+
+    def split(self, test_size: int | None = None) -> Data:
+        """`test_size` data are held out if the set brings no test split of its own.
+
+        test_size: None holds out a fifth, 0 nothing. The same data are held out whatever the run's seed, so that
+        runs compare. Raises CommandError for a test_size that leaves nothing.
+        """
+        train = torch.from_numpy(self.train).reshape(len(self.train), -1)
+        if self.test is None:
+            train, test = _hold_out(self.spec, train, test_size)
+        else:
+            test = torch.from_numpy(self.test).reshape(len(self.test), -1)
+        return Data(self.spec, train, test, self.train.shape[1:], self.sha256, self.test is not None)
+
+
+def read_data(spec: str) -> Source:
+    """Read a data set. Raises CommandError for an unknown spec and bad files."""
     train, test = _read(spec)
     digest = hashlib.sha256()
     for part in (train, test):
         if part is not None:
             digest.update(f"{part.dtype} {part.shape};".encode())
             digest.update(np.ascontiguousarray(part).data)
-    event_shape = train.shape[1:]
-    x_train = torch.from_numpy(train).reshape(len(train), -1)
-    x_test = None if test is None else torch.from_numpy(test).reshape(len(test), -1)
-    if x_test is None:
-        x_train, x_test = _hold_out(spec, x_train, test_size)
-    return Data(spec, x_train, x_test, tuple(event_shape), digest.hexdigest(), test is not None)
+    return Source(spec, train, test, digest.hexdigest())
+
+
+def load_data(spec: str, test_size: int | None = None) -> Data:
+    """Both in one."""
+    return read_data(spec).split(test_size)
+
+
+def is_file(spec: str) -> bool:
+    """Whether a spec names files; a checkpoint's must not be followed, since anybody may have written it."""
+    return ":" in spec
 
 
 def _hold_out(spec: str, x: Tensor, test_size: int | None) -> tuple[Tensor, Tensor | None]:
@@ -105,7 +128,7 @@ def _read_digits() -> np.ndarray:
 
 
 def _read_idx(directory: Path) -> tuple[np.ndarray, np.ndarray | None]:
-    if not directory.is_dir():
+    if not os.path.isdir(directory):
         raise CommandError(f"--data idx:{directory}: no such directory")
     train_path = find_idx(directory, "train-images-idx3-ubyte")
     if train_path is None:
@@ -119,29 +142,7 @@ def _read_idx(directory: Path) -> tuple[np.ndarray, np.ndarray | None]:
 
 
 def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
-    try:
-        # Opened here, since np.load leaves a file open that it cannot read.
-        with open(path, "rb") as file:
-            return _check_split(_npz_arrays(file, path), path)
-    except OSError as error:
-        raise CommandError(f"cannot read {path}: {os_reason(error)}") from error
-
-
-def _npz_arrays(file: BinaryIO, path: Path) -> dict[str, np.ndarray]:
-    try:
-        archive = np.load(file, allow_pickle=False)
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise CommandError(f"{path} is truncated or not an .npz file: {error}") from error
-    if not isinstance(archive, np.lib.npyio.NpzFile):
-        raise CommandError(f"{path} is a single array, not an .npz file: save it with np.savez(FILE, x=array)")
-    with archive:
-        names = ["x_train", "x_test"] if "x_train" in archive.files else ["x"]
-        if names[0] not in archive.files:
-            raise CommandError(f"{path} has neither x_train nor x, but {', '.join(archive.files) or 'nothing'}")
-        return {name: _npz_array(archive, name, path) for name in names if name in archive.files}
-
-
-def _check_split(arrays: dict[str, np.ndarray], path: Path) -> tuple[np.ndarray, np.ndarray | None]:
+    arrays = read_npz(path)
     (name, train), test = next(iter(arrays.items())), arrays.get("x_test")
     if train.dtype == np.uint8 and train.max() <= 1:
         raise CommandError(
@@ -152,23 +153,6 @@ def _check_split(arrays: dict[str, np.ndarray], path: Path) -> tuple[np.ndarray,
             f"{path}: x_test is {test.dtype} {list(test.shape)}, {name} {train.dtype} {list(train.shape)}"
         )
     return train, test
-
-
-def _npz_array(archive: np.lib.npyio.NpzFile, name: str, path: Path) -> np.ndarray:
-    """One array of the archive, checked: [n, ...], not empty; uint8, bool, or float (finite; → float32)."""
-    try:
-        array = archive[name]
-    except (ValueError, EOFError, KeyError, OSError, zlib.error, zipfile.BadZipFile) as error:
-        raise CommandError(f"{path}: {name} cannot be read: {error}") from error
-    if array.dtype.kind != "f" and array.dtype not in (np.uint8, np.bool_):
-        raise CommandError(f"{path}: {name} is {array.dtype}; use uint8 (taken as value/255), bool or float")
-    if array.ndim < 2 or array.size == 0:
-        raise CommandError(f"{path}: {name} has shape {list(array.shape)}; at least one datum, [n, ...], is needed")
-    if array.dtype.kind == "f":
-        array = array.astype(np.float32)
-        if not np.isfinite(array).all():
-            raise CommandError(f"{path}: {name} holds NaN or infinite values")
-    return np.ascontiguousarray(array)
 
 
 def image_shape(event_shape: tuple[int, ...]) -> tuple[int, ...] | None:

@@ -6,13 +6,23 @@ import importlib
 import signal
 from types import ModuleType
 
+_MOST_CHARACTERS = 2000
+
 
 class CommandError(Exception):
     """Becomes one line on stderr, `vae_fast: error: ...`, and the exit status (2: the call was wrong)."""
 
     def __init__(self, message: str, status: int = 2) -> None:
-        super().__init__(" ".join(message.split()))
+        super().__init__(_one_line(message))
         self.status = status
+
+
+def _one_line(message: str) -> str:
+    """A line without control characters, which a file's content may have brought, and of a length to be read."""
+    text = " ".join(message.split())
+    if len(text) > _MOST_CHARACTERS:
+        text = f"{text[:_MOST_CHARACTERS]} .."
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 class Interrupted(BaseException):

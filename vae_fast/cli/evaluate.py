@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
+import os
 import sys
 from contextlib import nullcontext
 from dataclasses import asdict
@@ -17,35 +19,38 @@ import vae_fast as vf
 from vae_fast.cli import checkpoint as ckpt
 from vae_fast.cli import measures
 from vae_fast.cli.atomic import write_atomic
-from vae_fast.cli.data import load_data
+from vae_fast.cli.data import is_file, read_data
 from vae_fast.cli.errors import CommandError, require
 from vae_fast.cli.measures import Mean
 from vae_fast.cli.model import build_vae, check_backend, resolve_device
+from vae_fast.cli.record import Record
 from vae_fast.cli.targets import check_range, make_targets
+from vae_fast.cli.tensors import unpack_model
 
 
 def run(args: argparse.Namespace) -> int:
     """The `evaluate` command."""
     require("tqdm")
     path = Path(args.checkpoint)
-    if path.is_dir():
+    if os.path.isdir(path):
         path = path / ckpt.CHECKPOINT
     saved = ckpt.load_checkpoint(path)
     check_backend(args.backend)
     if args.threads is not None:
         torch.set_num_threads(args.threads)
     device = resolve_device(args.device or "auto")
-    vae = build_vae(saved.config, saved.data["d"])
-    ckpt.unpack_model(saved.tensors, vae, str(path))
+    config = saved.record.config
+    vae = build_vae(config, saved.record.data.d)
+    unpack_model(saved.tensors, vae)
     vae.to(device).eval()
-    x, which, trained_on = _choose_data(args.data, saved)
+    x, which, trained_on = _choose_data(args.data, saved.record)
     if args.limit is not None and args.limit < len(x):
         # Evenly spread, since data often come sorted by class.
         x = x[torch.arange(args.limit) * len(x) // args.limit]
-    x = make_targets(x, saved.config.binarize, args.seed, "evaluate").to(device)
+    x = make_targets(x, config.binarize, args.seed, "evaluate").to(device)
     with vf.use_backend(args.backend) if args.backend else nullcontext():
         result = {
-            "checkpoint": {"epoch": saved.epoch, "config": saved.config.to_json()},
+            "checkpoint": {"epoch": saved.record.epoch, "config": config.to_json()},
             "data": which,
             "n_data": len(x),
             "training_data": trained_on,
@@ -53,23 +58,36 @@ def run(args: argparse.Namespace) -> int:
         } | _measure(vae, x, args)
     _print_table(result, args)
     target = path.with_name("evaluation.json")
-    write_atomic(target, (json.dumps(result, indent=1) + "\n").encode())
+    write_atomic(target, (json.dumps(_finite_or_none(result), indent=1, allow_nan=False) + "\n").encode())
     print(f"in {target}")
     return 0
 
 
-def _choose_data(spec: str | None, saved: ckpt.Checkpoint) -> tuple[Tensor, str, bool]:
+def _finite_or_none(content: Any) -> Any:
+    """JSON knows no NaN, such as the standard error of one datum, and no infinity."""
+    if isinstance(content, dict):
+        return {name: _finite_or_none(value) for name, value in content.items()}
+    if isinstance(content, list):
+        return [_finite_or_none(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
+
+
+def _choose_data(spec: str | None, saved: Record) -> tuple[Tensor, str, bool]:
     """The data to judge by, what they are called, and whether the model was trained on them."""
     config = saved.config
+    if spec is None and is_file(config.data):
+        raise CommandError(
+            f"the run was trained with --data {config.data}: add that, "
+            "for no file is opened because a checkpoint names it"
+        )
     spec = config.data if spec is None else spec
-    data = load_data(spec, config.test_size if spec == config.data else 0)
-    same = data.sha256 == saved.data["sha256"]
+    source = read_data(spec)
+    same = source.sha256 == saved.data.sha256
     if spec == config.data and not same:
         raise CommandError(f"{spec} has changed since the run was trained on it")
-    if spec != config.data and same:
-        data = load_data(spec, config.test_size)
-    if data.d != saved.data["d"]:
-        raise CommandError(f"{spec} has {data.d} numbers a datum, the model takes {saved.data['d']}")
+    data = source.split(config.test_size if same else 0)
+    if data.d != saved.data.d:
+        raise CommandError(f"{spec} has {data.d} numbers a datum, the model takes {saved.data.d}")
     x, which = (data.train, "all of") if data.test is None else (data.test, "test data of")
     if config.likelihood == "bernoulli":
         check_range(x, spec)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import BinaryIO
 import numpy as np
 
 from vae_fast.cli.errors import CommandError, os_reason
+from vae_fast.cli.reading import check_ratio, open_regular
 
 _CHUNK = 1 << 22
 
@@ -23,7 +25,7 @@ _CHUNK = 1 << 22
 def find_idx(directory: Path, name: str) -> Path | None:
     """`directory/name` or `directory/name.gz`, whichever is there (the plain one first)."""
     for path in (directory / name, directory / f"{name}.gz"):
-        if path.exists():
+        if os.path.exists(path):
             return path
     return None
 
@@ -31,18 +33,23 @@ def find_idx(directory: Path, name: str) -> Path | None:
 def read_idx_images(path: Path) -> np.ndarray:
     """Read an idx3-ubyte file, gzip-compressed if its name ends in .gz: uint8 [n, height, width].
 
-    Raises CommandError if the file cannot be read, is no idx3-ubyte file, is empty, too short or too long.
+    Raises CommandError if the file cannot be read, is no idx3-ubyte file, is empty, too short or too long, or
+    unpacks to a size out of proportion.
     """
-    try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb") as file:
-            return _read_images(file, path)  # type: ignore[arg-type]
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise CommandError(f"{path} is truncated or not a gzip file: {error}") from error
-    except OSError as error:
-        raise CommandError(f"cannot read {path}: {os_reason(error)}") from error
+    with open_regular(path) as file:
+        try:
+            if path.suffix != ".gz":
+                return _read_images(file, path)
+            with gzip.GzipFile(fileobj=file) as unpacked:
+                return _read_images(unpacked, path, os.fstat(file.fileno()).st_size)  # type: ignore[arg-type]
+        except (EOFError, zlib.error, gzip.BadGzipFile, struct.error) as error:
+            raise CommandError(f"{path} is truncated or not a gzip file: {error}") from error
+        except OSError as error:
+            raise CommandError(f"cannot read {path}: {os_reason(error)}") from error
 
 
-def _read_images(file: BinaryIO, path: Path) -> np.ndarray:
+def _read_images(file: BinaryIO, path: Path, packed: int | None = None) -> np.ndarray:
+    """packed: the size of the file that `file` is unpacked from."""
     header = file.read(16)
     if header[:4] != b"\x00\x00\x08\x03"[: len(header)]:
         raise CommandError(
@@ -61,6 +68,8 @@ def _read_images(file: BinaryIO, path: Path) -> np.ndarray:
         if not piece:
             raise CommandError(f"{path} is truncated: {len(content)} of {size} bytes of {shape[0]} images")
         content += piece
+        if packed is not None:
+            check_ratio(str(path), packed, len(content), "unpack it with gunzip")
     if file.read(1):
         raise CommandError(f"{path} is longer than its header says: more than {size} bytes of {shape[0]} images")
     return np.frombuffer(content, dtype=np.uint8).reshape(shape)

@@ -64,3 +64,10 @@ def build_optimizer(config: TrainConfig, vae: nn.Module) -> torch.optim.Optimize
     if config.optimizer == "adagrad":
         return torch.optim.Adagrad(vae.parameters(), lr=config.lr)
     return torch.optim.Adam(vae.parameters(), lr=config.lr, fused=True)
+
+
+def optimizer_state(config: TrainConfig, epoch: int) -> tuple[str, ...]:
+    """The names of a parameter's state after so many epochs: `step` is a number, others are of its shape."""
+    if config.optimizer == "adagrad":
+        return ("step", "sum")
+    return ("step", "exp_avg", "exp_avg_sq") if epoch else ()  # made by the first step

@@ -89,7 +89,7 @@ def summary(config: TrainConfig, data: Data, history: History, n_parameters: int
 
 
 def summary_json(content: dict) -> bytes:
-    return (json.dumps(content, indent=1) + "\n").encode()
+    return (json.dumps(content, indent=1, allow_nan=False) + "\n").encode()
 
 
 def closing_lines(content: dict, out: str, files: list[str]) -> list[str]:

@@ -7,6 +7,7 @@ import math
 import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,15 @@ import vae_fast as vf
 from vae_fast.cli import checkpoint as ckpt
 from vae_fast.cli import plots, report
 from vae_fast.cli.config import OPTIONS, TrainConfig, resumed_config
-from vae_fast.cli.data import Data, load_data
+from vae_fast.cli.data import Data, is_file, load_data
 from vae_fast.cli.errors import CommandError, Interrupted, require
 from vae_fast.cli.model import build_optimizer, build_vae, check_backend, resolve_device
 from vae_fast.cli.ranks import Ranks, connected
+from vae_fast.cli.record import DataFacts, Record, Settings
 from vae_fast.cli.run_dir import RunDir
 from vae_fast.cli.streams import derive_seed, epoch_order
 from vae_fast.cli.targets import check_range, make_targets
+from vae_fast.cli.tensors import pack_tensors, unpack_model, unpack_optimizer
 
 _TEST_BATCH = 1000
 _STEPS_BETWEEN_LOOKS = 20  # reading the running ELBO waits for a GPU
@@ -39,21 +42,39 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace, ranks: Ranks) -> int:
+    run_dir = RunDir(Path(args.out))
+    try:
+        # One process writes, and holds the directory; the others look into it, and agree below on what they saw.
+        if ranks.first:
+            run_dir.open()
+        return _train(args, ranks, run_dir)
+    finally:
+        run_dir.close()
+
+
+def _train(args: argparse.Namespace, ranks: Ranks, run_dir: RunDir) -> int:
     given = {name: getattr(args, name) for name in OPTIONS if getattr(args, name) is not None}
-    run_dir = RunDir(Path(args.out), args.resume)
-    saved = ckpt.load_checkpoint(run_dir.path / ckpt.CHECKPOINT) if run_dir.has_checkpoint else None
+    saved = ckpt.load_checkpoint(run_dir.path / ckpt.CHECKPOINT) if run_dir.look(args.resume) else None
+    where = str(run_dir.path)
     if saved is None:
-        config = TrainConfig(**given)
-        settings: dict[str, Any] = {"device": "auto", "backend": None, "threads": None}
+        config, settings = TrainConfig(**given), Settings()
     else:
-        config = resumed_config(saved.config, given, saved.epoch, str(run_dir.path))
-        settings = dict(saved.settings)
-    settings |= {name: getattr(args, name) for name in settings if getattr(args, name, None) is not None}
-    check_backend(settings["backend"])
-    if settings["threads"] is not None:
-        torch.set_num_threads(settings["threads"])
-    device = resolve_device(settings["device"])
-    settings["device"] = str(device)
+        config, settings = (
+            resumed_config(saved.record.config, given, saved.record.epoch, where),
+            saved.record.settings,
+        )
+        if is_file(config.data) and "data" not in given:
+            raise CommandError(
+                f"--resume: the run in {where} has --data {config.data}: add that, "
+                "for no file is opened because a checkpoint names it"
+            )
+    named = {field.name: getattr(args, field.name) for field in fields(settings)}
+    settings = replace(settings, **{name: value for name, value in named.items() if value is not None})
+    check_backend(settings.backend)
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    device = resolve_device(settings.device)
+    settings = replace(settings, device=str(device))
     device = ranks.place(device)
 
     data = load_data(config.data, config.test_size)
@@ -63,19 +84,15 @@ def _run(args: argparse.Namespace, ranks: Ranks) -> int:
         check_range(data.train, f"{config.data}: the training data")
         if data.test is not None:
             check_range(data.test, f"{config.data}: the test data")
-    if saved is not None and saved.data["sha256"] != data.sha256:
-        raise CommandError(f"--resume: {config.data} is not the data that the run in {run_dir.path} was trained on")
+    facts = DataFacts(data.sha256, data.event_shape)
+    if saved is not None and saved.record.data != facts:
+        raise CommandError(f"--resume: {config.data} is not the data that the run in {where} was trained on")
 
-    with vf.use_backend(settings["backend"]) if settings["backend"] else nullcontext():
+    with vf.use_backend(settings.backend) if settings.backend else nullcontext():
         # All have looked into --out when they agree; only then does the first one write there.
-        ranks.agree(config.to_json(), data.sha256, [] if saved is None else saved.history)
-        training = Training(config, settings, data, device, saved, str(run_dir.path), ranks)
-        if ranks.first:
-            run_dir.open()
-        try:
-            return training.run(run_dir, saved, args.plots)
-        finally:
-            run_dir.close()
+        ranks.agree(config.to_json(), data.sha256, None if saved is None else saved.record.sha256)
+        training = Training(config, settings, data, device, saved, ranks)
+        return training.run(run_dir, saved, args.plots)
 
 
 class Training:
@@ -84,25 +101,24 @@ class Training:
     def __init__(
         self,
         config: TrainConfig,
-        settings: dict[str, Any],
+        settings: Settings,
         data: Data,
         device: torch.device,
         saved: ckpt.Checkpoint | None,
-        where: str,
         ranks: Ranks,
     ) -> None:
         self.config, self.settings, self.data, self.device = config, settings, data, device
         self.ranks = ranks
         self.vae = build_vae(config, data.d)
         if saved is not None:
-            ckpt.unpack_model(saved.tensors, self.vae, where)
+            unpack_model(saved.tensors, self.vae)
         self.vae.to(device)
         self.optimizer = build_optimizer(config, self.vae)
         if saved is not None:
-            ckpt.unpack_optimizer(saved.tensors, self.vae, self.optimizer, where)
+            unpack_optimizer(saved.tensors, self.vae, self.optimizer)
         self.model = ranks.parallel(self.vae)
         self.n_parameters = sum(p.numel() for p in self.vae.parameters())
-        self.history = [] if saved is None else list(saved.history)
+        self.history = [] if saved is None else list(saved.record.history)
         fixed = config.binarize != "dynamic"
         self.train_targets = make_targets(data.train, config.binarize, 0).to(device) if fixed else None
         self.test_targets: Tensor | None = None
@@ -111,10 +127,10 @@ class Training:
 
     def run(self, run_dir: RunDir, saved: ckpt.Checkpoint | None, with_plots: bool) -> int:
         """All epochs that are left, then the summary and the plots."""
-        where = self.settings["device"] + (f", {self.ranks.world} ranks" if self.ranks.world > 1 else "")
+        where = self.settings.device + (f", {self.ranks.world} ranks" if self.ranks.world > 1 else "")
         self._say(*report.run_lines(self.config, self.data, where, self.n_parameters))
         if saved is not None:
-            self._say(f"resume {run_dir.path} after epoch {saved.epoch}")
+            self._say(f"resume {run_dir.path} after epoch {saved.record.epoch}")
         self.save(run_dir)
         try:
             self._epochs(run_dir)
@@ -149,15 +165,10 @@ class Training:
         """Checkpoint first, then metrics.csv, which the checkpoint can always rewrite; by the first rank."""
         if not self.ranks.first:
             return
-        content = ckpt.Checkpoint(
-            epoch=len(self.history),
-            config=self.config,
-            settings=self.settings,
-            data={"sha256": self.data.sha256, "d": self.data.d, "event_shape": list(self.data.event_shape)},
-            history=self.history,
-            tensors=ckpt.pack_tensors(self.vae, self.optimizer),
-        )
-        ckpt.save_checkpoint(run_dir.path, content)
+        tensors, digest = ckpt.tensors_to_bytes(pack_tensors(self.vae, self.optimizer))
+        facts = DataFacts(self.data.sha256, self.data.event_shape)
+        record = Record(len(self.history), digest, self.config, self.settings, facts, self.history)
+        ckpt.save_checkpoint(run_dir.path, record, tensors)
         run_dir.write("metrics.csv", report.metrics_csv(self.history))
 
     def _epochs(self, run_dir: RunDir) -> None:

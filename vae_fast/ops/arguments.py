@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from vae_fast.checks import FLOATS, TARGETS, countable
 from vae_fast.reference.bernoulli_log_prob import PARAMS
 from vae_fast.reference.densities import REDUCTIONS
 from vae_fast.scale import KINDS, Scale
@@ -19,9 +20,6 @@ Param = Literal["logvar", "logstd", "std", "var", "softplus"]
 BernoulliParam = Literal["logits", "probs"]
 Reduction = Literal["none", "sum", "mean"]
 Bounds = tuple[float | None, float | None]
-
-FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
-_TARGETS = (*FLOATS, torch.uint8, torch.bool)
 
 
 def _describe(value: Any) -> str:
@@ -51,23 +49,18 @@ def floating_or_number(name: str, value: Any) -> Tensor:
 
 def target(name: str, value: Any) -> Tensor:
     """A dense tensor of a floating dtype, uint8 or bool. Raises TypeError for anything else."""
-    if isinstance(value, Tensor) and value.dtype in _TARGETS and _strided(value):
+    if isinstance(value, Tensor) and value.dtype in TARGETS and _strided(value):
         return value
     raise TypeError(f"{name} must be a dense uint8, bool or floating tensor, got {_describe(value)}")
 
 
 def weights(value: Any) -> Tensor | None:
-    """A weight: any ``target`` dtype, a number, or None. Detached: a weight gets no gradient."""
+    """A weight: any ``target`` dtype, a number, or None."""
     if value is None:
         return None
     if isinstance(value, Tensor):
-        return target("weight", value).detach()
+        return target("weight", value)
     return floating_or_number("weight", value)
-
-
-def is_number(value: Tensor) -> bool:
-    """Whether a tensor stands for a Python number: 0-d, float64, on the CPU."""
-    return value.ndim == 0 and value.dtype == torch.float64 and value.device.type == "cpu"
 
 
 def same_device(first: str, anchor: Tensor, **others: Tensor | None) -> None:
@@ -93,7 +86,41 @@ def broadcast_shape(first: str, shape: Sequence[int], **others: Tensor | None) -
                 raise ValueError(f"{result_name} of shape {result} and {name} of shape {b} do not broadcast")
             merged.append(q if p == 1 else p)
         result, result_name = tuple(merged), f"{result_name}, {name}"
+    countable(result, f"{result_name} together,")
     return result
+
+
+def _table(*shapes: Sequence[int]) -> float:
+    """How many elements shapes broadcast to; ∞ where they do not."""
+    try:
+        return math.prod(torch.broadcast_shapes(*shapes))
+    except RuntimeError:
+        return math.inf
+
+
+def target_fits(names: str, shape: Sequence[int], x: Tensor) -> None:
+    """Raises ValueError where x of another number of dims than the parameters would make a table of both.
+
+    ``shape`` is what the parameters broadcast to together. Either side may be broadcast to the other's shape, and
+    tensors of as many dims to a shape of their own: [64, 1] with [64], a mistake nearly always, is neither.
+    """
+    if x.ndim == len(shape) or x.ndim == 0 or len(shape) == 0:
+        return
+    together = torch.broadcast_shapes(shape, x.shape)
+    most = max(math.prod(shape), x.numel())
+    if math.prod(together) <= most:
+        return
+    of_x = x.ndim < len(shape)
+    short, long = (tuple(x.shape), tuple(shape)) if of_x else (tuple(shape), tuple(x.shape))
+    while len(short) < len(long) and _table(short, long) > most:
+        # The place of a new dim that makes the smallest table; of several, the last.
+        ways = [(*short[:k], 1, *short[k:]) for k in range(len(short), -1, -1)]
+        short = min(ways, key=lambda way: _table(way, long))
+    name = "x" if of_x else names
+    raise ValueError(
+        f"x of shape {tuple(x.shape)} and {names} of shape {tuple(shape)} would broadcast to {tuple(together)}, "
+        f"larger than both: give {name} the dims it lacks, as in .reshape({', '.join(map(str, short))})"
+    )
 
 
 def event_dims(event_ndim: int, shape: Sequence[int], names: str) -> int:
@@ -111,7 +138,8 @@ def sizes(name: str, shape: Any) -> tuple[int, ...]:
         raise TypeError(f"{name} must be a shape, got {type(shape).__name__}")
     entries = (shape,) if isinstance(shape, int) else tuple(shape)
     for entry in entries:
-        if integer(name, entry) < 0:
+        # An int as it is: a comparison with 2⁶³ would bind the size of a trace.
+        if (entry if isinstance(entry, int) else integer(name, entry)) < 0:
             raise ValueError(f"{name} has a negative size: {entries}")
     return entries
 
@@ -151,20 +179,3 @@ def scale_form(param: Param, param_eps: float, bounds: Bounds | None) -> Scale:
         if not low <= high:
             raise ValueError(f"bounds must have low <= high, got {bounds!r}")
     return Scale(kind, number("param_eps", param_eps), low, high)
-
-
-def promoted(first: Tensor, *others: Tensor | None) -> list[Any]:
-    """The arguments in their promoted dtype, by PyTorch's rule: 0-d tensors do not promote ones with dims.
-
-    Numbers and None stay as they are.
-    """
-    tensors = [first, *(t for t in others if t is not None and not is_number(t))]
-    ranked = [t for t in tensors if t.ndim > 0] or tensors
-    dtype = ranked[0].dtype
-    for t in ranked:
-        if t.dtype != dtype:
-            dtype = torch.promote_types(dtype, t.dtype)
-    return [
-        t if t is None or t.dtype == dtype or (t is not first and is_number(t)) else t.to(dtype)
-        for t in (first, *others)
-    ]

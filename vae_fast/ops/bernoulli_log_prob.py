@@ -8,29 +8,31 @@ import torch
 from torch import Tensor
 
 from vae_fast.backends import choose, kernel
-from vae_fast.ops import arguments, dispatch
+from vae_fast.ops import arguments, dispatch, early
 from vae_fast.ops.arguments import BernoulliParam, Reduction
 from vae_fast.reference.bernoulli_log_prob import PROBS
+from vae_fast.reference.densities import arithmetic_dtype
+from vae_fast.tracing import public
 
 
 class _BernoulliLogProb(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, backend: str, early: bool, logits: Any, x: Any, weight: Any, options: Any) -> Any:
+    def forward(ctx: Any, backend: str, in_forward: bool, logits: Any, x: Any, weight: Any, options: Any) -> Any:
         ctx.save_for_backward(logits, x, weight)
         ctx.backend, ctx.options = backend, options
-        needs = ctx.needs_input_grad[2:4] if early else (False, False)
+        needs = ctx.needs_input_grad[2:4] if in_forward else (False, False)
         log_prob, *grads = kernel(backend, "bernoulli_log_prob_fwd")(logits, x, weight, *options, *needs)
-        dispatch.keep_early(ctx, grads if early else None)
+        early.keep(ctx, grads if in_forward else None)
         return log_prob
 
     @staticmethod
     def backward(ctx: Any, dlog_prob: Any) -> Any:
-        needs = ctx.needs_input_grad[2:4]
-        grads = dispatch.take_early(ctx, dlog_prob)
+        needs = ctx.needs_input_grad[2:5]
+        grads = early.take(ctx, dlog_prob)
         if grads is None:
             bwd = dispatch.backward_kernel(ctx.backend, "bernoulli_log_prob_bwd", dlog_prob)
             grads = bwd(dlog_prob, *ctx.saved_tensors, *ctx.options, *needs)
-        return (None, None, *dispatch.asked(needs, grads), None, None)
+        return (None, None, *dispatch.asked(needs, grads), None)
 
 
 def _within(name: str, values: Tensor) -> None:
@@ -38,6 +40,7 @@ def _within(name: str, values: Tensor) -> None:
         raise ValueError(f"{name} has values outside [0, 1]")
 
 
+@public
 def bernoulli_log_prob(
     logits: Tensor,
     x: Tensor,
@@ -62,7 +65,8 @@ def bernoulli_log_prob(
 
     Args:
         logits: y; with ``param="probs"`` p.
-        x: targets, broadcast against ``logits``: floats in [0, 1], bool, or uint8.
+        x: targets, broadcast against ``logits`` and they against it: floats in [0, 1], bool, or uint8. Where they
+            differ in their number of dims, one of the two must have the shape of both together.
         x_scale: multiplies x: 1/255 for bytes of 0 to 255.
         event_ndim, weight, reduction, scale: as ``gaussian_kl``. ``scale=-1`` makes it a loss.
         param: what the first operand is: "logits" or "probs".
@@ -83,12 +87,15 @@ def bernoulli_log_prob(
     """
     if weight is None and dispatch.uniform(logits, x):
         shape, in_the_open = tuple(logits.shape), False
+        arithmetic = logits.dtype
     else:
         logits, x = arguments.floating("logits", logits), arguments.target("x", x)
         weight = arguments.weights(weight)
         in_the_open = dispatch.in_the_open(logits=logits, x=x, weight=weight)
         arguments.same_device("logits", logits, x=x, weight=weight)
         shape = arguments.broadcast_shape("logits", logits.shape, x=x, weight=weight)
+        arguments.target_fits("logits", logits.shape, x)
+        arithmetic = arithmetic_dtype(logits.dtype, x, weight)
     arguments.event_dims(event_ndim, shape, "logits, x and weight")
     x_scale, code = arguments.number("x_scale", x_scale), arguments.bernoulli_code(param)
     if validate:
@@ -98,9 +105,9 @@ def bernoulli_log_prob(
     name = choose("bernoulli_log_prob", logits.device, backend, logits.numel())
     density = (event_ndim, arguments.reduction_code(reduction), arguments.number("scale", scale))
     operands, options = (logits, x, weight), (*density, x_scale, code)
-    if in_the_open or not dispatch.differentiable(logits, x):
+    if in_the_open or not dispatch.differentiable(*operands):
         return kernel("reference" if in_the_open else name, "bernoulli_log_prob_fwd")(
             *operands, *options, False, False
         )[0]
-    early = dispatch.early(name, density[1], logits, x)
-    return _BernoulliLogProb.apply(name, early, *dispatch.distinct(operands), options)
+    in_forward = early.wanted(name, density[1], arithmetic, weight, logits, x)
+    return _BernoulliLogProb.apply(name, in_forward, *dispatch.distinct(operands), options)

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from vae_fast import reference
+from vae_fast import reference, tracing
 from vae_fast.backends import kernel
-from vae_fast.ops import arguments
-from vae_fast.reference.densities import NONE
+from vae_fast.checks import FLOATS
 
-_PLAIN = (Tensor, torch.nn.Parameter)
+_PLAIN = tracing.PLAIN
+_FLOATS, _STRIDED = FLOATS, torch.strided
 
 
 def in_the_open(**tensors: Tensor | None) -> bool:
@@ -35,13 +35,20 @@ def uniform(first: Any, *others: Any) -> bool:
 
     The common call. It needs no other check of its tensors, and at small sizes those take as long as the kernel.
     """
-    if type(first) not in _PLAIN or first.dtype not in arguments.FLOATS or first.layout != torch.strided:
+    if type(first) not in _PLAIN or first.layout is not _STRIDED:
         return False
     dtype, shape, device = first.dtype, first.shape, first.device
+    if dtype not in _FLOATS:
+        return False
+    n_dims = len(shape)
     for t in others:
-        if type(t) not in _PLAIN or t.dtype != dtype or t.shape != shape or t.device != device:
+        if type(t) not in _PLAIN or t.dtype != dtype or t.device != device:
             return False
-        if t.layout != torch.strided:
+        # By length first: a comparison of sizes at unlike places would bind them in a trace.
+        other = t.shape
+        if len(other) != n_dims or other != shape:
+            return False
+        if t.layout is not _STRIDED:
             return False
     return not torch._C._are_functorch_transforms_active() and forward_ad._current_level < 0
 
@@ -89,73 +96,20 @@ def differentiable(*tensors: Any) -> bool:
     return False
 
 
-# Backends whose forward kernels give gradients at hardly any cost beside the values.
-_EARLY = ("native", "triton")
-_EXACT = (torch.float32, torch.float64)
-
-
-def early(backend: str, reduction: int, *tensors: Any) -> bool:
-    """Whether the forward pass computes the gradients too, for an upstream gradient of 1, while data is at hand.
-
-    For a reduction to one number only, whose upstream gradient then scales them. Not where a gradient is of a
-    narrower type than the arithmetic: scaling what is rounded loses accuracy. Nor in a compiled graph, where
-    scaling is a pass that recomputing saves.
-    """
-    if reduction == NONE or backend not in _EARLY or torch.compiler.is_compiling():
-        return False
-    dtype = tensors[0].dtype
-    if dtype not in _EXACT:
-        return False
-    for t in tensors:
-        if t is not None and t.requires_grad and t.dtype != dtype:
-            return False
-    return True
-
-
-def keep_early(ctx: Any, grads: Sequence[Tensor] | None) -> None:
-    """Keeps the gradients of the forward pass for the first backward pass, which takes them out."""
-    ctx.early = [] if grads is None else [grads]
-
-
-def take_early(ctx: Any, upstream: Tensor) -> Sequence[Tensor] | None:
-    """The forward's gradients times ``upstream``, once.
-
-    None where there are none, or where a graph of them, or a batch, is wanted.
-    """
-    if torch.is_grad_enabled() or _batched(upstream):
-        return None
-    try:
-        grads: Sequence[Tensor] = ctx.early.pop()
-    except IndexError:
-        return None
-    if upstream.device.type != "cpu":
-        # On the device: to look at the factor here would wait for it.
-        kernel(ctx.backend, "rescale")([g for g in grads if g.device == upstream.device], upstream)
-        for grad in grads:
-            if grad.device != upstream.device:
-                # Of a 0-d tensor on the CPU, whose gradient is there too.
-                grad.mul_(upstream.to(grad.device))
-        return grads
-    factor = upstream.item()
-    if factor != 1.0:
-        for grad in grads:
-            grad.mul_(factor)
-    return grads
-
-
-def _batched(upstream: Tensor | None) -> bool:
-    """Whether this is a batch of upstream gradients (is_grads_batched), which no kernel can read."""
+def batched(upstream: Tensor | None) -> bool:
+    """Whether this is a batch of upstream gradients (is_grads_batched, vmap), which no kernel can read."""
     if upstream is None or torch.compiler.is_compiling():
         return False
-    return bool(torch._C._functorch.is_legacy_batchedtensor(upstream))
+    functorch = torch._C._functorch
+    return bool(functorch.is_legacy_batchedtensor(upstream) or functorch.is_functorch_wrapped_tensor(upstream))
 
 
 def backward_kernel(backend: str, name: str, *upstream: Tensor | None) -> Any:
-    """The raw operator of a backward pass: the reference's where that pass is itself to be differentiated."""
-    if torch.is_grad_enabled():
+    """The raw operator of a backward pass: the reference's where that pass is differentiated or transformed."""
+    if torch.is_grad_enabled() or torch._C._are_functorch_transforms_active():
         return getattr(reference, name)
     for t in upstream:
-        if _batched(t):
+        if batched(t):
             return kernel(backend, name, traced=True)
     return kernel(backend, name)
 

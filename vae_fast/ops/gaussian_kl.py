@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from vae_fast.backends import choose, kernel
-from vae_fast.ops import arguments, dispatch
+from vae_fast.ops import arguments, dispatch, early
 from vae_fast.ops.arguments import Bounds, Param, Reduction
+from vae_fast.reference.densities import arithmetic_dtype, promoted_dtype
+from vae_fast.tracing import public
 
 
 class _GaussianKL(torch.autograd.Function):
@@ -17,7 +19,7 @@ class _GaussianKL(torch.autograd.Function):
     def forward(
         ctx: Any,
         backend: str,
-        early: bool,
+        in_forward: bool,
         mu: Any,
         logvar: Any,
         prior_mu: Any,
@@ -27,22 +29,23 @@ class _GaussianKL(torch.autograd.Function):
     ) -> Any:
         ctx.save_for_backward(mu, logvar, prior_mu, prior_logvar, weight)
         ctx.backend, ctx.options = backend, options
-        needs = ctx.needs_input_grad[2:6] if early else (False,) * 4
+        needs = ctx.needs_input_grad[2:6] if in_forward else (False,) * 4
         fwd = kernel(backend, "gaussian_kl_fwd")
         kl, *grads = fwd(mu, logvar, prior_mu, prior_logvar, weight, *options, *needs)
-        dispatch.keep_early(ctx, grads if early else None)
+        early.keep(ctx, grads if in_forward else None)
         return kl
 
     @staticmethod
     def backward(ctx: Any, dkl: Any) -> Any:
-        needs = ctx.needs_input_grad[2:6]
-        grads = dispatch.take_early(ctx, dkl)
+        needs = ctx.needs_input_grad[2:7]
+        grads = early.take(ctx, dkl)
         if grads is None:
             bwd = dispatch.backward_kernel(ctx.backend, "gaussian_kl_bwd", dkl)
             grads = bwd(dkl, *ctx.saved_tensors, *ctx.options, *needs)
-        return (None, None, *dispatch.asked(needs, grads), None, None)
+        return (None, None, *dispatch.asked(needs, grads), None)
 
 
+@public
 def gaussian_kl(
     mu: Tensor,
     logvar: Tensor | float,
@@ -70,7 +73,8 @@ def gaussian_kl(
         free_bits: λ: every element's KL counts as max(KL, λ), with no gradient where KL ≤ λ.
         event_ndim: how many trailing dims of the broadcast shape make one latent vector; 0 for elementwise.
         weight: broadcast against the elements (of shape [B, 1] for one weight a datum): Σ w·KL. An element of
-            weight 0 contributes 0 and gets gradient 0 whatever its value. It gets no gradient itself.
+            weight 0 contributes 0 and gets gradient 0 whatever its value. Its own gradient is the element's term,
+            max(KL, λ); at weight 0 too, where it is that of the operands as they are.
         reduction: "none" gives one number a datum, "sum" and "mean" run over all data.
         scale: multiplies the result.
         param, param_eps, bounds, backend: as ``rsample``.
@@ -88,7 +92,7 @@ def gaussian_kl(
     (2016), eq. 15, per latent and datum.
     """
     if prior_mu is None and prior_logvar is None and weight is None and dispatch.uniform(mu, logvar):
-        shape, in_the_open, operands = tuple(mu.shape), False, [mu, logvar, None, None]
+        shape, in_the_open, arithmetic = tuple(mu.shape), False, mu.dtype
     else:
         mu, logvar = arguments.floating("mu", mu), arguments.floating_or_number("logvar", logvar)
         if prior_mu is not None:
@@ -100,15 +104,16 @@ def gaussian_kl(
         in_the_open = dispatch.in_the_open(mu=mu, **others)
         arguments.same_device("mu", mu, **others)
         shape = arguments.broadcast_shape("mu", mu.shape, **others)
-        operands = arguments.promoted(mu, logvar, prior_mu, prior_logvar)
+        parameters = (mu, logvar, prior_mu, prior_logvar)
+        arithmetic = arithmetic_dtype(promoted_dtype(*parameters), *parameters, weight)
     arguments.event_dims(event_ndim, shape, "mu, logvar, the prior and weight")
     free = None if free_bits is None else arguments.number("free_bits", free_bits)
     form = arguments.scale_form(param, param_eps, bounds)
     name = choose("gaussian_kl", mu.device, backend, mu.numel())
     density = (event_ndim, arguments.reduction_code(reduction), arguments.number("scale", scale))
-    operands, options = [*operands, weight], (*density, free, *form)
+    operands, options = (mu, logvar, prior_mu, prior_logvar, weight), (*density, free, *form)
     if in_the_open or not dispatch.differentiable(*operands):
         fwd = kernel("reference" if in_the_open else name, "gaussian_kl_fwd")
         return fwd(*operands, *options, False, False, False, False)[0]
-    early = dispatch.early(name, density[1], *operands)
-    return _GaussianKL.apply(name, early, *dispatch.distinct(operands), options)
+    in_forward = early.wanted(name, density[1], arithmetic, weight, *operands[:4])
+    return _GaussianKL.apply(name, in_forward, *dispatch.distinct(operands), options)

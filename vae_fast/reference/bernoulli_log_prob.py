@@ -5,7 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vae_fast.reference.densities import broadcast_shape, compute_dtype, grad_like, reduce, unmasked, upstream
+from vae_fast.reference.densities import (
+    arithmetic_dtype,
+    broadcast_shape,
+    compute_dtype,
+    grad_like,
+    reduce,
+    unmasked,
+    upstream,
+    weighted,
+)
 from vae_fast.reference.formulas import logistic
 from vae_fast.scale import magnitude
 
@@ -13,10 +22,9 @@ LOGITS, PROBS = range(2)
 PARAMS = {"logits": LOGITS, "probs": PROBS}
 
 
-def _bernoulli_arguments(logits: Tensor, x: Tensor, weight: Tensor | None, x_scale: float):
-    dtype = compute_dtype(logits.dtype)
+def _bernoulli_arguments(logits: Tensor, x: Tensor, mask: Tensor | None, x_scale: float, dtype: torch.dtype):
     t = x.to(dtype) if x_scale == 1.0 else x.to(dtype) * x_scale
-    return unmasked(weight, logits.to(dtype)), unmasked(weight, t)
+    return unmasked(mask, logits.to(dtype)), unmasked(mask, t)
 
 
 def _of_logits(y: Tensor, t: Tensor) -> Tensor:
@@ -66,29 +74,49 @@ def bernoulli_log_prob_fwd(
     logits, x, weight, event_ndim, reduction, scale, x_scale, param, need_dlogits, need_dx
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Σ w·(t·log p + (1 − t)·log(1 − p)), p = σ(y) or the operand, t = x·x_scale; gradients as gaussian_kl_fwd."""
-    y, t = _bernoulli_arguments(logits, x, weight, x_scale)
-    terms = _of_probs(y, t) if param == PROBS else _of_logits(y, t)
-    log_prob = reduce(terms, weight, event_ndim, reduction, scale)
-    options = (event_ndim, reduction, scale, x_scale, param, need_dlogits, need_dx)
-    return (log_prob, *bernoulli_log_prob_bwd(torch.ones_like(log_prob), logits, x, weight, *options))
+    dtype = arithmetic_dtype(logits.dtype, x, weight)
+
+    def terms(mask):
+        y, t = _bernoulli_arguments(logits, x, mask, x_scale, dtype)
+        return ((_of_probs if param == PROBS else _of_logits)(y, t),)
+
+    (term,) = weighted(weight, terms)
+    log_prob = reduce(term, event_ndim, reduction, scale).to(compute_dtype(logits.dtype))
+    options = (event_ndim, reduction, scale, x_scale, param, need_dlogits, need_dx, False)
+    return (log_prob, *bernoulli_log_prob_bwd(torch.ones_like(log_prob), logits, x, weight, *options)[:2])
 
 
 def bernoulli_log_prob_bwd(
-    dlog_prob, logits, x, weight, event_ndim, reduction, scale, x_scale, param, need_dlogits, need_dx
-) -> tuple[Tensor | None, Tensor | None]:
-    """dy = t − σ(y), dx = y·x_scale; dp = (t − p)/max(p(1 − p), 1e-12), dx = (log p − log(1 − p))·x_scale."""
-    if not (need_dlogits or need_dx):
-        return None, None
-    y, t = _bernoulli_arguments(logits, x, weight, x_scale)
+    dlog_prob, logits, x, weight, event_ndim, reduction, scale, x_scale, param, need_dlogits, need_dx, need_dweight
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """dy = t − σ(y), dx = y·x_scale; dp = (t − p)/max(p(1 − p), 1e-12), dx = (log p − log(1 − p))·x_scale.
+
+    dw = t·log p + (1 − t)·log(1 − p), of the operands as they are.
+    """
+    if not (need_dlogits or need_dx or need_dweight):
+        return None, None, None
+    dtype = arithmetic_dtype(logits.dtype, x, weight)
     shape = broadcast_shape(logits, x, weight)
-    g = upstream(dlog_prob.to(y.dtype), shape, weight, event_ndim, reduction, scale)
-    dlogits = dx = None
-    if need_dlogits:
-        slope = (t - y) / (y * (1.0 - y)).clamp(min=1e-12) if param == PROBS else _slope_by_logits(y, t)
-        dlogits = g * slope
-    if need_dx:
+    g = upstream(dlog_prob.to(dtype), shape, event_ndim, reduction, scale)
+
+    def slopes(mask):
+        y, t = _bernoulli_arguments(logits, x, mask, x_scale, dtype)
         if param == PROBS:
+            slope = (t - y) / (y * (1.0 - y)).clamp(min=1e-12)
             log_p, log_q = _clamped_logs(y)
-            y = log_p - log_q
-        dx = g * y if x_scale == 1.0 else g * y * x_scale
-    return grad_like(need_dlogits, logits, dlogits), grad_like(need_dx, x, dx)
+            by_target = log_p - log_q
+        else:
+            slope, by_target = _slope_by_logits(y, t), y
+        by_x = g * by_target if x_scale == 1.0 else g * by_target * x_scale
+        return g * slope, by_x
+
+    dlogits, dx = weighted(weight, slopes)
+    dweight = None
+    if need_dweight:
+        y, t = _bernoulli_arguments(logits, x, None, x_scale, dtype)
+        dweight = g * (_of_probs if param == PROBS else _of_logits)(y, t)
+    return (
+        grad_like(need_dlogits, logits, dlogits),
+        grad_like(need_dx, x, dx),
+        grad_like(need_dweight, weight, dweight),
+    )

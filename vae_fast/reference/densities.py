@@ -3,18 +3,52 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
+
+from vae_fast import tracing
 
 NONE, SUM, MEAN = range(3)
 REDUCTIONS = {"none": NONE, "sum": SUM, "mean": MEAN}
 
 
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The dtype arithmetic on ``dtype`` is done in."""
+    """The dtype that sums over ``dtype`` come out in."""
     return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def is_number(value: Tensor) -> bool:
+    """Whether a tensor stands for a Python number: 0-d, float64, on the CPU."""
+    return value.ndim == 0 and value.dtype == torch.float64 and value.device.type == "cpu"
+
+
+def promoted_dtype(first: Tensor, *others: Tensor | None) -> torch.dtype:
+    """What the parameters of a distribution promote to, by PyTorch's rule.
+
+    0-d tensors do not promote ones with dims; numbers take no part, unless the first is one.
+    """
+    tensors = [first, *(t for t in others if t is not None and not is_number(t))]
+    ranked = [t for t in tensors if t.ndim > 0] or tensors
+    dtype = ranked[0].dtype
+    for t in ranked:
+        if t.dtype != dtype:
+            dtype = torch.promote_types(dtype, t.dtype)
+    return dtype
+
+
+def arithmetic_dtype(promoted: torch.dtype, *others: Tensor | None) -> torch.dtype:
+    """The dtype an operator computes in.
+
+    float64 where its parameters promote to it, or where another operand with dims has it: so none is rounded.
+    """
+    for t in others:
+        if t is not None and t.ndim > 0 and t.dtype == torch.float64:
+            return torch.float64
+    return compute_dtype(promoted)
 
 
 def unmasked(weight: Tensor | None, value: Tensor, neutral: float = 0.0) -> Tensor:
@@ -22,13 +56,63 @@ def unmasked(weight: Tensor | None, value: Tensor, neutral: float = 0.0) -> Tens
     return value if weight is None else torch.where(weight == 0, neutral, value)
 
 
+class _Weighted(torch.autograd.Function):
+    """w·value, 0 where w is 0; its slope by w is ``real``, the value of the operands as they are."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(value: Tensor, weight: Tensor, real: Tensor) -> Tensor:
+        return torch.where(weight == 0, 0.0, value * weight)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        value, weight, real = ctx.saved_tensors
+        return torch.where(weight == 0, 0.0, grad * weight), grad * real, None
+
+    @staticmethod
+    def jvp(ctx: Any, dvalue: Tensor | None, dweight: Tensor | None, dreal: Tensor | None) -> Tensor:
+        value, weight, real = ctx.saved_tensors
+        by_value = torch.zeros_like(value) if dvalue is None else torch.where(weight == 0, 0.0, dvalue * weight)
+        return by_value if dweight is None else by_value + dweight * real
+
+
+def _differentiated(weight: Tensor) -> bool:
+    """Whether a derivative by the weight may be wanted of these very operations."""
+    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+        return True
+    return weight.requires_grad and torch.is_grad_enabled()
+
+
+def weighted(weight: Tensor | None, of: Callable[[Tensor | None], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    """w·value for each value of ``of(mask)``, which leaves out what the mask says; 0 where w is 0.
+
+    Where a derivative by w may be wanted, it is the value of the real operands, at w = 0 too.
+    """
+    if weight is None:
+        return of(None)
+    values = of(weight)
+    if not _differentiated(weight):
+        return tuple(torch.where(weight == 0, 0.0, v * weight.to(v.dtype)) for v in values)
+    shape = torch.broadcast_shapes(weight.shape, *(v.shape for v in values))
+    return tuple(
+        _Weighted.apply(v.expand(shape), weight.to(v.dtype).expand(shape), real.expand(shape))
+        for v, real in zip(values, of(None), strict=True)
+    )
+
+
 def total(value: Tensor) -> Tensor:
     """Σ of all elements, in an order that no number of threads changes.
 
     PyTorch splits a sum over threads only where its result is one element and it has 32768 elements or more, so
-    a larger one is summed by rows of 4096 first. A compiler sees a plain sum.
+    a larger one is summed by rows of 4096 first. A compiler, or what else traces, sees a plain sum of any size.
     """
-    if value.numel() < 32768 or torch.compiler.is_compiling():
+    if tracing.traced() or value.numel() < 32768:
         return value.sum()
     flat = value.reshape(-1)
     whole = flat.numel() - flat.numel() % 4096
@@ -36,9 +120,7 @@ def total(value: Tensor) -> Tensor:
     return total(torch.cat([rows, flat[whole:].sum().reshape(1)]))
 
 
-def reduce(term: Tensor, weight: Tensor | None, event_ndim: int, reduction: int, scale: float) -> Tensor:
-    if weight is not None:
-        term = term * weight.to(term.dtype)
+def reduce(term: Tensor, event_ndim: int, reduction: int, scale: float) -> Tensor:
     data = term.shape[: term.ndim - event_ndim]
     n_data = math.prod(data)
     if reduction != NONE:
@@ -52,16 +134,14 @@ def reduce(term: Tensor, weight: Tensor | None, event_ndim: int, reduction: int,
     return result if scale == 1.0 else result * scale
 
 
-def upstream(
-    dout: Tensor, shape: Sequence[int], weight: Tensor | None, event_ndim: int, reduction: int, scale: float
-) -> Tensor:
-    """The gradient that reaches the term of every element of ``shape``."""
+def upstream(dout: Tensor, shape: Sequence[int], event_ndim: int, reduction: int, scale: float) -> Tensor:
+    """The gradient that reaches the weighted term of every element of ``shape``."""
     g = dout if scale == 1.0 else dout * scale
     if reduction == NONE:
         g = g.reshape((*g.shape, *(1,) * event_ndim))
     elif reduction == MEAN:
         g = g / math.prod(shape[: len(shape) - event_ndim])
-    return (g if weight is None else g * weight.to(g.dtype)).expand(shape)
+    return g.expand(shape)
 
 
 def grad_like(needed: bool, like: Tensor | None, value: Tensor | None) -> Tensor | None:

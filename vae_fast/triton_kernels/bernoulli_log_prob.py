@@ -9,7 +9,16 @@ import triton.language as tl
 from torch import Tensor
 
 from vae_fast.reference.bernoulli_log_prob import PROBS
-from vae_fast.triton_kernels.density import Density, deliver, give, run, upstream_of
+from vae_fast.triton_kernels.density import (
+    Density,
+    deliver,
+    give,
+    run,
+    shown,
+    upstream_of,
+    weight_of,
+    weighted,
+)
 from vae_fast.triton_kernels.kernel import kernel
 from vae_fast.triton_kernels.terms import bernoulli, bernoulli_of_probs
 from vae_fast.triton_kernels.tiles import (
@@ -43,6 +52,9 @@ def _kernel(
     dx,
     dx_sample: tl.int64,
     dx_datum: tl.int64,
+    dweight,
+    dweight_sample: tl.int64,
+    dweight_datum: tl.int64,
     out,
     out_sample: tl.int64,
     out_datum: tl.int64,
@@ -75,36 +87,39 @@ def _kernel(
     value = no_sum(VALUE, BLOCK_ROWS, BLOCK_COLUMNS)
     of_logits = no_sum(KINDS[0], BLOCK_ROWS, BLOCK_COLUMNS)
     of_x = no_sum(KINDS[1], BLOCK_ROWS, BLOCK_COLUMNS)
+    of_weight = no_sum(KINDS[2], BLOCK_ROWS, BLOCK_COLUMNS)
     for step in range(tiles):
         tile = place(program, step, space, WALK, SPACE, SAMPLES, BLOCK_ROWS, BLOCK_COLUMNS, VEC)
         y = read(logits, logits_sample, logits_datum, tile, T, MODES[0], SAMPLES, VEC)
         t = read(x, x_sample, x_datum, tile, T, MODES[1], SAMPLES, VEC) * by_x
         g = upstream_of(upstream, upstream_sample, upstream_datum, tile, factor, T, MODES[3], SAMPLES, VEC)
-        if MODES[2] != ABSENT:
-            w = read(weight, weight_sample, weight_datum, tile, T, MODES[2], SAMPLES, VEC)
-            y = tl.where(w == 0.0, 0.0, y)
-            t = tl.where(w == 0.0, 0.0, t)
-            g = g * w
+        w = weight_of(weight, weight_sample, weight_datum, tile, T, MODES[2], SAMPLES, VEC)
         if OF_PROBS:
             log_prob, slope, odds = bernoulli_of_probs(y, t)
         else:
             log_prob, slope = bernoulli(y, t)
             odds = y
+        if KINDS[2] != NONE:
+            of_weight = give(
+                dweight, dweight_sample, dweight_datum, tile, of_weight, g * log_prob, KINDS[2], SAMPLES, VEC
+            )
         if VALUE != NONE:
-            if MODES[2] != ABSENT:
-                log_prob = log_prob * w
+            log_prob = weighted(log_prob, w, MODES[2])
             if VALUE == EACH:
                 log_prob = log_prob * tl.full((), factor, T)
             value = give(out, out_sample, out_datum, tile, value, log_prob, VALUE, SAMPLES, VEC)
+        if MODES[2] != ABSENT:
+            g = g * w
         if KINDS[0] != NONE:
-            of_logits = give(
-                dlogits, dlogits_sample, dlogits_datum, tile, of_logits, g * slope, KINDS[0], SAMPLES, VEC
-            )
+            slope = shown(g * slope, w, MODES[2])
+            of_logits = give(dlogits, dlogits_sample, dlogits_datum, tile, of_logits, slope, KINDS[0], SAMPLES, VEC)
         if KINDS[1] != NONE:
-            of_x = give(dx, dx_sample, dx_datum, tile, of_x, g * odds * by_x, KINDS[1], SAMPLES, VEC)
+            odds = shown(g * odds, w, MODES[2])
+            of_x = give(dx, dx_sample, dx_datum, tile, of_x, odds * by_x, KINDS[1], SAMPLES, VEC)
     tile = place(program, 0, space, WALK, SPACE, SAMPLES, BLOCK_ROWS, BLOCK_COLUMNS, VEC)
     leave(dlogits, of_logits, program, tile, space, KINDS[0], WALK, SPACE, VEC)
     leave(dx, of_x, program, tile, space, KINDS[1], WALK, SPACE, VEC)
+    leave(dweight, of_weight, program, tile, space, KINDS[2], WALK, SPACE, VEC)
     deliver(out, partials, ticket, value, program, tile, space, factor, VALUE, WALK, SPACE, VEC, ALONE)
 
 
@@ -118,8 +133,8 @@ def _run(
     param: int,
     *needs: bool,
 ) -> tuple[Tensor, ...]:
-    density = Density(event_ndim, reduction, scale, (x_scale,), {"OF_PROBS": param == PROBS})
-    return run(_kernel, operands, needs, upstream, density)
+    density = Density(1, event_ndim, reduction, scale, (x_scale,), {"OF_PROBS": param == PROBS})
+    return run(_kernel, operands, upstream, density, *needs)
 
 
 def bernoulli_log_prob_fwd(logits: Tensor, x: Tensor, weight: Tensor | None, *options: Any) -> tuple[Tensor, ...]:

@@ -11,9 +11,19 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from vae_fast.reference.densities import MEAN, NONE, compute_dtype
+from vae_fast.reference.densities import MEAN, NONE
 from vae_fast.triton_kernels import launch, layout
-from vae_fast.triton_kernels.operands import GradientOut, Gradients, arguments, readable, spec_of
+from vae_fast.triton_kernels.operands import (
+    GradientOut,
+    Gradients,
+    Types,
+    arguments,
+    fitting,
+    readable,
+    shape_of,
+    spec_of,
+    types_of,
+)
 from vae_fast.triton_kernels.tiles import ABSENT, ALL, COLUMNS, EACH, ROW, add, finish, leave, read, write
 
 
@@ -36,6 +46,34 @@ def upstream_of(
         return read(upstream, sample, datum, tile, T, MODE, SAMPLES, VEC) * tl.full((), factor, T)
     else:
         return (read(upstream, sample, datum, tile, T, MODE, SAMPLES, VEC).to(tl.float64) * factor).to(T)
+
+
+@triton.jit
+def weight_of(
+    weight, sample, datum, tile, T: tl.constexpr, MODE: tl.constexpr, SAMPLES: tl.constexpr, VEC: tl.constexpr
+):
+    if MODE == ABSENT:
+        return tl.full((1, 1), 1.0, T)
+    else:
+        return read(weight, sample, datum, tile, T, MODE, SAMPLES, VEC)
+
+
+@triton.jit
+def weighted(value, w, MODE: tl.constexpr):
+    """w·value; 0 where w is 0, whatever the value."""
+    if MODE == ABSENT:
+        return value
+    else:
+        return shown(value * w, w, MODE)
+
+
+@triton.jit
+def shown(value, w, MODE: tl.constexpr):
+    """The value, 0 where w is 0."""
+    if MODE == ABSENT:
+        return value
+    else:
+        return tl.where(w == 0.0, 0.0, value)
 
 
 @triton.jit
@@ -76,8 +114,12 @@ def deliver(
 
 
 class Density(NamedTuple):
-    """How a density is summed, and what else its kernel takes: numbers, then compile-time constants."""
+    """How a density is summed, and what else its kernel takes: numbers, then compile-time constants.
 
+    Of its operands the first ``parameters`` decide the dtype of the result.
+    """
+
+    parameters: int
     event_ndim: int
     reduction: int
     scale: float
@@ -93,37 +135,35 @@ class Density(NamedTuple):
 def run(
     kernel: Any,
     operands: Sequence[Tensor | None],
-    needs: Sequence[bool],
     upstream: Tensor | None,
     density: Density,
-    *packed: Any,
+    *needs_and_packed: Any,
 ) -> tuple[Tensor, ...]:
-    """Runs a density's kernel: the gradients of the operands that ``needs`` names, ``packed`` as ``Gradients``.
+    """Runs a density's kernel: the gradients of the operands that are needed, ``packed`` as ``Gradients``.
 
-    ``operands`` are the differentiable ones, then the weight. Without an upstream gradient the density's value
-    comes before the gradients, which are those for an upstream of 1.
+    ``operands`` are all there are, the weight at the end. Without an upstream gradient the density's value comes
+    before the gradients, which are those for an upstream of 1, and has none by the weight.
     """
     anchor = operands[0]
     assert anchor is not None
-    device, compute = anchor.device, compute_dtype(anchor.dtype)
-    made = Gradients(operands, needs, device, *packed)
-    grads = made.each
-    shape = anchor.shape
-    for t in operands[1:]:
-        if t is not None and t.shape != shape:
-            shape = torch.broadcast_shapes(shape, t.shape)
-    out = None
-    if upstream is None:
-        data = shape[: len(shape) - density.event_ndim] if density.reduction == NONE else ()
-        out = torch.empty(data, dtype=compute, device=device)
+    device, shape = anchor.device, shape_of(operands, density.parameters, density.event_ndim)
+    types = types_of(operands, density.parameters)
+    data = shape[: len(shape) - density.event_ndim] if density.reduction == NONE else torch.Size()
+    if upstream is not None:
+        fitting("the upstream gradient", upstream, data, device)
+    n = len(operands) if upstream is not None else len(operands) - 1
+    needs, packed = needs_and_packed[:n], needs_and_packed[n:]
+    made = Gradients(operands[:n], needs, device, *packed)
+    grads = [*made.each, *[None] * (len(operands) - n)]
+    out = torch.empty(data, dtype=types.sums, device=device) if upstream is None else None
     if shape.numel() == 0:
         _of_nothing(out, grads, shape, density)
     elif out is not None and any(g is not None and g.shape != shape for g in grads):
         # Sums of two orders: the value in one pass, the gradients in another.
-        _launch(kernel, operands, [None] * len(grads), None, out, shape, density)
-        _launch(kernel, operands, grads, None, None, shape, density)
+        _launch(kernel, operands, [None] * len(grads), None, out, shape, density, types)
+        _launch(kernel, operands, grads, None, None, shape, density, types)
     else:
-        _launch(kernel, operands, grads, upstream, out, shape, density)
+        _launch(kernel, operands, grads, upstream, out, shape, density, types)
     return (*(() if out is None else (out,)), *made.finished())
 
 
@@ -145,13 +185,14 @@ def _launch(
     out: Tensor | None,
     shape: torch.Size,
     density: Density,
+    types: Types,
 ) -> None:
     """The kernel's arguments: (pointer, stride, stride) of every operand, of the upstream gradient, of every
     gradient and of the result; partial sums and ticket; the space; the factor and the density's numbers.
     """
     anchor = operands[0]
     assert anchor is not None
-    device, compute = anchor.device, compute_dtype(anchor.dtype)
+    device = anchor.device
     operands, upstream = [readable(t) for t in operands], readable(upstream)
     event_ndim, factor = density.event_ndim, density.factor(shape)
     value = layout.NONE
@@ -165,10 +206,11 @@ def _launch(
         value == layout.ROW,
         value == layout.ALL,
         len(shape) - event_ndim if density.reduction == NONE else 0,
-        anchor.element_size(),
+        types.itemsize,
+        types.arithmetic.itemsize,
         launch.tile_bytes,
     )
-    made = [GradientOut(g, p, compute, device) for g, p in zip(grads, plan.gradients, strict=True)]
+    made = [GradientOut(g, p, types.arithmetic, device) for g, p in zip(grads, plan.gradients, strict=True)]
     args: list[Any] = []
     for t, view in zip(operands, plan.operands, strict=False):
         args += arguments(t, view, plan)
@@ -178,7 +220,7 @@ def _launch(
     alone = plan.programs == 1 if value == layout.ALL else plan.segments == 1
     target, partials, ticket = out, None, None
     if value == layout.EACH and plan.out.copy is not None:
-        target = torch.empty(plan.out.copy, dtype=compute, device=device)
+        target = torch.empty(plan.out.copy, dtype=types.sums, device=device)
     elif value == layout.ROW and not alone:
         partials = torch.empty((plan.segments, plan.rows), dtype=torch.float64, device=device)
     elif value == layout.ALL and not alone:
@@ -192,10 +234,10 @@ def _launch(
         "KINDS": plan.kinds,
         "VALUE": value,
         "ALONE": alone,
-        "T": tl.float64 if compute == torch.float64 else tl.float32,
+        "T": tl.float64 if types.arithmetic == torch.float64 else tl.float32,
         **plan.constants,
     }
-    crowded = sum(t is not None for t in operands) > 3
+    crowded = sum(t is not None for t in operands) > 3 or grads[-1] is not None
     launch.run(kernel, plan.programs, device, args, constants, crowded)
     if value == layout.ROW and partials is not None and out is not None:
         launch.join(partials, plan.segments, out, factor)

@@ -14,6 +14,7 @@ from torch import Tensor
 from vae_fast.triton_kernels import launch
 from vae_fast.triton_kernels.kernel import kernel
 from vae_fast.triton_kernels.layout import ceil_div, tile_of
+from vae_fast.triton_kernels.tiles import narrow
 
 # As many gradients as an operator has.
 MOST = 4
@@ -29,7 +30,11 @@ def _scale(grad, numel, factor, BLOCK: tl.constexpr):
             at = start + tl.arange(0, BLOCK)
             mask = at < numel
             value = tl.load(grad + at, mask=mask, other=0.0)
-            tl.store(grad + at, value * factor.to(value.dtype), mask=mask)
+            if value.dtype == tl.float64 or factor.dtype == tl.float64:
+                product = value.to(tl.float64) * factor.to(tl.float64)
+            else:
+                product = value.to(tl.float32) * factor.to(tl.float32)
+            tl.store(grad + at, narrow(product, value.dtype), mask=mask)
 
 
 @kernel
@@ -54,11 +59,11 @@ def _rescale(
 
 
 def rescale(grads: Sequence[Tensor], upstream: Tensor) -> None:
-    """Multiplies gradients, each dense in memory, by the one element of ``upstream``, in place."""
+    """Multiplies gradients, dense in memory and each of its own dtype, by ``upstream``'s element, in place."""
     present = [grad for grad in grads if grad.numel()]
     if not present:
         return
-    block = tile_of(launch.tile_bytes, present[0].element_size())
+    block = tile_of(launch.tile_bytes, max(g.element_size() for g in present))
     args: list[object] = [upstream.resolve_neg()]
     for grad in present:
         args += (grad, grad.numel())

@@ -9,7 +9,16 @@ import triton.language as tl
 from torch import Tensor
 
 from vae_fast.scale import Scale
-from vae_fast.triton_kernels.density import Density, deliver, give, run, upstream_of
+from vae_fast.triton_kernels.density import (
+    Density,
+    deliver,
+    give,
+    run,
+    shown,
+    upstream_of,
+    weight_of,
+    weighted,
+)
 from vae_fast.triton_kernels.formulas import clamp
 from vae_fast.triton_kernels.kernel import kernel
 from vae_fast.triton_kernels.operands import form_constants
@@ -50,6 +59,9 @@ def _kernel(
     dprior_logvar,
     dprior_logvar_sample: tl.int64,
     dprior_logvar_datum: tl.int64,
+    dweight,
+    dweight_sample: tl.int64,
+    dweight_datum: tl.int64,
     out,
     out_sample: tl.int64,
     out_datum: tl.int64,
@@ -91,29 +103,21 @@ def _kernel(
     of_logvar = no_sum(KINDS[1], BLOCK_ROWS, BLOCK_COLUMNS)
     of_prior_mu = no_sum(KINDS[2], BLOCK_ROWS, BLOCK_COLUMNS)
     of_prior_logvar = no_sum(KINDS[3], BLOCK_ROWS, BLOCK_COLUMNS)
+    of_weight = no_sum(KINDS[4], BLOCK_ROWS, BLOCK_COLUMNS)
     for step in range(tiles):
         tile = place(program, step, space, WALK, SPACE, SAMPLES, BLOCK_ROWS, BLOCK_COLUMNS, VEC)
         dm = read(mu, mu_sample, mu_datum, tile, T, MODES[0], SAMPLES, VEC)
         raw = read(logvar, logvar_sample, logvar_datum, tile, T, MODES[1], SAMPLES, VEC)
         g = upstream_of(upstream, upstream_sample, upstream_datum, tile, factor, T, MODES[5], SAMPLES, VEC)
+        w = weight_of(weight, weight_sample, weight_datum, tile, T, MODES[4], SAMPLES, VEC)
         r = raw
-        if MODES[4] != ABSENT:
-            w = read(weight, weight_sample, weight_datum, tile, T, MODES[4], SAMPLES, VEC)
-            dm = tl.where(w == 0.0, 0.0, dm)
-            r = tl.where(w == 0.0, 1.0, r)
-            g = g * w
         if MODES[2] != ABSENT:
-            prior_mean = read(prior_mu, prior_mu_sample, prior_mu_datum, tile, T, MODES[2], SAMPLES, VEC)
-            if MODES[4] != ABSENT:
-                prior_mean = tl.where(w == 0.0, 0.0, prior_mean)
-            dm = dm - prior_mean
+            dm = dm - read(prior_mu, prior_mu_sample, prior_mu_datum, tile, T, MODES[2], SAMPLES, VEC)
         if BOUNDED:
             r = clamp(r, lowest, highest)
         if MODES[3] != ABSENT:
             prior_raw = read(prior_logvar, prior_logvar_sample, prior_logvar_datum, tile, T, MODES[3], SAMPLES, VEC)
             prior_r = prior_raw
-            if MODES[4] != ABSENT:
-                prior_r = tl.where(w == 0.0, 1.0, prior_r)
             if BOUNDED:
                 prior_r = clamp(prior_r, lowest, highest)
             kl, slope, draw, dprior_raw = gaussian_kl_to_prior(dm, r, prior_r, eps, KIND, EPS)
@@ -123,14 +127,20 @@ def _kernel(
         if FLOOR:
             below = kl <= floor
             kl = tl.where(below, floor, kl)
+        if KINDS[4] != NONE:
+            of_weight = give(
+                dweight, dweight_sample, dweight_datum, tile, of_weight, g * kl, KINDS[4], SAMPLES, VEC
+            )
+        if FLOOR:
             g = tl.where(below, 0.0, g)
         if VALUE != NONE:
-            if MODES[4] != ABSENT:
-                kl = kl * w
+            kl = weighted(kl, w, MODES[4])
             if VALUE == EACH:
                 kl = kl * tl.full((), factor, T)
             value = give(out, out_sample, out_datum, tile, value, kl, VALUE, SAMPLES, VEC)
-        slope, draw = g * slope, g * draw
+        if MODES[4] != ABSENT:
+            g = g * w
+        slope, draw = shown(g * slope, w, MODES[4]), shown(g * draw, w, MODES[4])
         if BOUNDED:
             draw = inside(raw, draw, lowest, highest)
         if KINDS[0] != NONE:
@@ -142,7 +152,7 @@ def _kernel(
                 dprior_mu, dprior_mu_sample, dprior_mu_datum, tile, of_prior_mu, -slope, KINDS[2], SAMPLES, VEC
             )
         if KINDS[3] != NONE:
-            dprior_raw = g * dprior_raw
+            dprior_raw = shown(g * dprior_raw, w, MODES[4])
             if BOUNDED:
                 dprior_raw = inside(prior_raw, dprior_raw, lowest, highest)
             of_prior_logvar = give(
@@ -161,6 +171,7 @@ def _kernel(
     leave(dlogvar, of_logvar, program, tile, space, KINDS[1], WALK, SPACE, VEC)
     leave(dprior_mu, of_prior_mu, program, tile, space, KINDS[2], WALK, SPACE, VEC)
     leave(dprior_logvar, of_prior_logvar, program, tile, space, KINDS[3], WALK, SPACE, VEC)
+    leave(dweight, of_weight, program, tile, space, KINDS[4], WALK, SPACE, VEC)
     deliver(out, partials, ticket, value, program, tile, space, factor, VALUE, WALK, SPACE, VEC, ALONE)
 
 
@@ -179,8 +190,8 @@ def _run(
 ) -> tuple[Tensor, ...]:
     form = Scale(param, param_eps, low, high)
     constants = {"FLOOR": free_bits is not None, **form_constants(form)}
-    density = Density(event_ndim, reduction, scale, (free_bits or 0.0, *form[1:]), constants)
-    return run(_kernel, operands, needs_and_packed[:4], upstream, density, *needs_and_packed[4:])
+    density = Density(4, event_ndim, reduction, scale, (free_bits or 0.0, *form[1:]), constants)
+    return run(_kernel, operands, upstream, density, *needs_and_packed)
 
 
 def gaussian_kl_fwd(

@@ -9,7 +9,16 @@ import triton.language as tl
 from torch import Tensor
 
 from vae_fast.scale import Scale
-from vae_fast.triton_kernels.density import Density, deliver, give, run, upstream_of
+from vae_fast.triton_kernels.density import (
+    Density,
+    deliver,
+    give,
+    run,
+    shown,
+    upstream_of,
+    weight_of,
+    weighted,
+)
 from vae_fast.triton_kernels.formulas import clamp
 from vae_fast.triton_kernels.kernel import kernel
 from vae_fast.triton_kernels.operands import form_constants
@@ -44,6 +53,9 @@ def _kernel(
     dx,
     dx_sample: tl.int64,
     dx_datum: tl.int64,
+    dweight,
+    dweight_sample: tl.int64,
+    dweight_datum: tl.int64,
     out,
     out_sample: tl.int64,
     out_datum: tl.int64,
@@ -83,28 +95,30 @@ def _kernel(
     of_mean = no_sum(KINDS[0], BLOCK_ROWS, BLOCK_COLUMNS)
     of_logvar = no_sum(KINDS[1], BLOCK_ROWS, BLOCK_COLUMNS)
     of_x = no_sum(KINDS[2], BLOCK_ROWS, BLOCK_COLUMNS)
+    of_weight = no_sum(KINDS[3], BLOCK_ROWS, BLOCK_COLUMNS)
     for step in range(tiles):
         tile = place(program, step, space, WALK, SPACE, SAMPLES, BLOCK_ROWS, BLOCK_COLUMNS, VEC)
         m = read(mean, mean_sample, mean_datum, tile, T, MODES[0], SAMPLES, VEC)
         raw = read(logvar, logvar_sample, logvar_datum, tile, T, MODES[1], SAMPLES, VEC)
         t = read(x, x_sample, x_datum, tile, T, MODES[2], SAMPLES, VEC)
         g = upstream_of(upstream, upstream_sample, upstream_datum, tile, factor, T, MODES[4], SAMPLES, VEC)
+        w = weight_of(weight, weight_sample, weight_datum, tile, T, MODES[3], SAMPLES, VEC)
         difference, r = t * by_x - m, raw
-        if MODES[3] != ABSENT:
-            w = read(weight, weight_sample, weight_datum, tile, T, MODES[3], SAMPLES, VEC)
-            difference = tl.where(w == 0.0, 0.0, difference)
-            r = tl.where(w == 0.0, 1.0, r)
-            g = g * w
         if BOUNDED:
             r = clamp(r, lowest, highest)
         log_prob, slope, draw = gaussian(difference, r, eps, KIND, EPS)
+        if KINDS[3] != NONE:
+            of_weight = give(
+                dweight, dweight_sample, dweight_datum, tile, of_weight, g * log_prob, KINDS[3], SAMPLES, VEC
+            )
         if VALUE != NONE:
-            if MODES[3] != ABSENT:
-                log_prob = log_prob * w
+            log_prob = weighted(log_prob, w, MODES[3])
             if VALUE == EACH:
                 log_prob = log_prob * tl.full((), factor, T)
             value = give(out, out_sample, out_datum, tile, value, log_prob, VALUE, SAMPLES, VEC)
-        slope, draw = g * slope, g * draw
+        if MODES[3] != ABSENT:
+            g = g * w
+        slope, draw = shown(g * slope, w, MODES[3]), shown(g * draw, w, MODES[3])
         if BOUNDED:
             draw = inside(raw, draw, lowest, highest)
         if KINDS[0] != NONE:
@@ -117,6 +131,7 @@ def _kernel(
     leave(dmean, of_mean, program, tile, space, KINDS[0], WALK, SPACE, VEC)
     leave(dlogvar, of_logvar, program, tile, space, KINDS[1], WALK, SPACE, VEC)
     leave(dx, of_x, program, tile, space, KINDS[2], WALK, SPACE, VEC)
+    leave(dweight, of_weight, program, tile, space, KINDS[3], WALK, SPACE, VEC)
     deliver(out, partials, ticket, value, program, tile, space, factor, VALUE, WALK, SPACE, VEC, ALONE)
 
 
@@ -134,8 +149,8 @@ def _run(
     *needs_and_packed: Any,
 ) -> tuple[Tensor, ...]:
     form = Scale(param, param_eps, low, high)
-    density = Density(event_ndim, reduction, scale, (x_scale, *form[1:]), form_constants(form))
-    return run(_kernel, operands, needs_and_packed[:3], upstream, density, *needs_and_packed[3:])
+    density = Density(2, event_ndim, reduction, scale, (x_scale, *form[1:]), form_constants(form))
+    return run(_kernel, operands, upstream, density, *needs_and_packed)
 
 
 def gaussian_log_prob_fwd(

@@ -16,6 +16,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 # What a kernel reads of an operand, or how a gradient is made.
@@ -80,7 +81,7 @@ class Layout(NamedTuple):
     columns: int
     # Rows of one sample.
     datum_rows: int
-    # Elements of operand 0 in an access of 16 bytes; 1 where not all rows begin and end at such.
+    # Elements in an access of 16 bytes; 1 where not all rows begin and end at such.
     vec: int
     # Programs that share a row's tiles, or, for COLUMN_TILES, a column's.
     segments: int
@@ -260,6 +261,7 @@ def layout(
     sums_all: bool,
     walk_as_anchor: int | None,
     itemsize: int,
+    arithmetic: int,
     tile_bytes: int,
     step: int = 0,
     room: int = 0,
@@ -268,7 +270,8 @@ def layout(
 
     ``gradients[k]`` is the gradient of ``operands[k]`` as it will be returned; ``out`` a result of one value an
     element; ``sums_rows`` and ``sums_all`` say which sums the kernel makes. ``walk_as_anchor`` is the first of the
-    dims that are walked as operand 0 holds them (None: all in C order). ``itemsize`` is operand 0's.
+    dims that are walked as operand 0 holds them (None: all in C order). An access is as wide as elements of
+    ``itemsize`` bytes ask for, a tile as large as a type computed in of ``arithmetic`` bytes allows.
     ``step`` is one more stride that kernels add up. Tiles may begin up to ``room`` columns before a row's first.
     """
     present = [s for s in operands if s is not None]
@@ -328,7 +331,7 @@ def layout(
         vec = 1
 
     # Tiles.
-    tile = tile_of(tile_bytes, itemsize)
+    tile = tile_of(tile_bytes, arithmetic)
     if room:
         # Rows at any address: every element of a thread has one of its own, in registers.
         tile //= 2
@@ -399,4 +402,7 @@ def copied(tensor: Tensor, view: View, plan: Layout, leading: bool = False) -> T
     missing = (1,) * (plan.ndim - tensor.ndim)
     shape = (*tensor.shape, *missing) if leading else (*missing, *tensor.shape)
     assert view.copy is not None
+    if tensor.dtype == torch.bool:
+        # Byte by byte, for PyTorch is free to take any byte of a bool for 0 or 1.
+        return copied(tensor.view(torch.uint8), view, plan, leading).view(torch.bool)
     return tensor.reshape(shape).permute(plan.order).expand(view.copy).contiguous()

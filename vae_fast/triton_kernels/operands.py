@@ -2,16 +2,98 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Sequence
-from typing import Any, overload
+from typing import Any, NamedTuple, overload
 
 import torch
 from torch import Tensor
 
+from vae_fast.checks import FLOATS, TARGETS
+from vae_fast.reference.densities import arithmetic_dtype, compute_dtype, promoted_dtype
 from vae_fast.scale import Scale
 from vae_fast.triton_kernels import launch, layout
 from vae_fast.triton_kernels.layout import Gradient, Layout, Spec
+
+# Elements whose bytes, eight of each at most, fit 63 bits.
+_MOST = 2**60
+
+
+def _together(a: torch.Size, b: torch.Size) -> torch.Size:
+    """What two shapes broadcast to. PyTorch's own function takes longer than all the rest of a launch's checks."""
+    long, short = (a, b) if len(a) >= len(b) else (b, a)
+    merged, shift = list(long), len(long) - len(short)
+    for d, n in enumerate(short, shift):
+        if merged[d] == 1:
+            merged[d] = n
+        elif n != 1 and n != merged[d]:
+            raise ValueError(f"operands of shapes {tuple(a)} and {tuple(b)} do not broadcast")
+    return torch.Size(merged)
+
+
+def shape_of(operands: Sequence[Tensor | None], parameters: int, event_ndim: int) -> torch.Size:
+    """What the operands broadcast to. Raises where no kernel can read them.
+
+    That is checked in a backward pass too: since its forward pass an operand may have been given other data.
+    """
+    anchor = operands[0]
+    assert anchor is not None
+    shape, device = anchor.shape, anchor.device
+    for k, t in enumerate(operands):
+        if t is None:
+            continue
+        if t.dtype not in (FLOATS if k < parameters else TARGETS):
+            raise TypeError(f"an operand of {t.dtype}")
+        if t.device != device and (t.ndim or t.device.type != "cpu"):
+            raise ValueError(f"operands on {device} and on {t.device}")
+        if t.shape != shape:
+            shape = _together(shape, t.shape)
+    if shape != anchor.shape and math.prod(max(n, 1) for n in shape) > _MOST:
+        raise ValueError(f"operands of shape {tuple(shape)} together: more elements than 64 bits can count")
+    if event_ndim > len(shape):
+        raise ValueError(f"event_ndim={event_ndim} does not fit operands of shape {tuple(shape)}")
+    return shape
+
+
+def fitting(name: str, gradient: Tensor, shape: Sequence[int], device: torch.device) -> None:
+    """Raises where ``gradient`` is not one of a result of this shape."""
+    if gradient.shape != shape:
+        raise ValueError(f"{name} has shape {tuple(gradient.shape)}, and not {tuple(shape)} as the result has")
+    if gradient.dtype not in FLOATS:
+        raise TypeError(f"{name} is of {gradient.dtype}")
+    if gradient.device != device and (gradient.ndim or gradient.device.type != "cpu"):
+        raise ValueError(f"{name} is on {gradient.device}, the operands on {device}")
+
+
+class Types(NamedTuple):
+    """What dtypes the operands of a call make.
+
+    What its parameters promote to, what sums of that come out in, and what is computed in; ``itemsize`` is the size
+    of the parameters' elements, the least one: an access that has 16 bytes of those has as many of the others.
+    """
+
+    promoted: torch.dtype
+    sums: torch.dtype
+    arithmetic: torch.dtype
+    itemsize: int
+
+
+def types_of(operands: Sequence[Tensor | None], parameters: int) -> Types:
+    """The first ``parameters`` of the operands are the parameters."""
+    first = operands[0]
+    assert first is not None
+    dtype = first.dtype
+    for k, t in enumerate(operands):
+        if t is not None and t.dtype != dtype and (k < parameters or t.dtype == torch.float64):
+            break
+    else:
+        sums = compute_dtype(dtype)
+        return Types(dtype, sums, sums, dtype.itemsize)
+    promoted = promoted_dtype(first, *operands[1:parameters])
+    sizes = [t.element_size() for t in operands[:parameters] if t is not None and t.ndim]
+    least = min(sizes, default=promoted.itemsize)
+    return Types(promoted, compute_dtype(promoted), arithmetic_dtype(promoted, *operands), least)
 
 
 def spec_of(tensor: Tensor | None, device: torch.device, leading: bool = False) -> Spec | None:
@@ -34,12 +116,8 @@ def readable(tensor: None) -> None: ...
 @overload
 def readable(tensor: Tensor | None) -> Tensor | None: ...
 def readable(tensor: Tensor | None) -> Tensor | None:
-    """The tensor as a kernel can read it: no view that is negated on the fly, bytes for bools."""
-    if tensor is None:
-        return None
-    if tensor.is_neg():
-        tensor = tensor.resolve_neg()
-    return tensor.view(torch.uint8) if tensor.dtype == torch.bool else tensor
+    """The tensor as a kernel can read it: no view that is negated on the fly."""
+    return tensor.resolve_neg() if tensor is not None and tensor.is_neg() else tensor
 
 
 def form_constants(form: Scale) -> dict[str, Any]:

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 
 from vae_fast import schemas
+from vae_fast.checks import check, check_devices
+from vae_fast.signatures import DEFINITIONS, SCHEMAS
 from vae_fast.triton_kernels import launch
 from vae_fast.triton_kernels.bernoulli_log_prob import bernoulli_log_prob_bwd, bernoulli_log_prob_fwd
 from vae_fast.triton_kernels.early import rescale
@@ -37,20 +39,44 @@ KERNELS = SimpleNamespace(
 )
 
 
-def _body(function: Callable[..., Any]) -> Callable[..., Any]:
+def _in_memory(tensor: torch.Tensor) -> bool:
+    """Whether a tensor's memory is as large as its shape and strides say; it may have been freed since."""
+    last = tensor.storage_offset() + sum(
+        (n - 1) * stride for n, stride in zip(tensor.shape, tensor.stride(), strict=True)
+    )
+    return tensor.numel() == 0 or (last + 1) * tensor.element_size() <= tensor.untyped_storage().nbytes()
+
+
+def _body(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     def body(*args: Any) -> Any:
+        check(name, args)
+        for arg in args:
+            if isinstance(arg, torch.Tensor) and not _in_memory(arg):
+                raise ValueError(f"{name}: a tensor of shape {tuple(arg.shape)} has less memory than that")
         with launch.fresh_tickets():
             return function(*args)
 
     return body
 
 
-library = torch.library.Library("vae_fast_triton", "DEF")
-for _name, _schema in schemas.SCHEMAS.items():
-    library.define(_name + _schema, tags=(torch.Tag.pt2_compliant_tag,))
-    for _key in ("CPU", "CUDA"):
-        library.impl(_name, _body(getattr(KERNELS, _name)), _key)
-    torch.library.register_fake(f"vae_fast_triton::{_name}", schemas.FAKES[_name], lib=library)
+def _fake(name: str) -> Callable[..., Any]:
+    def fake(*args: Any) -> Any:
+        check_devices(name, args)
+        return schemas.FAKES[name](*args)
 
-TRACED = SimpleNamespace(**{name: getattr(torch.ops.vae_fast_triton, name).default for name in schemas.SCHEMAS})
+    return fake
+
+
+library = torch.library.Library("vae_fast_triton", "DEF")
+for _definition in DEFINITIONS:
+    if not _definition.startswith("reference_normals"):
+        library.define(_definition, tags=(torch.Tag.pt2_compliant_tag,))
+for _op, _qualified, _name in schemas.overloads("vae_fast_triton"):
+    for _key in ("CPU", "CUDA"):
+        library.impl(_qualified, schemas.unpacked(_op, _body(_name, getattr(KERNELS, _name))), _key)
+    torch.library.register_fake(f"vae_fast_triton::{_qualified}", schemas.unpacked(_op, _fake(_name)), lib=library)
+schemas.attach_gradients("vae_fast_triton", library)
+
+TRACED = SimpleNamespace(**{name: getattr(torch.ops.vae_fast_triton, name).default for name in SCHEMAS})
 library.impl("standard_normal_fwd", schemas.by_device(TRACED.standard_normal_fwd), "BackendSelect")
+GRAPH = schemas.in_graphs("vae_fast_triton")

@@ -10,11 +10,21 @@ import torch
 import triton.language as tl
 from torch import Tensor
 
-from vae_fast.reference.densities import broadcast_shape, compute_dtype
 from vae_fast.scale import Scale
 from vae_fast.triton_kernels import launch, layout, sampling
 from vae_fast.triton_kernels.layout import BUSY, Layout, Spec, ceil_div
-from vae_fast.triton_kernels.operands import GradientOut, Gradients, arguments, form_constants, readable, spec_of
+from vae_fast.triton_kernels.operands import (
+    GradientOut,
+    Gradients,
+    Types,
+    arguments,
+    fitting,
+    form_constants,
+    readable,
+    shape_of,
+    spec_of,
+    types_of,
+)
 
 # Samples that a program of a backward pass adds up at least, where others take the rest.
 GROUP_SAMPLES = 8
@@ -37,14 +47,14 @@ class Draw(NamedTuple):
         noise = (self.seed, self.seed_tensor, self.offset, self.first_sample, samples, groups)
         return *noise, *plan.space_arguments, self.free_bits or 0.0, *self.form[1:]
 
-    def constants(self, groups: int, plan: Layout, aligned: bool, dtype: torch.dtype) -> dict[str, Any]:
+    def constants(self, groups: int, plan: Layout, aligned: bool, types: Types) -> dict[str, Any]:
         return {
             "FLOOR": self.free_bits is not None,
             **form_constants(self.form),
             "GROUPED": groups > 1,
             "ALIGNED": aligned,
-            "LANES": 8 if dtype.itemsize == 2 and aligned else 4,
-            "T": tl.float64 if dtype == torch.float64 else tl.float32,
+            "LANES": 8 if types.promoted.itemsize == 2 and aligned else 4,
+            "T": tl.float64 if types.arithmetic == torch.float64 else tl.float32,
             "MODES": plan.modes,
             **plan.constants,
         }
@@ -56,6 +66,7 @@ def _plan(
     gradients: tuple[Spec | None, ...],
     out: Spec | None,
     draw: Draw,
+    types: Types,
     sums_rows: bool,
     step: int,
 ) -> tuple[Layout, bool]:
@@ -64,32 +75,31 @@ def _plan(
     ``step`` is from one sample to the next.
     """
     operands = (spec_of(mu, mu.device), *others)
-    parts = (operands, gradients, out, draw.event_ndim or 0, sums_rows, False, None, mu.element_size())
-    plan = layout.layout(*parts, launch.tile_bytes, step)
+    sizes = (types.itemsize, types.arithmetic.itemsize, launch.tile_bytes)
+    parts = (operands, gradients, out, draw.event_ndim or 0, sums_rows, False, None, *sizes)
+    plan = layout.layout(*parts, step)
     aligned = draw.offset % 4 == 0 and (plan.rows == 1 or plan.columns % 4 == 0)
-    return (plan if aligned else layout.layout(*parts, launch.tile_bytes, step, 3)), aligned
-
-
-def _shape_of(mu: Tensor, logvar: Tensor) -> torch.Size:
-    """What the two broadcast to; PyTorch's own function takes longer than a launch."""
-    return mu.shape if mu.shape == logvar.shape else broadcast_shape(mu, logvar)
+    return (plan if aligned else layout.layout(*parts, step, 3)), aligned
 
 
 def forward(mu: Tensor, logvar: Tensor, draw: Draw) -> tuple[Tensor, Tensor | None]:
     """z, and with an ``event_ndim`` the KL of every datum."""
-    shape, device = _shape_of(mu, logvar), mu.device
+    shape, device = shape_of((mu, logvar), 2, draw.event_ndim or 0), mu.device
+    types = types_of((mu, logvar), 2)
     samples = math.prod(draw.sample_shape)
-    like_mu = not draw.sample_shape and mu.shape == shape
-    z = torch.empty_like(mu) if like_mu else mu.new_empty((*draw.sample_shape, *shape))
+    if not draw.sample_shape and mu.shape == shape:
+        z = torch.empty_like(mu, dtype=types.promoted)
+    else:
+        z = torch.empty((*draw.sample_shape, *shape), dtype=types.promoted, device=device)
     kl = None
     if draw.event_ndim is not None:
-        kl = torch.empty(shape[: len(shape) - draw.event_ndim], dtype=compute_dtype(mu.dtype), device=device)
+        kl = torch.empty(shape[: len(shape) - draw.event_ndim], dtype=types.sums, device=device)
     if shape.numel() == 0 or (z.numel() == 0 and kl is None):
         return z, kl if kl is None else kl.zero_()
     mu_, logvar_ = readable(mu), readable(logvar)
     of_one, step = Spec(shape, z.stride()[len(draw.sample_shape) :]), shape.numel()
-    plan, aligned = _plan(mu_, (spec_of(logvar_, device),), (), of_one, draw, kl is not None, step)
-    target = z if plan.out.copy is None else torch.empty(plan.out.copy, dtype=mu.dtype, device=device)
+    plan, aligned = _plan(mu_, (spec_of(logvar_, device),), (), of_one, draw, types, kl is not None, step)
+    target = z if plan.out.copy is None else torch.empty(plan.out.copy, dtype=types.promoted, device=device)
     groups = max(1, min(samples, ceil_div(BUSY, plan.programs)))
     partials = None
     if kl is not None and plan.segments > 1:
@@ -105,7 +115,7 @@ def forward(mu: Tensor, logvar: Tensor, draw: Draw) -> tuple[Tensor, Tensor | No
         *draw.arguments(samples, groups, plan),
     )
     constants = {
-        **draw.constants(groups, plan, aligned, mu.dtype),
+        **draw.constants(groups, plan, aligned, types),
         "VALUE": layout.NONE if kl is None else layout.ROW,
         "ALONE": partials is None,
     }
@@ -127,7 +137,13 @@ def backward(
     *packed: Any,
 ) -> tuple[Tensor, ...]:
     """The gradients by μ and logvar of both results together."""
-    shape, grads = _shape_of(mu, logvar), Gradients((mu, logvar), needs, mu.device, *packed)
+    event_ndim = draw.event_ndim or 0
+    shape = shape_of((mu, logvar), 2, event_ndim)
+    if dz is not None:
+        fitting("dz", dz, (*draw.sample_shape, *shape), mu.device)
+    if dkl is not None:
+        fitting("dkl", dkl, shape[: len(shape) - event_ndim], mu.device)
+    grads = Gradients((mu, logvar), needs, mu.device, *packed)
     if shape.numel() == 0:
         for grad in grads.each:
             if grad is not None:
@@ -161,25 +177,27 @@ def _differentiate(
     grads: Sequence[Tensor | None],
     shape: torch.Size,
 ) -> None:
-    device, compute, sample_dims = mu.device, compute_dtype(mu.dtype), len(draw.sample_shape)
+    device, types, sample_dims = mu.device, types_of((mu, logvar), 2), len(draw.sample_shape)
     samples = math.prod(draw.sample_shape)
 
     def planned(dz: Tensor | None, step: int) -> tuple[Layout, bool]:
         of_one = None if dz is None else Spec(shape, dz.stride()[sample_dims:])
         others = (spec_of(logvar, device), of_one, spec_of(dkl, device, True))
-        return _plan(mu, others, tuple(spec_of(g, device) for g in grads), None, draw, False, step)
+        return _plan(mu, others, tuple(spec_of(g, device) for g in grads), None, draw, types, False, step)
 
     dz, step = _with_one_step(dz, sample_dims)
     plan, aligned = planned(dz, step)
     if dz is not None and plan.operands[2].copy is not None:
         dz, step = dz.contiguous(), shape.numel()
         plan, aligned = planned(dz, step)
-    made = [GradientOut(g, p, compute, device) for g, p in zip(grads, plan.gradients, strict=True)]
+    made = [GradientOut(g, p, types.arithmetic, device) for g, p in zip(grads, plan.gradients, strict=True)]
     groups = 1
     if dz is not None and all(p.kind in (layout.NONE, layout.EACH) for p in plan.gradients):
         groups = max(1, min(samples // GROUP_SAMPLES, ceil_div(BUSY, plan.programs)))
     by_group = [
-        None if groups == 1 or g is None else torch.empty((groups, shape.numel()), dtype=compute, device=device)
+        None
+        if groups == 1 or g is None
+        else torch.empty((groups, shape.numel()), dtype=types.arithmetic, device=device)
         for g in grads
     ]
     args: list[Any] = [*arguments(mu, plan.operands[0], plan), *arguments(logvar, plan.operands[1], plan)]
@@ -197,7 +215,7 @@ def _differentiate(
             args += (parts, datum * plan.datum_rows, datum, datum * plan.rows)
     args += draw.arguments(samples, groups, plan)
     constants = {
-        **draw.constants(groups, plan, aligned, mu.dtype),
+        **draw.constants(groups, plan, aligned, types),
         "KINDS": plan.kinds,
         "ONE": samples == 1,
     }

@@ -1,0 +1,209 @@
+// From an operator's arguments to its kernel's: what all densities have, and what both samplers have. All checks are
+// made here, before a kernel runs.
+#pragma once
+
+#include <limits>
+#include <new>
+
+#include "checks.h"
+
+namespace vae_fast {
+
+template <class Args>
+void run(void (*kernel)(const Args&), const Args& args) {
+  try {
+    kernel(args);
+  } catch (const std::bad_alloc&) {
+    throw std::runtime_error("can't allocate memory for the partial sums of a call");
+  }
+}
+
+// ---- densities -------------------------------------------------------------------------------------------
+
+enum Reduction { kNone, kSum, kMean };
+
+struct DensityOptions {
+  int64_t event_ndim, reduction;
+  double scale;
+};
+
+// The tensor that a density's sums go to.
+class Sums {
+ public:
+  // Fills what all densities have in common. With an upstream gradient there are no sums.
+  Sums(OnDevice& device, DensityArgs& args, Space& space, const Arithmetic& arithmetic, const Operand& anchor,
+       const Operand& weight, const Operand& upstream, const DensityOptions& options) {
+    check_event_ndim(options.event_ndim, space);
+    check_code("reduction", options.reduction, 3);
+    const int data_ndim = space.ndim - static_cast<int>(options.event_ndim);
+    const bool each = options.reduction == kNone;
+    check_floating({&upstream});
+    check_like(upstream, space.size, each ? data_ndim : 0);
+    device.equip(args);
+    args.is_double = arithmetic.is_double;
+    args.scale = options.scale;
+    args.divisor = options.reduction == kMean ? static_cast<double>(space.numel(0, data_ndim)) : 1.0;
+    args.out = nullptr;
+    if (!upstream) {
+      sums_ = empty(space.size, each ? data_ndim : 0, compute_type(args.is_double));
+      args.out = data_of(sums_);
+      // Where float32 parameters meet float64 data.
+      narrower_ = args.is_double && arithmetic.result != DType::kFloat64;
+    }
+    space.set_event(each ? data_ndim : 0, anchor);
+    args.rows = space.rows();
+    args.weight = space.view(weight);
+    if (upstream) args.upstream = space.leading_view(upstream);
+  }
+
+  // After the kernel has run.
+  Tensor finish() const {
+    if (!narrower_) return sums_;
+    const Operand own("sums", sums_);
+    Tensor result = empty(own.size, own.ndim, compute_type(false));
+    torch::stable::copy_(result, sums_);
+    return result;
+  }
+
+ private:
+  Tensor sums_;
+  bool narrower_ = false;
+};
+
+inline ScaleOptions form_of(int64_t param, double eps, double low, double high) {
+  check_code("param", param, 5);
+  // No bounds, as graphs have it: an AOTInductor package cannot hold an infinity.
+  constexpr double kLargest = std::numeric_limits<double>::max(), kInfinity = std::numeric_limits<double>::infinity();
+  if (low == -kLargest) low = -kInfinity;
+  if (high == kLargest) high = kInfinity;
+  return {static_cast<int>(param), eps, low, high};
+}
+
+// ---- samplers --------------------------------------------------------------------------------------------
+
+inline NoiseOptions noise_of(int64_t seed, const OptionalTensor& seed_tensor, int64_t offset, int64_t first_sample) {
+  NoiseOptions noise{static_cast<uint64_t>(seed), static_cast<uint64_t>(offset), static_cast<uint64_t>(first_sample)};
+  if (seed_tensor) {
+    check_seed(*seed_tensor);
+    read_seed(*seed_tensor, noise);
+  }
+  return noise;
+}
+
+// A shape of samples of something.
+inline std::vector<int64_t> sampled(const char* what, const std::vector<int64_t>& sample_shape, const int64_t* size,
+                                    int ndim) {
+  std::vector<int64_t> shape(sample_shape);
+  shape.insert(shape.end(), size, size + ndim);
+  VF_CHECK(shape.size() <= kMaxDims, what, " has more than ", kMaxDims, " dims");
+  check_elements(what, shape.data(), static_cast<int>(shape.size()));
+  return shape;
+}
+
+inline int64_t product(const std::vector<int64_t>& shape) {
+  int64_t n = 1;
+  for (const int64_t size : shape) n *= size;
+  return n;
+}
+
+// What both directions of both operators have.
+struct Sampling {
+  OnDevice device;
+  Operand mu, logvar;
+  Space space;
+  Arithmetic arithmetic;
+  std::vector<int64_t> z_shape;
+  SampleArgs args;
+
+  // No event_ndim: no rows, as rsample has none.
+  Sampling(const Tensor& mu_, const Tensor& logvar_, const std::vector<int64_t>& sample_shape,
+           const NoiseOptions& noise, std::optional<int64_t> event_ndim, std::optional<double> free_bits,
+           const ScaleOptions& form)
+      : device(mu_),
+        mu("mu", mu_),
+        logvar("logvar", logvar_),
+        space({&mu, &logvar}),
+        arithmetic(arithmetic_of({&mu, &logvar})),
+        z_shape(sampled("z", sample_shape, space.size, space.ndim)) {
+    check_floating({&mu, &logvar});
+    if (event_ndim) check_event_ndim(*event_ndim, space);
+    // Without set_event: the noise's order is that of μ's dims, wherever they are in memory.
+    space.event = event_ndim ? space.ndim - static_cast<int>(*event_ndim) : 0;
+    device.equip(args);
+    args.is_double = arithmetic.is_double;
+    args.rows = space.rows();
+    args.n_samples = product(sample_shape);
+    args.mu = space.view(mu);
+    args.logvar = space.view(logvar);
+    args.noise = noise;
+    args.form = form;
+    args.has_free_bits = free_bits.has_value();
+    args.free_bits = free_bits.value_or(0.0);
+    args.kl = nullptr;
+  }
+
+  int samples() const { return static_cast<int>(z_shape.size()) - space.ndim; }
+
+  // The dims of one sample.
+  void skip_samples(Operand& own) const {
+    own.ndim -= samples();
+    own.size += samples();
+    own.stride += samples();
+  }
+
+  Tensor make_z() {
+    const bool like_mu = samples() == 0 && space.ndim == mu.ndim && std::equal(mu.size, mu.size + mu.ndim, space.size);
+    const int32_t type = scalar_type_of(arithmetic.result);
+    Tensor z = like_mu ? empty_like(mu, type) : empty(z_shape.data(), static_cast<int>(z_shape.size()), type);
+    Operand own("z", z);
+    skip_samples(own);
+    args.z = space.view(own);
+    args.z_sample_stride = space.numel();
+    return z;
+  }
+
+  // A tensor that the view of dz points into, if it is not dz, is kept in `kept`.
+  void set_dz(const OptionalTensor& dz, Tensor& kept) {
+    if (!dz) return;
+    Operand own("dz", *dz);
+    check_floating({&own});
+    check_like(own, z_shape.data(), static_cast<int>(z_shape.size()));
+    const auto over_samples = [&] {
+      View view;
+      for (int d = 0; d < samples(); ++d) view.append(own.size[d], own.stride[d]);
+      return view;
+    };
+    // Of no elements there is nothing to read, at whatever strides; of no samples the sums are 0, and still multiplied.
+    const bool none = own.numel() == 0;
+    if (!none && over_samples().ndim > 1) {
+      kept = contiguous(own);
+      own = Operand("dz", kept);
+    }
+    args.dz_sample_stride = none ? 0 : over_samples().stride[0];
+    skip_samples(own);
+    args.dz = space.view(own);
+  }
+
+  void set_dkl(const Operand& dkl) {
+    check_floating({&dkl});
+    check_like(dkl, space.size, space.event);
+    if (dkl) args.dkl = space.leading_view(dkl);
+  }
+
+  // The gradients of mu and logvar, by a kernel.
+  std::tuple<Tensor, Tensor> differentiate(void (*kernel)(const SampleArgs&), bool need_dmu, bool need_dlogvar,
+                                           const OptionalTensor& packed_, int64_t packed_dim) {
+    const Operand packed("packed", packed_);
+    check_packed(packed, packed_dim, mu, logvar, need_dmu, need_dlogvar);
+    const PackedGradient whole(packed, packed_dim);
+    GradientOut dmu(need_dmu, mu, mu, space, args.is_double, whole.half(0)),
+        dlogvar(need_dlogvar, logvar, mu, space, args.is_double, whole.half(1));
+    args.dmu = dmu.spec();
+    args.dlogvar = dlogvar.spec();
+    run(kernel, args);
+    if (whole) return {whole.whole(), nothing(mu)};
+    return {dmu.finish(), dlogvar.finish()};
+  }
+};
+
+}  // namespace vae_fast

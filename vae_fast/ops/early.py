@@ -1,0 +1,123 @@
+"""Gradients that a forward pass makes while the data is at hand, for an upstream gradient of 1."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vae_fast import tracing
+from vae_fast.backends import kernel
+from vae_fast.ops import dispatch
+from vae_fast.reference.densities import NONE
+
+ENVIRONMENT_VARIABLE = "VAE_FAST_EARLY_GRADIENTS"
+
+# Backends whose forward kernels give gradients at hardly any cost beside the values.
+_BACKENDS = ("native", "triton")
+_EXACT = (torch.float32, torch.float64)
+
+_WORDS = {"": True, "1": True, "true": True, "on": True, "0": False, "false": False, "off": False}
+# None: the environment's value is read at the first call that asks, so that importing never fails.
+_allowed: bool | None = None
+
+
+def _from_environment() -> bool:
+    word = os.environ.get(ENVIRONMENT_VARIABLE, "")
+    if word.lower() not in _WORDS:
+        raise ValueError(f"{ENVIRONMENT_VARIABLE} must be 0 or 1, got {word!r}")
+    return _WORDS[word.lower()]
+
+
+class early_gradients:
+    """Whether later calls, or those in a ``with`` block, may keep gradients that their forward pass made.
+
+    With ``reduction="sum"`` and ``"mean"`` the native and triton backends write the gradients while the data is at
+    hand, which saves the backward pass a reading of every operand. Until that backward pass each differentiable
+    operand then has a buffer of its size beside it: 12 MB of operands are 24 MB held. ``early_gradients(False)``
+    leaves exactly what PyTorch's own operations would hold, the operands; gradients are then made in the backward
+    pass. While saved-tensor hooks are active (activation checkpointing, ``save_on_cpu``) it is so in any case.
+
+    The setting is the process's; the environment variable VAE_FAST_EARLY_GRADIENTS, 0 or 1, sets its start value.
+    """
+
+    def __init__(self, allowed: bool) -> None:
+        global _allowed
+        if not isinstance(allowed, bool):
+            raise TypeError(f"early_gradients takes True or False, got {allowed!r}")
+        self.allowed, self.previous = allowed, _allowed
+        _allowed = allowed
+
+    def __enter__(self) -> early_gradients:
+        global _allowed
+        _allowed = self.allowed
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        global _allowed
+        _allowed = self.previous
+
+
+def wanted(backend: str, reduction: int, arithmetic: torch.dtype, weight: Tensor | None, *tensors: Any) -> bool:
+    """Whether the forward pass of a call computes its gradients too.
+
+    For a reduction to one number only, whose upstream gradient then scales them. Not where a gradient is of a
+    narrower type than the arithmetic: scaling what is rounded loses accuracy; nor where the weight has one, which
+    forward kernels do not give. Not in a graph, where scaling is a pass that recomputing saves, nor under a
+    dispatch mode, whose tensors may have no values; and not while hooks decide where what is saved lies, which
+    would not see them.
+    """
+    global _allowed
+    if reduction == NONE or backend not in _BACKENDS or tracing.traced():
+        return False
+    if _allowed is None:
+        _allowed = _from_environment()
+    if not _allowed or torch._C._autograd._top_saved_tensors_default_hooks(True) is not None:
+        return False
+    if weight is not None and weight.requires_grad:
+        return False
+    for t in tensors:
+        if t is not None and t.requires_grad and (t.dtype not in _EXACT or t.dtype.itemsize < arithmetic.itemsize):
+            return False
+    return True
+
+
+def keep(ctx: Any, grads: Sequence[Tensor] | None) -> None:
+    """Keeps the gradients of the forward pass for the first backward pass, which takes them out."""
+    ctx.early = [] if grads is None else [grads]
+
+
+def take(ctx: Any, upstream: Tensor) -> Sequence[Tensor | None] | None:
+    """The forward's gradients times ``upstream``, once, and None for the weight's.
+
+    None where there are none, where a graph of them, or a batch, is wanted; and for an upstream gradient that is
+    not finite, which must not turn the zeros of masked or clamped elements into NaN.
+    """
+    if torch.is_grad_enabled() or tracing.traced() or dispatch.batched(upstream):
+        return None
+    try:
+        grads: Sequence[Tensor] = ctx.early.pop()
+    except IndexError:
+        return None
+    if upstream.device.type != "cpu":
+        # On the device: to look at the factor here would wait for it.
+        kernel(ctx.backend, "rescale")([g for g in grads if g.device == upstream.device], upstream)
+        for grad in grads:
+            if grad.device != upstream.device:
+                # Of a 0-d tensor on the CPU, whose gradient is there too.
+                grad.mul_(upstream.to(grad.device))
+        return (*grads, None)
+    factor = upstream.item()
+    if not math.isfinite(factor):
+        return None
+    if factor != 1.0:
+        for grad in grads:
+            grad.mul_(factor)
+    return (*grads, None)
