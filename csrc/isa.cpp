@@ -56,21 +56,12 @@ const Kernels& kernels() {
 
 }  // namespace vae_fast
 
-// The name of the set, or null where VAE_FAST_CPU_ISA has none; and what is wrong with that, or nothing.
-#define VF_EXPORT extern "C" __attribute__((visibility("default")))
-
-VF_EXPORT const char* vae_fast_cpu_isa_error() {
-  static const std::string error = []() -> std::string {
-    try {
-      vae_fast::kernels();
-      return "";
-    } catch (const std::exception& raised) {
-      return raised.what();
-    }
-  }();
-  return error.c_str();
-}
-
-VF_EXPORT const char* vae_fast_cpu_isa() {
-  return *vae_fast_cpu_isa_error() == '\0' ? vae_fast::kernels().isa : nullptr;
+// The chosen set's name, or what is wrong with the choice: then the first character is no letter of a name but '!'.
+extern "C" __attribute__((visibility("default"))) const char* vae_fast_cpu_isa() {
+  try {
+    return vae_fast::kernels().isa;
+  } catch (const std::exception& error) {
+    static const std::string wrong = std::string("!") + error.what();
+    return wrong.c_str();
+  }
 }

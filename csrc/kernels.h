@@ -132,8 +132,7 @@ struct Kernels {
   void (*standard_normal)(const NormalArgs&);
 };
 
-// The table of the best instruction set of this processor that VAE_FAST_CPU_ISA allows. Throws std::invalid_argument,
-// at every call, where that is set to no name of a set.
+// The table of the best instruction set of this processor that VAE_FAST_CPU_ISA allows.
 const Kernels& kernels();
 
 }  // namespace vae_fast

@@ -38,13 +38,7 @@ class Backend:
 
 _TABLE = {
     "reference": Backend("reference", True, "", ("*",), OPS),
-    "native": Backend(
-        "native",
-        not (native.REASON or native.ISA_REASON),
-        native.REASON or native.ISA_REASON,
-        native.DEVICES,
-        OPS if native.DEVICES else (),
-    ),
+    "native": Backend("native", not native.REASON, native.REASON, native.DEVICES, OPS if native.DEVICES else ()),
     "triton": Backend(
         "triton",
         not triton_kernels.REASON,

@@ -84,24 +84,16 @@ CUDA_REASON = _load_cuda()
 DEVICES = () if REASON else ("cpu",) if CUDA_REASON else ("cpu", "cuda")
 
 
-def _said(function: str) -> str:
-    """What a function of the library that takes nothing says."""
-    text = getattr(ctypes.CDLL(str(LIBRARY)), function)
-    text.restype = ctypes.c_char_p
-    return str((text() or b"").decode())
-
-
-# What is wrong with VAE_FAST_CPU_ISA. A mistake, so that "auto" does not pass over it: the kernels raise it on a CPU.
-ISA_REASON = "" if REASON else _said("vae_fast_cpu_isa_error")
-
-
 def instruction_set() -> str:
     """Which of its instruction sets the extension uses here: "baseline", "v3" or "v4" (x86-64-v3, -v4).
 
-    The environment variable VAE_FAST_CPU_ISA, read at import, names the most it may use; of what the processor lacks,
-    the best below. Empty where the extension is not there, or the variable names no set.
+    The environment variable VAE_FAST_CPU_ISA, read when the first kernel runs, sets the most it may use.
     """
-    return "" if REASON else _said("vae_fast_cpu_isa")
+    if REASON:
+        return ""
+    name = ctypes.CDLL(str(LIBRARY)).vae_fast_cpu_isa
+    name.restype = ctypes.c_char_p
+    return str(name().decode())
 
 
 def _rescale(grads: Sequence[Tensor], upstream: Tensor) -> None:

@@ -59,4 +59,3 @@ bool sums_in_kernel(const View& index, int64_t, bool) { return cuda::sums_in_ker
 }  // namespace vae_fast
 
 extern "C" __attribute__((visibility("default"))) const char* vae_fast_cpu_isa() { return "cuda on the host"; }
-extern "C" __attribute__((visibility("default"))) const char* vae_fast_cpu_isa_error() { return ""; }
