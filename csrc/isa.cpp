@@ -56,7 +56,7 @@ const Kernels& kernels() {
 
 }  // namespace vae_fast
 
-// The chosen set's name, or what is wrong with the choice: then the first character is no letter of a name but '!'.
+// The chosen set's name, or what is wrong with the choice, behind a '!'.
 extern "C" __attribute__((visibility("default"))) const char* vae_fast_cpu_isa() {
   try {
     return vae_fast::kernels().isa;

@@ -159,10 +159,10 @@ def bar(kernels, reference, dtype=torch.float32):
     return reference if backends._current == "reference" else kernels
 
 
-# How much PyTorch's own worst error differs from processor to processor, in units of float32 and float64: half a unit
-# lies between a function that is correctly rounded and one that is off by the 1 ULP it promises. Measured: 0.25, over
-# the comparisons of these tests, on a Xeon with AVX-512 under ATEN_CPU_CAPABILITY=default, avx2 and avx512, each with
-# MKL's functions for this processor and, MKL_CBWR=AVX2 and COMPATIBLE, for others (those an AMD EPYC gets).
+# How much PyTorch's own worst error differs from processor to processor, in units of float32 and float64: half a
+# unit lies between a function that is correctly rounded and one that is off by the 1 ULP it promises. Measured:
+# 0.25, over the comparisons of these tests, on a Xeon with AVX-512 under ATEN_CPU_CAPABILITY=default, avx2 and
+# avx512, each with MKL's functions for this processor and, MKL_CBWR=AVX2 and COMPATIBLE, for others.
 PYTORCH_VARIES = 0.5
 
 
@@ -179,8 +179,8 @@ def assert_no_worse(ours, theirs, dtype, *inputs, slack=1.05):
 
 
 def normal(truth, dtype):
-    """Where the truth is no subnormal number: one is rounded once or twice, by how a processor makes 2ⁿ, which alone
-    is a unit of difference between two of PyTorch's results."""
+    """Where the truth is no subnormal number: that is rounded once or twice, by how a processor makes 2ⁿ, which
+    alone is a unit of difference between two of PyTorch's results."""
     return np.abs(_to_float(truth).astype(np.float64)) >= torch.finfo(dtype).tiny
 
 
