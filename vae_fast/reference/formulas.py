@@ -18,7 +18,7 @@ def _largest_exponent(x: Tensor) -> float:
 
 
 def _half_exp(x: Tensor) -> Tensor:
-    """½e^x for x so large that x − 1 is exact, also where e^x is infinite; one exponential, whose error stays one."""
+    """½e^x for x so large that x − 1 is exact, also where e^x is infinite; its one exponential is not squared."""
     return 1.3591409142295225 * torch.exp(x - 1.0)  # ½e·e^(x − 1)
 
 
