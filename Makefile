@@ -11,7 +11,7 @@ GPU_PYTHON ?= $(PYTHON)
 
 BIN := $(VENV)/bin
 OPERATORS := $(addprefix tests/test_,native.py bernoulli_log_prob.py gaussian_kl.py gaussian_log_prob.py rsample.py \
-  rsample_kl.py diagonal_gaussian.py gradient_in_forward.py noise_bits.py registration.py bad_inputs.py)
+  rsample_kl.py diagonal_gaussian.py gradient_in_forward.py noise_bits.py registration.py scale_range.py bad_inputs.py)
 SETTINGS := tests/test_settings.py tests/test_monitoring.py
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
 # Newer than everything the environment is made from, or the environment is brought up to date.
@@ -29,7 +29,7 @@ help:  ## list the commands
 	@echo "  PYTHON=$(PYTHON) makes the environment VENV=$(VENV)"
 
 # The pins go first: the package then finds its torch there, and no other one is fetched.
-$(READY): requirements-dev.txt pyproject.toml setup.py setup_cuda.py vae_fast/_version.py $(wildcard csrc/*.* csrc/cpu/*.* csrc/cuda/*.*)
+$(READY): requirements-dev.txt pyproject.toml setup.py setup_cuda.py vae_fast/_version.py vae_fast/signatures.py $(wildcard csrc/*.* csrc/cpu/*.* csrc/cuda/*.*)
 	@$(PYTHON) -c 'import sys; sys.exit("vae_fast needs Python >= 3.10, and $(PYTHON) is %d.%d: use make PYTHON=..." % sys.version_info[:2] if sys.version_info < (3, 10) else 0)'
 	@echo "installing the pinned versions into $(VENV); the first time takes minutes"
 	@$(PYTHON) -m venv $(VENV)
@@ -55,7 +55,7 @@ format: $(READY)  ## let ruff mend the format and what rules it can
 test: $(READY)  ## the test suite, in under ten minutes
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-test-integrations:  ## beside Pyro, pythae, diffusers, Lightning and Accelerate, in an environment removed again
+test-integrations:  ## beside Pyro, pythae, diffusers, Lightning, Accelerate and ONNX, in an environment removed again
 	@PYTHON=$(PYTHON) tests/integrations/run.sh $(PYTEST_ARGS)
 
 test-slow: $(READY)  ## the tests that take minutes: statistics over 10^8 normals

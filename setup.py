@@ -9,6 +9,7 @@ those sanitizers. CXX, CFLAGS, LDFLAGS and MAX_JOBS are heeded.
 
 import os
 import platform
+import runpy
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -52,7 +53,7 @@ if platform.machine() in ("x86_64", "AMD64"):
 # No contraction here either, and none of the options that round otherwise.
 NVCC = ["-std=c++17", "-O3", "--fmad=false", "-Xfatbin=-compress-all", "-Xcompiler=-fPIC,-fvisibility=hidden"]
 # Of the sources in csrc/, those of one device only.
-OF_CPU, OF_CUDA = {"device_cpu.cpp", "isa.cpp"}, {"device_cuda.cpp", "rescale.cpp"}
+OF_CPU, OF_CUDA = {"device_cpu.cpp", "isa.cpp", "schemas.cpp"}, {"device_cuda.cpp", "rescale.cpp"}
 LONG = ("gaussian_kl", "rsample_kl", "gaussian_log_prob")
 
 
@@ -134,6 +135,13 @@ class Build(build_ext):
         with ThreadPoolExecutor(int(os.environ.get("MAX_JOBS", 0)) or os.cpu_count()) as pool:
             return [o for compiled in pool.map(compile_one, jobs) for o in compiled]
 
+    def write_signatures(self):
+        """The operators' signatures, for csrc/schemas.cpp: read without importing the package."""
+        definitions = runpy.run_path(str(ROOT / "vae_fast/signatures.py"))["DEFINITIONS"]
+        folder = Path(self.build_temp)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "signatures.inc").write_text("".join(f'"{definition}",\n' for definition in definitions))
+
     def build_cuda(self, ext):
         folder, toolkit = torch_folder(), setup_cuda.toolkit()
         import torch
@@ -189,7 +197,8 @@ class Build(build_ext):
             flags.remove("-D_FORTIFY_SOURCE=2")
             link.append(f"-fsanitize={sanitize}")
         include = ["-isystem", str(torch / "include")]
-        own = [*include, f"-DTORCH_TARGET_VERSION={TARGET}", "-DVF_DISPATCH_KEY=CPU"]
+        own = [*include, f"-DTORCH_TARGET_VERSION={TARGET}", "-DVF_DISPATCH_KEY=CPU", f"-I{self.build_temp}"]
+        self.write_signatures()
         jobs = [(source, "", own) for source in ROOT.glob("csrc/*.cpp") if source.name not in OF_CUDA]
         for name, march in INSTRUCTION_SETS.items():
             chosen = [f"-DVF_ISA={name}", *march, *SCHEDULED]

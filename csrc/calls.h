@@ -2,6 +2,7 @@
 // made here, before a kernel runs.
 #pragma once
 
+#include <limits>
 #include <new>
 
 #include "checks.h"
@@ -71,6 +72,10 @@ class Sums {
 
 inline ScaleOptions form_of(int64_t param, double eps, double low, double high) {
   check_code("param", param, 5);
+  // No bounds, as graphs have it: an AOTInductor package cannot hold an infinity.
+  constexpr double kLargest = std::numeric_limits<double>::max(), kInfinity = std::numeric_limits<double>::infinity();
+  if (low == -kLargest) low = -kInfinity;
+  if (high == kLargest) high = kInfinity;
   return {static_cast<int>(param), eps, low, high};
 }
 

@@ -83,23 +83,23 @@ int* OnDevice::ticket() {
 Tensor empty_strided(const int64_t* size, const int64_t* stride, int ndim, int32_t scalar_type) {
   static const int32_t cuda = aoti_torch_device_type_cuda();
   AtenTensorHandle handle;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(ndim, size, stride, scalar_type, cuda,
-                                                         torch::stable::accelerator::getCurrentDeviceIndex(),
-                                                         &handle));
+  if (aoti_torch_empty_strided(ndim, size, stride, scalar_type, cuda,
+                               torch::stable::accelerator::getCurrentDeviceIndex(), &handle) != TORCH_SUCCESS)
+    cannot_allocate(size, ndim, scalar_type);
   return Tensor(handle);
 }
 
 bool check_readable(const char* name, const Tensor& tensor, int ndim) {
   if (tensor.is_cpu() && ndim == 0) return true;
-  STD_TORCH_CHECK(tensor.is_cuda(), name, " is not on the GPU");
-  STD_TORCH_CHECK(tensor.get_device_index() == torch::stable::accelerator::getCurrentDeviceIndex(), name,
-                  " is on another GPU");
+  VF_CHECK(tensor.is_cuda(), name, " is not on the GPU");
+  VF_CHECK(tensor.get_device_index() == torch::stable::accelerator::getCurrentDeviceIndex(), name,
+           " is on another GPU");
   return false;
 }
 
 // Read by the kernels: no copy to the host, and a graph reads it anew in each replay.
 void read_seed(const Tensor& seed, NoiseOptions& noise) {
-  STD_TORCH_CHECK(seed.is_cuda(), "seed_tensor must be on the GPU");
+  VF_CHECK(seed.is_cuda(), "seed_tensor must be on the GPU");
   noise.seed_on_device = static_cast<const int64_t*>(seed.data_ptr());
 }
 

@@ -35,8 +35,13 @@ struct Format<float> {
   static constexpr float kLow = -104.0f, kHigh = 89.0f;
   static constexpr float kLn2High = 0x1.62e4p-1f, kLn2Low = 0x1.7f7d1cp-20f;  // the first with 8 trailing zeros
   static constexpr float kMin = 0x1p-126f, kTwoDigits = 0x1p24f;
-  // |log σ²| below which e^±log σ² and their products are ordinary numbers.
-  static constexpr float kOrdinary = 85.0f;
+  // |log σ²| below which e^±log σ² and their products are ordinary numbers; such a σ's bounds; and what a product with
+  // an ordinary number is ordinary of.
+  static constexpr float kOrdinary = 85.0f, kSmall = 0x1p-61f, kLarge = 0x1p61f, kBig = 0x1p100f;
+  // |log σ| beyond which no result depends on how far; and beyond which no product of them is an ordinary number.
+  static constexpr float kFar = 175.0f, kFarthest = 350.0f;
+  // Where log(1 + e^r) and its derivative are e^r.
+  static constexpr float kSoftplusIsExp = -20.0f;
 };
 template <>
 struct Format<double> {
@@ -45,7 +50,9 @@ struct Format<double> {
   static constexpr double kLow = -746.0, kHigh = 710.0;
   static constexpr double kLn2High = 0x1.62e42fefap-1, kLn2Low = 0x1.cf79abc9e3b3ap-40;
   static constexpr double kMin = 0x1p-1022, kTwoDigits = 0x1p53;
-  static constexpr double kOrdinary = 700.0;
+  static constexpr double kOrdinary = 700.0, kSmall = 0x1p-504, kLarge = 0x1p504, kBig = 0x1p1000;
+  static constexpr double kFar = 1400.0, kFarthest = 3000.0;
+  static constexpr double kSoftplusIsExp = -40.0;
 };
 template <class T>
 using FormatOf = Format<Element<T>>;
@@ -140,7 +147,14 @@ VF_INLINE T exp(T x) {
   return ldexp_of(e.whole(), e.n);
 }
 
-// The same to one unit in the last place, for less: where other roundings follow.
+// ½e^x, which may be finite where e^x is not.
+template <class T>
+VF_INLINE T half_exp(T x) {
+  const Expansion<T> e = expand(at_most(at_least(x, FormatOf<T>::kLow), FormatOf<T>::kHigh + Element<T>(1)));
+  return ldexp_of(e.whole(), e.n - Element<T>(1));
+}
+
+// The same as e^x to one unit in the last place, for less: where other roundings follow.
 template <class T>
 VF_INLINE T exp_to_a_unit(T x) {
   const Expansion<T> e = expand(at_most(at_least(x, FormatOf<T>::kLow), FormatOf<T>::kHigh));
@@ -403,6 +417,13 @@ VF_INLINE T half_expm1(T x) {
   // Below −1, e^x − 1 is rounded once.
   const T q = select(x < E(-1), fma(scale, e.whole(), rest), above);
   return select(x > FormatOf<T>::kHigh + E(0.5), infinity<T>(), q + q);
+}
+
+// ½(e^x − 1 − x) where ½x and ½e^x are known better than x.
+template <class T>
+VF_INLINE T half_expm1_minus(T x, T half, T grown) {
+  using E = Element<T>;
+  return select(abs(x) <= E(1), half_expm1_minus_near(x), grown - (half + E(0.5)));
 }
 
 // The same two where root = e^(x/2) is known better than x, whose error the exponential would magnify.

@@ -1,5 +1,6 @@
 // torch.ops.vae_fast.<op>_fwd and _bwd: arguments as vae_fast/schemas.py has them, to kernels and back. Compiled once a
 // device, whose dispatch key is VF_DISPATCH_KEY.
+#include "boxing.h"
 #include "calls.h"
 
 namespace vae_fast {
@@ -259,15 +260,20 @@ Tensor standard_normal_fwd(std::vector<int64_t> sample_shape, std::vector<int64_
 
 STABLE_TORCH_LIBRARY_IMPL(vae_fast, VF_DISPATCH_KEY, m) {
   using namespace vae_fast;
-  m.impl("bernoulli_log_prob_fwd", TORCH_BOX(&bernoulli_log_prob_fwd));
-  m.impl("bernoulli_log_prob_bwd", TORCH_BOX(&bernoulli_log_prob_bwd));
-  m.impl("gaussian_log_prob_fwd", TORCH_BOX(&gaussian_log_prob_fwd));
-  m.impl("gaussian_log_prob_bwd", TORCH_BOX(&gaussian_log_prob_bwd));
-  m.impl("gaussian_kl_fwd", TORCH_BOX(&gaussian_kl_fwd));
-  m.impl("gaussian_kl_bwd", TORCH_BOX(&gaussian_kl_bwd));
-  m.impl("rsample_fwd", TORCH_BOX(&rsample_fwd));
-  m.impl("rsample_bwd", TORCH_BOX(&rsample_bwd));
-  m.impl("rsample_kl_fwd", TORCH_BOX(&rsample_kl_fwd));
-  m.impl("rsample_kl_bwd", TORCH_BOX(&rsample_kl_bwd));
-  m.impl("standard_normal_fwd", TORCH_BOX(&standard_normal_fwd));
+  m.impl("bernoulli_log_prob_fwd", VF_BOX(bernoulli_log_prob_fwd));
+  m.impl("bernoulli_log_prob_fwd.autograd", VF_BOX(bernoulli_log_prob_fwd));
+  m.impl("bernoulli_log_prob_bwd", VF_BOX(bernoulli_log_prob_bwd));
+  m.impl("gaussian_log_prob_fwd", VF_BOX(gaussian_log_prob_fwd));
+  m.impl("gaussian_log_prob_fwd.autograd", VF_BOX(gaussian_log_prob_fwd));
+  m.impl("gaussian_log_prob_bwd", VF_BOX(gaussian_log_prob_bwd));
+  m.impl("gaussian_kl_fwd", VF_BOX(gaussian_kl_fwd));
+  m.impl("gaussian_kl_fwd.autograd", VF_BOX(gaussian_kl_fwd));
+  m.impl("gaussian_kl_bwd", VF_BOX(gaussian_kl_bwd));
+  m.impl("rsample_fwd", VF_BOX(rsample_fwd));
+  m.impl("rsample_fwd.autograd", VF_BOX(rsample_fwd));
+  m.impl("rsample_bwd", VF_BOX(rsample_bwd));
+  m.impl("rsample_kl_fwd", VF_BOX(rsample_kl_fwd));
+  m.impl("rsample_kl_fwd.autograd", VF_BOX(rsample_kl_fwd));
+  m.impl("rsample_kl_bwd", VF_BOX(rsample_kl_bwd));
+  m.impl("standard_normal_fwd", VF_BOX(standard_normal_fwd));
 }

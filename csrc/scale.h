@@ -1,7 +1,7 @@
 // What the second argument of a Gaussian is, and σ from it: vae_fast/scale.py, in the same words.
 #pragma once
 
-#include "formulas.h"
+#include "wide.h"
 
 namespace vae_fast {
 namespace VF_ISA {
@@ -58,40 +58,144 @@ class Scale {
   template <class T>
   VF_INLINE T dsigma(T r) const {
     switch (kind()) {
-      case kLogvar: return exp(r * E(0.5)) * E(0.5);
+      case kLogvar: return half_exp(r * E(0.5));
       case kLogstd: return exp(r);
       case kStd: return splat<T>(1);
       case kVar: return E(0.5) / sigma(r);
       default: return logistic(r);
     }
   }
+
+  // Where log σ² is r, or twice it.
+
   template <class T>
-  VF_INLINE T log_var(T r) const {
-    if (kind() == kVar) return log(plus_eps(r));
-    if (logarithmic()) return kind() == kLogvar ? r : r + r;
-    return log(sigma(r)) * E(2);
+  VF_INLINE T log_sigma(T r) const {
+    return kind() == kLogvar ? r * E(0.5) : r;
   }
-  // d log σ²/dr.
+  // e^(log σ²), and d log σ²/dr = 1 or 2.
   template <class T>
-  VF_INLINE T dlog_var(T r) const {
-    if (kind() == kVar) return E(1) / plus_eps(r);
-    if (logarithmic()) return splat<T>(kind() == kLogvar ? E(1) : E(2));
-    return dsigma(r) * E(2) / sigma(r);
-  }
-  template <class T>
-  VF_INLINE T inv_sigma(T r) const {
-    if (logarithmic()) return exp(kind() == kLogvar ? r * E(-0.5) : -r);
-    return E(1) / sigma(r);
+  VF_INLINE T twice(T a) const {
+    return kind() == kLogvar ? a : a + a;
   }
   template <class T>
   VF_INLINE T inv_var(T r) const {
-    if (logarithmic()) return exp_to_a_unit(kind() == kLogvar ? -r : r * E(-2));
-    if (kind() == kVar) return E(1) / plus_eps(r);
-    const T inverse = inv_sigma(r);
-    return inverse * inverse;
+    return exp_to_a_unit(kind() == kLogvar ? -r : r * E(-2));
+  }
+
+  // Elsewhere. x is what is nearest to the argument: σ, or σ² for kVar.
+
+  template <class T>
+  VF_INLINE T nearest(T r) const {
+    return kind() == kVar ? plus_eps(r) : sigma(r);
+  }
+  template <class T>
+  VF_INLINE T sigma_of(T x) const {
+    return kind() == kVar ? sqrt(x) : x;
+  }
+  template <class T>
+  VF_INLINE T log_sigma_of(T x) const {
+    return kind() == kVar ? log(x) * E(0.5) : log(x);
+  }
+  template <class T>
+  VF_INLINE T inv_var_of(T x) const {
+    const T inverse = E(1) / x;
+    return kind() == kVar ? inverse : inverse * inverse;
+  }
+  // d log σ²/dr.
+  template <class T>
+  VF_INLINE T dlog_var(T r, T x) const {
+    return kind() == kVar ? E(1) / x : dsigma(r) * E(2) / x;
+  }
+  // `value` where x, its square, d log σ²/dr and their quotients are ordinary numbers; else NaN.
+  template <class T>
+  VF_INLINE T if_ordinary(T r, T x, T value) const {
+    using F = Format<E>;
+    const T nan = splat<T>(static_cast<E>(__builtin_nan("")));
+    value = select(x > F::kSmall, select(x < F::kLarge, value, nan), nan);
+    if (kind() == kStd || kind() == kVar) return value;
+    const T a = kind() == kLogvar ? r * E(0.5) : r;
+    value = select(a > F::kOrdinary * E(-0.5), value, nan);
+    return kind() == kSoftplus ? value : select(a < F::kOrdinary * E(0.5), value, nan);
+  }
+
+  // σ = s·e^q, not for kVar: q is not 0 only for arguments so far out that e^q alone is left of σ.
+  template <class T>
+  struct Parts {
+    T s, q;
+  };
+  template <class T>
+  VF_INLINE Parts<T> parts(T r) const {
+    using F = Format<E>;
+    const T zero = splat<T>(0), one = splat<T>(1);
+    if (kind() == kStd || (kind() == kSoftplus && eps() != E(0))) return {sigma(r), zero};
+    if (kind() == kSoftplus) {
+      const auto far = r < F::kSoftplusIsExp;
+      return {select(far, one, softplus(r)), select(far, r, zero)};
+    }
+    const T a = kind() == kLogvar ? r * E(0.5) : r;
+    const auto far = a > F::kOrdinary * E(0.75);
+    return {select(far, one, plus_eps(exp(a))), select(far, a, zero)};
+  }
+  // d log σ²/dr = s·e^q, not for kVar; of this q and σ's one is 0.
+  template <class T>
+  VF_INLINE Parts<T> slope_parts(T r, Parts<T> sigma) const {
+    const T zero = splat<T>(0);
+    if (kind() == kStd) return {E(2) / sigma.s, zero};
+    if (kind() == kSoftplus) {
+      const auto far = r < Format<E>::kSoftplusIsExp;
+      const T slope = select(far, splat<T>(2), logistic(r) * E(2)) / sigma.s;
+      // dσ/dr is e^r there, as σ is without eps.
+      return {slope, eps() == E(0) ? zero : select(far, r, zero)};
+    }
+    const T a = kind() == kLogvar ? r * E(0.5) : r;
+    return {(kind() == kLogvar ? E(1) : E(2)) / sigma.s, select(sigma.q == E(0), a, zero)};
+  }
+
+  // The same as above where they are no ordinary numbers.
+
+  template <class T>
+  struct Far {
+    Wide<T> var, dlog_var;
+    T log_sigma;
+    Parts<T> sigma, slope;
+  };
+  template <class T>
+  VF_INLINE Far<T> far(T r) const {
+    if (kind() == kVar) {
+      const T x = plus_eps(r);
+      const Wide<T> v = wide(x);
+      return {v, Wide<T>{E(1) / v.m, -v.n}, log(x) * E(0.5), Parts<T>{}, Parts<T>{}};
+    }
+    const Parts<T> p = parts(r), d = slope_parts(r, p);
+    const Wide<T> s = wide(p.s), sigma = s * wide_exp(p.q);
+    // Of a subnormal σ the quotient may be beyond its type.
+    const Wide<T> slope = kind() == kStd ? Wide<T>{E(2) / s.m, -s.n} : wide(d.s) * wide_exp(d.q);
+    return {sigma * sigma, slope, log(p.s) + p.q, p, d};
+  }
+  // σ²/σp².
+  template <class T>
+  VF_INLINE Wide<T> var_ratio(const Far<T>& a, const Far<T>& prior) const {
+    return kind() == kVar ? a.var / prior.var : square_of_ratio(a.sigma, prior.sigma);
+  }
+  // The same times d log σp²/dr: in one exponential, since the ratio may be beyond all range and the derivative below it.
+  template <class T>
+  VF_INLINE Wide<T> var_ratio_slope(const Far<T>& a, const Far<T>& prior) const {
+    if (kind() > kLogstd) return var_ratio(a, prior) * prior.dlog_var;
+    const Parts<T> sigma{prior.sigma.s, prior.sigma.q - prior.slope.q * E(0.5)};
+    return square_of_ratio(a.sigma, sigma) * wide(prior.slope.s);
   }
 
  private:
+  template <class T>
+  VF_INLINE static Wide<T> square_of_ratio(Parts<T> a, Parts<T> b) {
+    // The difference's rounding error (Knuth's two-sum), which the exponential would magnify.
+    const T d = a.q - b.q, part = a.q - d, error = (a.q - (d + part)) + (part - b.q);
+    Wide<T> e = wide_exp(d);
+    e.m = select(e.m < infinity<T>(), select(e.m > E(0), fma(e.m, error, e.m), e.m), e.m);
+    const Wide<T> ratio = wide(a.s) / wide(b.s) * e;
+    return ratio * ratio;
+  }
+
   int kind_;
   E eps_, low_, high_;
 };

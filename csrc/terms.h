@@ -43,18 +43,46 @@ struct Standardised {
   T half_square, slope;
 };
 
-template <class T, class S>
-VF_INLINE Standardised<T> standardised(T difference, T r, T log_var, const S& scale) {
+// In two steps of 1/σ, each with its power of two in two steps.
+template <class T>
+VF_INLINE Standardised<T> standardised_far(T difference, T log_sigma) {
+  using F = FormatOf<T>;
+  const Wide<T> inverse = split_exp(at_most(at_least(-log_sigma, -F::kFar), F::kFar));
+  const T root = power_of_two(inverse.n), m = select(log_sigma == infinity<T>(), splat<T>(0), inverse.m);
+  const T t = ((difference * root) * m) * root;
+  return {t * Element<T>(0.5) * t, ((t * root) * m) * root};
+}
+
+// Where log σ² is the argument, or twice it; rarely() runs where a 1/σ² is no ordinary number.
+template <class T, class S, class Rarely>
+VF_INLINE Standardised<T> standardised(T difference, T r, T log_sigma, const S& scale, Rarely&& rarely) {
   using E = Element<T>;
-  const auto extreme = !(abs(log_var) < FormatOf<T>::kOrdinary);
+  const auto extreme = !(abs(log_sigma) < FormatOf<T>::kOrdinary * E(0.5));
   const T slope = difference * scale.inv_var(r);
   const T half_square = difference * E(0.5) * slope;
   if (!any(extreme)) return {half_square, slope};
-  // In two steps of 1/σ where 1/σ² is no ordinary number.
-  T inv_sigma = scale.inv_sigma(r);
-  inv_sigma = select(difference == E(0), select(abs(inv_sigma) == infinity<T>(), splat<T>(0), inv_sigma), inv_sigma);
-  const T t = difference * inv_sigma;
-  return {select(extreme, t * E(0.5) * t, half_square), select(extreme, t * inv_sigma, slope)};
+  rarely();
+  const Standardised<T> far = standardised_far(difference, log_sigma);
+  return {select(extreme, far.half_square, half_square), select(extreme, far.slope, slope)};
+}
+
+// The same elsewhere, of a σ² that is no ordinary number; the square may be beyond its type.
+template <class T>
+struct WideStandardised {
+  Wide<T> half_square;
+  T slope;
+};
+
+template <class T>
+VF_INLINE WideStandardised<T> wide_standardised(T difference, Wide<T> var) {
+  using E = Element<T>;
+  const Wide<T> d = wide(difference);
+  Wide<T> square = (d * d / var).half();
+  T slope = (d / var).narrow();
+  // A 0 is smaller than any number that it is added to.
+  const T none = select(var.m == var.m, difference, splat<T>(1));
+  square = select(none == E(0), Wide<T>{splat<T>(0), splat<T>(E(-4096))}, square);
+  return {square, select(none == E(0), splat<T>(0), slope)};
 }
 
 template <class T>
@@ -62,14 +90,41 @@ struct GaussianTerm {
   T log_prob, dmean, draw;
 };
 
+// growth·slope, or `beyond` where growth is no ordinary number.
+template <class T>
+VF_INLINE Wide<T> wide_product(T growth, Wide<T> slope, Wide<T> beyond) {
+  return select(abs(growth) >= FormatOf<T>::kBig, beyond, wide(growth) * slope);
+}
+
+template <class T, class S>
+VF_RARE GaussianTerm<T> gaussian_far(T difference, T r, const S& scale) {
+  using E = Element<T>;
+  const auto f = scale.far(r);
+  const WideStandardised<T> s = wide_standardised(difference, f.var);
+  const T half_square = s.half_square.narrow();
+  const T log_prob = -(half_square + (f.log_sigma + static_cast<E>(0.91893853320467274178)));
+  return {log_prob, s.slope, wide_product(half_square - E(0.5), f.dlog_var, s.half_square * f.dlog_var).narrow()};
+}
+
 // −½(log σ² + (difference/σ)² + log 2π); difference = x − m.
 template <class T, class S>
 VF_INLINE GaussianTerm<T> gaussian(T difference, T r, const S& scale) {
   using E = Element<T>;
-  const T log_var = scale.log_var(r);
-  const Standardised<T> s = standardised(difference, r, log_var, scale);
-  const T log_prob = -(s.half_square + (log_var + static_cast<E>(1.8378770664093454836)) * E(0.5));
-  return {log_prob, s.slope, (s.half_square - E(0.5)) * scale.dlog_var(r)};
+  constexpr E half_log_2pi = static_cast<E>(0.91893853320467274178);
+  if (scale.logarithmic()) {
+    const T log_sigma = scale.log_sigma(r);
+    const Standardised<T> s = standardised(difference, r, log_sigma, scale, [] {});
+    return {-(s.half_square + (log_sigma + half_log_2pi)), s.slope, scale.twice(s.half_square - E(0.5))};
+  }
+  const T x = scale.nearest(r), slope = difference * scale.inv_var_of(x);
+  const T half_square = difference * E(0.5) * slope;
+  const T log_prob = -(half_square + (scale.log_sigma_of(x) + half_log_2pi));
+  const T draw = (half_square - E(0.5)) * scale.dlog_var(r, x);
+  const auto ordinary = scale.if_ordinary(r, x, half_square) < FormatOf<T>::kBig;
+  if (!any(!ordinary)) return {log_prob, slope, draw};
+  const GaussianTerm<T> far = gaussian_far(difference, r, scale);
+  return {select(ordinary, log_prob, far.log_prob), select(ordinary, slope, far.dmean),
+          select(ordinary, draw, far.draw)};
 }
 
 template <class T>
@@ -77,21 +132,42 @@ struct KLTerm {
   T kl, dmu, draw, dprior_raw;
 };
 
+// ½(e^d − 1 − d) where d is infinite: of d's half, and of −½d where that is finite.
+template <class T>
+VF_RARE T spread_of_infinite(T half, T minus_half) {
+  return select(half < Element<T>(0), minus_half, infinity<T>() - half);
+}
+
+template <class T, class S>
+VF_RARE KLTerm<T> gaussian_kl_far(T dm, T r, const S& scale) {
+  using E = Element<T>;
+  const auto f = scale.far(r);
+  const Wide<T> grown = f.var.half();
+  const T d = f.log_sigma + f.log_sigma, half = grown.narrow();
+  const T spread = half_expm1_minus(d, f.log_sigma, half);
+  const T growth = select(abs(d) <= E(1), half_expm1(d), half - E(0.5));
+  return {fma(dm * E(0.5), dm, spread), dm, wide_product(growth, f.dlog_var, grown * f.dlog_var).narrow(), T{}};
+}
+
 // KL(N(μ, σ²) ‖ N(μp, 1)); dm = μ − μp.
 template <class T, class S>
 VF_INLINE KLTerm<T> gaussian_kl(T dm, T r, const S& scale) {
   using E = Element<T>;
-  const T log_var = scale.log_var(r);
-  T spread, growth;
   if (scale.logarithmic()) {
-    spread = half_expm1_minus(log_var);
-    growth = half_expm1(log_var);
-  } else {
-    const T sigma = scale.sigma(r);
-    spread = half_expm1_minus(log_var, sigma);
-    growth = half_expm1(log_var, sigma);
+    const T log_var = scale.twice(r);
+    T spread = half_expm1_minus(log_var);
+    if (scale.kind() == kLogstd) {
+      spread = select(abs(log_var) < infinity<T>(), spread, spread_of_infinite(r, -r));
+    }
+    return {fma(dm * E(0.5), dm, spread), dm, scale.twice(half_expm1(log_var)), T{}};
   }
-  return {fma(dm * E(0.5), dm, spread), dm, growth * scale.dlog_var(r), T{}};
+  const T x = scale.nearest(r), sigma = scale.sigma_of(x), log_var = scale.log_sigma_of(x) * E(2);
+  const T kl = fma(dm * E(0.5), dm, half_expm1_minus(log_var, sigma));
+  const T draw = half_expm1(log_var, sigma) * scale.dlog_var(r, x);
+  const auto ordinary = scale.if_ordinary(r, x, splat<T>(0)) == E(0);
+  if (!any(!ordinary)) return {kl, dm, draw, T{}};
+  const KLTerm<T> far = gaussian_kl_far(dm, r, scale);
+  return {select(ordinary, kl, far.kl), dm, select(ordinary, draw, far.draw), T{}};
 }
 
 // value + error·slope, a first-order correction; an infinite value needs none.
@@ -101,28 +177,60 @@ VF_INLINE T corrected(T value, T error, T slope) {
   return select(error == Element<T>(0), value, select(abs(value) == infinity<T>(), value, result));
 }
 
+template <class T, class S>
+VF_RARE KLTerm<T> gaussian_kl_far(T dm, T r, T prior_r, const S& scale) {
+  using E = Element<T>;
+  using F = FormatOf<T>;
+  const auto f = scale.far(r), prior = scale.far(prior_r);
+  const Wide<T> ratio = scale.var_ratio(f, prior), beyond = scale.var_ratio_slope(f, prior).half();
+  const T square = ratio.narrow(), grown = ratio.half().narrow();
+  // Nearer than the difference of two logarithms where the ratio is an ordinary number.
+  T half = f.log_sigma - prior.log_sigma;
+  half = select(square > E(1) / F::kBig, select(square < F::kBig, log(square) * E(0.5), half), half);
+  const T d = half + half;
+  const T spread = half_expm1_minus(d, half, grown);
+  const T growth = select(abs(d) <= E(1), half_expm1(d), grown - E(0.5));
+  const WideStandardised<T> s = wide_standardised(dm, prior.var);
+  const Wide<T> both = s.half_square * prior.dlog_var + wide_product(growth, prior.dlog_var, beyond);
+  return {s.half_square.narrow() + spread, s.slope,
+          wide_product(growth, f.dlog_var, ratio.half() * f.dlog_var).narrow(), -both.narrow()};
+}
+
 // KL(N(μ, σ²) ‖ N(μp, σp²)).
 template <class T, class S>
 VF_INLINE KLTerm<T> gaussian_kl(T dm, T r, T prior_r, const S& scale) {
   using E = Element<T>;
-  const T log_var = scale.log_var(r), prior_log_var = scale.log_var(prior_r), d = log_var - prior_log_var;
-  T spread, growth;
+  using F = FormatOf<T>;
   if (scale.logarithmic()) {
+    const T less = r - prior_r, d = scale.twice(less);
     // The rounding error of d (Knuth's two-sum), which e^d would magnify; none where d is infinite.
-    const T part = log_var - d;
-    T error = (log_var - (d + part)) + (part - prior_log_var);
-    error = select(abs(d) < infinity<T>(), error, splat<T>(0));
-    growth = half_expm1(d);
-    spread = corrected(half_expm1_minus(d), error, growth);
+    const T part = r - less;
+    T error = scale.twice((r - (less + part)) + (part - prior_r));
+    const auto finite = abs(d) < infinity<T>();
+    error = select(finite, error, splat<T>(0));
+    T growth = half_expm1(d);
+    T spread = corrected(half_expm1_minus(d), error, growth);
     growth = corrected(growth, error, growth + E(0.5));
-  } else {
-    const T ratio = scale.sigma(r) * scale.inv_sigma(prior_r);
-    spread = half_expm1_minus(d, ratio);
-    growth = half_expm1(d, ratio);
+    const auto mend = [&] {
+      const T half = r * E(0.5) - prior_r * E(0.5);
+      spread = select(finite, spread, spread_of_infinite(half, scale.kind() == kLogvar ? -half : -less));
+    };
+    if (scale.kind() == kLogstd && any(!finite)) mend();
+    // A difference of two logarithms of variances is infinite only where both are huge.
+    const Standardised<T> s = standardised(dm, prior_r, scale.log_sigma(prior_r), scale, mend);
+    return {s.half_square + spread, s.slope, scale.twice(growth), -scale.twice(s.half_square + growth)};
   }
-  const Standardised<T> s = standardised(dm, prior_r, prior_log_var, scale);
-  return {s.half_square + spread, s.slope, growth * scale.dlog_var(r),
-          -(s.half_square + growth) * scale.dlog_var(prior_r)};
+  const T x = scale.nearest(r), prior_x = scale.nearest(prior_r);
+  const T ratio = scale.sigma_of(x / prior_x), d = log(ratio) * E(2);
+  const T spread = half_expm1_minus(d, ratio), growth = half_expm1(d, ratio);
+  const T slope = dm * scale.inv_var_of(prior_x), half_square = dm * E(0.5) * slope;
+  const T draw = growth * scale.dlog_var(r, x), dprior = -(half_square + growth) * scale.dlog_var(prior_r, prior_x);
+  const T size = fma(ratio, ratio, half_square);
+  const auto ordinary = scale.if_ordinary(r, x, scale.if_ordinary(prior_r, prior_x, size)) < F::kBig;
+  if (!any(!ordinary)) return {half_square + spread, slope, draw, dprior};
+  const KLTerm<T> far = gaussian_kl_far(dm, r, prior_r, scale);
+  return {select(ordinary, half_square + spread, far.kl), select(ordinary, slope, far.dmu),
+          select(ordinary, draw, far.draw), select(ordinary, dprior, far.dprior_raw)};
 }
 
 }  // namespace VF_ISA

@@ -80,7 +80,7 @@ def scales_of(raw, options):
 
 
 def density_terms(call, tensors, options):
-    """Σ|terms| of the unweighted value and of each operand's gradient for an upstream gradient of 1, elementwise."""
+    """Σ|terms| of the unweighted value and of each operand's gradient for an upstream gradient of 1."""
     if call is BERNOULLI:
         y, t = tensors[0], tensors[1] * options["x_scale"]
         wrong = torch.where(y > 0, 1 - t, t).abs()

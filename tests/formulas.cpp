@@ -113,8 +113,7 @@ void apply_terms(int which, const Options& options, const Element<T>* const* in,
       write(out, i, {term.kl, term.dmu, scale.inside(x(1), term.draw), scale.inside(x(2), term.dprior_raw)});
     } else {
       const T r = scale.clamp(x(0));
-      write(out, i, {r, scale.inside(x(0), splat<T>(1)), scale.sigma(r), scale.dsigma(r), scale.log_var(r),
-                     scale.dlog_var(r), scale.inv_sigma(r), scale.inv_var(r)});
+      write(out, i, {r, scale.inside(x(0), splat<T>(1)), scale.sigma(r), scale.dsigma(r)});
     }
   });
 }

@@ -63,7 +63,7 @@ def laid_out(draw, value):
 
 
 def operand(draw, shape, dtype, positive=False, probability=False, masks=False):
-    """An operand that broadcasts to the shape, perhaps smaller, of any layout; ``masks``: zeros among its values."""
+    """An operand that broadcasts to the shape, perhaps smaller; ``masks``: zeros among its values."""
     own = [1 if draw(st.integers(0, 4)) == 0 else n for n in shape]
     own = own[draw(st.integers(0, len(own))) if draw(st.integers(0, 5)) == 0 else 0 :]
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))

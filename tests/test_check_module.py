@@ -42,7 +42,9 @@ def negative_elbo(module, x):
 
 
 class TestPasses:
-    @pytest.mark.parametrize("x", [torch.rand(20, 12), torch.randint(0, 256, (20, 12), dtype=torch.uint8)], ids=str)
+    @pytest.mark.parametrize(
+        "x", [torch.rand(20, 12), torch.randint(0, 256, (20, 12), dtype=torch.uint8)], ids=["floats", "bytes"]
+    )
     def test_a_vae(self, x):
         vae = small(beta=0.5)
         rows = vf.check_module(vae, x)

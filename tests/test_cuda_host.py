@@ -14,6 +14,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 HOST = ROOT / "tests" / "cuda_host"
 COMPILER = os.environ.get("CXX", "g++")
+CHOSEN = "not reference and (like_the_definition or around or samples or offsets or whole_range)"
 
 pytestmark = [
     pytest.mark.skipif(not (ROOT / "csrc").is_dir(), reason="needs the source tree: csrc/ is missing"),
@@ -54,7 +55,7 @@ def test_is_the_cuda_kernels(package):
 def test_like_the_definition(package, schedule):
     """Random shapes, strides, dtypes and options: the CPU kernels' own test."""
     pytest_ = (str(Path(sys.executable).with_name("pytest")), "-q", "-p", "no:cacheprovider")
-    chosen = "test_native.py", "test_noise_bits.py", "-k", "like_the_definition or around or samples or offsets"
+    chosen = "test_native.py", "test_noise_bits.py", "test_scale_range.py", "-k", CHOSEN
     done = run(package, *pytest_, *chosen, schedule=schedule, VAE_FAST_TEST_CASES="250")
     assert done.returncode == 0, done.stdout[-3000:]
 

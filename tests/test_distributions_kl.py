@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 from test_distributions import FORMS, SHAPES, assert_same, bernoulli_pair, gaussian_pair
-from torch.distributions import Bernoulli, Independent, Laplace, Normal, kl_divergence
+from torch.distributions import Bernoulli, Independent, Laplace, MultivariateNormal, Normal, kl_divergence
 
 import vae_fast as vf
 from vae_fast.distributions import BernoulliVector, DiagonalNormal
@@ -91,6 +91,61 @@ def test_single_numbers_and_nested_events():
     t = BernoulliVector(r.probs, event_ndim=0)
     torch.testing.assert_close(kl_divergence(t, s), kl_divergence(r, s))
     torch.testing.assert_close(kl_divergence(s, t), kl_divergence(s, r))
+
+
+# ---- Gaussians of any covariance ----------------------------------------------------------------------------
+
+
+def multivariate(batch=(), k=3, seed=0, dtype=torch.float64):
+    g = torch.Generator().manual_seed(seed)
+    loc = torch.randn(*batch, k, generator=g, dtype=dtype, requires_grad=True)
+    factor = torch.randn(*batch, k, k, generator=g, dtype=dtype)
+    scale_tril = (factor.tril(-1) + torch.diag_embed(factor.diagonal(dim1=-2, dim2=-1).exp())).requires_grad_()
+    return MultivariateNormal(loc, scale_tril=scale_tril), (loc, scale_tril)
+
+
+@pytest.mark.parametrize("form", FORMS, ids=str)
+@pytest.mark.parametrize("shapes", [((2, 3), (2, 3)), ((3,), ()), ((4, 1, 3), (1,))], ids=str)
+@pytest.mark.parametrize("batch", [(), (2,)], ids=str)
+def test_multivariate_normals(form, shapes, batch):
+    """Both ways, against PyTorch's of two multivariate normals, one of a diagonal covariance."""
+    p, theirs, leaves = gaussian_pair(*shapes, **form)
+    q, others = multivariate(batch)
+    diagonal = MultivariateNormal(theirs.mean, scale_tril=torch.diag_embed(theirs.stddev))
+    # Of two batches that broadcast PyTorch's form makes one neither way.
+    shape = torch.broadcast_shapes(p.batch_shape, q.batch_shape)
+    for ours, truth in (
+        (kl_divergence(p, q), kl_divergence(diagonal.expand(shape), q.expand(shape))),
+        (kl_divergence(q, p), kl_divergence(q.expand(shape), diagonal.expand(shape))),
+        (kl_divergence(p.expand(shape), q), kl_divergence(diagonal.expand(shape), q.expand(shape))),
+    ):
+        assert_same(ours, truth, (*leaves, *others))
+
+
+def test_multivariate_normals_that_are_near():
+    """Equal ones are at 0 and near ones above it: traces and determinants leave 10⁻⁷ of either sign."""
+    scale = torch.rand(5, 64) + 0.5
+    q = DiagonalNormal(torch.randn(5, 64), scale)
+    same = MultivariateNormal(q.loc, scale_tril=torch.diag_embed(scale))
+    assert torch.equal(kl_divergence(q, same), torch.zeros(5)) and torch.equal(
+        kl_divergence(same, q), torch.zeros(5)
+    )
+    near = MultivariateNormal(q.loc, scale_tril=torch.diag_embed(scale * (1 + 2**-12)))
+    truth = kl_divergence(*(DiagonalNormal(q.loc.double(), s.double()) for s in (scale, scale * (1 + 2**-12))))
+    # σ and the prior's are given, so that their logarithms are rounded: 2ε beside a difference of 2⁻¹².
+    torch.testing.assert_close(kl_divergence(q, near).double(), truth, rtol=2e-3, atol=0.0)
+
+
+def test_a_multivariate_normal_has_vectors_for_events():
+    q, _ = multivariate((2,))
+    for d in (DiagonalNormal(torch.zeros(2, 3), 1.0, 0), DiagonalNormal(torch.zeros(2, 3), 1.0, 2)):
+        for pair in ((d, q), (q, d)):
+            with pytest.raises(NotImplementedError, match="whose events have 1 dim"):
+                kl_divergence(*pair)
+    # Independent of them are vectors again.
+    p, theirs, leaves = gaussian_pair((2, 3), (3,), 2)
+    truth = kl_divergence(MultivariateNormal(theirs.mean, scale_tril=torch.diag_embed(theirs.stddev)), q).sum()
+    assert_same(kl_divergence(p, Independent(q, 1)), truth, leaves)
 
 
 # ---- what does not fit --------------------------------------------------------------------------------------

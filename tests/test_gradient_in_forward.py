@@ -1,9 +1,16 @@
 """Gradients that come with the forward pass of "sum" and "mean": once, scaled, and right whatever comes after."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from calls import BERNOULLI, DENSITIES, same_bits
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.testing import assert_close
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import checkpoint
 
 import vae_fast as vf
 from vae_fast import native
@@ -166,5 +173,156 @@ def test_gradient_scaler_and_checkpoint():
         return vf.bernoulli_log_prob(y, x, reduction="mean", scale=-1.0, backend="native")
 
     (expected,) = torch.autograd.grad(loss(y), y)
-    (through,) = torch.autograd.grad(torch.utils.checkpoint.checkpoint(loss, y, use_reentrant=False), y)
+    (through,) = torch.autograd.grad(checkpoint(loss, y, use_reentrant=False), y)
     assert same_bits([through], [expected])
+
+
+class Made(TorchDispatchMode):
+    """The memory of what operations have made, as long as anything holds it."""
+
+    def __init__(self):
+        super().__init__()
+        self.storages = {}
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for o in out if isinstance(out, (tuple, list)) else (out,):
+            if isinstance(o, torch.Tensor):
+                storage = o.untyped_storage()
+                self.storages[storage.data_ptr()] = (StorageWeakRef(storage), storage.nbytes())
+        return out
+
+    def frames(self):
+        """In units of 64 KiB."""
+        return sum(n for ref, n in self.storages.values() if not ref.expired()) >> 16
+
+
+class TestMemory:
+    """What is held between the passes, of 12 frames that a model makes: the README's figures, for 1 MB each."""
+
+    @staticmethod
+    def frame(p, x, reduction, function):
+        return function(p * 2.0, x, reduction)
+
+    @staticmethod
+    def ours(y, x, reduction):
+        return vf.bernoulli_log_prob(y, x, reduction=reduction, backend="native")
+
+    @staticmethod
+    def pytorch(y, x, reduction):
+        return torch.nn.functional.binary_cross_entropy_with_logits(y, x, reduction=reduction)
+
+    def held(self, function=None, reduction="sum", around=lambda f, *args: f(*args)):
+        frames = [(torch.randn(2, 1 << 13, requires_grad=True), torch.rand(2, 1 << 13)) for _ in range(12)]
+        with Made() as made:
+            losses = [around(self.frame, p, x, reduction, function or self.ours) for p, x in frames]
+            held = made.frames()
+            torch.stack(losses).sum().backward()
+        expected = [torch.sigmoid(2 * p.detach()) for p, _ in frames]
+        n = 2 if reduction == "mean" else 1
+        if function is None:
+            for (p, x), prob in zip(frames, expected, strict=True):
+                assert_close(p.grad, 2 * (x - prob) / n)
+        del losses
+        return held
+
+    @each_reduction
+    def test_with_early_gradients(self, reduction):
+        assert self.held(reduction=reduction) == 24
+
+    @each_reduction
+    def test_without(self, reduction):
+        assert self.held(self.pytorch, reduction) == 12
+        with vf.early_gradients(False):
+            assert self.held(reduction=reduction) == 12
+        assert self.held(reduction=reduction) == 24
+
+    @each_reduction
+    def test_under_checkpoint(self, reduction):
+        def around(f, *args):
+            return checkpoint(f, *args, use_reentrant=False)
+
+        assert self.held(self.pytorch, reduction, around) == 0
+        assert self.held(reduction=reduction, around=around) == 0
+
+    @each_reduction
+    def test_under_saved_tensor_hooks(self, reduction):
+        """Everything that is held goes through them: operands, and nothing else."""
+        packed = []
+
+        def pack(tensor):
+            packed.append(tensor.numel())
+            return tensor.clone()
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+            assert self.held(reduction=reduction) == 24  # the copies of frames and targets that the hook makes
+        assert sum(n == 1 << 14 for n in packed) == 24
+        with torch.autograd.graph.save_on_cpu():
+            assert self.held(reduction=reduction) == 12
+
+    def test_released_at_the_first_backward_pass(self):
+        y, x = torch.randn(2, 1 << 13, requires_grad=True), torch.rand(2, 1 << 13)
+        with Made() as made:
+            loss = self.ours(y, x, "sum")
+            assert made.frames() == 1
+            (grad,) = torch.autograd.grad(loss, y, retain_graph=True)
+            del grad
+            assert made.frames() == 0
+
+    @each_density
+    def test_none_where_the_weight_has_one(self, call, calls_of):
+        tensors, weight = call.draw((7, 5)), torch.rand(7, 1, requires_grad=True)
+        (out,) = call(*tensors, weight=weight, reduction="sum")
+        torch.autograd.grad(out, [*tensors, weight])
+        assert calls_of == [f"{call.op}_fwd", f"{call.op}_bwd"]
+
+    @each_density
+    def test_none_where_a_gradient_is_narrower_than_the_arithmetic(self, call, calls_of):
+        tensors = [t.detach().to(torch.float64 if k else torch.float32) for k, t in enumerate(call.draw((7, 5)))]
+        tensors = [t.requires_grad_() for t in tensors]
+        (out,) = call(*tensors, reduction="sum")
+        torch.autograd.grad(out, tensors)
+        assert calls_of == [f"{call.op}_fwd", f"{call.op}_bwd"]
+
+
+class TestSwitch:
+    def test_as_a_function_and_a_context(self, calls_of):
+        def passes():
+            calls_of.clear()
+            BERNOULLI.with_grads(*BERNOULLI.draw((7, 5)), reduction="sum")
+            return len(calls_of)
+
+        assert passes() == 1
+        with vf.early_gradients(False):
+            assert passes() == 2
+            with vf.early_gradients(True):
+                assert passes() == 1
+            assert passes() == 2
+        assert passes() == 1
+        switch = vf.early_gradients(False)
+        assert passes() == 2
+        with switch:
+            pass
+        assert passes() == 1
+        with pytest.raises(TypeError, match="takes True or False, got 1"):
+            vf.early_gradients(1)
+
+    @pytest.mark.parametrize(
+        ("word", "expected"), [("0", "2"), ("off", "2"), ("1", "1"), ("", "1"), ("2", "must be 0 or 1, got '2'")]
+    )
+    def test_environment(self, word, expected):
+        program = """if True:
+            import torch, vae_fast as vf
+            from vae_fast.backends import _KERNELS
+            asked, kernels = [], _KERNELS["native"]
+            class Watched:
+                def __getattr__(self, name):
+                    asked.append(name)
+                    return getattr(kernels, name)
+            _KERNELS["native"] = Watched()
+            vf.bernoulli_log_prob(torch.zeros(4, requires_grad=True), torch.ones(4), reduction="sum").backward()
+            print(len(asked))
+        """
+        environment = os.environ | {"VAE_FAST_EARLY_GRADIENTS": word, "VAE_FAST_BACKEND": "native"}
+        done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+        assert expected in (done.stdout or done.stderr), done.stderr

@@ -1,4 +1,4 @@
-"""Raw operators refuse what does not go together, before any kernel runs; `make sanitize` tries ten times as many."""
+"""Raw operators refuse what does not go together before any kernel runs; `make sanitize` tries ten times more."""
 
 import os
 

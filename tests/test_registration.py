@@ -7,7 +7,7 @@ from torch.library import opcheck
 from torch.testing import assert_close
 
 import vae_fast as vf
-from vae_fast import schemas
+from vae_fast import signatures
 from vae_fast.backends import OPS as OPERATORS
 from vae_fast.backends import choose, kernel
 
@@ -89,12 +89,37 @@ LAYOUTS = {
 
 
 def test_every_schema_is_registered():
-    for name, schema in schemas.SCHEMAS.items():
-        registered = getattr(OPS, name).default
+    for definition in signatures.DEFINITIONS:
+        schema = torch._C.parse_schema(f"vae_fast::{definition}")
+        packet = getattr(OPS, schema.name.removeprefix("vae_fast::"))
+        registered = getattr(packet, schema.overload_name or "default")
         assert torch.Tag.pt2_compliant_tag in registered.tags
-        assert str(registered._schema) == str(torch._C.parse_schema(f"vae_fast::{name}{schema}"))
-    assert {name.rsplit("_", 1)[0] for name in schemas.SCHEMAS} == set(OPERATORS)
-    assert {name for name, _ in calls(torch.float32)} == set(schemas.SCHEMAS)
+        assert str(registered._schema) == str(schema)
+    assert {name.rsplit("_", 1)[0] for name in signatures.SCHEMAS} == set(OPERATORS)
+    assert {name for name, _ in calls(torch.float32)} == set(signatures.SCHEMAS)
+
+
+def test_graphs_operators():
+    """The overload with a gradient is the operator, whose gradients are its backward operator's."""
+    for name, args in calls(torch.float32):
+        if name not in signatures.DIFFERENTIABLE:
+            continue
+        overload = getattr(OPS, name).autograd
+        opcheck(overload, args, test_utils=["test_schema", "test_faketensor", "test_autograd_registration"])
+        ours, theirs = overload(*args), getattr(OPS, name)(*args)
+        assert_close(ours, theirs, rtol=0, atol=0, equal_nan=True)
+
+
+def test_what_a_package_cannot_hold():
+    """None is an empty shape, the largest number no bound."""
+    mu, logvar = torch.zeros(3, 4), torch.full((3, 4), INF)
+    largest = torch.finfo(torch.float64).max
+    for overload in (OPS.rsample_fwd.default, OPS.rsample_fwd.autograd):
+        z = overload(mu, logvar, None, *NOISE, 0, 0.0, -largest, largest)
+        assert torch.equal(z, OPS.rsample_fwd(mu, logvar, (), *NOISE, *LOGVAR)) and z.isinf().all()
+    eps = OPS.standard_normal_fwd(None, None, *NOISE, torch.float32, mu.device)
+    assert eps.shape == () and torch.equal(eps, OPS.standard_normal_fwd((), (), *NOISE, torch.float32, mu.device))
+    assert torch.equal(eps, OPS.reference_normals(None, None, *NOISE, mu.device))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

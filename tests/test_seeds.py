@@ -73,6 +73,19 @@ class TestInteger:
             vf.standard_normal((3,))
 
 
+class TestTwoLatents:
+    @each_sampler
+    def test_one_seed_is_one_noise(self, call):
+        """And what the README says instead: a first_sample of its own, or another seed."""
+        mu = torch.zeros(200, 50)
+        first = call(mu, mu, (2,), seed=5)[0]
+        assert torch.equal(call(mu, mu, (2,), seed=5)[0], first)
+        for options in ({"seed": 5, "first_sample": 2}, {"seed": 6}):
+            second = call(mu, mu, (2,), **options)[0]
+            # 6 standard errors of the correlation of 20,000 pairs.
+            assert abs(torch.corrcoef(torch.stack([first.flatten(), second.flatten()]))[0, 1]) < 6 / 20_000**0.5
+
+
 class TestTensor:
     @each_sampler
     @pytest.mark.parametrize("shape", [(), (1,), (1, 1)])

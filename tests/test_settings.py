@@ -96,21 +96,6 @@ class TestCompile:
 
 
 class TestExport:
-    @each_call
-    def test_operators(self, call):
-        class Module(nn.Module):
-            def forward(self, *tensors):
-                return call(*tensors)
-
-        batch = torch.export.Dim("batch", min=2, max=1024)
-        tensors = tuple(t.detach() for t in call.draw((5, 4)))
-        shapes = {"tensors": tuple({0: batch} for _ in tensors)}
-        program = torch.export.export(Module(), tensors, dynamic_shapes=shapes).module()
-        for n in (5, 8, 30):
-            tensors = call.draw((n, 4))
-            ours, theirs = program(*tensors), call(*tensors)
-            torch.testing.assert_close(tuple(ours), theirs, **CLOSE)
-
     @each_kind
     def test_a_step(self, vae):
         """Values and gradients of any batch."""
@@ -123,7 +108,7 @@ class TestExport:
             def forward(self, x):
                 return self.vae(x, seed=7).loss
 
-        batch = torch.export.Dim("batch", min=2, max=1024)
+        batch = torch.export.Dim("batch", min=2)
         program = torch.export.export(Loss(), (data(5),), dynamic_shapes={"x": {0: batch}}).module()
         for n in (5, 8, 30):
             x = data(n)

@@ -5,7 +5,7 @@ import io
 
 import pytest
 import torch
-from calls import BERNOULLI, CALLS, DENSITIES, GAUSSIAN, KL, KL_PRIOR, RSAMPLE, RSAMPLE_KL, SAMPLERS, same_bits
+from calls import BERNOULLI, CALLS, DENSITIES, GAUSSIAN, KL, KL_PRIOR, RSAMPLE, SAMPLERS, same_bits
 from faults import install
 from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
@@ -428,7 +428,7 @@ class TestExport:
     def test_a_module(self):
         """For any batch size."""
         model, x = Elbo(seed=3), images(5)
-        batch = torch.export.Dim("batch", min=2, max=1024)
+        batch = torch.export.Dim("batch", min=2)
         program = torch.export.export(model, (x,), dynamic_shapes={"x": {0: batch}})
         for n in (5, 8):
             x = images(n)
@@ -449,13 +449,3 @@ class TestExport:
         torch.export.save(torch.export.export(model, (x,)), tmp_path / "elbo.pt2")
         loaded = torch.export.load(tmp_path / "elbo.pt2").module()
         torch.testing.assert_close(loaded(x), model(x))
-
-    @pytest.mark.parametrize("call", [RSAMPLE_KL, KL_PRIOR, BERNOULLI, GAUSSIAN], ids=str)
-    def test_each(self, call):
-        class Module(nn.Module):
-            def forward(self, *tensors):
-                return call(*tensors)
-
-        tensors = tuple(t.detach() for t in call.draw((3, 4)))
-        program = torch.export.export(Module(), tensors)
-        torch.testing.assert_close(tuple(program.module()(*tensors)), call(*tensors))

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from vae_fast import native, reference, triton_kernels
+from vae_fast import native, reference, tracing, triton_kernels
 
 OPS = (
     "standard_normal",
@@ -49,6 +49,7 @@ _TABLE = {
 # Where an available backend's <op>_fwd and <op>_bwd are found, and where a compiler's trace finds them.
 _KERNELS: dict[str, Any] = {"reference": reference, "native": native.KERNELS, "triton": triton_kernels.KERNELS}
 _TRACED: dict[str, Any] = {"triton": triton_kernels.TRACED}
+_GRAPH: dict[str, Any] = {"native": native.GRAPH, "triton": triton_kernels.GRAPH}
 
 # The backends "auto" tries in turn, by device type.
 _PREFERENCE = {"cpu": ("native",), "cuda": ("native", "triton")}
@@ -131,13 +132,15 @@ class use_backend:
 def choose(op: str, device: torch.device, backend: str | None, numel: int = 0) -> str:
     """The name of the backend that serves ``op`` on ``device``; ``backend`` is the caller's argument.
 
-    ``numel`` is how many elements there are. A compiled graph, which may be for any number, does not ask.
+    ``numel`` is how many elements there are. A graph, which may be for any number, does not ask.
     """
     name = _current if backend is None else backend
     if name == "auto":
-        name = _AUTO.get((op, device.type), "reference")
-        large = device.type == "cuda" and not torch.compiler.is_compiling() and numel >= _TRITON_FROM[op]
-        return "triton" if large and op in _TABLE["triton"].ops else name
+        kind = device.type
+        name = _AUTO.get((op, kind), "reference")
+        if kind != "cuda" or tracing.traced() or numel < _TRITON_FROM[op]:
+            return name
+        return "triton" if op in _TABLE["triton"].ops else name
     source = _current_source if backend is None else "backend"
     found = _TABLE[_named(name, source)]
     if op not in found.ops:
@@ -151,8 +154,13 @@ def choose(op: str, device: torch.device, backend: str | None, numel: int = 0) -
 def kernel(backend: str, name: str, traced: bool = False) -> Any:
     """The function of the raw operator ``name`` (<op>_fwd or <op>_bwd) on ``backend``.
 
-    With ``traced``, and where a compiler is at work, one that PyTorch dispatches.
+    With ``traced``, and where a compiler or a dispatch mode is at work, one that PyTorch dispatches; in a graph
+    that has to carry its gradients, one that has them.
     """
-    if backend in _TRACED and (traced or torch.compiler.is_compiling()):
-        return getattr(_TRACED[backend], name)
+    if traced or tracing.traced():
+        if tracing.to_onnx():
+            backend = "reference"
+        elif backend in _GRAPH and tracing.graph():
+            return getattr(_GRAPH[backend], name)
+        return getattr(_TRACED.get(backend, _KERNELS[backend]), name)
     return getattr(_KERNELS[backend], name)

@@ -19,8 +19,11 @@ TARGETS = (*FLOATS, torch.uint8, torch.bool)
 _MOST = 2**60
 
 
-def _elements(shape: Sequence[int], what: str) -> None:
+def countable(shape: Sequence[int], what: str) -> None:
+    """Raises ValueError for a negative size, or more elements than can be counted; not for traced sizes."""
     # An empty dim hides the others from the product, but not from strides.
+    if not all(type(n) is int for n in shape):
+        return
     if any(n < 0 for n in shape) or math.prod(max(n, 1) for n in shape) > _MOST:
         raise ValueError(
             f"{what} of shape {tuple(shape)} has a negative size, or more elements than 64 bits can count"
@@ -45,7 +48,7 @@ def _broadcast(*tensors: Tensor | None) -> tuple[int, ...]:
     except RuntimeError:
         shapes = ", ".join(str(tuple(t.shape)) for t in tensors if t is not None)
         raise ValueError(f"the operands do not broadcast: {shapes}") from None
-    _elements(shape, "the operands together")
+    countable(shape, "the operands together")
     return shape
 
 
@@ -163,7 +166,7 @@ def _moments(
     _code("param", param, KINDS)
     _seed(seed_tensor, mu.device)
     shape = _broadcast(mu, logvar)
-    _elements((*sample_shape, *shape), "z")
+    countable((*sample_shape, *shape), "z")
     return shape
 
 
@@ -206,7 +209,7 @@ def standard_normal(
     sample_shape: Sequence[int], shape: Sequence[int], seed: int, seed_tensor: Tensor | None, offset: int,
     first_sample: int, dtype: torch.dtype, device: torch.device,
 ) -> None:  # fmt: skip
-    _elements((*sample_shape, *shape), "the result")
+    countable((*sample_shape, *shape), "the result")
     _seed(seed_tensor, device)
     if dtype not in FLOATS:
         raise TypeError(f"dtype must be float32, bfloat16, float16 or float64, got {dtype}")

@@ -115,7 +115,9 @@ class DiagonalGaussian:
         if isinstance(generator, Sequence):
             (generator,) = generator
         if generator is not None and seed is None and generator.device.type == "cpu" != self.parameters.device.type:
-            return {"seed": seeds.resolve(None, generator, generator.device)[0], "generator": None}
+            drawn = seeds.draw(generator, generator.device)
+            on_device = drawn.to(self.parameters.device) if isinstance(drawn, Tensor) else drawn
+            return {"seed": on_device, "generator": None}
         return {"seed": seed, "generator": generator}
 
     def rsample_kl(

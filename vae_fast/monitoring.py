@@ -10,6 +10,7 @@ from torch import Tensor
 from vae_fast.ops import arguments
 from vae_fast.ops.arguments import Bounds, Param
 from vae_fast.ops.gaussian_kl import gaussian_kl
+from vae_fast.tracing import public
 
 __all__ = ["ActiveUnits", "active_units", "kl_per_dim"]
 
@@ -25,6 +26,7 @@ class ActiveUnits(NamedTuple):
     """[*latent]: variance over the data of each latent's posterior mean."""
 
 
+@public
 @torch.no_grad()
 def kl_per_dim(
     mu: Tensor,
@@ -71,6 +73,7 @@ def kl_per_dim(
     return kl.mean(tuple(range(data_ndim))) if data_ndim else kl
 
 
+@public
 @torch.no_grad()
 def active_units(mu: Tensor, *, threshold: float = 0.01, event_ndim: int = 1) -> ActiveUnits:
     """How many latents are in use: those with Var_x(E[z_j|x]) > ``threshold``.

@@ -6,6 +6,7 @@ Two libraries: one for the CPU, and one for CUDA, which a torch without CUDA cou
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from vae_fast import schemas
+from vae_fast.signatures import SCHEMAS
 
 FOLDER = Path(__file__).parent
 LIBRARY = FOLDER / "_cpu.abi3.so"
@@ -21,6 +23,7 @@ CUDA_LIBRARY = FOLDER / "_cuda.abi3.so"
 # What the build had to say where it left a library out: a line for the CPU's, a line for CUDA's.
 BUILD_RECORD = FOLDER / "_build.txt"
 TORCH_MINIMUM = (2, 11)
+DEFINED = "VAE_FAST_OPERATORS_DEFINED"
 
 
 def _version(text: str) -> tuple[int, ...]:
@@ -54,11 +57,15 @@ def _load(library: Path, what: str) -> str:
         return f"{what} needs torch {'.'.join(map(str, TORCH_MINIMUM))}, this is {torch.__version__}"
     if not _whole(library):
         return f"{what} {library.name} is not whole: install the package again"
+    # The library defines the operators, unless it is told that they are there.
+    os.environ[DEFINED] = "1"
     try:
         torch.ops.load_library(str(library))
     except Exception as error:
         # torch says which file; the loader's own words are in the cause.
         return f"{what} does not load: {error.__cause__ or error}"
+    finally:
+        del os.environ[DEFINED]
     return ""
 
 
@@ -96,6 +103,6 @@ def _rescale(grads: Sequence[Tensor], upstream: Tensor) -> None:
         torch.ops.vae_fast.rescale_(upstream, *present, *[None] * (4 - len(present)))
 
 
-KERNELS = SimpleNamespace(
-    **{name: getattr(torch.ops.vae_fast, name).default for name in schemas.SCHEMAS}, rescale=_rescale
-)
+KERNELS = SimpleNamespace(**{name: getattr(torch.ops.vae_fast, name).default for name in SCHEMAS}, rescale=_rescale)
+# The same in graphs, with gradients of their own.
+GRAPH = schemas.in_graphs("vae_fast")

@@ -9,6 +9,9 @@
 
 r is the raw argument clamped to [low, high]; its gradient is 0 outside. Where eps is not 0 the first two rows
 have log σ² = 2 log σ. ``Scale`` holds plain numbers only, in the form the raw operators take them.
+
+An exponential that is beyond the range of a dtype is not formed but where it is the result: σ is s·e^q, where q is
+not 0 only for arguments so far out that e^q alone is left of σ.
 """
 
 from __future__ import annotations
@@ -18,6 +21,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from vae_fast.wide import Wide, wide, wide_exp
 
 LOGVAR, LOGSTD, STD, VAR, SOFTPLUS = range(5)
 KINDS = {"logvar": LOGVAR, "logstd": LOGSTD, "std": STD, "var": VAR, "softplus": SOFTPLUS}
@@ -70,7 +75,10 @@ class Scale(NamedTuple):
     def dsigma(self, r: Tensor) -> Tensor:
         """dσ/dr."""
         if self.kind == LOGVAR:
-            return 0.5 * torch.exp(0.5 * r)
+            # Half of an exponential that may overflow where its half does not.
+            large = r > (1400.0 if r.dtype == torch.float64 else 170.0)
+            root = torch.exp(0.25 * torch.where(large, r, 0.0))
+            return torch.where(large, (0.5 * root) * root, 0.5 * torch.exp(0.5 * torch.where(large, 0.0, r)))
         if self.kind == LOGSTD:
             return torch.exp(r)
         if self.kind == STD:
@@ -82,31 +90,112 @@ class Scale(NamedTuple):
 
     def log_var(self, r: Tensor) -> Tensor:
         """log σ²."""
-        if self.kind == VAR:
-            return torch.log(r + self.eps if self.eps else r)
+        return r if self.kind == LOGVAR and not self.eps else 2.0 * self.log_sigma(r)
+
+    def log_sigma(self, r: Tensor) -> Tensor:
+        """log σ, finite wherever it is."""
         if self.logarithmic:
-            return r if self.kind == LOGVAR else 2.0 * r
-        return 2.0 * torch.log(self.sigma(r))
+            return 0.5 * r if self.kind == LOGVAR else r
+        if self.kind == VAR:
+            return 0.5 * torch.log(r + self.eps if self.eps else r)
+        s, q = self._parts(r)
+        return torch.log(s) if q is None else torch.log(s) + q
 
     def dlog_var(self, r: Tensor) -> Tensor:
         """d log σ²/dr."""
-        if self.kind == VAR:
-            return 1.0 / (r + self.eps if self.eps else r)
         if self.logarithmic:
             return torch.full_like(r, 1.0 if self.kind == LOGVAR else 2.0)
-        return 2.0 * self.dsigma(r) / self.sigma(r)
-
-    def inv_sigma(self, r: Tensor) -> Tensor:
-        """1/σ."""
-        if self.logarithmic:
-            return torch.exp(-0.5 * r if self.kind == LOGVAR else -r)
-        return 1.0 / self.sigma(r)
+        return self.wide_dlog_var(r).narrow()
 
     def inv_var(self, r: Tensor) -> Tensor:
-        """1/σ²."""
+        """1/σ², for a σ² that is an ordinary number."""
         if self.logarithmic:
             return torch.exp(-r if self.kind == LOGVAR else -2.0 * r)
         if self.kind == VAR:
             return 1.0 / (r + self.eps if self.eps else r)
-        inv_sigma = self.inv_sigma(r)
+        inv_sigma = 1.0 / self.sigma(r)
         return inv_sigma * inv_sigma
+
+    # What follows is for the parametrisations that are not logarithmic.
+
+    def _parts(self, r: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(s, q) of σ = s·e^q, not for VAR; a q of None is 0."""
+        if self.kind == STD or (self.kind == SOFTPLUS and self.eps):
+            return self.sigma(r), None
+        if self.kind == SOFTPLUS:
+            far = self._far_below(r)
+            return torch.where(far, 1.0, self.sigma(torch.where(far, 0.0, r))), torch.where(far, r, 0.0)
+        # Where eps is nothing beside e^a.
+        a = 0.5 * r if self.kind == LOGVAR else r
+        far = a > (600.0 if r.dtype == torch.float64 else 60.0)
+        return torch.where(far, 1.0, torch.exp(torch.where(far, 0.0, a)) + self.eps), torch.where(far, a, 0.0)
+
+    @staticmethod
+    def _far_below(r: Tensor) -> Tensor:
+        """Where a softplus and its derivative are e^r."""
+        return r < (-40.0 if r.dtype == torch.float64 else -20.0)
+
+    def wide_var(self, r: Tensor) -> Wide:
+        """σ²."""
+        if self.kind == VAR:
+            return wide(r + self.eps if self.eps else r)
+        s, q = self._parts(r)
+        sigma = wide(s) if q is None else wide(s).times(wide_exp(q))
+        return sigma.times(sigma)
+
+    def var_ratio(self, r: Tensor, other: Tensor) -> Wide:
+        """σ²/σp², σp that of the other argument."""
+        if self.kind == VAR:
+            return self.wide_var(r).over(self.wide_var(other))
+        (s, q), (other_s, other_q) = self._parts(r), self._parts(other)
+        return _square_ratio(s, q, other_s, other_q)
+
+    def var_ratio_slope(self, r: Tensor, other: Tensor) -> Wide:
+        """σ²/σp²·d log σp²/dr, for a σ far above σp."""
+        if not self.eps or self.kind not in (LOGVAR, LOGSTD):
+            return self.var_ratio(r, other).times(self.wide_dlog_var(other))
+        # In one exponential: the quotient may be beyond all range, and the derivative below it.
+        (s, q), (other_s, other_q), (slope, p) = self._parts(r), self._parts(other), self._slope_parts(other)
+        assert other_q is not None and p is not None
+        return _square_ratio(s, q, other_s, other_q - 0.5 * p).times(wide(slope))
+
+    def _slope_parts(self, r: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(s, p) of d log σ²/dr = s·e^p, not for VAR; of p and σ's q one is 0."""
+        s, q = self._parts(r)
+        if self.kind == STD:
+            return 2.0 / s, None
+        if self.kind == SOFTPLUS:
+            far = self._far_below(r)
+            slope = torch.where(far, 2.0, 2.0 * self.dsigma(torch.where(far, 0.0, r))) / s
+            # σ′ is e^r there, as σ is without eps.
+            return slope, torch.where(far, r, 0.0) if self.eps else None
+        assert q is not None
+        a, factor = (0.5 * r, 1.0) if self.kind == LOGVAR else (r, 2.0)
+        return factor / s, torch.where(q == 0, a, 0.0)
+
+    def wide_dlog_var(self, r: Tensor) -> Wide:
+        """d log σ²/dr."""
+        if self.kind in (VAR, STD):
+            x = wide(r + self.eps if self.eps else r)
+            return Wide((1.0 if self.kind == VAR else 2.0) / x.m, -x.n)
+        s, p = self._slope_parts(r)
+        return wide(s) if p is None else wide(s).times(wide_exp(p))
+
+
+def _square_ratio(s: Tensor, q: Tensor | None, other_s: Tensor, other_q: Tensor | None) -> Wide:
+    """(s·e^q over the other)²."""
+    ratio = wide(s).over(wide(other_s))
+    if q is not None and other_q is not None:
+        d, error = difference(q, other_q)
+        e = wide_exp(d)
+        ratio = ratio.times(Wide(torch.where(e.m.isinf(), e.m, e.m + e.m * error), e.n))
+    return ratio.times(ratio)
+
+
+def difference(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """a − b rounded, and its rounding error (Knuth's two-sum); 0 for an infinite difference."""
+    d = a - b
+    a, b, rounded = a.detach(), b.detach(), d.detach()
+    b_part = a - rounded
+    error = (a - (rounded + b_part)) + (b_part - b)
+    return d, torch.where(torch.isfinite(rounded), error, 0.0)

@@ -1,6 +1,7 @@
-"""The raw operators torch.ops.vae_fast.<op>_fwd and <op>_bwd: schemas, shapes, and the body that always serves.
+"""The raw operators torch.ops.vae_fast.<op>_fwd and <op>_bwd: shapes, and the body that always serves.
 
-A raw operator is a pure function without autograd. Its tensor arguments broadcast against each other; the
+Their signatures stand in signatures.py. A raw operator is a pure function without autograd (its overload "autograd"
+has a gradient: what a graph of operators is made of). Its tensor arguments broadcast against each other; the
 outputs of ``_bwd`` have the shape and dtype of the argument they belong to and the strides of
 ``torch.empty_like`` of it. A gradient whose ``need_…`` is false comes back with shape (0,). The densities'
 ``_fwd`` also returns gradients, for an upstream gradient of 1, where their ``need_…`` is true; the weight's, last
@@ -23,80 +24,85 @@ The body registered here, the reference, serves every device that has no kernel 
 
 from __future__ import annotations
 
+import math
+import sys
+from types import SimpleNamespace
+
 import torch
 from torch import Tensor
 
 from vae_fast import noise, reference
 from vae_fast.checks import check, check_devices
 from vae_fast.reference.densities import NONE, broadcast_shape, compute_dtype, promoted_dtype
-
-_NOISE = "SymInt seed, Tensor? seed_tensor, SymInt offset, SymInt first_sample"
-_SCALE = "int param, float param_eps, float low, float high"
-_DENSITY = "int event_ndim, int reduction, float scale"
-_MOMENTS = "Tensor mu, Tensor logvar, SymInt[] sample_shape"
-_KL = "Tensor mu, Tensor logvar, Tensor? prior_mu, Tensor? prior_logvar, Tensor? weight"
-_KL_NEEDS = "bool need_dmu, bool need_dlogvar, bool need_dprior_mu, bool need_dprior_logvar"
-_KL_GRADS = "Tensor dmu, Tensor dlogvar, Tensor dprior_mu, Tensor dprior_logvar"
-_BERNOULLI = f"Tensor logits, Tensor x, Tensor? weight, {_DENSITY}, float x_scale, int param"
-_GAUSSIAN = f"Tensor mean, Tensor logvar, Tensor x, Tensor? weight, {_DENSITY}, float x_scale, {_SCALE}"
-_GAUSSIAN_NEEDS = "bool need_dmean, bool need_dlogvar, bool need_dx"
-_PACKED = "Tensor? packed=None, int packed_dim=0"
-
-SCHEMAS = {
-    "standard_normal_fwd": (
-        f"(SymInt[] sample_shape, SymInt[] shape, {_NOISE}, ScalarType dtype, Device device) -> Tensor"
-    ),
-    "rsample_fwd": f"({_MOMENTS}, {_NOISE}, {_SCALE}) -> Tensor",
-    "rsample_bwd": (
-        f"(Tensor dz, {_MOMENTS}, {_NOISE}, {_SCALE}, bool need_dmu, bool need_dlogvar, {_PACKED})"
-        " -> (Tensor dmu, Tensor dlogvar)"
-    ),
-    "rsample_kl_fwd": (
-        f"({_MOMENTS}, {_NOISE}, int event_ndim, float? free_bits, {_SCALE}) -> (Tensor z, Tensor kl)"
-    ),
-    "rsample_kl_bwd": (
-        f"(Tensor? dz, Tensor? dkl, {_MOMENTS}, {_NOISE}, int event_ndim, float? free_bits, {_SCALE},"
-        f" bool need_dmu, bool need_dlogvar, {_PACKED}) -> (Tensor dmu, Tensor dlogvar)"
-    ),
-    "gaussian_kl_fwd": (
-        f"({_KL}, {_DENSITY}, float? free_bits, {_SCALE}, {_KL_NEEDS}) -> (Tensor kl, {_KL_GRADS})"
-    ),
-    "gaussian_kl_bwd": (
-        f"(Tensor dkl, {_KL}, {_DENSITY}, float? free_bits, {_SCALE}, {_KL_NEEDS}, bool need_dweight, {_PACKED})"
-        f" -> ({_KL_GRADS}, Tensor dweight)"
-    ),
-    "bernoulli_log_prob_fwd": (
-        f"({_BERNOULLI}, bool need_dlogits, bool need_dx) -> (Tensor log_prob, Tensor dlogits, Tensor dx)"
-    ),
-    "bernoulli_log_prob_bwd": (
-        f"(Tensor dlog_prob, {_BERNOULLI}, bool need_dlogits, bool need_dx, bool need_dweight)"
-        " -> (Tensor dlogits, Tensor dx, Tensor dweight)"
-    ),
-    "gaussian_log_prob_fwd": (
-        f"({_GAUSSIAN}, {_GAUSSIAN_NEEDS}) -> (Tensor log_prob, Tensor dmean, Tensor dlogvar, Tensor dx)"
-    ),
-    "gaussian_log_prob_bwd": (
-        f"(Tensor dlog_prob, {_GAUSSIAN}, {_GAUSSIAN_NEEDS}, bool need_dweight, {_PACKED})"
-        " -> (Tensor dmean, Tensor dlogvar, Tensor dx, Tensor dweight)"
-    ),
-}
+from vae_fast.signatures import DEFINITIONS, DIFFERENTIABLE, SCHEMAS
 
 library = torch.library.Library("vae_fast", "DEF")
-for _name, _schema in SCHEMAS.items():
-    library.define(_name + _schema, tags=(torch.Tag.pt2_compliant_tag,))
-
-# The reference's noise as one operator of its own, so that it stays the reference's when a backend serves
-# standard_normal_fwd.
-library.define(
-    f"reference_normals(SymInt[] sample_shape, SymInt[] shape, {_NOISE}, Device device) -> Tensor",
-    tags=(torch.Tag.pt2_compliant_tag,),
-)
-library.impl("reference_normals", lambda *args: noise.normals(*args).contiguous(), "CompositeExplicitAutograd")
 
 
-@torch.library.register_fake("vae_fast::reference_normals", lib=library)
-def _(sample_shape, shape, seed, seed_tensor, offset, first_sample, device):
-    return torch.empty((*sample_shape, *shape), dtype=torch.float32, device=device)
+def _defined(definition: str) -> bool:
+    """Whether there is such an operator: of the compiled library, where that was loaded before this package."""
+    schema = torch._C.parse_schema(f"vae_fast::{definition}")
+    for present in torch._C._jit_get_schemas_for_operator(schema.name):
+        if present.overload_name == schema.overload_name:
+            if str(present) != str(schema):
+                raise ImportError(f"a library of another version of vae_fast is loaded: it has {present}")
+            return True
+    return False
+
+
+for _definition in DEFINITIONS:
+    if not _defined(_definition):
+        library.define(_definition, tags=(torch.Tag.pt2_compliant_tag,))
+
+
+# AOTInductor's packages hold no infinity, for which the largest number stands, and of an empty list they make None.
+_LARGEST = sys.float_info.max
+
+
+def _shape(shape):
+    return () if shape is None else shape
+
+
+def _bound(bound):
+    return math.copysign(math.inf, bound) if abs(bound) == _LARGEST else bound
+
+
+def _finite(bound):
+    return math.copysign(_LARGEST, bound) if math.isinf(bound) else bound
+
+
+_UNPACKED = {"sample_shape": _shape, "shape": _shape, "low": _bound, "high": _bound}
+_PACKED_AS = {"low": _finite, "high": _finite}
+
+
+def _translated(op, function, table):
+    """``function`` of the operator's arguments, those in ``table`` translated."""
+    names = [argument.name for argument in op._schema.arguments]
+    if not set(table).intersection(names):
+        return function
+
+    def call(*args):
+        pairs = zip(names, args, strict=False)
+        return function(*(table[name](arg) if name in table else arg for name, arg in pairs))
+
+    return call
+
+
+def unpacked(op, function):
+    """``function`` of what an operator is called with in a package, or by anyone."""
+    return _translated(op, function, _UNPACKED)
+
+
+def packable(op):
+    """The operator, called with what a package can hold."""
+    return _translated(op, op, _PACKED_AS)
+
+
+def _serve(name, body) -> None:
+    """Registers the body that serves every device without a kernel."""
+    key = "CompositeExplicitAutograd"
+    if not torch._C._dispatch_has_kernel_for_dispatch_key(f"vae_fast::{name}", key):
+        library.impl(name, body, key)
 
 
 # ---- shapes, dtypes and strides of the outputs -----------------------------------------------------------
@@ -127,7 +133,8 @@ def _standard_normal_fwd(sample_shape, shape, seed, seed_tensor, offset, first_s
 
 def _rsample_fwd(mu, logvar, sample_shape, *_options):
     shape, dtype = (*sample_shape, *broadcast_shape(mu, logvar)), promoted_dtype(mu, logvar)
-    if tuple(mu.shape) == shape:
+    # By length first: a comparison of sizes at unlike places would bind them in a trace.
+    if mu.ndim == len(shape) and tuple(mu.shape) == shape:
         return torch.empty_like(mu, dtype=dtype)
     return mu.new_empty(shape, dtype=dtype)
 
@@ -203,9 +210,82 @@ def _fake(name: str):
     return fake
 
 
-for _name in FAKES:
-    library.impl(_name, _body(_name), "CompositeExplicitAutograd")
-    torch.library.register_fake(f"vae_fast::{_name}", _fake(_name), lib=library)
+def overloads(namespace: str):
+    """Every operator of a namespace, with its name and that of its function."""
+    packet = getattr(torch.ops, namespace)
+    for name in SCHEMAS:
+        yield getattr(packet, name).default, name, name
+        if name in DIFFERENTIABLE:
+            yield getattr(packet, name).autograd, f"{name}.autograd", name
+
+
+for _op, _qualified, _name in overloads("vae_fast"):
+    _serve(_qualified, unpacked(_op, _body(_name)))
+    torch.library.register_fake(f"vae_fast::{_qualified}", unpacked(_op, _fake(_name)), lib=library)
+
+_normals = torch.ops.vae_fast.reference_normals.default
+_serve("reference_normals", unpacked(_normals, lambda *args: noise.normals(*args).contiguous()))
+
+
+def _fake_normals(sample_shape, shape, seed, seed_tensor, offset, first_sample, device):
+    return torch.empty((*sample_shape, *shape), dtype=torch.float32, device=device)
+
+
+torch.library.register_fake("vae_fast::reference_normals", unpacked(_normals, _fake_normals), lib=library)
+
+
+@torch.library.register_vmap("vae_fast::reference_normals", lib=library)
+def _(info, in_dims, *args):
+    """One draw for each seed: only that can be batched."""
+    place = 3
+    seeds = args[place].movedim(in_dims[place], 0).unbind()
+    return torch.stack([_normals(*args[:place], seed, *args[place + 1 :]) for seed in seeds]), 0
+
+
+# ---- the gradients of the overload "autograd" ------------------------------------------------------------
+
+
+def attach_gradients(namespace: str, lib: torch.library.Library) -> None:
+    """Gives each overload "autograd" of a namespace the gradient that its operator's ``_bwd`` computes."""
+    for name in DIFFERENTIABLE:
+        _attach(getattr(torch.ops, namespace), f"{name.removesuffix('_fwd')}_bwd", name, lib)
+
+
+def _attach(packet, bwd_name: str, name: str, lib) -> None:
+    fwd, bwd = getattr(packet, name).autograd, getattr(packet, bwd_name).default
+    names = [argument.name for argument in fwd._schema.arguments]
+    bwd_names = [argument.name for argument in bwd._schema.arguments]
+    # What a backward operator takes: upstream gradients, the forward's arguments, which gradients are needed.
+    n_upstream = bwd_names.index(names[0])
+    operands = [n.removeprefix("need_d") for n in bwd_names if n.startswith("need_d")]
+    n_args = sum(not n.startswith("need_d") for n in names)
+
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(*(arg for arg in inputs[:n_args] if isinstance(arg, Tensor)))
+        ctx.others = [None if isinstance(arg, Tensor) else (arg,) for arg in inputs[:n_args]]
+        ctx.set_materialize_grads(n_upstream == 1)
+
+    def backward(ctx, *upstream):
+        saved = iter(ctx.saved_tensors)
+        args = [next(saved) if other is None else other[0] for other in ctx.others]
+        needs = [ctx.needs_input_grad[names.index(operand)] for operand in operands]
+        compute = unpacked(bwd, getattr(reference, bwd_name)) if torch.is_grad_enabled() else bwd
+        found = dict(zip(operands, compute(*upstream[:n_upstream], *args, *needs), strict=True))
+        wanted = dict(zip(operands, needs, strict=True))
+        return tuple(found[n] if wanted.get(n) else None for n in names)
+
+    qualified = f"{fwd.namespace}::{name}.autograd"
+    torch.library.register_autograd(qualified, backward, setup_context=setup_context, lib=lib)
+
+
+attach_gradients("vae_fast", library)
+
+
+def in_graphs(namespace: str) -> SimpleNamespace:
+    """A namespace's operators by name as graphs hold them: with gradients, called with what a package can hold."""
+    packet = getattr(torch.ops, namespace)
+    kinds = {name: "autograd" if name in DIFFERENTIABLE else "default" for name in SCHEMAS}
+    return SimpleNamespace(**{name: packable(getattr(getattr(packet, name), kind)) for name, kind in kinds.items()})
 
 
 def by_device(op):

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import operator
 import threading
+from typing import Any, cast
 
 import torch
 from torch import Tensor
+
+from vae_fast import tracing
 
 
 def wrap(value: int) -> int:
@@ -19,6 +22,8 @@ def wrap(value: int) -> int:
 def integer(name: str, value: int) -> int:
     """An integer argument, taken modulo 2⁶⁴. Raises TypeError for anything else."""
     if not isinstance(value, int):
+        if isinstance(value, torch.SymInt):
+            return value  # of a trace, which would be bound to its present value
         try:
             value = operator.index(value)
         except TypeError:
@@ -33,18 +38,26 @@ def _mix(state: int) -> int:
     return state ^ (state >> 31)
 
 
+# Seeds are drawn from [0, _END).
+_END = 2**63 - 1
+
+
 class _Drawn(threading.local):
     """One int64 a thread, to draw seeds into: making a tensor would cost as much as drawing it."""
 
     def __init__(self) -> None:
-        self.tensor = torch.empty((), dtype=torch.int64, device="cpu")
+        # For every later draw of the thread, whatever modes the first one is under.
+        with torch.inference_mode(False), torch._C.DisableTorchFunction():
+            self.tensor = torch.empty((), dtype=torch.int64, device="cpu")
 
 
 _drawn = _Drawn()
 
 
 def _from_cpu(generator: torch.Generator | None) -> int:
-    return int(_drawn.tensor.random_(2**63 - 1, generator=generator).item())
+    place = _drawn.tensor
+    drawn = place.random_(_END) if generator is None else place.random_(_END, generator=generator)
+    return cast(int, drawn.item())
 
 
 def _from_cuda(device: torch.device, generator: torch.Generator | None) -> tuple[int, Tensor | None]:
@@ -63,8 +76,10 @@ def _from_cuda(device: torch.device, generator: torch.Generator | None) -> tuple
 
 def resolve(
     seed: int | Tensor | None, generator: torch.Generator | None, device: torch.device
-) -> tuple[int, Tensor | None]:
+) -> tuple[Any, Tensor | None]:
     """(seed, seed_tensor) as the raw operators take them; draws one where ``seed`` is None.
+
+    (None, None) stands for noise that is not seeded, which is ONNX's only one.
 
     Raises TypeError for a seed that is neither an integer nor a one-element int64 tensor, ValueError for a
     seed tensor of another size or device, or where both ``seed`` and ``generator`` are given.
@@ -85,14 +100,24 @@ def resolve(
         raise ValueError("under torch.compile pass seed=, or use the default generator; not generator=")
     if generator is not None and generator.device.type != device.type:
         raise ValueError(f"generator is for {generator.device}, the tensors are on {device}")
-    if torch.compiler.is_compiling():
-        return 0, torch.randint(2**63 - 1, (1,), device=device)
-    if torch._C._are_functorch_transforms_active() or torch._C._is_tracing():
-        # Under vmap this follows its `randomness`: an error, one draw, or one for each example. A trace
-        # (torch.jit.trace) keeps the draw, where a number would be the same at every call.
-        return 0, torch.randint(2**63 - 1, (1,), generator=generator, device=device)
+    traced = tracing.traced()
+    if traced or torch._C._are_functorch_transforms_active() or torch._C._is_tracing():
+        # An operation that all of them see: a number would be the same at every run of a graph, and there is none
+        # of fake tensors. Under vmap it follows its `randomness`: an error, one draw, or one for each example.
+        if traced and tracing.to_onnx():
+            return None, None
+        if generator is None:
+            return 0, torch.randint(_END, (1,), device=device)
+        return 0, torch.randint(_END, (1,), generator=generator, device=device)
     if device.type == "cuda":
         return _from_cuda(device, generator)
     if device.type == "meta":
         return 0, None
-    return _from_cpu(generator) if device.type == "cpu" else int(torch.randint(2**63 - 1, (), device=device)), None
+    return _from_cpu(generator) if device.type == "cpu" else int(torch.randint(_END, (), device=device)), None
+
+
+def draw(generator: torch.Generator | None, device: torch.device) -> int | Tensor:
+    """A seed for several calls, to be passed as their ``seed``."""
+    seed, tensor = resolve(None, generator, device)
+    drawn: int | Tensor = seed if tensor is None else tensor
+    return drawn

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from . import seeds
 from .ops.bernoulli_log_prob import bernoulli_log_prob
 from .ops.gaussian_log_prob import gaussian_log_prob
 from .ops.rsample import rsample
@@ -172,9 +173,9 @@ class VAE(nn.Module):
                 "sample() does not know the shape of a latent vector, since the encoder has no latent_shape: "
                 "pass VAE(..., latent_shape=...)"
             )
-        if seed is None:
-            seed, generator = _draw_seed(generator), None
         like = _first_float(self.decoder)
+        if seed is None:
+            seed, generator = _draw_seed(generator, like.device), None
         z = rsample(like.new_zeros(n, *self.latent_shape), 0.0, seed=seed, generator=generator)
         decoded = self.decode(z)
         if mean:
@@ -224,7 +225,7 @@ class VAE(nn.Module):
         elif chunk_size < 1:
             raise ValueError(f"chunk_size must be at least 1, got {chunk_size}")
         if seed is None:
-            seed = _draw_seed(None)
+            seed = _draw_seed(None, x.device)
         mu, logvar = self.encode(x, index=index)
         total = torch.full((x.shape[0],), -torch.inf, dtype=torch.float64, device=mu.device)
         for first in range(0, n_samples, chunk_size):
@@ -297,7 +298,7 @@ def _describe(output: Any) -> str:
 
 
 def _check_logvar(logvar: Any, mean: Tensor, network: str, mean_name: str) -> None:
-    if not isinstance(logvar, Tensor) or logvar.shape == mean.shape:
+    if not isinstance(logvar, Tensor) or (logvar.ndim == mean.ndim and logvar.shape == mean.shape):
         return
     dims = zip(reversed(logvar.shape), reversed(mean.shape), strict=False)
     if logvar.ndim > mean.ndim or any(n not in (1, m) for n, m in dims):
@@ -321,6 +322,7 @@ def _first_float(module: nn.Module) -> Tensor:
     return torch.empty(())
 
 
-def _draw_seed(generator: torch.Generator | None) -> int:
-    device = "cpu" if generator is None else generator.device
-    return int(torch.randint(2**63 - 1, (), generator=generator, device=device))
+def _draw_seed(generator: torch.Generator | None, device: torch.device) -> int | Tensor:
+    """A seed for calls on ``device``, from the generator given or the CPU's default one, whatever the device."""
+    seed = seeds.draw(generator, torch.device("cpu") if generator is None else generator.device)
+    return seed.to(device) if isinstance(seed, Tensor) else seed

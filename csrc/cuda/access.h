@@ -16,6 +16,15 @@ struct Half {
   uint16_t bits;
 };
 
+// Stands for a storage type where the operands of a call are not of one: each is read in its own dtype, and results are
+// written in theirs, as many elements at a time as those of compute type T are.
+template <class T>
+struct Any {
+  T number;
+};
+template <class T>
+constexpr bool kAny<Any<T>> = true;
+
 template <class S>
 using Bits = std::conditional_t<sizeof(S) == 1, uint8_t, uint16_t>;
 __device__ __forceinline__ uint8_t bits_of(uint8_t a) { return a; }
@@ -33,6 +42,10 @@ struct Compute {
 template <>
 struct Compute<double> {
   using Type = double;
+};
+template <class T>
+struct Compute<Any<T>> {
+  using Type = T;
 };
 
 template <class T>
@@ -103,6 +116,14 @@ __device__ __forceinline__ void load_run(const void* data, DType dtype, int64_t 
 #pragma unroll
       for (int j = 0; j < N; ++j) to[j] = static_cast<T>(widen(Float16{v.get(j).bits}));
     }
+  } else if constexpr (std::is_same_v<S, uint8_t>) {
+    // Of a bool's bytes all but 0 is 1.
+    const uint32_t most = dtype == DType::kBool ? 1 : 255;
+#pragma unroll
+    for (int j = 0; j < N; ++j) {
+      const uint32_t byte = v.get(j);
+      to[j] = static_cast<T>(byte < most ? byte : most);
+    }
   } else {
 #pragma unroll
     for (int j = 0; j < N; ++j) to[j] = static_cast<T>(widen(v.get(j)));
@@ -116,6 +137,7 @@ __device__ __forceinline__ T load_one(const void* data, DType dtype, int64_t at)
     case DType::kFloat64: return static_cast<T>(static_cast<const double*>(data)[at]);
     case DType::kBFloat16: return static_cast<T>(widen(static_cast<const BFloat16*>(data)[at]));
     case DType::kFloat16: return static_cast<T>(widen(static_cast<const Float16*>(data)[at]));
+    case DType::kBool: return static_cast<T>(widen(static_cast<const Bool*>(data)[at]));
     default: return static_cast<T>(static_cast<const uint8_t*>(data)[at]);
   }
 }
@@ -127,12 +149,21 @@ __device__ __forceinline__ T constant_of(const Input& input, int64_t offset) {
   return input.number ? static_cast<T>(input.value) : load_one<T>(input.data, input.dtype, offset);
 }
 
-// A dense operand's chunk in row `offset`. It is of storage type S, or, where `any`, float or bytes; anything else the
-// plan has converted.
+__host__ __device__ __forceinline__ bool bytes(DType dtype) { return dtype == DType::kByte || dtype == DType::kBool; }
+
+// A dense operand's chunk in row `offset`. It is of storage type S, or, where `any`, float or bytes.
 template <class T, class S, int N, bool kEven>
 __device__ __forceinline__ void load_dense(const Input& input, bool any, int64_t offset, const Chunk<N, kEven>& chunk,
                                            T (&to)[N]) {
-  if (any && input.dtype == DType::kByte) {
+  if constexpr (kAny<S>) {
+    switch (input.dtype) {
+      case DType::kFloat32: return load_run<T, float>(input.data, input.dtype, offset, chunk, to);
+      case DType::kFloat64: return load_run<T, double>(input.data, input.dtype, offset, chunk, to);
+      case DType::kByte:
+      case DType::kBool: return load_run<T, uint8_t>(input.data, input.dtype, offset, chunk, to);
+      default: return load_run<T, Half>(input.data, input.dtype, offset, chunk, to);
+    }
+  } else if (any && bytes(input.dtype)) {
     load_run<T, uint8_t>(input.data, input.dtype, offset, chunk, to);
   } else if (any && std::is_same_v<S, Half> && input.dtype == DType::kFloat32) {
     load_run<T, float>(input.data, input.dtype, offset, chunk, to);
@@ -176,7 +207,7 @@ __device__ __forceinline__ void store_run(const T (&from)[N], const Output& out,
     }
   } else {
 #pragma unroll
-    for (int j = 0; j < N; ++j) v.set(j, from[j]);
+    for (int j = 0; j < N; ++j) v.set(j, static_cast<S>(from[j]));
   }
   if (chunk.at_once(at)) {
     *reinterpret_cast<Vector<S, N>*>(at) = v;
@@ -191,7 +222,13 @@ __device__ __forceinline__ void store_run(const T (&from)[N], const Output& out,
 template <class T, class S, int N, bool kEven>
 __device__ __forceinline__ void store(const T (&from)[N], const Output& out, int64_t offset,
                                       const Chunk<N, kEven>& chunk) {
-  if (std::is_same_v<S, Half> && out.dtype == DType::kFloat32) {
+  if constexpr (kAny<S>) {
+    switch (out.dtype) {
+      case DType::kFloat32: return store_run<T, float>(from, out, offset, chunk);
+      case DType::kFloat64: return store_run<T, double>(from, out, offset, chunk);
+      default: return store_run<T, Half>(from, out, offset, chunk);
+    }
+  } else if (std::is_same_v<S, Half> && out.dtype == DType::kFloat32) {
     store_run<T, float>(from, out, offset, chunk);
   } else {
     store_run<T, S>(from, out, offset, chunk);
@@ -204,7 +241,8 @@ __device__ __forceinline__ void store_one(double value, void* data, DType dtype,
     case DType::kFloat64: return narrow(value, static_cast<double*>(data)[at]);
     case DType::kBFloat16: return narrow(value, static_cast<BFloat16*>(data)[at]);
     case DType::kFloat16: return narrow(value, static_cast<Float16*>(data)[at]);
-    case DType::kByte: return;
+    case DType::kByte:
+    case DType::kBool: return;
   }
 }
 

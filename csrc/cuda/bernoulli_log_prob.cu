@@ -18,10 +18,10 @@ struct BernoulliOp {
   // Registers that a kernel needs (kResident).
   static constexpr int kLoad = 0;
   T x_scale;
-  bool weighted;
+  bool weighted, dweight;
 
   bool plain() const { return !weighted; }
-  Even even() const { return {x_scale, false}; }
+  Even even() const { return {x_scale, false, false}; }
   // Which operands are there in every call.
   static constexpr __device__ __forceinline__ bool always(int k) { return k < 2; }
   // Which of them are dense in every call with even chunks.
@@ -31,20 +31,16 @@ struct BernoulliOp {
 
   // in: logits, x, weight; out: log p, dlogits, dx.
   __device__ __forceinline__ void operator()(const T (&in)[kInputs], T g, T (&out)[kSlots]) const {
-    T y = in[0], t = in[1] * x_scale;
-    if constexpr (!kEven) {
-      if (weighted) {
-        y = select(in[2] == T(0), T(0), y);
-        t = select(in[2] == T(0), T(0), t);
-        g = g * in[2];
-      }
-    }
+    const T y = in[0], t = in[1] * x_scale;
     const BernoulliTerm<T> term = kProbs ? bernoulli_of_probs(y, t) : bernoulli(y, t);
-    out[0] = term.log_prob;
-    out[1] = g * term.slope;
-    if constexpr (!kEven) {
-      if (weighted) out[0] = out[0] * in[2];
-      out[2] = g * term.dt * x_scale;
+    if constexpr (kEven) {
+      out[0] = term.log_prob;
+      out[1] = g * term.slope;
+    } else {
+      const Weighted<T> w(g, in[2], weighted, dweight);
+      out[0] = w.value(term.log_prob);
+      out[1] = w.gradient(w.with * term.slope);
+      out[2] = w.gradient(w.with * term.dt * x_scale);
     }
   }
 };
@@ -52,7 +48,8 @@ struct BernoulliOp {
 }  // namespace
 
 void bernoulli_log_prob(const BernoulliArgs& args) {
-  in_storage({&args.logits}, [&](auto element) {
+  const Storage storage = storage_of(args, {&args.logits}, {&args.x}, {&args.dlogits, &args.dx});
+  storage.call([&](auto element) {
     using S = decltype(element);
     using T = typename Compute<S>::Type;
     const auto run = [&](auto op) {
@@ -60,8 +57,9 @@ void bernoulli_log_prob(const BernoulliArgs& args) {
                      {&args.dlogits, &args.dx});
     };
     const T x_scale = static_cast<T>(args.x_scale);
-    const bool weighted = static_cast<bool>(args.weight);
-    args.probs ? run(BernoulliOp<T, true>{x_scale, weighted}) : run(BernoulliOp<T, false>{x_scale, weighted});
+    const bool weighted = static_cast<bool>(args.weight), dweight = args.dweight.kind != Gradient::kNone;
+    args.probs ? run(BernoulliOp<T, true>{x_scale, weighted, dweight})
+               : run(BernoulliOp<T, false>{x_scale, weighted, dweight});
   });
 }
 

@@ -9,6 +9,7 @@
 #include "launch.h"
 #include "plan.h"
 #include "reduce.h"
+#include "storage.h"
 
 namespace vae_fast {
 namespace cuda {
@@ -20,7 +21,7 @@ struct DensityParams {
   Input in[Op::kInputs];
   Input upstream;
   double scale, divisor;
-  Slot slots[Op::kSlots];  // the value, then the gradients
+  Slot slots[Op::kSlots];  // the value, or in its place the weight's gradient, then the other gradients
   int* ticket;
   bool total;
 };
@@ -70,7 +71,7 @@ __global__ void __launch_bounds__(kThreads, kResident<S, Op::kEven, Op::kLoad>)
         }
       }
       if (each_upstream) {
-        load_dense<T, T>(p.upstream, false, walk.offset(p.upstream), chunk, g);
+        load_dense<T, std::conditional_t<kAny<S>, S, T>>(p.upstream, false, walk.offset(p.upstream), chunk, g);
 #pragma unroll
         for (int j = 0; j < N; ++j) g[j] = scaled(g[j], scale, divisor);
       } else {
@@ -117,7 +118,7 @@ __global__ void __launch_bounds__(kThreads, kResident<S, Op::kEven, Op::kLoad>)
 template <class Op>
 struct ColumnDensityParams {
   DensityParams<Op> density;
-  int slot;  // which of the gradients
+  int slot;
   ColumnSums sums;
 };
 
@@ -151,7 +152,7 @@ __global__ void __launch_bounds__(kThreads, 1)
       in[k] = Op::always(k) || p.in[k].data || p.in[k].number ? at(p.in[k], s, d, column) : T(0);
     const bool upstream = p.upstream.data || p.upstream.number;
     p.op(in, scaled(upstream ? at(p.upstream, s, d, column) : T(1), scale, divisor), terms);
-    return static_cast<double>(picked<1>(terms, c.slot));
+    return static_cast<double>(picked<0>(terms, c.slot));
   });
 }
 
@@ -166,11 +167,13 @@ DensityParams<Op> density_params(const DensityArgs& args, const Plan& plan, cons
 }
 
 template <class S, class Op>
-void launch_density(const char* name, const DensityArgs& args, const Plan& plan, const Op& op, int upstream, bool grad) {
+void launch_density(const char* name, const DensityArgs& args, const Plan& plan, const Op& op, int upstream, bool value,
+                    bool grad) {
   if (!plan.main()) return;
+  constexpr bool by_pass = Op::kByPass && !kAny<S>;
   auto* kernel = density_kernel<Op, S, true, true>;
-  if (Op::kByPass && !grad) kernel = density_kernel<Op, S, true, !Op::kByPass>;
-  if (Op::kByPass && !args.out) kernel = density_kernel<Op, S, !Op::kByPass, true>;
+  if (by_pass && !grad) kernel = density_kernel<Op, S, true, !by_pass>;
+  if (by_pass && !value) kernel = density_kernel<Op, S, !by_pass, true>;
   launch(*args.device, name, kernel, density_params(args, plan, op, upstream), plan.blocks(), 1, plan.threads());
 }
 
@@ -182,26 +185,29 @@ void run_density(const char* name, const DensityArgs& args, const Op& op, const 
   using T = typename Op::Number;
   constexpr DType compute = kDType<T>;
   Plan plan(*args.device, args.rows, kChunk<S>, true);
-  const DType storage = sizeof(S) == 2 ? views[0]->dtype : compute;
-  for (size_t k = 0; k < kViews; ++k)
-    plan.read(*views[k], storage, Op::exact(static_cast<int>(k)) ? storage : DType::kByte);
-  plan.read(args.upstream, compute, compute);
-  plan.value(args.out, compute, args.scale / args.divisor);
-  bool grad = false;
+  for (const View* view : views) plan.read(*view);
+  plan.read(args.upstream);
+  const bool dweight = args.dweight.kind != Gradient::kNone, value = args.out || dweight;
+  if (dweight) {
+    plan.gradient(args.dweight, compute);
+  } else {
+    plan.value(args.out, compute, args.scale / args.divisor);
+  }
+  bool grad = dweight;
   for (const Gradient* gradient : gradients) {
-    plan.gradient(*gradient, storage, compute);
+    plan.gradient(*gradient, compute);
     grad = grad || gradient->kind != Gradient::kNone;
   }
   if (!grad && !args.out) return;
   if (!plan.resolve()) return;
-  bool even = Op::Even::kEven && op.plain() && plan.even() && !plan.input(Op::kInputs).dense;
+  bool even = Op::Even::kEven && !kAny<S> && op.plain() && plan.even() && !plan.input(Op::kInputs).dense;
   for (int k = 0; k < Op::Even::kInputs; ++k) even = even && (plan.input(k).dense || !Op::Even::dense(k));
   for (int k = Op::Even::kSlots; k < Op::kSlots; ++k) even = even && plan.slot(k).kind == Slot::kNone;
-  if constexpr (Op::Even::kEven) {
-    if (even) launch_density<S>(name, args, plan, op.even(), Op::kInputs, grad);
+  if constexpr (Op::Even::kEven && !kAny<S>) {
+    if (even) launch_density<S>(name, args, plan, op.even(), Op::kInputs, value, grad);
   }
-  if (!even) launch_density<S>(name, args, plan, op, Op::kInputs, grad);
-  for (int k = 1; k < Op::kSlots; ++k) {
+  if (!even) launch_density<S>(name, args, plan, op, Op::kInputs, value, grad);
+  for (int k = 0; k < Op::kSlots; ++k) {
     if (!plan.by_column(k)) continue;
     const Output& out = plan.columns_out(k);
     const ColumnSums sums(*args.device, plan.work().rows, plan.work().columns, out.data, out.dtype);
@@ -212,27 +218,48 @@ void run_density(const char* name, const DensityArgs& args, const Op& op, const 
   plan.finish();
 }
 
-// Calls f with a value of the storage type of a call: that of the first operand, where the other exact ones are of it
-// or no tensors; else the compute type, to which the plan converts them.
-template <class F>
-void in_storage(std::initializer_list<const View*> exact, const F& f) {
-  const DType dtype = (*exact.begin())->dtype;
-  bool same = true;
-  for (const View* view : exact) same = same && (!*view || view->number || view->constant() || view->dtype == dtype);
-  if (dtype == DType::kFloat64) return f(double{});
-  if (dtype == DType::kFloat32 || !same) return f(float{});
-  f(Half{});
+// Calls f with the scale of a call: log σ² without anything to branch on, or any other.
+template <class S, class F>
+void in_scale(const ScaleOptions& form, const F& f) {
+  using T = typename Compute<S>::Type;
+  const Scale<T> scale(form);
+  if constexpr (!kAny<S>) {
+    if (scale.plain()) return f(Scale<T, true>(form));
+  }
+  f(scale);
 }
 
-// Calls f with the scale of a call: log σ² without anything to branch on, or any other.
-template <class T, class F>
-void in_scale(const ScaleOptions& form, const F& f) {
-  const Scale<T> scale(form);
-  if (scale.plain()) {
-    f(Scale<T, true>(form));
-  } else {
-    f(scale);
+// An operator's weight at an element: the upstream gradients with it and without, and whether it is 0, where everything
+// is but its own gradient, whatever the term and the upstream gradient are.
+template <class T>
+struct Weighted {
+  T with, without, weight;
+  bool zero, itself;
+
+  // `itself`: the value is the weight's gradient.
+  __device__ __forceinline__ Weighted(T upstream, T weight_, bool there, bool itself_)
+      : with(there ? upstream * weight_ : upstream),
+        without(upstream),
+        weight(there ? weight_ : T(1)),
+        zero(there && weight_ == T(0)),
+        itself(itself_) {}
+  __device__ __forceinline__ T value(T term) const {
+    return itself ? term * without : zero ? T(0) : term * weight;
   }
+  __device__ __forceinline__ T gradient(T value) const { return zero ? T(0) : value; }
+};
+
+// The storage type of a density's call: its exact operands, those that may be bytes, and its gradients.
+inline Storage storage_of(const DensityArgs& args, std::initializer_list<const View*> exact,
+                          std::initializer_list<const View*> any, std::initializer_list<const Gradient*> gradients) {
+  Storage storage(args.is_double);
+  for (const View* view : exact) storage.read(*view);
+  for (const View* view : any) storage.read_any(*view);
+  storage.read_any(args.weight);
+  storage.read_wide(args.upstream);
+  for (const Gradient* gradient : gradients) storage.write(*gradient);
+  storage.write(args.dweight);
+  return storage;
 }
 
 }  // namespace cuda

@@ -18,10 +18,10 @@ struct KLOp {
   static constexpr int kLoad = kPrior ? 2 : 0;
   Form scale;
   T floor;
-  bool has_floor, weighted, has_prior_mu;
+  bool has_floor, weighted, has_prior_mu, dweight;
 
   bool plain() const { return !weighted && has_prior_mu == kPrior; }
-  Even even() const { return {scale, floor, has_floor, false, kPrior}; }
+  Even even() const { return {scale, floor, has_floor, false, kPrior, false}; }
   static constexpr __device__ __forceinline__ bool always(int k) { return kEven || k < 2; }
   // Which of them are dense in every call with even chunks.
   static constexpr __host__ __device__ __forceinline__ bool dense(int k) { return k < 2; }
@@ -30,45 +30,49 @@ struct KLOp {
 
   // in: mu, logvar, prior_mu, prior_logvar, weight; out: KL, dmu, dlogvar, dprior_mu, dprior_logvar.
   __device__ __forceinline__ void operator()(const T (&in)[kInputs], T g, T (&out)[kSlots]) const {
-    bool masked = false;
-    if constexpr (!kEven) {
-      masked = weighted && in[4] == T(0);
-      if (weighted) g = g * in[4];
-    }
-    T dm = masked ? T(0) : in[0];
-    const T r = scale.clamp(masked ? T(1) : in[1]);
+    T dm = in[0];
     if constexpr (kPrior || !kEven) {
-      if (kEven || has_prior_mu) dm = dm - (masked ? T(0) : in[2]);
+      if (kEven || has_prior_mu) dm = dm - in[2];
     }
+    const T r = scale.clamp(in[1]);
     KLTerm<T> term;
     if constexpr (kPrior) {
-      term = vae_fast::cuda::gaussian_kl(dm, r, scale.clamp(masked ? T(1) : in[3]), scale);
+      term = vae_fast::cuda::gaussian_kl(dm, r, scale.clamp(in[3]), scale);
     } else {
       term = vae_fast::cuda::gaussian_kl(dm, r, scale);
     }
-    if (has_floor && term.kl <= floor) {
-      term.kl = floor;
-      g = T(0);
+    const bool below = has_floor && term.kl <= floor;
+    if (below) term.kl = floor;
+    if constexpr (kEven) {
+      if (below) g = T(0);
+      const T slope = g * term.dmu;
+      out[0] = term.kl;
+      out[1] = slope;
+      out[2] = scale.inside(in[1], g * term.draw);
+      if constexpr (kPrior) {
+        out[3] = -slope;
+        out[4] = scale.inside(in[3], g * term.dprior_raw);
+      }
+    } else {
+      const Weighted<T> w(g, in[4], weighted, dweight);
+      g = below ? T(0) : w.with;
+      const T slope = w.gradient(g * term.dmu);
+      out[0] = w.value(term.kl);
+      out[1] = slope;
+      out[2] = w.gradient(scale.inside(in[1], g * term.draw));
+      out[3] = -slope;
+      out[4] = kPrior ? w.gradient(scale.inside(in[3], g * term.dprior_raw)) : T(0);
     }
-    const T slope = g * term.dmu;
-    out[0] = term.kl;
-    out[1] = slope;
-    out[2] = scale.inside(in[1], g * term.draw);
-    if constexpr (!kEven) {
-      if (weighted) out[0] = out[0] * in[4];
-    }
-    if constexpr (kPrior) out[4] = scale.inside(in[3], g * term.dprior_raw);
-    if constexpr (kPrior || !kEven) out[3] = -slope;
-    if constexpr (!kPrior && !kEven) out[4] = T(0);
   }
 };
 
 template <class S, bool kPrior>
 void run(const KLArgs& args) {
   using T = typename Compute<S>::Type;
-  in_scale<T>(args.form, [&](auto scale) {
+  in_scale<S>(args.form, [&](auto scale) {
     const KLOp<T, decltype(scale), kPrior> op{scale, static_cast<T>(args.free_bits), args.has_free_bits,
-                                              static_cast<bool>(args.weight), static_cast<bool>(args.prior_mu)};
+                                              static_cast<bool>(args.weight), static_cast<bool>(args.prior_mu),
+                                              args.dweight.kind != Gradient::kNone};
     run_density<S>("gaussian_kl", args, op,
                    {&args.mu, &args.logvar, &args.prior_mu, &args.prior_logvar, &args.weight},
                    {&args.dmu, &args.dlogvar, &args.dprior_mu, &args.dprior_logvar});
@@ -78,7 +82,9 @@ void run(const KLArgs& args) {
 }  // namespace
 
 void gaussian_kl(const KLArgs& args) {
-  in_storage({&args.mu, &args.logvar, &args.prior_mu, &args.prior_logvar}, [&](auto element) {
+  const Storage storage = storage_of(args, {&args.mu, &args.logvar, &args.prior_mu, &args.prior_logvar}, {},
+                                     {&args.dmu, &args.dlogvar, &args.dprior_mu, &args.dprior_logvar});
+  storage.call([&](auto element) {
     using S = decltype(element);
     if (args.prior_logvar) {
       run<S, true>(args);

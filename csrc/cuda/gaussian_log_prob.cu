@@ -18,10 +18,10 @@ struct GaussianOp {
   static constexpr int kLoad = kMiddling;
   Form scale;
   T x_scale;
-  bool weighted;
+  bool weighted, dweight;
 
   bool plain() const { return !weighted; }
-  Even even() const { return {scale, x_scale, false}; }
+  Even even() const { return {scale, x_scale, false, false}; }
   static constexpr __device__ __forceinline__ bool always(int k) { return k < 3; }
   // Which of them are dense in every call with even chunks.
   static constexpr __host__ __device__ __forceinline__ bool dense(int k) { return k != 1; }
@@ -30,21 +30,17 @@ struct GaussianOp {
 
   // in: mean, logvar, x, weight; out: log p, dmean, dlogvar, dx.
   __device__ __forceinline__ void operator()(const T (&in)[kInputs], T g, T (&out)[kSlots]) const {
-    T difference = in[2] * x_scale - in[0], r = in[1];
-    if constexpr (!kEven) {
-      if (weighted) {
-        difference = select(in[3] == T(0), T(0), difference);
-        r = select(in[3] == T(0), T(1), r);
-        g = g * in[3];
-      }
-    }
-    const GaussianTerm<T> term = gaussian(difference, scale.clamp(r), scale);
-    const T slope = g * term.dmean;
-    out[0] = term.log_prob;
-    out[1] = slope;
-    out[2] = scale.inside(in[1], g * term.draw);
-    if constexpr (!kEven) {
-      if (weighted) out[0] = out[0] * in[3];
+    const GaussianTerm<T> term = gaussian(in[2] * x_scale - in[0], scale.clamp(in[1]), scale);
+    if constexpr (kEven) {
+      out[0] = term.log_prob;
+      out[1] = g * term.dmean;
+      out[2] = scale.inside(in[1], g * term.draw);
+    } else {
+      const Weighted<T> w(g, in[3], weighted, dweight);
+      const T slope = w.gradient(w.with * term.dmean);
+      out[0] = w.value(term.log_prob);
+      out[1] = slope;
+      out[2] = w.gradient(scale.inside(in[1], w.with * term.draw));
       out[3] = -slope * x_scale;
     }
   }
@@ -53,11 +49,14 @@ struct GaussianOp {
 }  // namespace
 
 void gaussian_log_prob(const GaussianArgs& args) {
-  in_storage({&args.mean, &args.logvar}, [&](auto element) {
+  const Storage storage =
+      storage_of(args, {&args.mean, &args.logvar}, {&args.x}, {&args.dmean, &args.dlogvar, &args.dx});
+  storage.call([&](auto element) {
     using S = decltype(element);
     using T = typename Compute<S>::Type;
-    in_scale<T>(args.form, [&](auto scale) {
-      const GaussianOp<T, decltype(scale)> op{scale, static_cast<T>(args.x_scale), static_cast<bool>(args.weight)};
+    in_scale<S>(args.form, [&](auto scale) {
+      const GaussianOp<T, decltype(scale)> op{scale, static_cast<T>(args.x_scale), static_cast<bool>(args.weight),
+                                           args.dweight.kind != Gradient::kNone};
       run_density<S>("gaussian_log_prob", args, op, {&args.mean, &args.logvar, &args.x, &args.weight},
                      {&args.dmean, &args.dlogvar, &args.dx});
     });

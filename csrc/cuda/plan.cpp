@@ -13,7 +13,8 @@ int64_t size_of(DType dtype) {
   switch (dtype) {
     case DType::kFloat64: return 8;
     case DType::kFloat32: return 4;
-    case DType::kByte: return 1;
+    case DType::kByte:
+    case DType::kBool: return 1;
     default: return 2;
   }
 }
@@ -64,11 +65,6 @@ View of_samples(const View& view, int64_t samples, int64_t stride) {
   return all;
 }
 
-// The dtype that a kernel of this storage dtype computes in, and reads any operand in that need not be exact.
-DType widest(DType storage) {
-  return storage == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32;
-}
-
 }  // namespace
 
 bool sums_in_kernel(const View& index) { return index.constant() || by_row(index) || by_feature(index); }
@@ -99,12 +95,12 @@ bool Plan::even() const {
   return true;
 }
 
-void Plan::read(const View& view, DType storage, DType exact, int64_t samples, int64_t sample_stride) {
-  inputs_.push_back({&view, storage, exact == DType::kByte, samples, sample_stride, {}});
+void Plan::read(const View& view, int64_t samples, int64_t sample_stride) {
+  inputs_.push_back({&view, samples, sample_stride, {}});
 }
 
-void Plan::write(const View& view, DType storage, DType compute, int64_t samples, int64_t sample_stride) {
-  outputs_.push_back({&view, storage, compute, samples, sample_stride, {}});
+void Plan::write(const View& view, int64_t samples, int64_t sample_stride) {
+  outputs_.push_back({&view, samples, sample_stride, {}});
 }
 
 void Plan::value(void* out, DType dtype, double factor) {
@@ -112,16 +108,15 @@ void Plan::value(void* out, DType dtype, double factor) {
   if (out) {
     summing.slot.kind = rows_in_.count == 1 ? Slot::kTotal : rows_in_.size == 1 ? Slot::kEach : Slot::kRow;
     summing.slot.out.data = out;
-    summing.slot.out.dtype = summing.storage = summing.compute = dtype;
+    summing.slot.out.dtype = summing.compute = dtype;
     summing.slot.factor = factor;
     summing.row_size = rows_in_.size;
   }
   slots_.push_back(summing);
 }
 
-void Plan::gradient(const Gradient& gradient, DType storage, DType compute) {
+void Plan::gradient(const Gradient& gradient, DType compute) {
   Summing summing;
-  summing.storage = storage;
   summing.compute = compute;
   if (gradient.kind == Gradient::kEach) {
     summing.slot.kind = Slot::kEach;
@@ -212,22 +207,11 @@ void Plan::rows() {
     if (s.each) take(*s.each);
 }
 
-// Whether the kernel reads an operand as it is. Constant ones it reads in any dtype.
-bool Plan::reads(const Reading& reading) const {
-  const View& view = *reading.view;
-  if (!fits(view)) return false;
-  if (view.constant() || view.stride[view.ndim - 1] == 0 || view.dtype == reading.storage) return true;
-  const bool half = reading.storage == DType::kBFloat16 || reading.storage == DType::kFloat16;
-  return reading.any && (view.dtype == DType::kByte || (half && view.dtype != DType::kFloat64));
-}
-
-Output Plan::place(const View& view, DType storage, DType compute, int64_t samples, int64_t& sample_stride) {
+Output Plan::place(const View& view, int64_t samples, int64_t& sample_stride) {
   Output out;
   out.dtype = view.dtype;
   bool dense = true;
-  const bool half = storage == DType::kBFloat16 || storage == DType::kFloat16;
-  const bool written = view.dtype == storage || view.dtype == compute || (half && view.dtype != DType::kFloat64);
-  if (written && fits(view)) {
+  if (fits(view)) {
     strides(view, out.s, out.d, dense);
     // One column, whose stride says nothing, or dense ones.
     if (dense || work_.columns == 1) {
@@ -235,7 +219,6 @@ Output Plan::place(const View& view, DType storage, DType compute, int64_t sampl
       return out;
     }
   }
-  out.dtype = written ? view.dtype : compute;
   out.data = device_.scratch(samples * numel_ * size_of(out.dtype));
   out.d = work_.columns;
   out.s = work_.columns * work_.inner;
@@ -297,17 +280,10 @@ bool Plan::resolve() {
     if (r.view->number) {
       input.number = true;
       input.value = number_of(*r.view);
-    } else if (reads(r)) {
+    } else if (fits(*r.view)) {
       input.data = r.view->data;
       strides(*r.view, input.s, input.d, input.dense);
     } else {
-      Reading as_it_is = r;
-      View flat_one = *r.view;
-      flat_one.ndim = 1;
-      flat_one.size[0] = numel_;
-      flat_one.stride[0] = 1;
-      as_it_is.view = &flat_one;
-      if (!reads(as_it_is)) input.dtype = widest(r.storage);
       void* dense = device_.scratch(r.samples * numel_ * size_of(input.dtype));
       gather(device_, of_samples(*r.view, r.samples, r.sample_stride), r.samples * numel_, dense, input.dtype);
       r.sample_stride = numel_;
@@ -317,7 +293,7 @@ bool Plan::resolve() {
       input.dense = true;
     }
   }
-  for (Writing& w : outputs_) w.out = place(*w.view, w.storage, w.compute, w.samples, w.sample_stride);
+  for (Writing& w : outputs_) w.out = place(*w.view, w.samples, w.sample_stride);
   layout();
   slots();
   return true;

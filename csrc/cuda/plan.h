@@ -22,13 +22,13 @@ class Plan {
   // `by_column`: whether there is a kernel for gradients with one value a column.
   Plan(Device& device, const Rows& rows, int chunk, bool by_column = false);
 
-  // In the order of the kernel's operands. Views must outlive the plan. The kernel reads operands of `storage` dtype;
-  // where `exact` is kByte, also bytes and float32. Others are converted to `storage`, exactly or as the kernel would.
-  // A view may stand for several samples, `sample_stride` apart.
-  void read(const View& view, DType storage, DType exact, int64_t samples = 1, int64_t sample_stride = 0);
+  // In the order of the kernel's operands. Views must outlive the plan. The kernel reads each in its own dtype, and
+  // writes results in theirs (Storage). A view may stand for several samples, `sample_stride` apart.
+  void read(const View& view, int64_t samples = 1, int64_t sample_stride = 0);
   void value(void* out, DType dtype, double factor);
-  void gradient(const Gradient& gradient, DType storage, DType compute);
-  void write(const View& view, DType storage, DType compute, int64_t samples = 1, int64_t sample_stride = 0);
+  // Of one that is summed by way of all elements, these are in `compute` dtype.
+  void gradient(const Gradient& gradient, DType compute);
+  void write(const View& view, int64_t samples = 1, int64_t sample_stride = 0);
   // Chunks begin where the element's index plus `offset` is a multiple of `chunk`, not by an operand's memory. With
   // `each_row` a row's index begins at 0, and rows are those of the call.
   void chunks_by_index(uint64_t offset, bool each_row = false);
@@ -66,14 +66,11 @@ class Plan {
 
   struct Reading {
     const View* view;
-    DType storage;
-    bool any;
     int64_t samples, sample_stride;
     Input input;
   };
   struct Writing {
     const View* view;
-    DType storage, compute;
     int64_t samples, sample_stride;
     Output out;
   };
@@ -81,7 +78,7 @@ class Plan {
     Slot slot;
     const View* each = nullptr;         // kEach: the elements
     const Gradient* gradient = nullptr; // else where its values belong
-    DType storage = DType::kFloat32, compute = DType::kFloat32;
+    DType compute = DType::kFloat32;
     int64_t row_size = 0;               // kRow: elements that each sum is over
     bool features = false;              // one value a column of rows of row_size, by way of all elements
     bool by_column = false;             // or by a kernel of its own
@@ -98,8 +95,7 @@ class Plan {
   void gather_sums(Summing& summing);
   bool fits(const View& view) const;
   void strides(const View& view, int64_t& s, int64_t& d, bool& dense) const;
-  bool reads(const Reading& reading) const;
-  Output place(const View& view, DType storage, DType compute, int64_t samples, int64_t& sample_stride);
+  Output place(const View& view, int64_t samples, int64_t& sample_stride);
   void finish_empty();
   void bring_summed(const Summing& summing, const void* values);
 

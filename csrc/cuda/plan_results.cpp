@@ -45,7 +45,7 @@ void Plan::slots() {
           slot.out.s = w.columns * w.inner;
         } else if (s.each) {
           int64_t one = 0;
-          slot.out = place(*s.each, s.storage, s.compute, 1, one);
+          slot.out = place(*s.each, 1, one);
         } else {
           slot.out.d = w.columns;
           slot.out.s = w.columns * w.inner;

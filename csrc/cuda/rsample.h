@@ -206,7 +206,7 @@ __global__ void __launch_bounds__(kThreads, kResident<S, kEven, 1>)
       load<T, S>(p.logvar, false, walk.offset(p.logvar), logvar, chunk, raw);
       if (has_dkl) {
         load<T, S>(p.mu, false, walk.offset(p.mu), mu, chunk, m);
-        load<T, T>(p.dkl, false, walk.offset(p.dkl), dkl, chunk, g);
+        load<T, std::conditional_t<kAny<S>, S, T>>(p.dkl, false, walk.offset(p.dkl), dkl, chunk, g);
       }
 #pragma unroll
       for (int j = 0; j < N; ++j) {
@@ -244,7 +244,7 @@ __global__ void __launch_bounds__(kThreads, kResident<S, kEven, 1>)
 }
 
 template <class S>
-constexpr bool kMayBeEven = sizeof(S) < 8;
+constexpr bool kMayBeEven = sizeof(S) < 8 && !kAny<S>;
 
 // What both directions have.
 template <class S, class Form>
@@ -267,17 +267,20 @@ void take(SampleParams<Form>& p, const Plan& plan, int slots) {
 
 template <bool kKL>
 void run_forward(const char* name, const SampleArgs& args) {
-  in_storage({&args.mu, &args.logvar, &args.z}, [&](auto element) {
+  Storage storage(args.is_double);
+  storage.read(args.mu);
+  storage.read(args.logvar);
+  storage.write(args.z.dtype);
+  storage.call([&](auto element) {
     using S = decltype(element);
     using T = typename Compute<S>::Type;
-    const DType storage = sizeof(S) == 2 ? args.mu.dtype : kDType<T>;
-    in_scale<T>(args.form, [&](auto scale) {
+    in_scale<S>(args.form, [&](auto scale) {
       using Form = decltype(scale);
       SampleParams<Form> p = sample_params<S>(args, scale);
       Plan plan(*args.device, args.rows, kSampleChunk<S>);
-      plan.read(args.mu, storage, storage);
-      plan.read(args.logvar, storage, storage);
-      plan.write(args.z, storage, kDType<T>, args.n_samples, args.z_sample_stride);
+      plan.read(args.mu);
+      plan.read(args.logvar);
+      plan.write(args.z, args.n_samples, args.z_sample_stride);
       plan.chunks_by_index(args.noise.offset);
       plan.value(args.kl, kDType<T>, 1.0);
       if (!plan.resolve()) return;
@@ -294,21 +297,27 @@ void run_forward(const char* name, const SampleArgs& args) {
 
 template <bool kKL>
 void run_backward(const char* name, const SampleArgs& args) {
-  in_storage({&args.mu, &args.logvar}, [&](auto element) {
+  Storage storage(args.is_double);
+  storage.read(args.mu);
+  storage.read(args.logvar);
+  storage.read_any(args.dz);
+  storage.read_wide(args.dkl);
+  storage.write(args.dmu);
+  storage.write(args.dlogvar);
+  storage.call([&](auto element) {
     using S = decltype(element);
     using T = typename Compute<S>::Type;
-    const DType storage = sizeof(S) == 2 ? args.mu.dtype : kDType<T>;
-    in_scale<T>(args.form, [&](auto scale) {
+    in_scale<S>(args.form, [&](auto scale) {
       using Form = decltype(scale);
       SampleParams<Form> p = sample_params<S>(args, scale);
       Plan plan(*args.device, args.rows, kSampleChunk<S>);
-      plan.read(args.mu, storage, storage);
-      plan.read(args.logvar, storage, storage);
-      plan.read(args.dz, storage, DType::kByte, args.n_samples, args.dz_sample_stride);
-      plan.read(args.dkl, kDType<T>, kDType<T>);
+      plan.read(args.mu);
+      plan.read(args.logvar);
+      plan.read(args.dz, args.n_samples, args.dz_sample_stride);
+      plan.read(args.dkl);
       plan.chunks_by_index(args.noise.offset);
-      plan.gradient(args.dmu, storage, kDType<T>);
-      plan.gradient(args.dlogvar, storage, kDType<T>);
+      plan.gradient(args.dmu, kDType<T>);
+      plan.gradient(args.dlogvar, kDType<T>);
       if (!plan.resolve()) return;
       take(p, plan, 2);
       p.dz = plan.input(2);

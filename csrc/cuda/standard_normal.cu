@@ -36,17 +36,22 @@ __global__ void __launch_bounds__(kThreads, kResident<S, kEven>) normal_kernel(c
 }  // namespace
 
 void standard_normal(const NormalArgs& args) {
-  in_storage({&args.out}, [&](auto element) {
+  const auto run = [&](auto element) {
     using S = decltype(element);
     Plan plan(*args.device, {args.n_samples, args.n}, kSampleChunk<S>);
-    plan.write(args.out, args.out.dtype, kDType<typename Compute<S>::Type>);
+    plan.write(args.out);
     plan.chunks_by_index(args.noise.offset, true);
     if (!plan.resolve()) return;
     const NormalParams p{plan.work(), args.noise, plan.output(0)};
     auto* kernel = plan.even() ? normal_kernel<S, true> : normal_kernel<S, false>;
     launch(*args.device, "standard_normal", kernel, p, plan.blocks(), 1, plan.threads());
     plan.finish();
-  });
+  };
+  switch (args.out.dtype) {
+    case DType::kFloat64: return run(double{});
+    case DType::kFloat32: return run(float{});
+    default: return run(Half{});
+  }
 }
 
 }  // namespace cuda

@@ -60,7 +60,7 @@ struct Sum {
 template <class T>
 void sum_rows(Device& device, const View& values, const Rows& rows, double factor, void* out, DType dtype) {
   Plan plan(device, rows, kChunk<T>);
-  plan.read(values, kDType<T>, kDType<T>);
+  plan.read(values);
   plan.value(out, dtype, factor);
   if (!plan.resolve()) return;
   const DensityParams<Sum<T>> p{plan.work(), {},      {plan.input(0)}, {}, 1.0, 1.0, {plan.slot(0)}, plan.ticket(),
@@ -102,7 +102,7 @@ __global__ void __launch_bounds__(kThreads, 1) copy_kernel(const __grid_constant
       copy_bits<uint64_t>(from, read, to, write);
     } else if (to_dtype == DType::kFloat32) {
       copy_bits<uint32_t>(from, read, to, write);
-    } else if (to_dtype == DType::kByte) {
+    } else if (bytes(to_dtype)) {
       copy_bits<uint8_t>(from, read, to, write);
     } else {
       copy_bits<uint16_t>(from, read, to, write);
@@ -162,6 +162,7 @@ double number_of(const View& view) {
     case DType::kFloat32: return static_cast<double>(*static_cast<const float*>(view.data));
     case DType::kBFloat16: return static_cast<double>(widen(*static_cast<const BFloat16*>(view.data)));
     case DType::kFloat16: return static_cast<double>(widen(*static_cast<const Float16*>(view.data)));
+    case DType::kBool: return static_cast<double>(widen(*static_cast<const Bool*>(view.data)));
     default: return static_cast<double>(*static_cast<const uint8_t*>(view.data));
   }
 }

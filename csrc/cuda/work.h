@@ -14,8 +14,10 @@ constexpr int kThreads = 256;
 // How many blocks a multiprocessor holds at a time at least, and so how many registers a thread has: as many blocks as
 // can be without spills. The chunks of half types are longer; where all chunks are even, a kernel needs fewer; and more
 // where it computes many numbers of an element: `load` is 0, 1 or 2.
+template <class S>
+constexpr bool kAny = false;  // access.h
 template <class S, bool kEven, int load = 0>
-constexpr int kResident = sizeof(S) == 8 || (load == 2 && !kEven) ? 1
+constexpr int kResident = kAny<S> || sizeof(S) == 8 || (load == 2 && !kEven) ? 1
                                                                   : (sizeof(S) == 4 ? 2 : 1) + (kEven ? 2 - load : 0);
 // The compilers for other GPUs need more registers than that for sm_90.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ == 900

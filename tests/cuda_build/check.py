@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 import vae_fast
-from vae_fast import native, schemas
+from vae_fast import native, signatures
 
 TARGETS = ("sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
 # Kernels that draw noise and nothing else: of three storage types, for even chunks and for any.
@@ -24,10 +24,10 @@ NOISE = 6
 
 def registered():
     assert not native.CUDA_REASON, native.CUDA_REASON
-    for name in (*schemas.SCHEMAS, "rescale_"):
+    for name in (*signatures.SCHEMAS, "rescale_"):
         has = torch._C._dispatch_has_kernel_for_dispatch_key(f"vae_fast::{name}", "CUDA")
         assert has, f"{name} is not registered for CUDA"
-    print(f"{len(schemas.SCHEMAS)} raw operators are registered for CUDA")
+    print(f"{len(signatures.SCHEMAS)} raw operators are registered for CUDA")
 
 
 def spills(log):

@@ -33,8 +33,9 @@ int* OnDevice::ticket() {
 
 Tensor empty_strided(const int64_t* size, const int64_t* stride, int ndim, int32_t scalar_type) {
   AtenTensorHandle handle;
-  STABLE_TORCH_ERROR_CODE_CHECK(
-      aoti_torch_empty_strided(ndim, size, stride, scalar_type, aoti_torch_device_type_cpu(), 0, &handle));
+  if (aoti_torch_empty_strided(ndim, size, stride, scalar_type, aoti_torch_device_type_cpu(), 0, &handle) !=
+      TORCH_SUCCESS)
+    cannot_allocate(size, ndim, scalar_type);
   Tensor tensor(handle);
   const size_t bytes = static_cast<size_t>(tensor.numel()) * tensor.element_size();
   if (bytes > 0) std::memset(tensor.data_ptr(), 0xFF, bytes);
@@ -42,13 +43,14 @@ Tensor empty_strided(const int64_t* size, const int64_t* stride, int ndim, int32
 }
 
 bool check_readable(const char* name, const Tensor& tensor, int ndim) {
-  STD_TORCH_CHECK(tensor.is_cpu(), name, " is not on the CPU");
+  VF_CHECK(tensor.is_cpu(), name, " is not on the CPU");
   int32_t type;
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(tensor.get(), &type));
   return ndim == 0 && type == aoti_torch_dtype_float64();
 }
 
 void read_seed(const Tensor& seed, NoiseOptions& noise) {
+  VF_CHECK(seed.is_cpu(), "seed_tensor must be on the CPU");
   noise.seed_on_device = static_cast<const int64_t*>(seed.data_ptr());
 }
 

@@ -20,7 +20,8 @@ LD_PRELOAD="$("$CXX" -print-file-name=libasan.so) $("$CXX" -print-file-name=libu
   ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=0 UBSAN_OPTIONS=print_stacktrace=1 \
   PYTHONPATH="$here/$build/asan" VAE_FAST_TEST_CASES="${VAE_FAST_TEST_CASES:-2000}" \
   suite tests/test_native.py tests/test_bernoulli_log_prob.py tests/test_gaussian_kl.py \
-  tests/test_gaussian_log_prob.py tests/test_rsample.py tests/test_rsample_kl.py tests/test_gradient_in_forward.py tests/test_noise_bits.py "${@:3}"
+  tests/test_gaussian_log_prob.py tests/test_rsample.py tests/test_rsample_kl.py tests/test_gradient_in_forward.py tests/test_noise_bits.py \
+  tests/test_scale_range.py "${@:3}"
 
 for schedule in reverse 1 2; do
   echo "== schedule $schedule"

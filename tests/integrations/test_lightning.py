@@ -85,3 +85,38 @@ def test_bf16_mixed(fused, weights):
     assert {loss.dtype for loss in mixed.losses} == {torch.float32}
     assert not torch.equal(mixed.losses[0], full.losses[0])
     torch.testing.assert_close(mixed.losses, full.losses, rtol=2e-2, atol=0.0)
+
+
+class Seeded(Eager):
+    """The README's seed: of the epoch, the batch and the stage."""
+
+    def __init__(self):
+        super().__init__()
+        self.drawn = []
+
+    def terms(self, mu, logvar, x, batch_idx):
+        seed = 2 * (self.current_epoch << 32 | batch_idx) + self.training
+        z, kl = vf.rsample_kl(mu, logvar, seed=seed, first_sample=self.global_rank)
+        self.drawn.append((self.training, seed, vf.standard_normal(mu.shape, seed=seed)))
+        return vf.bernoulli_log_prob(self.decoder(z), x, scale=-1.0), kl
+
+    def training_step(self, x, batch_idx):
+        nll, kl = self.terms(*self.encoder(x).chunk(2, 1), x, batch_idx)
+        return (nll + kl).mean()
+
+    def validation_step(self, x, batch_idx):
+        self.terms(*self.encoder(x).chunk(2, 1), x, batch_idx)
+
+
+def test_a_seed_of_a_batch(fused):
+    """No noise twice: neither while gradients are accumulated nor in validation, in any epoch."""
+    loader = DataLoader(torch.rand(24, 9), batch_size=6)
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
+    trainer = lightning.Trainer(
+        **quiet, enable_model_summary=False, max_epochs=2, accumulate_grad_batches=2, num_sanity_val_steps=0
+    )
+    module = Seeded()
+    trainer.fit(module, loader, loader)
+    assert len(module.drawn) == 16 and trainer.global_step == 4
+    assert len({seed for _, seed, _ in module.drawn}) == 16
+    assert len({eps.numpy().tobytes() for *_, eps in module.drawn}) == 16

@@ -21,6 +21,7 @@ from pyro.infer import (
 )
 from pyro.infer.autoguide import AutoNormal
 from torch import nn
+from torch.distributions import kl_divergence
 from torch.profiler import ProfilerActivity, profile
 
 import vae_fast as vf
@@ -350,8 +351,142 @@ def test_what_pyro_asks_of_a_distribution():
         assert type(again) is type(ours) and torch.equal(again.log_prob(x), ours.log_prob(x))
         parts = ours.score_parts(x)
         assert (parts.score_function is not parts.log_prob) == ours.has_rsample
-        with pytest.raises(NotImplementedError, match="event_ndim"):
-            type(ours).infer_shapes(loc=(3, 4))
+        assert ours.to_event(0) is ours
+
+
+@pytest.mark.parametrize("event_ndim", [0, 1, 2])
+@pytest.mark.parametrize(
+    "cls, arguments",
+    [
+        (DiagonalNormal, {"loc": torch.zeros(4, 2, 3), "scale": torch.ones(3)}),
+        (DiagonalNormal, {"loc": torch.zeros(2, 3), "scale": 1.0}),
+        (DiagonalNormal, {"loc": torch.zeros(4, 1, 3), "scale": torch.ones(2, 1), "param": "softplus"}),
+        (BernoulliVector, {"logits": torch.zeros(4, 2, 3)}),
+        (BernoulliVector, {"probs": torch.zeros(2, 3)}),
+    ],
+)
+def test_shapes_are_inferred(cls, arguments, event_ndim):
+    """As Pyro's own suite asks: the shape of each argument, () for what is no tensor."""
+    shapes = {k: v.shape if isinstance(v, torch.Tensor) else () for k, v in arguments.items()}
+    d = cls(**arguments, event_ndim=event_ndim)
+    assert cls.infer_shapes(**shapes, event_ndim=event_ndim) == (d.batch_shape, d.event_shape)
+    assert cls.infer_shapes(**shapes) == cls.infer_shapes(**shapes, event_ndim=1)
+
+
+def test_shapes_that_cannot_be():
+    with pytest.raises(ValueError, match="event_ndim=2 does not fit loc"):
+        DiagonalNormal.infer_shapes(loc=(3,), event_ndim=2)
+    with pytest.raises(RuntimeError, match="roadcast"):
+        DiagonalNormal.infer_shapes(loc=(3,), scale=(2,))
+
+
+# ---- the divergences that Pyro has besides PyTorch's --------------------------------------------------------
+
+
+def test_divergences_to_a_multivariate_normal():
+    loc, scale = torch.randn(2, 3).double(), torch.rand(3).double() + 0.5
+    factor = torch.randn(3, 3).double()
+    prior = dist.MultivariateNormal(torch.randn(3).double(), factor @ factor.mT + torch.eye(3))
+    theirs = kl_divergence(dist.Normal(loc, scale).to_event(1), prior)
+    torch.testing.assert_close(kl_divergence(DiagonalNormal(loc, scale), prior), theirs)
+    torch.testing.assert_close(kl_divergence(DiagonalNormal(loc, scale, 0).to_event(1), prior), theirs)
+
+
+def test_divergences_of_a_point():
+    point, loc = torch.randn(2, 3).double(), torch.randn(2, 3).double()
+    ones = (point > 0).double()
+    for v, ours, theirs in (
+        (point, DiagonalNormal(loc, 1.0), dist.Normal(loc, 1.0).to_event(1)),
+        (ones, BernoulliVector(logits=loc), dist.Bernoulli(logits=loc).to_event(1)),
+    ):
+        for delta in (dist.Delta(v, event_dim=1), dist.Delta(v).to_event(1)):
+            torch.testing.assert_close(kl_divergence(delta, ours), -theirs.log_prob(v))
+        wide = kl_divergence(dist.Delta(v).to_event(2), ours.to_event(1))
+        torch.testing.assert_close(wide, -theirs.log_prob(v).sum())
+    with pytest.raises(NotImplementedError):
+        kl_divergence(ours, dist.Delta(ones).to_event(1))
+
+
+def test_divergences_under_a_mask():
+    loc, rows = torch.randn(2, 3).double(), torch.tensor([True, False])
+    for ours, theirs in (
+        (DiagonalNormal(loc, 2.0), dist.Normal(loc, 2.0).to_event(1)),
+        (BernoulliVector(logits=loc), dist.Bernoulli(logits=loc).to_event(1)),
+    ):
+        other = theirs.expand((2,))
+        got = kl_divergence(ours.mask(rows), type(ours).expand(ours, (2,)).mask(True))
+        assert torch.equal(got, torch.zeros(2).double())
+        prior = (
+            dist.Normal(0 * loc, 1.0).to_event(1) if ours.has_rsample else dist.Bernoulli(0 * loc + 0.3).to_event(1)
+        )
+        torch.testing.assert_close(
+            kl_divergence(ours.mask(rows), prior.mask(rows)), kl_divergence(other, prior) * rows
+        )
+
+
+# ---- Pyro's published cases of any distribution -------------------------------------------------------------
+
+
+EVERY = [
+    lambda: DiagonalNormal(torch.randn(1, 3), torch.rand(1, 3) + 0.1),
+    lambda: DiagonalNormal(torch.randn(2, 1, 3), 1.5, 0),
+    lambda: BernoulliVector(logits=torch.randn(1, 3)),
+    lambda: BernoulliVector(torch.rand(2, 1, 3), event_ndim=0),
+]
+
+
+def assert_scores_agree(small, large):
+    x = small.sample()
+    torch.testing.assert_close(small.log_prob(x).expand(large.batch_shape), large.log_prob(x))
+    x = large.sample()
+    assert x.shape == large.batch_shape + large.event_shape
+    torch.testing.assert_close(small.log_prob(x), large.log_prob(x))
+
+
+@pytest.mark.parametrize("default", [False, True])
+@pytest.mark.parametrize("shape_type", [torch.Size, tuple, list])
+@pytest.mark.parametrize("make", EVERY)
+def test_pyros_cases_of_expand(make, shape_type, default):
+    """By the class's own expand, and by the one that Pyro has for what has none."""
+
+    def expand(d, shape):
+        return dist.TorchDistribution.expand(d, shape_type(shape)) if default else d.expand(shape_type(shape))
+
+    d = make()
+    for lead in ((), (2,), (2, 3)):
+        assert_scores_agree(d, d.expand_by(shape_type(lead)))
+        assert_scores_agree(d, expand(d, (*lead, *d.batch_shape)))
+    for dim, size in enumerate(d.batch_shape):
+        if size == 1:
+            assert_scores_agree(d, expand(d, (*d.batch_shape[:dim], 5, *d.batch_shape[dim + 1 :])))
+    for shapes in (((2, 1), (2, 3)), ((2, 1, 1), (2, 1, 3), (2, 5, 3))):
+        grown = d
+        for lead in shapes:
+            grown = expand(grown, (*lead, *d.batch_shape))
+            assert_scores_agree(d, grown)
+    for before, after in (((2, 1), (4, 3)), ((2, 4), (2, 2, 1)), ((1, 2, 1), (2, 1))):
+        with pytest.raises((RuntimeError, ValueError)):
+            expand(d, (*before, *d.batch_shape)).expand((*after, *d.batch_shape))
+
+
+@pytest.mark.parametrize("make", EVERY)
+def test_pyros_cases_of_shapes_and_supports(make):
+    d = make()
+    x = d.sample((4,))
+    assert d.support.event_dim == d.event_dim and d.support.is_discrete is type(d).support.is_discrete
+    ok = d.support.check(x)
+    assert ok.shape == (4, *d.batch_shape) and ok.all()
+    assert d.log_prob(x).shape == (4, *d.batch_shape) and d.entropy().shape == d.batch_shape
+    *lead, last = d.shape()
+    for bad in (torch.ones(*lead, last + 1), *([torch.ones(*lead, last, 1)] if d.event_dim else [])):
+        with pytest.raises((ValueError, RuntimeError)):
+            d.log_prob(bad)
+    if d.has_enumerate_support:
+        for expand in (True, False):
+            support = d.enumerate_support(expand=expand)
+            assert support.shape == (2, *(d.batch_shape if expand else (1,) * len(d.batch_shape)))
+            wide = dist.TorchDistribution.expand(d, (4, *d.batch_shape)).enumerate_support(expand=expand)
+            assert wide.shape[0] == 2 and wide.unique().tolist() == [0.0, 1.0]
 
 
 def test_validation_is_pyros():

@@ -106,14 +106,12 @@ def _wide(value: Tensor | float) -> Tensor:
     return value.detach().cpu().double() if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64)
 
 
-def _beyond(case: Case, *log_vars: Tensor, differences: tuple[Tensor, ...] = ()) -> Tensor:
-    """Where a σ, a 1/σ or a difference of finite numbers is beyond the range of the dtype it is computed in."""
-    info = torch.finfo(compute_dtype(case.torch_dtype))
+def _beyond(case: Case, *values: Tensor) -> Tensor:
+    """Where a σ that is sampled with, or a difference of finite numbers, is beyond the dtype it is computed in."""
+    largest = torch.finfo(compute_dtype(case.torch_dtype)).max
     found = torch.zeros((), dtype=torch.bool)
-    for log_var in log_vars:
-        found = found | (0.5 * log_var.abs() > -math.log(info.smallest_normal))
-    for difference in differences:
-        found = found | (difference.abs() > info.max)
+    for value in values:
+        found = found | (value.abs() > largest)
     return found
 
 
@@ -157,7 +155,7 @@ def _sample(case: Case, t: dict[str, Tensor], shape: torch.Size) -> _Element:
     step, ones = form.sigma(r) * eps, torch.ones_like(eps)
     slope = form.inside(raw, form.dsigma(r) * eps)
     slopes = {"mu": (ones, ones), "logvar": (slope, slope.abs())}
-    return _Element((t["mu"] + step, t["mu"].abs() + step.abs()), slopes, _beyond(case, form.log_var(r)))
+    return _Element((t["mu"] + step, t["mu"].abs() + step.abs()), slopes, _beyond(case, form.sigma(r)))
 
 
 def _kl(case: Case, t: dict[str, Tensor]) -> _Element:
@@ -177,14 +175,14 @@ def _kl(case: Case, t: dict[str, Tensor]) -> _Element:
     r = form.clamp(t["logvar"])
     if has_prior:
         prior_r = form.clamp(t["prior_logvar"])
-        half_square, dmean = standardised(t["mu"] - t["prior_mu"], form, prior_r)
+        half_square, dmean, _ = standardised(t["mu"] - t["prior_mu"], form, prior_r)
         log_vars = form.log_var(r), form.log_var(prior_r)
         d = log_vars[0] - log_vars[1]
     else:
         half_square, dmean = 0.5 * t["mu"] * t["mu"], t["mu"]
         d = form.log_var(r)
         log_vars = (d, torch.zeros_like(d))
-    outside = _beyond(case, log_vars[1], differences=(d, t["mu"] - t["prior_mu"])) if has_prior else _beyond(case)
+    outside = _beyond(case, t["mu"] - t["prior_mu"]) if has_prior else _beyond(case)
     growth = half_expm1(d)
     if form.logarithmic:
         spread, growth = half_expm1_minus(d), growth.abs()
@@ -267,7 +265,7 @@ def _gaussian(case: Case, t: dict[str, Tensor]) -> _Element:
     ones = torch.ones_like(value)
     slopes = _all(reference.gaussian_log_prob_bwd(ones, *operands, *options, True, True, True, False))
     r, x = form.clamp(raw), t["x"] * case.x_scale
-    half_square, dmean = standardised(x - t["mean"], form, r)
+    half_square, dmean, _ = standardised(x - t["mean"], form, r)
     by_mean, square = dmean.abs(), half_square
     if case.x_scale != 1.0:
         by_mean = by_mean + x.abs() * form.inv_var(r)
@@ -275,7 +273,7 @@ def _gaussian(case: Case, t: dict[str, Tensor]) -> _Element:
     terms = square + 0.5 * (form.log_var(r).abs() + math.log(2 * math.pi))
     sizes = (by_mean, (square + 0.5) * form.dlog_var(r).abs(), by_mean * case.x_scale)
     found = zip(case.operands, slopes, sizes, strict=True)
-    outside = _beyond(case, form.log_var(r), differences=(x - t["mean"],))
+    outside = _beyond(case, x - t["mean"])
     return _Element((value, terms), {name: (slope, size) for name, slope, size in found}, outside)
 
 

@@ -9,25 +9,28 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.distributions import constraints
-from torch.distributions.utils import lazy_property, logits_to_probs, probs_to_logits
+from torch.distributions.utils import clamp_probs, lazy_property
 
+from vae_fast.distributions import bernoulli_terms as terms
 from vae_fast.distributions.vector import Vector, floating_value
 from vae_fast.ops import arguments
 from vae_fast.ops.bernoulli_log_prob import bernoulli_log_prob
+from vae_fast.reference.densities import NONE, compute_dtype, reduce
 
 
 class BernoulliVector(Vector):
     """Independent Bernoulli variables: ``Independent(Bernoulli(…), event_ndim)``, fused.
 
-    Values and gradients are those of torch.distributions, and with ``logits`` accurate in the tails, where those
-    are not. ``probs`` are converted to logits as there, clamped to [ε, 1 − ε], in passes of their own: pass logits
-    where there are any. ``kl_divergence`` takes it with another one, with ``Independent(Bernoulli)`` and, for
+    Values and gradients are those of torch.distributions, and accurate in both tails, where those are not. For
+    ``log_prob``, ``probs`` are converted to logits as there, clamped to [ε, 1 − ε], in passes of their own: pass
+    logits where there are any. Entropy, variance and divergences are PyTorch's own operations, of whichever was
+    given, unclamped. ``kl_divergence`` takes it with another one, with ``Independent(Bernoulli)`` and, for
     ``event_ndim=0``, with ``Bernoulli``.
 
     Args:
         probs, logits: one of them, a tensor or a number, in ``Bernoulli``'s order.
         event_ndim: how many trailing dims make up one event; 0 for ``Bernoulli`` itself.
-        backend: as ``vae_fast.rsample``, for every operator called.
+        backend: as ``vae_fast.rsample``, for ``log_prob``.
         validate_args: as in torch.distributions; False leaves out every check that waits for the device, and lets
             values lie between 0 and 1.
 
@@ -66,7 +69,7 @@ class BernoulliVector(Vector):
         is_tensor = isinstance(given, Tensor)
         param = arguments.floating(name, given) if is_tensor else torch.full((), arguments.number(name, given))
         setattr(self, name, param)
-        self._backend = backend
+        self._given, self._backend = name, backend
         event_ndim = arguments.event_dims(event_ndim, param.shape, name)
         super().__init__(param.shape, event_ndim, validate_args)
 
@@ -76,19 +79,33 @@ class BernoulliVector(Vector):
         for name in ("probs", "logits"):
             if name in self.__dict__:
                 setattr(new, name, getattr(self, name).expand(shape))
-        new._backend = self._backend
+        new._given, new._backend = self._given, self._backend
         new._expand_to(shape, self)
         return new
 
     @lazy_property
     def logits(self) -> Tensor:
-        return probs_to_logits(self.probs, is_binary=True)
+        return terms.log_odds(clamp_probs(self.probs))
 
     @lazy_property
     def probs(self) -> Tensor:
-        return logits_to_probs(self.logits, is_binary=True)
+        return terms.logistic(self._wide()).to(self.logits.dtype)
 
-    @constraints.dependent_property
+    @property
+    def _param(self) -> Tensor:
+        """What was given: the other one is computed, and kept, once it is asked for."""
+        param: Tensor = getattr(self, self._given)
+        return param
+
+    def _wide(self) -> Tensor:
+        """The same in the dtype that arithmetic is done in."""
+        return self._param.to(compute_dtype(self._param.dtype))
+
+    @property
+    def param_shape(self) -> torch.Size:
+        return self._param.shape
+
+    @constraints.dependent_property(is_discrete=True)
     def support(self) -> constraints.Constraint:
         single = constraints.boolean
         return constraints.independent(single, self.event_ndim) if self.event_ndim else single
@@ -99,11 +116,18 @@ class BernoulliVector(Vector):
 
     @property
     def mode(self) -> Tensor:
-        return torch.where(self.probs == 0.5, math.nan, (self.probs >= 0.5).to(self.probs))
+        param, even = self._param, 0.0 if self._given == "logits" else 0.5
+        return torch.where(param == even, math.nan, (param > even).to(param.dtype))
 
     @property
     def variance(self) -> Tensor:
-        return self.probs * (1 - self.probs)
+        p = self._wide()
+        return (terms.variance(p) if self._given == "logits" else p * (1.0 - p)).to(self._param.dtype)
+
+    @property
+    def stddev(self) -> Tensor:
+        p = self._wide()
+        return (terms.stddev(p) if self._given == "logits" else (p * (1.0 - p)).sqrt()).to(self._param.dtype)
 
     def sample(self, sample_shape: Sequence[int] = (), *, generator: torch.Generator | None = None) -> Tensor:
         """Zeros and ones, from ``generator`` or PyTorch's default one, as ``torch.bernoulli`` draws them."""
@@ -118,15 +142,12 @@ class BernoulliVector(Vector):
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:
             self._validate_sample(value)
-        return self._log_prob(floating_value(value, self.logits.dtype))
-
-    def _log_prob(self, value: Tensor, scale: float = 1.0) -> Tensor:
-        return bernoulli_log_prob(
-            self.logits, value, event_ndim=self.event_ndim, scale=scale, backend=self._backend
-        )
+        value = floating_value(value, self._param.dtype)
+        return bernoulli_log_prob(self.logits, value, event_ndim=self.event_ndim, backend=self._backend)
 
     def entropy(self) -> Tensor:
-        return self._log_prob(self.probs, scale=-1.0)
+        of = terms.entropy if self._given == "logits" else terms.entropy_of_probs
+        return reduce(of(self._wide()), self.event_ndim, NONE, 1.0)
 
     @property
     def has_enumerate_support(self) -> bool:  # type: ignore[override]
@@ -135,6 +156,6 @@ class BernoulliVector(Vector):
     def enumerate_support(self, expand: bool = True) -> Tensor:
         if self.event_ndim:
             raise NotImplementedError(f"the support of {self.event_shape.numel()} variables is not enumerated")
-        values = torch.arange(2, dtype=self.probs.dtype, device=self.probs.device)
+        values = torch.arange(2, dtype=self._param.dtype, device=self._param.device)
         values = values.view(2, *(1,) * len(self.batch_shape))
         return values.expand(2, *self.batch_shape) if expand else values

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import Normal, constraints
+from torch.distributions import constraints
 
 from vae_fast.distributions.vector import Vector, floating_value
 from vae_fast.ops import arguments
@@ -15,6 +16,7 @@ from vae_fast.ops.arguments import Bounds, Param
 from vae_fast.ops.gaussian_log_prob import gaussian_log_prob
 from vae_fast.ops.rsample import rsample
 from vae_fast.reference.densities import compute_dtype
+from vae_fast.scale import VAR
 
 # The second arguments that are σ = 1.
 _ONE = {"logvar": 0.0, "logstd": 0.0, "std": 1.0, "var": 1.0}
@@ -101,7 +103,7 @@ class DiagonalNormal(Vector):
         new._expand_to(shape, self)
         return new
 
-    @constraints.dependent_property
+    @constraints.dependent_property(is_discrete=False)
     def support(self) -> constraints.Constraint:
         return constraints.independent(constraints.real, self.event_ndim) if self.event_ndim else constraints.real
 
@@ -113,8 +115,7 @@ class DiagonalNormal(Vector):
     @property
     def scale(self) -> Tensor:
         """σ, whatever ``param`` is, in the full shape."""
-        dtype = self._raw.dtype if isinstance(self._raw, Tensor) else self._loc.dtype
-        return self._form.sigma(self._clamped()).to(dtype).expand(self.batch_shape + self.event_shape)
+        return self._whole(self._form.sigma(self._clamped()))
 
     def _clamped(self) -> Tensor:
         """The second argument within its bounds, in the dtype that arithmetic is done in."""
@@ -135,7 +136,17 @@ class DiagonalNormal(Vector):
 
     @property
     def variance(self) -> Tensor:
-        return self.scale.square()
+        r, form = self._clamped(), self._form
+        if form.kind == VAR:
+            variance = r + form.eps
+        else:
+            variance = torch.exp(form.log_var(r)) if form.logarithmic else form.sigma(r).square()
+        return self._whole(variance)
+
+    def _whole(self, of_scale: Tensor) -> Tensor:
+        """What is made of the scale alone, in its own dtype and in the full shape."""
+        dtype = self._raw.dtype if isinstance(self._raw, Tensor) else self._loc.dtype
+        return of_scale.to(dtype).expand(self.batch_shape + self.event_shape)
 
     def rsample(self, sample_shape: int | Sequence[int] = (), **noise: Any) -> Tensor:
         """Reparameterised samples. ``noise``: seed, offset, first_sample, generator, as ``vae_fast.rsample``."""
@@ -168,19 +179,23 @@ class DiagonalNormal(Vector):
         return self._log_prob(zero, zero, scale=-1.0) + 0.5 * self.event_shape.numel()
 
     def cdf(self, value: Tensor) -> Tensor:
-        """For ``event_ndim=0`` only, as ``Normal.cdf``."""
+        """For ``event_ndim=0`` only, as ``Normal.cdf``, and with the digits of the lower tail."""
+        self._require_single()
         if self._validate_args:
             self._validate_sample(value)
-        return self._single().cdf(value)
+        z = (value - self.loc) / self.scale
+        # Not by torch.special.ndtr, which is ½(1 + erf) and 0 below −6 in float32.
+        return (0.5 * torch.special.erfc(-math.sqrt(0.5) * z.to(compute_dtype(z.dtype)))).to(z.dtype)
 
     def icdf(self, value: Tensor) -> Tensor:
-        """For ``event_ndim=0`` only, as ``Normal.icdf``."""
-        return self._single().icdf(value)
+        """For ``event_ndim=0`` only, as ``Normal.icdf``, and for probabilities however small."""
+        self._require_single()
+        z = torch.special.ndtri(value.to(compute_dtype(value.dtype))).to(value.dtype)
+        return self.loc + self.scale * z
 
-    def _single(self) -> Normal:
+    def _require_single(self) -> None:
         if self.event_ndim:
             raise NotImplementedError("cdf and icdf are those of single numbers: event_ndim=0")
-        return Normal(self.loc, self.scale, validate_args=False)
 
     def __repr__(self) -> str:
         scale = tuple(self._raw.shape) if isinstance(self._raw, Tensor) else self._raw

@@ -34,9 +34,12 @@ class Vector(Distribution):
     def to_event(self: Self, reinterpreted_batch_ndims: int | None = None) -> Self:
         """The same elements with that many more dims in an event, or fewer; by default all of them.
 
-        What ``Independent(d, n)`` is to ``d``, in one distribution. Raises ValueError where there are not as many.
+        What ``Independent(d, n)`` is to ``d``, in one distribution; ``d`` itself for 0. Raises ValueError where
+        there are not as many.
         """
         n = len(self.batch_shape) if reinterpreted_batch_ndims is None else reinterpreted_batch_ndims
+        if n == 0:
+            return self
         shape = self.batch_shape + self.event_shape
         event_ndim = self.event_ndim + n
         if not 0 <= event_ndim <= len(shape):

@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+
+import torch
 
 try:
     from pyro.distributions.torch_distribution import TorchDistributionMixin
@@ -13,14 +15,21 @@ except ModuleNotFoundError as error:
     raise ModuleNotFoundError(f"vae_fast.integrations.pyro needs Pyro (pip install pyro-ppl): {error}") from error
 
 from vae_fast import distributions
+from vae_fast.ops import arguments
 
 __all__ = ["BernoulliVector", "DiagonalNormal"]
 
 
 class _Vector(TorchDistributionMixin):
-    @staticmethod
-    def infer_shapes(**arg_shapes: Any) -> Any:
-        raise NotImplementedError("the event's dims are an argument, event_ndim, and not known from shapes")
+    @classmethod
+    def infer_shapes(cls, event_ndim: int = 1, **arg_shapes: Sequence[int]) -> tuple[torch.Size, torch.Size]:
+        """(batch_shape, event_shape) of what arguments of these shapes, () for a number, and event_ndim make.
+
+        Raises ValueError where the shapes do not broadcast, or event_ndim does not fit.
+        """
+        shape = torch.broadcast_shapes(*map(torch.Size, arg_shapes.values()))
+        data = len(shape) - arguments.event_dims(event_ndim, shape, ", ".join(arg_shapes))
+        return shape[:data], shape[data:]
 
 
 class DiagonalNormal(distributions.DiagonalNormal, _Vector):

@@ -59,8 +59,7 @@ class Forward:
 
 def sample_gauss(mu: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
     """``_sample_gauss``: (z, ε), z = mu + std·ε."""
-    seed, seed_tensor = seeds.resolve(None, None, mu.device)
-    key = seed if seed_tensor is None else seed_tensor
+    key = seeds.draw(None, mu.device)
     z = rsample(mu, std, param="std", seed=key)
     return z, standard_normal(mu.shape, seed=key, device=mu.device, dtype=mu.dtype)
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from vae_fast.checks import FLOATS, TARGETS
+from vae_fast.checks import FLOATS, TARGETS, countable
 from vae_fast.reference.bernoulli_log_prob import PARAMS
 from vae_fast.reference.densities import REDUCTIONS
 from vae_fast.scale import KINDS, Scale
@@ -86,6 +86,7 @@ def broadcast_shape(first: str, shape: Sequence[int], **others: Tensor | None) -
                 raise ValueError(f"{result_name} of shape {result} and {name} of shape {b} do not broadcast")
             merged.append(q if p == 1 else p)
         result, result_name = tuple(merged), f"{result_name}, {name}"
+    countable(result, f"{result_name} together,")
     return result
 
 
@@ -111,7 +112,7 @@ def target_fits(names: str, shape: Sequence[int], x: Tensor) -> None:
         return
     of_x = x.ndim < len(shape)
     short, long = (tuple(x.shape), tuple(shape)) if of_x else (tuple(shape), tuple(x.shape))
-    while len(short) < len(long):
+    while len(short) < len(long) and _table(short, long) > most:
         # The place of a new dim that makes the smallest table; of several, the last.
         ways = [(*short[:k], 1, *short[k:]) for k in range(len(short), -1, -1)]
         short = min(ways, key=lambda way: _table(way, long))
@@ -137,7 +138,8 @@ def sizes(name: str, shape: Any) -> tuple[int, ...]:
         raise TypeError(f"{name} must be a shape, got {type(shape).__name__}")
     entries = (shape,) if isinstance(shape, int) else tuple(shape)
     for entry in entries:
-        if integer(name, entry) < 0:
+        # An int as it is: a comparison with 2⁶³ would bind the size of a trace.
+        if (entry if isinstance(entry, int) else integer(name, entry)) < 0:
             raise ValueError(f"{name} has a negative size: {entries}")
     return entries
 

@@ -12,6 +12,7 @@ from vae_fast.ops import arguments, dispatch, early
 from vae_fast.ops.arguments import BernoulliParam, Reduction
 from vae_fast.reference.bernoulli_log_prob import PROBS
 from vae_fast.reference.densities import arithmetic_dtype
+from vae_fast.tracing import public
 
 
 class _BernoulliLogProb(torch.autograd.Function):
@@ -39,6 +40,7 @@ def _within(name: str, values: Tensor) -> None:
         raise ValueError(f"{name} has values outside [0, 1]")
 
 
+@public
 def bernoulli_log_prob(
     logits: Tensor,
     x: Tensor,

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from vae_fast import reference
+from vae_fast import reference, tracing
 from vae_fast.backends import kernel
 from vae_fast.checks import FLOATS
 
-_PLAIN = (Tensor, torch.nn.Parameter)
+_PLAIN = tracing.PLAIN
+_FLOATS, _STRIDED = FLOATS, torch.strided
 
 
 def in_the_open(**tensors: Tensor | None) -> bool:
@@ -34,13 +35,20 @@ def uniform(first: Any, *others: Any) -> bool:
 
     The common call. It needs no other check of its tensors, and at small sizes those take as long as the kernel.
     """
-    if type(first) not in _PLAIN or first.dtype not in FLOATS or first.layout != torch.strided:
+    if type(first) not in _PLAIN or first.layout is not _STRIDED:
         return False
     dtype, shape, device = first.dtype, first.shape, first.device
+    if dtype not in _FLOATS:
+        return False
+    n_dims = len(shape)
     for t in others:
-        if type(t) not in _PLAIN or t.dtype != dtype or t.shape != shape or t.device != device:
+        if type(t) not in _PLAIN or t.dtype != dtype or t.device != device:
             return False
-        if t.layout != torch.strided:
+        # By length first: a comparison of sizes at unlike places would bind them in a trace.
+        other = t.shape
+        if len(other) != n_dims or other != shape:
+            return False
+        if t.layout is not _STRIDED:
             return False
     return not torch._C._are_functorch_transforms_active() and forward_ad._current_level < 0
 
@@ -89,14 +97,15 @@ def differentiable(*tensors: Any) -> bool:
 
 
 def batched(upstream: Tensor | None) -> bool:
-    """Whether this is a batch of upstream gradients (is_grads_batched), which no kernel can read."""
+    """Whether this is a batch of upstream gradients (is_grads_batched, vmap), which no kernel can read."""
     if upstream is None or torch.compiler.is_compiling():
         return False
-    return bool(torch._C._functorch.is_legacy_batchedtensor(upstream))
+    functorch = torch._C._functorch
+    return bool(functorch.is_legacy_batchedtensor(upstream) or functorch.is_functorch_wrapped_tensor(upstream))
 
 
 def backward_kernel(backend: str, name: str, *upstream: Tensor | None) -> Any:
-    """The raw operator of a backward pass: the reference's where that pass is transformed or differentiated."""
+    """The raw operator of a backward pass: the reference's where that pass is differentiated or transformed."""
     if torch.is_grad_enabled() or torch._C._are_functorch_transforms_active():
         return getattr(reference, name)
     for t in upstream:

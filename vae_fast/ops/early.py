@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from types import TracebackType
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vae_fast import tracing
 from vae_fast.backends import kernel
 from vae_fast.ops import dispatch
 from vae_fast.reference.densities import NONE
@@ -68,11 +70,12 @@ def wanted(backend: str, reduction: int, arithmetic: torch.dtype, weight: Tensor
 
     For a reduction to one number only, whose upstream gradient then scales them. Not where a gradient is of a
     narrower type than the arithmetic: scaling what is rounded loses accuracy; nor where the weight has one, which
-    forward kernels do not give. Not in a compiled graph, where scaling is a pass that recomputing saves; and not
-    while hooks decide where what is saved lies, which would not see them.
+    forward kernels do not give. Not in a graph, where scaling is a pass that recomputing saves, nor under a
+    dispatch mode, whose tensors may have no values; and not while hooks decide where what is saved lies, which
+    would not see them.
     """
     global _allowed
-    if reduction == NONE or backend not in _BACKENDS or torch.compiler.is_compiling():
+    if reduction == NONE or backend not in _BACKENDS or tracing.traced():
         return False
     if _allowed is None:
         _allowed = _from_environment()
@@ -92,11 +95,12 @@ def keep(ctx: Any, grads: Sequence[Tensor] | None) -> None:
 
 
 def take(ctx: Any, upstream: Tensor) -> Sequence[Tensor | None] | None:
-    """The forward's gradients times ``upstream``, once, and None for the weight's, which comes from no forward pass.
+    """The forward's gradients times ``upstream``, once, and None for the weight's.
 
-    None where there are none, or where a graph of them, or a batch, is wanted.
+    None where there are none, where a graph of them, or a batch, is wanted; and for an upstream gradient that is
+    not finite, which must not turn the zeros of masked or clamped elements into NaN.
     """
-    if torch.is_grad_enabled() or torch._C._are_functorch_transforms_active() or dispatch.batched(upstream):
+    if torch.is_grad_enabled() or tracing.traced() or dispatch.batched(upstream):
         return None
     try:
         grads: Sequence[Tensor] = ctx.early.pop()
@@ -111,6 +115,8 @@ def take(ctx: Any, upstream: Tensor) -> Sequence[Tensor | None] | None:
                 grad.mul_(upstream.to(grad.device))
         return (*grads, None)
     factor = upstream.item()
+    if not math.isfinite(factor):
+        return None
     if factor != 1.0:
         for grad in grads:
             grad.mul_(factor)

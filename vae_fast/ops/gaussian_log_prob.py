@@ -11,6 +11,7 @@ from vae_fast.backends import choose, kernel
 from vae_fast.ops import arguments, dispatch, early
 from vae_fast.ops.arguments import Bounds, Param, Reduction
 from vae_fast.reference.densities import arithmetic_dtype, promoted_dtype
+from vae_fast.tracing import public
 
 
 class _GaussianLogProb(torch.autograd.Function):
@@ -35,6 +36,7 @@ class _GaussianLogProb(torch.autograd.Function):
         return (None, None, *dispatch.asked(needs, grads), None)
 
 
+@public
 def gaussian_log_prob(
     mean: Tensor,
     logvar: Tensor | float,

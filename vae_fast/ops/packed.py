@@ -19,6 +19,7 @@ from vae_fast.ops.gaussian_log_prob import gaussian_log_prob
 from vae_fast.ops.rsample import rsample
 from vae_fast.ops.rsample_kl import rsample_kl
 from vae_fast.reference.densities import NONE
+from vae_fast.tracing import public
 
 
 class _Draw(torch.autograd.Function):
@@ -87,6 +88,7 @@ def _draw(
     return _Draw.apply(op, name, dim, moments, key_tensor, ((), key), (0, 0, *options, *form))
 
 
+@public
 def sample(
     moments: Tensor,
     dim: int,
@@ -104,6 +106,7 @@ def sample(
     return z
 
 
+@public
 def sample_kl(
     moments: Tensor,
     dim: int,
@@ -123,6 +126,7 @@ def sample_kl(
     return z, kl
 
 
+@public
 def kl(
     moments: Tensor,
     dim: int,
@@ -144,6 +148,7 @@ def kl(
     return out
 
 
+@public
 def log_prob(
     moments: Tensor,
     dim: int,

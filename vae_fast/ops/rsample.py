@@ -10,8 +10,10 @@ from torch import Tensor
 
 from vae_fast import seeds
 from vae_fast.backends import choose, kernel
+from vae_fast.checks import countable
 from vae_fast.ops import arguments, dispatch
 from vae_fast.ops.arguments import Bounds, Param
+from vae_fast.tracing import public
 
 
 class _Rsample(torch.autograd.Function):
@@ -43,6 +45,7 @@ def moments(mu: Tensor, logvar: Tensor | float) -> tuple[Tensor, Tensor, tuple[i
     return mu, spread, shape, in_the_open
 
 
+@public
 def rsample(
     mu: Tensor,
     logvar: Tensor | float,
@@ -66,7 +69,9 @@ def rsample(
         logvar: log σ², broadcast against ``mu``: a tensor or a number. ``param`` says what else it is.
         sample_shape: leading dims of independent samples; they share ``mu`` and ``logvar``.
         seed: an int, taken modulo 2⁶⁴, or one int64 element on the tensors' device: the result is then a pure
-            function of the arguments. Without it the seed is drawn from ``generator``, or from PyTorch's
+            function of the arguments, and two calls with one seed draw the same ε: two latents of one model then
+            correlate at 1. Give the second another seed, or ``first_sample`` (the number of the first's samples).
+            Without it the seed is drawn from ``generator``, or from PyTorch's
             default generator for the device, so ``torch.manual_seed`` governs.
         offset: added to every element's index in ``mu``: a shard of a batch with the offset of its first
             element draws what the whole batch would have drawn there.
@@ -89,10 +94,11 @@ def rsample(
 
     Source: Kingma and Welling, "Auto-Encoding Variational Bayes" (2014), section 2.4.
     """
-    mu, logvar, _, in_the_open = moments(mu, logvar)
+    mu, logvar, shape, in_the_open = moments(mu, logvar)
     form = arguments.scale_form(param, param_eps, bounds)
     name = choose("rsample", mu.device, backend, mu.numel())
     samples = arguments.sizes("sample_shape", sample_shape)
+    countable((*samples, *shape), "z")
     offset, first_sample = seeds.integer("offset", offset), seeds.integer("first_sample", first_sample)
     key, key_tensor = seeds.resolve(seed, generator, mu.device)
     drawn, options = (samples, key), (offset, first_sample, *form)

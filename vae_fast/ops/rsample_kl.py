@@ -10,9 +10,11 @@ from torch import Tensor
 
 from vae_fast import seeds
 from vae_fast.backends import choose, kernel
+from vae_fast.checks import countable
 from vae_fast.ops import arguments, dispatch
 from vae_fast.ops.arguments import Bounds, Param
 from vae_fast.ops.rsample import moments
+from vae_fast.tracing import public
 
 
 class _RsampleKL(torch.autograd.Function):
@@ -34,6 +36,7 @@ class _RsampleKL(torch.autograd.Function):
         return (None, *dispatch.asked(needs, grads), None, None, None)
 
 
+@public
 def rsample_kl(
     mu: Tensor,
     logvar: Tensor | float,
@@ -57,7 +60,8 @@ def rsample_kl(
     Args:
         event_ndim: how many trailing dims of broadcast(mu, logvar) make one latent vector.
         free_bits: λ: every element's KL counts as max(KL, λ), with no gradient where KL ≤ λ.
-        others: as ``rsample``.
+        others: as ``rsample``. Of two latents with one ``seed``, the second takes a ``first_sample`` of its own:
+            their noise is the same otherwise.
 
     Returns:
         (z, kl): z of shape sample_shape + broadcast(mu, logvar).shape; kl ≥ 0 of the shape of the data dims,
@@ -75,6 +79,7 @@ def rsample_kl(
     free = None if free_bits is None else arguments.number("free_bits", free_bits)
     name = choose("rsample_kl", mu.device, backend, mu.numel())
     samples = arguments.sizes("sample_shape", sample_shape)
+    countable((*samples, *shape), "z")
     offset, first_sample = seeds.integer("offset", offset), seeds.integer("first_sample", first_sample)
     key, key_tensor = seeds.resolve(seed, generator, mu.device)
     drawn, options = (samples, key), (offset, first_sample, event_ndim, free, *form)

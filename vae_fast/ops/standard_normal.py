@@ -10,10 +10,12 @@ from torch import Tensor
 
 from vae_fast import seeds
 from vae_fast.backends import choose, kernel
-from vae_fast.checks import FLOATS
+from vae_fast.checks import FLOATS, countable
 from vae_fast.ops import arguments
+from vae_fast.tracing import public
 
 
+@public
 def standard_normal(
     shape: int | Sequence[int],
     *,
@@ -53,6 +55,7 @@ def standard_normal(
         raise TypeError("seed must be an int or an int64 tensor, got None")
     key, key_tensor = seeds.resolve(seed, None, device)
     sizes = arguments.sizes("shape", shape)
+    countable(sizes, "the result")
     fwd = kernel(choose("standard_normal", device, backend, math.prod(sizes)), "standard_normal_fwd")
     offset, sample = seeds.integer("offset", offset), seeds.integer("sample", sample)
     return fwd((), sizes, key, key_tensor, offset, sample, dtype, device)

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from vae_fast import tracing
+
 NONE, SUM, MEAN = range(3)
 REDUCTIONS = {"none": NONE, "sum": SUM, "mean": MEAN}
 
@@ -108,9 +110,9 @@ def total(value: Tensor) -> Tensor:
     """Σ of all elements, in an order that no number of threads changes.
 
     PyTorch splits a sum over threads only where its result is one element and it has 32768 elements or more, so
-    a larger one is summed by rows of 4096 first. A compiler sees a plain sum.
+    a larger one is summed by rows of 4096 first. A compiler, or what else traces, sees a plain sum of any size.
     """
-    if value.numel() < 32768 or torch.compiler.is_compiling():
+    if tracing.traced() or value.numel() < 32768:
         return value.sum()
     flat = value.reshape(-1)
     whole = flat.numel() - flat.numel() % 4096

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from vae_fast.scale import Scale
+from vae_fast.scale import LOGVAR, Scale
+from vae_fast.wide import Wide, either, split_exp, wide
 
 
 def _largest_exponent(x: Tensor) -> float:
@@ -15,11 +17,13 @@ def _largest_exponent(x: Tensor) -> float:
     return 700.0 if x.dtype == torch.float64 else 85.0
 
 
-def half_expm1_minus(x: Tensor, root: Tensor | None = None) -> Tensor:
+def half_expm1_minus(x: Tensor, half: Tensor | None = None, grown: Tensor | None = None) -> Tensor:
     """½(e^x − 1 − x): by its series near 0, where the differences cancel; finite whenever the result is.
 
-    ``root`` is e^(x/2) where that is known better than x: x = 2 log σ has an error that e^x would magnify.
+    ``half`` is ½x, which may be finite where x is not. ``grown`` is ½e^x where that is known better than x, whose
+    error the exponential would magnify.
     """
+    half = 0.5 * x if half is None else half
     small = x.abs() <= 1.0
     near = torch.where(small, x, 0.0)
     # Enough terms for |x| ≤ 1: in float64 the first one left out is 1/21!, 8e-20 of the sum. Made here: a compiler
@@ -29,22 +33,22 @@ def half_expm1_minus(x: Tensor, root: Tensor | None = None) -> Tensor:
     for c in reversed(terms[:-2]):
         series = series * near + c
     near = (0.5 * near) * near * series
-    if root is not None:
-        return torch.where(small, near, (0.5 * root) * root - (0.5 * x + 0.5))
+    if grown is not None:
+        return torch.where(small, near, grown - (half + 0.5))
     below, large = x < -1.0, x > _largest_exponent(x)
     middle = torch.where(small | below | large, 2.0, x)
     far = 0.5 * (torch.expm1(middle) - middle)
     # 1 + x is exact where it matters.
-    far = torch.where(below, 0.5 * (torch.exp(torch.where(below, x, 0.0)) - (1.0 + x)), far)
-    big = torch.exp(0.5 * torch.where(large, x, 0.0))
-    return torch.where(small, near, torch.where(large, (0.5 * big) * big - 0.5 * x, far))
+    far = torch.where(below, 0.5 * torch.exp(torch.where(below, x, 0.0)) - (0.5 + half), far)
+    big = torch.exp(torch.where(large, half, 0.0))
+    return torch.where(small, near, torch.where(large, (0.5 * big) * big - half, far))
 
 
-def half_expm1(x: Tensor, root: Tensor | None = None) -> Tensor:
+def half_expm1(x: Tensor, grown: Tensor | None = None) -> Tensor:
     """½(e^x − 1), the derivative of ``half_expm1_minus``; finite whenever the result is."""
-    if root is not None:
+    if grown is not None:
         small = x.abs() <= 1.0
-        return torch.where(small, 0.5 * torch.expm1(torch.where(small, x, 0.0)), (0.5 * root) * root - 0.5)
+        return torch.where(small, 0.5 * torch.expm1(torch.where(small, x, 0.0)), grown - 0.5)
     below, large = x < -1.0, x > _largest_exponent(x)
     middle = 0.5 * torch.expm1(torch.where(below | large, 0.0, x))
     # Below, e^x − 1 rounds once where expm1 may be a unit off.
@@ -60,29 +64,51 @@ def logistic(y: Tensor) -> Tensor:
     return torch.where(below, e / (1.0 + e), torch.sigmoid(y))
 
 
-def difference(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """a − b rounded, and its rounding error (Knuth's two-sum); 0 for an infinite difference."""
-    d = a - b
-    a, b, rounded = a.detach(), b.detach(), d.detach()
-    b_part = a - rounded
-    error = (a - (rounded + b_part)) + (b_part - b)
-    return d, torch.where(torch.isfinite(rounded), error, 0.0)
-
-
 def corrected(value: Tensor, error: Tensor, slope: Tensor) -> Tensor:
     """value + error·slope, a first-order correction; an infinite value needs none."""
     return torch.where((error == 0) | torch.isinf(value), value, value + error * slope)
 
 
-def standardised(difference: Tensor, scale: Scale, r: Tensor) -> tuple[Tensor, Tensor]:
-    """(½(difference/σ)², difference/σ²), finite whenever they are; a difference of 0 gives 0 whatever σ.
+class Standardised(NamedTuple):
+    """½(difference/σ)² and difference/σ²; the first one beyond its dtype's range too where σ is no exponential."""
 
-    By 1/σ² where that is an ordinary number, in two steps of 1/σ where it is not.
-    """
+    half_square: Tensor
+    slope: Tensor
+    wide: Wide | None
+
+
+def standardised(difference: Tensor, scale: Scale, r: Tensor) -> Standardised:
+    """Finite whenever they are; a difference of 0 gives 0 whatever σ."""
+    if not scale.logarithmic:
+        var, d = scale.wide_var(r), wide(difference)
+        none = (difference == 0) & ~var.m.isnan()
+        square = d.times(d).over(var).half()
+        # A 0 is smaller than any number that it is added to.
+        square = Wide(torch.where(none, 0.0, square.m), torch.where(none, -math.inf, square.n))
+        return Standardised(square.narrow(), torch.where(none, 0.0, d.over(var).narrow()), square)
+    # By 1/σ² where that is an ordinary number, in two steps of 1/σ where it is not.
     ordinary = scale.log_var(r).detach().abs() < _largest_exponent(r)
     slope = difference * scale.inv_var(torch.where(ordinary, r, 1.0))
-    inv_sigma = scale.inv_sigma(torch.where(ordinary, 1.0, r))
-    inv_sigma = torch.where((difference == 0) & torch.isinf(inv_sigma), 0.0, inv_sigma)
-    t = difference * inv_sigma
+    # Up to where the results are beyond the dtype whatever the difference; and the power of two in two steps too:
+    # no part of a product is to overflow that the product does not.
+    limit = 1400.0 if r.dtype == torch.float64 else 175.0
+    size = scale.log_sigma(torch.where(ordinary, 1.0, r))
+    inverse = split_exp(torch.clamp(-size, -limit, limit))
+    root, m = torch.exp2(inverse.n), torch.where(size == math.inf, 0.0, inverse.m)
+    t = ((difference * root) * m) * root
     half_square = torch.where(ordinary, (0.5 * difference) * slope, (0.5 * t) * t)
-    return half_square, torch.where(ordinary, slope, t * inv_sigma)
+    return Standardised(half_square, torch.where(ordinary, slope, ((t * root) * m) * root), None)
+
+
+def by_raw(growth: Tensor, beyond: Wide | None, scale: Scale, r: Tensor) -> Tensor:
+    """growth·d log σ²/dr, finite whenever it is; ``beyond`` is growth where that is no ordinary number."""
+    if beyond is None:
+        return growth if scale.kind == LOGVAR else 2.0 * growth
+    slope = scale.wide_dlog_var(r)
+    return wide_product(growth, slope, beyond.times(slope)).narrow()
+
+
+def wide_product(growth: Tensor, slope: Wide, beyond: Wide) -> Wide:
+    """growth·slope, or ``beyond`` where growth is no ordinary number."""
+    far = growth.detach().abs() >= (1e300 if growth.dtype == torch.float64 else 1e30)
+    return either(far, beyond, wide(torch.where(far, 1.0, growth)).times(slope))

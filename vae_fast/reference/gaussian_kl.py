@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -17,26 +20,66 @@ from vae_fast.reference.densities import (
     upstream,
     weighted,
 )
-from vae_fast.reference.formulas import corrected, difference, half_expm1, half_expm1_minus, standardised
-from vae_fast.scale import Scale
+from vae_fast.reference.formulas import (
+    by_raw,
+    corrected,
+    half_expm1,
+    half_expm1_minus,
+    standardised,
+    wide_product,
+)
+from vae_fast.scale import LOGVAR, Scale, difference
+from vae_fast.wide import Wide
 
 
-def _log_ratio(r: Tensor, prior_r: Tensor | None, scale: Scale) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """d = log σ² − log σp², its rounding error (None: none), and σ/σp where that is nearer to the arguments."""
-    log_var = scale.log_var(r)
+class _LogRatio(NamedTuple):
+    """d = log σ² − log σp², ½d (finite where d overflows), d's rounding error (None: none); and ½e^d where σ is no
+    exponential, and so nearer to the arguments than d."""
+
+    d: Tensor
+    half: Tensor
+    error: Tensor | None
+    grown: Wide | None
+
+
+def _log_ratio(r: Tensor, prior_r: Tensor | None, scale: Scale) -> _LogRatio:
     if prior_r is None:
-        return log_var, None, None if scale.logarithmic else scale.sigma(r)
-    d, error = difference(log_var, scale.log_var(prior_r))
-    return (d, error, None) if scale.logarithmic else (d, None, scale.sigma(r) * scale.inv_sigma(prior_r))
+        half = scale.log_sigma(r)
+        if scale.logarithmic:
+            return _LogRatio(scale.log_var(r), half, None, None)
+        return _LogRatio(2.0 * half, half, None, scale.wide_var(r).half())
+    if scale.logarithmic:
+        d, error = difference(r, prior_r)
+        half = 0.5 * r - 0.5 * prior_r
+        if scale.kind == LOGVAR:
+            return _LogRatio(d, half, error, None)
+        # Where d overflows to infinity, any half of it will do that does not.
+        return _LogRatio(2.0 * d, torch.where(d == math.inf, half, d), 2.0 * error, None)
+    ratio = scale.var_ratio(r, prior_r)
+    square = ratio.narrow()
+    far = scale.log_sigma(r) - scale.log_sigma(prior_r)
+    # Nearer than the difference of two logarithms where the ratio is an ordinary number.
+    ordinary = (square.detach() > 1e-30) & (square.detach() < 1e30)
+    half = torch.where(ordinary, 0.5 * torch.log(torch.where(ordinary, square, 1.0)), far)
+    return _LogRatio(2.0 * half, half, None, ratio.half())
+
+
+def _spread(ratio: _LogRatio) -> Tensor:
+    """½(e^d − 1 − d)."""
+    spread = half_expm1_minus(ratio.d, ratio.half, None if ratio.grown is None else ratio.grown.narrow())
+    return spread if ratio.error is None else corrected(spread, ratio.error, half_expm1(ratio.d))
+
+
+def _growth(ratio: _LogRatio) -> Tensor:
+    """½(e^d − 1)."""
+    growth = half_expm1(ratio.d, None if ratio.grown is None else ratio.grown.narrow())
+    return growth if ratio.error is None else corrected(growth, ratio.error, growth + 0.5)
 
 
 def _terms(means: Tensor, r: Tensor, prior_r: Tensor | None, scale: Scale) -> Tensor:
     """½((μ − μp)²/σp² + e^d − 1 − d), element by element."""
-    d, error, ratio = _log_ratio(r, prior_r, scale)
-    spread = half_expm1_minus(d, ratio)
-    if error is not None:
-        spread = corrected(spread, error, half_expm1(d))
-    half_square = (0.5 * means) * means if prior_r is None else standardised(means, scale, prior_r)[0]
+    spread = _spread(_log_ratio(r, prior_r, scale))
+    half_square = (0.5 * means) * means if prior_r is None else standardised(means, scale, prior_r).half_square
     return half_square + spread
 
 
@@ -138,17 +181,18 @@ def gaussian_kl_bwd(
         free = g
         if free_bits is not None:
             free = torch.where(_terms(means, r, prior_r, form) <= free_bits, 0.0, g)
-        d, error, ratio = _log_ratio(r, prior_r, form)
-        dlog_var = half_expm1(d, ratio)
-        if error is not None:
-            dlog_var = corrected(dlog_var, error, dlog_var + 0.5)
-        draw = form.inside(logvar.to(dtype), free * dlog_var * form.dlog_var(r))
+        ratio = _log_ratio(r, prior_r, form)
+        dlog_var = _growth(ratio)
+        draw = form.inside(logvar.to(dtype), free * by_raw(dlog_var, ratio.grown, form, r))
         if prior_r is None:
             return free * means, draw
-        half_square, dmean = standardised(means, form, prior_r)
-        dprior_log_var = -(half_square + dlog_var)
-        dprior_raw = form.inside(prior_logvar.to(dtype), free * dprior_log_var * form.dlog_var(prior_r))
-        return free * dmean, draw, dprior_raw
+        standard = standardised(means, form, prior_r)
+        if ratio.grown is None or standard.wide is None:
+            dprior = by_raw(standard.half_square + dlog_var, None, form, prior_r)
+        else:
+            slope, beyond = form.wide_dlog_var(prior_r), form.var_ratio_slope(r, prior_r).half()
+            dprior = standard.wide.times(slope).plus(wide_product(dlog_var, slope, beyond)).narrow()
+        return free * standard.slope, draw, form.inside(prior_logvar.to(dtype), -(free * dprior))
 
     dmean, draw, *dprior_raw = weighted(weight, slopes)
     dweight = None

@@ -17,7 +17,7 @@ from vae_fast.reference.densities import (
     upstream,
     weighted,
 )
-from vae_fast.reference.formulas import standardised
+from vae_fast.reference.formulas import Standardised, by_raw, standardised
 from vae_fast.scale import Scale
 
 
@@ -27,17 +27,17 @@ def _dtypes(mean, logvar, x, weight) -> tuple[torch.dtype, torch.dtype]:
     return arithmetic_dtype(promoted, mean, logvar, x, weight), compute_dtype(promoted)
 
 
-def _gaussian_arguments(mean, logvar, x, mask, x_scale, scale, dtype):
-    """½((x − m)/σ)², (x − m)/σ² and the clamped raw scale, in ``dtype`` and masked."""
+def _gaussian_arguments(mean, logvar, x, mask, x_scale, scale, dtype) -> tuple[Standardised, Tensor]:
+    """x − m in units of σ, and the clamped raw scale, in ``dtype`` and masked."""
     value = x.to(dtype) if x_scale == 1.0 else x.to(dtype) * x_scale
     r = scale.clamp(unmasked(mask, logvar.to(dtype), 1.0))
     difference = unmasked(mask, value - mean.to(dtype))
-    return (*standardised(difference, scale, r), r)
+    return standardised(difference, scale, r), r
 
 
-def _terms(half_square: Tensor, r: Tensor, form: Scale) -> Tensor:
-    # The number is log 2π: written out, since a compiler takes a module's float for an input.
-    return -(half_square + 0.5 * (form.log_var(r) + 1.8378770664093453))
+def _terms(standard: Standardised, r: Tensor, form: Scale) -> Tensor:
+    # The number is ½ log 2π: written out, since a compiler takes a module's float for an input.
+    return -(standard.half_square + (form.log_sigma(r) + 0.9189385332046727))
 
 
 def gaussian_log_prob_fwd(
@@ -62,8 +62,7 @@ def gaussian_log_prob_fwd(
     dtype, result = _dtypes(mean, logvar, x, weight)
 
     def terms(mask):
-        half_square, _, r = _gaussian_arguments(mean, logvar, x, mask, x_scale, form, dtype)
-        return (_terms(half_square, r, form),)
+        return (_terms(*_gaussian_arguments(mean, logvar, x, mask, x_scale, form, dtype), form),)
 
     (term,) = weighted(weight, terms)
     log_prob = reduce(term, event_ndim, reduction, scale).to(result)
@@ -103,16 +102,15 @@ def gaussian_log_prob_bwd(
     g = upstream(dlog_prob.to(dtype), shape, event_ndim, reduction, scale)
 
     def slopes(mask):
-        half_square, slope, r = _gaussian_arguments(mean, logvar, x, mask, x_scale, form, dtype)
-        draw = form.inside(logvar.to(dtype), g * (half_square - 0.5) * form.dlog_var(r))
-        return g * slope, draw
+        standard, r = _gaussian_arguments(mean, logvar, x, mask, x_scale, form, dtype)
+        draw = form.inside(logvar.to(dtype), g * by_raw(standard.half_square - 0.5, standard.wide, form, r))
+        return g * standard.slope, draw
 
     dmean, draw = weighted(weight, slopes)
     dx = -dmean if x_scale == 1.0 else -dmean * x_scale
     dweight = None
     if need_dweight:
-        half_square, _, r = _gaussian_arguments(mean, logvar, x, None, x_scale, form, dtype)
-        dweight = g * _terms(half_square, r, form)
+        dweight = g * _terms(*_gaussian_arguments(mean, logvar, x, None, x_scale, form, dtype), form)
     grads = grad_like(need_dmean, mean, dmean), grad_like(need_dlogvar, logvar, draw)
     return (
         *together(*grads, packed, packed_dim),

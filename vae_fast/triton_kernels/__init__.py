@@ -44,8 +44,10 @@ KERNELS: Any = None
 """A function for every raw operator, and ``rescale`` of early.py."""
 TRACED: Any = None
 """The same as operators of their own, torch.ops.vae_fast_triton.<op>_fwd and _bwd: what a compiler sees."""
+GRAPH: Any = None
+"""Those with gradients of their own, for graphs that have to carry them."""
 
 if not REASON:
     from vae_fast.triton_kernels import operators
 
-    KERNELS, TRACED = operators.KERNELS, operators.TRACED
+    KERNELS, TRACED, GRAPH = operators.KERNELS, operators.TRACED, operators.GRAPH

@@ -166,16 +166,30 @@ def exp(x):
 
 
 @triton.jit
+def half_exp(x):
+    """½e^x, which may be finite where e^x is not."""
+    most: tl.constexpr = 711.0 if x.dtype == tl.float64 else 90.0
+    least: tl.constexpr = -746.0 if x.dtype == tl.float64 else -104.0
+    n, r, p, error = expand(clamp(x, constant(x, least), constant(x, most)))
+    high, low = expanded_in_two(r, p, error)
+    return ldexp(high + low, n - 1.0)
+
+
+@triton.jit
 def exp_and_square(x):
-    """e^x, and its square where |2x| is below ``ORDINARY``: from one expansion, so with hardly more error."""
-    n, r, p, error = expand(in_range_of_exp(x))
+    """(whole, n) of e^x = 2ⁿ·whole, and its square where |2x| is below ``ORDINARY``: with hardly more error.
+
+    x counts as no more than that beyond which no result depends on how far.
+    """
+    farthest: tl.constexpr = 1400.0 if x.dtype == tl.float64 else 175.0
+    n, r, p, error = expand(clamp(x, constant(x, -farthest), constant(x, farthest)))
     high, low = expanded_in_two(r, p, error)
     whole = high + low
     lost = (high - whole) + low
     square = tl.fma(whole, whole, whole * (lost + lost))
     # A number in the range of power_of_two, whatever n.
     bound: tl.constexpr = 1020.0 if x.dtype == tl.float64 else 124.0
-    return ldexp(whole, n), square * power_of_two(clamp(n + n, constant(x, -bound), constant(x, bound)))
+    return whole, n, square * power_of_two(clamp(n + n, constant(x, -bound), constant(x, bound)))
 
 
 @triton.jit
@@ -465,10 +479,11 @@ def _half_expm1_minus_near(x):
 
 
 @triton.jit
-def half_expm1_and_minus(x):
+def half_expm1_and_minus(x, half):
     """½(e^x − 1), and ½(e^x − 1 − x), which is never negative; both finite whenever the result is.
 
-    In quarters of 2ⁿ, doubled at the end: 2ⁿ⁻¹ may overflow where the result does not.
+    ``half`` is ½x, which may be finite where x is not. In quarters of 2ⁿ, doubled at the end: 2ⁿ⁻¹ may overflow
+    where the result does not.
     """
     double: tl.constexpr = x.dtype == tl.float64
     # Below, e^x is nothing beside 1, and 2ⁿ⁻² still a normal number; above, it is infinite.
@@ -481,7 +496,7 @@ def half_expm1_and_minus(x):
     whole = high + small
     quarter = constant(x, -0.25)
     # 1 + x is exact where it matters.
-    rest = (x + 1.0) * -0.25
+    rest = tl.fma(half, constant(x, -0.5), quarter)
     # For small x the sum beside the expansion is exact or nearly so; for large x it would be rounded to the last
     # place of the result, and the expansion's two parts are added one by one.
     large = x > 4.0
@@ -502,16 +517,14 @@ def half_expm1_and_minus(x):
     infinity = constant(x, float("inf"))
     growth = tl.where(above, infinity, growth + growth)
     # NaN for an infinite x, as ∞ − ∞ is.
-    spread = tl.where(above, infinity - x, spread + spread)
+    spread = tl.where(above, infinity - half, spread + spread)
     return growth, tl.where(tl.abs(x) <= 1.0, _half_expm1_minus_near(x), spread)
 
 
 @triton.jit
-def half_expm1_and_minus_by_root(x, root):
-    """The same where root = e^(x/2) is known better than x, whose error the exponential would magnify."""
-    half = constant(x, 0.5)
-    near, _ = half_expm1_and_minus(x)
-    growth = tl.fma(root * 0.5, root, -half)
-    spread = tl.fma(root * 0.5, root, -tl.fma(x, half, half))
+def half_expm1_and_minus_by_grown(x, half, grown):
+    """The same where grown = ½e^x is known better than x, whose error the exponential would magnify."""
+    near, _ = half_expm1_and_minus(x, half)
     small = tl.abs(x) <= 1.0
-    return tl.where(small, near, growth), tl.where(small, _half_expm1_minus_near(x), spread)
+    spread = grown - (half + 0.5)
+    return tl.where(small, near, grown - 0.5), tl.where(small, _half_expm1_minus_near(x), spread)

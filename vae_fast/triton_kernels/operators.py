@@ -13,6 +13,7 @@ import torch
 
 from vae_fast import schemas
 from vae_fast.checks import check, check_devices
+from vae_fast.signatures import DEFINITIONS, SCHEMAS
 from vae_fast.triton_kernels import launch
 from vae_fast.triton_kernels.bernoulli_log_prob import bernoulli_log_prob_bwd, bernoulli_log_prob_fwd
 from vae_fast.triton_kernels.early import rescale
@@ -67,11 +68,15 @@ def _fake(name: str) -> Callable[..., Any]:
 
 
 library = torch.library.Library("vae_fast_triton", "DEF")
-for _name, _schema in schemas.SCHEMAS.items():
-    library.define(_name + _schema, tags=(torch.Tag.pt2_compliant_tag,))
+for _definition in DEFINITIONS:
+    if not _definition.startswith("reference_normals"):
+        library.define(_definition, tags=(torch.Tag.pt2_compliant_tag,))
+for _op, _qualified, _name in schemas.overloads("vae_fast_triton"):
     for _key in ("CPU", "CUDA"):
-        library.impl(_name, _body(_name, getattr(KERNELS, _name)), _key)
-    torch.library.register_fake(f"vae_fast_triton::{_name}", _fake(_name), lib=library)
+        library.impl(_qualified, schemas.unpacked(_op, _body(_name, getattr(KERNELS, _name))), _key)
+    torch.library.register_fake(f"vae_fast_triton::{_qualified}", schemas.unpacked(_op, _fake(_name)), lib=library)
+schemas.attach_gradients("vae_fast_triton", library)
 
-TRACED = SimpleNamespace(**{name: getattr(torch.ops.vae_fast_triton, name).default for name in schemas.SCHEMAS})
+TRACED = SimpleNamespace(**{name: getattr(torch.ops.vae_fast_triton, name).default for name in SCHEMAS})
 library.impl("standard_normal_fwd", schemas.by_device(TRACED.standard_normal_fwd), "BackendSelect")
+GRAPH = schemas.in_graphs("vae_fast_triton")

@@ -8,21 +8,14 @@ import triton
 import triton.language as tl
 
 from vae_fast import scale
-from vae_fast.triton_kernels.formulas import (
-    constant,
-    divide,
-    exp,
-    exp_and_square,
-    log,
-    logistic,
-    root,
-    softplus,
-)
+from vae_fast.triton_kernels.formulas import constant, divide, exp, half_exp, log, logistic, root, softplus
+from vae_fast.triton_kernels.wide import over, times, wide, wide_exp
 
 LOGVAR = tl.constexpr(scale.LOGVAR)
 LOGSTD = tl.constexpr(scale.LOGSTD)
 STD = tl.constexpr(scale.STD)
 VAR = tl.constexpr(scale.VAR)
+SOFTPLUS = tl.constexpr(scale.SOFTPLUS)
 
 
 @triton.jit
@@ -61,7 +54,7 @@ def sigma(r, eps, KIND: tl.constexpr, EPS: tl.constexpr):
 def dsigma(r, eps, KIND: tl.constexpr, EPS: tl.constexpr):
     """dσ/dr."""
     if KIND == LOGVAR:
-        return exp(r * 0.5) * 0.5
+        return half_exp(r * 0.5)
     elif KIND == LOGSTD:
         return exp(r)
     elif KIND == STD:
@@ -72,43 +65,188 @@ def dsigma(r, eps, KIND: tl.constexpr, EPS: tl.constexpr):
         return logistic(r)
 
 
+# Where log σ² is r, or twice it.
+
+
 @triton.jit
-def log_var(r, eps, KIND: tl.constexpr, EPS: tl.constexpr):
-    """log σ²."""
-    if KIND == VAR:
-        return log(plus_eps(r, eps, EPS))
-    elif KIND == LOGVAR and not EPS:
-        return r
-    elif KIND == LOGSTD and not EPS:
-        return r + r
+def log_sigma(r, KIND: tl.constexpr):
+    if KIND == LOGVAR:
+        return r * 0.5
     else:
-        return log(sigma(r, eps, KIND, EPS)) * 2.0
+        return r
 
 
 @triton.jit
-def dlog_var(r, eps, KIND: tl.constexpr, EPS: tl.constexpr):
+def twice(a, KIND: tl.constexpr):
+    """a·d log σ²/dr."""
+    if KIND == LOGVAR:
+        return a
+    else:
+        return a + a
+
+
+# Elsewhere. x is what is nearest to the argument: σ, or σ² for VAR.
+
+
+@triton.jit
+def nearest(r, eps, KIND: tl.constexpr, EPS: tl.constexpr):
+    if KIND == VAR:
+        return plus_eps(r, eps, EPS)
+    else:
+        return sigma(r, eps, KIND, EPS)
+
+
+@triton.jit
+def sigma_of(x, KIND: tl.constexpr):
+    if KIND == VAR:
+        return root(x)
+    else:
+        return x
+
+
+@triton.jit
+def log_sigma_of(x, KIND: tl.constexpr):
+    if KIND == VAR:
+        return log(x) * 0.5
+    else:
+        return log(x)
+
+
+@triton.jit
+def inv_var_of(x, KIND: tl.constexpr):
+    inverse = divide(constant(x, 1.0), x)
+    if KIND == VAR:
+        return inverse
+    else:
+        return inverse * inverse
+
+
+@triton.jit
+def dlog_var(r, x, eps, KIND: tl.constexpr, EPS: tl.constexpr):
     """d log σ²/dr."""
     if KIND == VAR:
-        return divide(constant(r, 1.0), plus_eps(r, eps, EPS))
-    elif KIND == LOGVAR and not EPS:
-        return tl.full(r.shape, 1.0, r.dtype)
-    elif KIND == LOGSTD and not EPS:
-        return tl.full(r.shape, 2.0, r.dtype)
+        return divide(constant(x, 1.0), x)
+    elif KIND == STD:
+        return divide(constant(x, 2.0), x)
     else:
-        return divide(dsigma(r, eps, KIND, EPS) * 2.0, sigma(r, eps, KIND, EPS))
+        return divide(dsigma(r, eps, KIND, EPS) * 2.0, x)
 
 
 @triton.jit
-def inverse(r, eps, KIND: tl.constexpr, EPS: tl.constexpr):
-    """1/σ, and 1/σ² where |log σ²| is ordinary."""
-    if KIND == LOGVAR and not EPS:
-        return exp_and_square(r * -0.5)
-    elif KIND == LOGSTD and not EPS:
-        return exp_and_square(-r)
+def is_usual(r, x, KIND: tl.constexpr):
+    """Whether x, its square, d log σ²/dr and their quotients are ordinary numbers."""
+    double: tl.constexpr = r.dtype == tl.float64
+    most: tl.constexpr = 2.0**504 if double else 2.0**61
+    far: tl.constexpr = 350.0 if double else 42.5
+    usual = (x > 1.0 / most) & (x < most)
+    if KIND == STD or KIND == VAR:
+        return usual
+    elif KIND == SOFTPLUS:
+        return usual & (r > -far)
     else:
-        one = constant(r, 1.0)
-        inv_sigma = divide(one, sigma(r, eps, KIND, EPS))
-        if KIND == VAR:
-            return inv_sigma, divide(one, plus_eps(r, eps, EPS))
+        return usual & (tl.abs(log_sigma(r, KIND)) < far)
+
+
+# The same in numbers of any exponent.
+
+
+@triton.jit
+def _softplus_is_exp(r):
+    if r.dtype == tl.float64:
+        return r < -40.0
+    else:
+        return r < -20.0
+
+
+@triton.jit
+def parts(r, eps, KIND: tl.constexpr, EPS: tl.constexpr):
+    """(s, q) of σ = s·e^q, not for VAR: q is not 0 only for arguments so far out that e^q alone is left of σ."""
+    if KIND == SOFTPLUS and not EPS:
+        far = _softplus_is_exp(r)
+        return tl.where(far, 1.0, softplus(r)), tl.where(far, r, 0.0)
+    elif KIND == SOFTPLUS or KIND == STD:
+        return sigma(r, eps, KIND, EPS), tl.zeros_like(r)
+    else:
+        a = log_sigma(r, KIND)
+        if r.dtype == tl.float64:
+            far = a > 525.0
         else:
-            return inv_sigma, inv_sigma * inv_sigma
+            far = a > 63.75
+        return tl.where(far, 1.0, exp(a) + eps), tl.where(far, a, 0.0)
+
+
+@triton.jit
+def slope_parts(r, s, q, KIND: tl.constexpr, EPS: tl.constexpr):
+    """(s, q) of d log σ²/dr = s·e^q, not for VAR, of those of σ; of this q and σ's one is 0."""
+    if KIND == STD:
+        return divide(constant(r, 2.0), s), tl.zeros_like(r)
+    elif KIND == SOFTPLUS:
+        far = _softplus_is_exp(r)
+        slope = divide(tl.where(far, 2.0, logistic(r) * 2.0), s)
+        # dσ/dr is e^r there, as σ is without eps.
+        if EPS:
+            return slope, tl.where(far, r, 0.0)
+        else:
+            return slope, tl.zeros_like(r)
+    else:
+        a = log_sigma(r, KIND)
+        return divide(twice(constant(r, 1.0), KIND), s), tl.where(q == 0.0, a, 0.0)
+
+
+@triton.jit
+def far_scale(r, eps, KIND: tl.constexpr, EPS: tl.constexpr):
+    """σ², d log σ²/dr, log σ, and what the first two are made of."""
+    if KIND == VAR:
+        x = plus_eps(r, eps, EPS)
+        m, n = wide(x)
+        return (m, n), (divide(constant(r, 1.0), m), -n), log(x) * 0.5, (m, n), (m, n)
+    else:
+        s, q = parts(r, eps, KIND, EPS)
+        slope, p = slope_parts(r, s, q, KIND, EPS)
+        m, n = wide(s)
+        if KIND == STD:
+            # Of a subnormal σ the quotient may be beyond its dtype.
+            dlog_var = divide(constant(r, 2.0), m), -n
+        elif KIND == SOFTPLUS and not EPS:
+            dlog_var = wide(slope)
+        else:
+            dlog_var = times(wide(slope), wide_exp(p))
+        if KIND != STD and not (KIND == SOFTPLUS and EPS):
+            m, n = times((m, n), wide_exp(q))
+        return times((m, n), (m, n)), dlog_var, log(s) + q, (s, q), (slope, p)
+
+
+@triton.jit
+def _square_of_ratio(s, q, prior_s, prior_q, KIND: tl.constexpr, EPS: tl.constexpr):
+    ratio = over(wide(s), wide(prior_s))
+    if KIND != STD and not (KIND == SOFTPLUS and EPS):
+        # The difference's rounding error (Knuth's two-sum), which the exponential would magnify.
+        d = q - prior_q
+        part = q - d
+        error = (q - (d + part)) + (part - prior_q)
+        m, n = wide_exp(d)
+        m = tl.where((m > 0.0) & (m < float("inf")), tl.fma(m, error, m), m)
+        ratio = times(ratio, (m, n))
+    return times(ratio, ratio)
+
+
+@triton.jit
+def var_ratio(far, prior, KIND: tl.constexpr, EPS: tl.constexpr):
+    """σ²/σp² of two ``far_scale``."""
+    if KIND == VAR:
+        return over(far[0], prior[0])
+    else:
+        return _square_of_ratio(far[3][0], far[3][1], prior[3][0], prior[3][1], KIND, EPS)
+
+
+@triton.jit
+def var_ratio_slope(ratio, far, prior, KIND: tl.constexpr, EPS: tl.constexpr):
+    """The same times d log σp²/dr.
+
+    In one exponential where the ratio may be beyond all range and the derivative below it.
+    """
+    if KIND <= LOGSTD:
+        q = prior[3][1] - prior[4][1] * 0.5
+        return times(_square_of_ratio(far[3][0], far[3][1], prior[3][0], q, KIND, EPS), wide(prior[4][0]))
+    else:
+        return times(ratio, prior[1])

@@ -8,14 +8,33 @@ from vae_fast.triton_kernels.formulas import (
     clamped_log1m,
     constant,
     divide,
+    exp_and_square,
     exp_of_negative,
     half_expm1_and_minus,
-    half_expm1_and_minus_by_root,
+    half_expm1_and_minus_by_grown,
     is_ordinary,
+    log,
     log1p_unit,
     over_one_plus,
+    power_of_two,
 )
-from vae_fast.triton_kernels.scale import LOGSTD, dlog_var, inverse, log_var, sigma
+from vae_fast.triton_kernels.scale import (
+    LOGSTD,
+    STD,
+    VAR,
+    dlog_var,
+    far_scale,
+    inv_var_of,
+    is_usual,
+    log_sigma,
+    log_sigma_of,
+    nearest,
+    sigma_of,
+    twice,
+    var_ratio,
+    var_ratio_slope,
+)
+from vae_fast.triton_kernels.wide import either, half_of, halved, narrow, over, plus, times, wide
 
 
 @triton.jit
@@ -46,39 +65,120 @@ def bernoulli_of_probs(p, t):
 
 
 @triton.jit
-def standardised(difference, r, log_var_of_r, eps, KIND: tl.constexpr, EPS: tl.constexpr):
-    """½(difference/σ)² and difference/σ², finite whenever they are; a difference of 0 gives 0 whatever σ.
+def standardised(difference, r, KIND: tl.constexpr):
+    """½(difference/σ)² and difference/σ² where log σ² is r, or twice it: finite whenever they are.
 
-    In two steps of 1/σ where 1/σ² is no ordinary number.
+    A difference of 0 gives 0 whatever σ. In two steps of 1/σ where 1/σ² is no ordinary number, each with its power
+    of two in two steps.
     """
-    inv_sigma, inv_var = inverse(r, eps, KIND, EPS)
+    size = log_sigma(r, KIND)
+    whole, n, inv_var = exp_and_square(-size)
     slope = difference * inv_var
     half_square = difference * 0.5 * slope
-    infinite = tl.abs(inv_sigma) == float("inf")
-    inv_sigma = tl.where(difference == 0.0, tl.where(infinite, 0.0, inv_sigma), inv_sigma)
-    t = difference * inv_sigma
-    ordinary = is_ordinary(log_var_of_r)
-    return tl.where(ordinary, half_square, t * 0.5 * t), tl.where(ordinary, slope, t * inv_sigma)
+    m, n = halved(tl.where(size == float("inf"), 0.0, whole), n)
+    root = power_of_two(n)
+    t = ((difference * root) * m) * root
+    ordinary = is_ordinary(size + size)
+    slope = tl.where(ordinary, slope, ((t * root) * m) * root)
+    return tl.where(ordinary, half_square, t * 0.5 * t), slope
+
+
+@triton.jit
+def wide_standardised(difference, var):
+    """The same elsewhere; the square in numbers of any exponent."""
+    m, n = wide(difference)
+    slope_m, slope_n = over((m, n), var)
+    # A 0 is smaller than any number that it is added to.
+    none = (difference == 0.0) & (var[0] == var[0])
+    square_m, square_n = tl.where(none, 0.0, slope_m * m * 0.5), tl.where(none, -4096.0, slope_n + n)
+    return (square_m, square_n), tl.where(none, 0.0, narrow((slope_m, slope_n)))
+
+
+@triton.jit
+def _product(growth, slope, beyond):
+    """growth·slope, or ``beyond`` where growth is no ordinary number."""
+    return either(_is_big(growth), beyond, times(wide(growth), slope))
+
+
+@triton.jit
+def _anywhere(condition):
+    """Whether it holds for any element of the tile: what is rare is then computed for all, and chosen for some."""
+    return tl.max(condition.to(tl.int32)) != 0
+
+
+@triton.jit
+def _is_big(a):
+    big: tl.constexpr = 2.0**1000 if a.dtype == tl.float64 else 2.0**100
+    return tl.abs(a) >= big
+
+
+@triton.jit
+def _gaussian_far(difference, r, eps, KIND: tl.constexpr, EPS: tl.constexpr):
+    var, dlog, size, _, _ = far_scale(r, eps, KIND, EPS)
+    square, slope = wide_standardised(difference, var)
+    half_square = narrow(square)
+    log_prob = -(half_square + (size + constant(r, 0.91893853320467274178)))
+    return log_prob, slope, narrow(_product(half_square - 0.5, dlog, times(square, dlog)))
 
 
 @triton.jit
 def gaussian(difference, r, eps, KIND: tl.constexpr, EPS: tl.constexpr):
     """−½(log σ² + (difference/σ)² + log 2π) and its derivatives by the mean and by r; difference = x − mean."""
-    size = log_var(r, eps, KIND, EPS)
-    half_square, slope = standardised(difference, r, size, eps, KIND, EPS)
-    log_prob = -(half_square + (size + constant(size, 1.8378770664093454836)) * 0.5)
-    return log_prob, slope, (half_square - 0.5) * dlog_var(r, eps, KIND, EPS)
+    half_log_2pi = constant(r, 0.91893853320467274178)
+    if KIND <= LOGSTD and not EPS:
+        half_square, slope = standardised(difference, r, KIND)
+        log_prob = -(half_square + (log_sigma(r, KIND) + half_log_2pi))
+        return log_prob, slope, twice(half_square - 0.5, KIND)
+    else:
+        x = nearest(r, eps, KIND, EPS)
+        half_square, slope = _standardised_by(difference, x, KIND)
+        log_prob = -(half_square + (log_sigma_of(x, KIND) + half_log_2pi))
+        draw = (half_square - 0.5) * dlog_var(r, x, eps, KIND, EPS)
+        usual = is_usual(r, x, KIND) & (_is_big(half_square) == 0)
+        if KIND == STD or KIND == VAR:
+            # Where a tile ends all is 0.
+            usual = usual | ((x == 0.0) & (difference == 0.0))
+        if _anywhere(usual == 0):
+            far_log_prob, far_slope, far_draw = _gaussian_far(difference, r, eps, KIND, EPS)
+            log_prob = tl.where(usual, log_prob, far_log_prob)
+            slope, draw = tl.where(usual, slope, far_slope), tl.where(usual, draw, far_draw)
+        return log_prob, slope, draw
+
+
+@triton.jit
+def _standardised_by(difference, x, KIND: tl.constexpr):
+    slope = difference * inv_var_of(x, KIND)
+    slope = tl.where((difference == 0.0) & (x == x), 0.0, slope)
+    return difference * 0.5 * slope, slope
+
+
+@triton.jit
+def _gaussian_kl_far(r, eps, KIND: tl.constexpr, EPS: tl.constexpr):
+    var, dlog, size, _, _ = far_scale(r, eps, KIND, EPS)
+    grown = half_of(var)
+    growth, spread = half_expm1_and_minus_by_grown(size + size, size, narrow(grown))
+    return spread, narrow(_product(growth, dlog, times(grown, dlog)))
 
 
 @triton.jit
 def gaussian_kl(dm, r, eps, KIND: tl.constexpr, EPS: tl.constexpr):
     """KL(N(μ, σ²) ‖ N(μp, 1)), dm = μ − μp, and its derivative by r; that by μ is dm."""
-    size = log_var(r, eps, KIND, EPS)
     if KIND <= LOGSTD and not EPS:
-        growth, spread = half_expm1_and_minus(size)
+        growth, spread = half_expm1_and_minus(twice(r, KIND), log_sigma(r, KIND))
+        draw = twice(growth, KIND)
     else:
-        growth, spread = half_expm1_and_minus_by_root(size, sigma(r, eps, KIND, EPS))
-    return tl.fma(dm * 0.5, dm, spread), growth * dlog_var(r, eps, KIND, EPS)
+        x = nearest(r, eps, KIND, EPS)
+        size, root = log_sigma_of(x, KIND), sigma_of(x, KIND)
+        growth, spread = half_expm1_and_minus_by_grown(size + size, size, (root * 0.5) * root)
+        draw = growth * dlog_var(r, x, eps, KIND, EPS)
+        usual = is_usual(r, x, KIND)
+        if KIND == STD or KIND == VAR:
+            # Where a tile ends all is 0.
+            usual = usual | (x == 0.0)
+        if _anywhere(usual == 0):
+            far_spread, far_draw = _gaussian_kl_far(r, eps, KIND, EPS)
+            spread, draw = tl.where(usual, spread, far_spread), tl.where(usual, draw, far_draw)
+    return tl.fma(dm * 0.5, dm, spread), draw
 
 
 @triton.jit
@@ -89,23 +189,55 @@ def _corrected(value, error, slope):
 
 
 @triton.jit
+def _gaussian_kl_to_prior_far(dm, r, prior_r, eps, KIND: tl.constexpr, EPS: tl.constexpr):
+    far, prior = far_scale(r, eps, KIND, EPS), far_scale(prior_r, eps, KIND, EPS)
+    ratio = var_ratio(far, prior, KIND, EPS)
+    beyond = half_of(var_ratio_slope(ratio, far, prior, KIND, EPS))
+    # Nearer than the difference of two logarithms where the ratio is an ordinary number.
+    square, half = narrow(ratio), far[2] - prior[2]
+    big: tl.constexpr = 2.0**1000 if r.dtype == tl.float64 else 2.0**100
+    half = tl.where((square > 1.0 / big) & (square < big), log(square) * 0.5, half)
+    growth, spread = half_expm1_and_minus_by_grown(half + half, half, narrow(half_of(ratio)))
+    squared, slope = wide_standardised(dm, prior[0])
+    draw = narrow(_product(growth, far[1], times(half_of(ratio), far[1])))
+    dprior_raw = -narrow(plus(times(squared, prior[1]), _product(growth, prior[1], beyond)))
+    return narrow(squared) + spread, slope, draw, dprior_raw
+
+
+@triton.jit
 def gaussian_kl_to_prior(dm, r, prior_r, eps, KIND: tl.constexpr, EPS: tl.constexpr):
     """KL(N(μ, σ²) ‖ N(μp, σp²)) and its derivatives by μ, r and the prior's r."""
-    size, prior_size = log_var(r, eps, KIND, EPS), log_var(prior_r, eps, KIND, EPS)
-    d = size - prior_size
     if KIND <= LOGSTD and not EPS:
+        less = r - prior_r
+        d = twice(less, KIND)
         # The rounding error of d (Knuth's two-sum), which e^d would magnify; none where d is infinite.
-        part = size - d
-        error = (size - (d + part)) + (part - prior_size)
+        part = r - less
+        error = twice((r - (less + part)) + (part - prior_r), KIND)
         error = tl.where(tl.abs(d) < float("inf"), error, 0.0)
-        growth, spread = half_expm1_and_minus(d)
+        half = tl.fma(prior_r, constant(r, -0.5), r * 0.5)
+        if KIND == LOGSTD:
+            # Where d overflows to infinity, any half of it will do that does not.
+            half = tl.where(less == float("inf"), half, less)
+        growth, spread = half_expm1_and_minus(d, half)
         spread = _corrected(spread, error, growth)
         growth = _corrected(growth, error, growth + 0.5)
+        half_square, slope = standardised(dm, prior_r, KIND)
+        return half_square + spread, slope, twice(growth, KIND), -twice(half_square + growth, KIND)
     else:
-        inv_prior, _ = inverse(prior_r, eps, KIND, EPS)
-        ratio = sigma(r, eps, KIND, EPS) * inv_prior
-        growth, spread = half_expm1_and_minus_by_root(d, ratio)
-    half_square, slope = standardised(dm, prior_r, prior_size, eps, KIND, EPS)
-    draw = growth * dlog_var(r, eps, KIND, EPS)
-    dprior_raw = -(half_square + growth) * dlog_var(prior_r, eps, KIND, EPS)
-    return half_square + spread, slope, draw, dprior_raw
+        x, prior_x = nearest(r, eps, KIND, EPS), nearest(prior_r, eps, KIND, EPS)
+        ratio = sigma_of(divide(x, prior_x), KIND)
+        half = log(ratio)
+        growth, spread = half_expm1_and_minus_by_grown(half + half, half, (ratio * 0.5) * ratio)
+        half_square, slope = _standardised_by(dm, prior_x, KIND)
+        kl, draw = half_square + spread, growth * dlog_var(r, x, eps, KIND, EPS)
+        dprior_raw = -(half_square + growth) * dlog_var(prior_r, prior_x, eps, KIND, EPS)
+        usual = is_usual(r, x, KIND) & is_usual(prior_r, prior_x, KIND)
+        usual = usual & (_is_big(tl.fma(ratio, ratio, half_square)) == 0)
+        if KIND == STD or KIND == VAR:
+            # Where a tile ends all is 0.
+            usual = usual | ((x == 0.0) & (prior_x == 0.0) & (dm == 0.0))
+        if _anywhere(usual == 0):
+            far = _gaussian_kl_to_prior_far(dm, r, prior_r, eps, KIND, EPS)
+            kl, slope = tl.where(usual, kl, far[0]), tl.where(usual, slope, far[1])
+            draw, dprior_raw = tl.where(usual, draw, far[2]), tl.where(usual, dprior_raw, far[3])
+        return kl, slope, draw, dprior_raw

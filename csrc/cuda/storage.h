@@ -1,0 +1,56 @@
+// Which storage type a call's kernel is of: one that all operands of full size share, so that chunks of 16 bytes are of
+// as many elements in each, or any.
+#pragma once
+
+#include "access.h"
+
+namespace vae_fast {
+namespace cuda {
+
+class Storage {
+ public:
+  explicit Storage(bool is_double) : compute_(is_double ? DType::kFloat64 : DType::kFloat32), half_(!is_double) {}
+
+  // An operand of the storage type. Constants and numbers are read in any dtype.
+  void read(const View& view) {
+    if (free(view)) return;
+    half_ = half_ && half(view.dtype);
+    full_ = full_ && view.dtype == compute_;
+  }
+  // One that may be bytes, or, beside halves, float32.
+  void read_any(const View& view) {
+    if (free(view) || bytes(view.dtype)) return;
+    half_ = half_ && (half(view.dtype) || view.dtype == compute_);
+    full_ = full_ && view.dtype == compute_;
+  }
+  // One of compute type.
+  void read_wide(const View& view) {
+    if (!free(view) && view.dtype != compute_) half_ = full_ = false;
+  }
+  // A result of full size: of the storage type, or, of halves, float32.
+  void write(DType dtype) {
+    half_ = half_ && (half(dtype) || dtype == compute_);
+    full_ = full_ && dtype == compute_;
+  }
+  void write(const Gradient& gradient) {
+    if (gradient.kind == Gradient::kEach) write(gradient.view.dtype);
+  }
+
+  // Calls f with a value of the type.
+  template <class F>
+  void call(const F& f) const {
+    if (compute_ == DType::kFloat64) return full_ ? f(double{}) : f(Any<double>{});
+    if (full_) return f(float{});
+    half_ ? f(Half{}) : f(Any<float>{});
+  }
+
+ private:
+  static bool free(const View& view) { return !view || view.number || view.constant(); }
+  static bool half(DType dtype) { return dtype == DType::kBFloat16 || dtype == DType::kFloat16; }
+
+  DType compute_;
+  bool half_, full_ = true;
+};
+
+}  // namespace cuda
+}  // namespace vae_fast
