@@ -109,6 +109,54 @@ def samples(shape, offset, dtype):
         )
 
 
+def weighted(shape, offset, dtype, kind):
+    """Operands of several dtypes, a weight of any shape: its gradient is of what the operands are, all else 0 at 0.
+
+    Where the first row's weights are 0, its upstream gradients are infinite; targets are bools of any byte.
+    """
+    rows, columns = shape
+    logits = placed(torch.randn(shape, dtype=torch.float64), offset, dtype).requires_grad_()
+    mean = placed(torch.randn(shape, dtype=torch.float64), offset, dtype).requires_grad_()
+    raw = placed(torch.randn(shape, dtype=torch.float64), offset, torch.float32).requires_grad_()
+    x = placed(torch.randint(0, 3, shape) * 127, offset, torch.uint8).view(torch.bool)
+    shapes = (shape, (rows, 1), (columns,), ())
+    for own, density in itertools.product(shapes, (vf.bernoulli_log_prob, vf.gaussian_kl)):
+        weight = torch.rand(own, dtype=torch.float64) + 0.5
+        if len(own) == 2:
+            weight[0] = 0
+        # One of no dims does not make arithmetic float64.
+        weight = placed(weight, offset, kind if own else dtype).requires_grad_()
+        operands = (logits, x) if density is vf.bernoulli_log_prob else (mean, raw)
+        leaves = [t for t in (*operands, weight) if t.is_floating_point()]
+        out = density(*operands, weight=weight, backend="native")
+        upstream = torch.randn(out.shape, dtype=torch.float64).to(out.dtype)
+        infinite = upstream.clone()
+        if len(own) == 2:
+            infinite[0] = torch.inf
+        grads = torch.autograd.grad(out, leaves, upstream, retain_graph=True)
+        masked = torch.autograd.grad(out, leaves, infinite)
+        with torch.no_grad():
+            values = [logits.double(), (x.view(torch.uint8) != 0).double(), mean.double(), raw.double()]
+            y, t, m, r = values
+            if density is vf.bernoulli_log_prob:
+                wrong = torch.where(y > 0, 1 - t, t)
+                each = -(y.abs() * wrong + torch.log1p(torch.exp(-y.abs())))
+                slopes = [t - torch.sigmoid(y)]
+            else:
+                each, slopes = (m * m + torch.expm1(r) - r) / 2, [m, torch.expm1(r) / 2]
+            w, g = weight.double().expand(shape), upstream.double().reshape(-1, 1)
+            sizes = each.abs() + (0 if density is vf.bernoulli_log_prob else r.abs() + 1)
+        name = f"weighted {density.__name__} {shape} {offset} {dtype} {kind} {own}"
+        assert [t.dtype for t in grads] == [t.dtype for t in leaves], name
+        check(name, out.detach(), (each * w).sum(1), (sizes * w).sum(1), columns)
+        for got, slope in zip(grads, slopes, strict=False):
+            check(f"{name} slope", got, g * w * slope, (g * w).abs() * (slope.abs() + 1), 1)
+        want, terms = (g * each).sum_to_size(own), (g.abs() * sizes).sum_to_size(own)
+        check(f"{name} dweight", grads[-1], want, terms, rows * columns)
+        for got, finite in zip(masked[:-1], grads, strict=False):
+            assert torch.equal(got, finite), f"{name}: an infinite upstream gradient at a weight of 0"
+
+
 def even(shape, dtype, form):
     """Kernels for even chunks, and the general ones on the same numbers an element further on: the same bits.
 
@@ -190,4 +238,7 @@ if "large" in sys.argv[1:]:
 for case in itertools.product(SHAPES, OFFSETS, DTYPES):
     density(*case)
     samples(*case)
+    if case[0] in SHAPES[1:5]:
+        for kind in DTYPES:
+            weighted(*case, kind)
 print(digest.hexdigest())
