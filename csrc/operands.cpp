@@ -6,37 +6,6 @@
 
 namespace vae_fast {
 
-DType dtype_of(const char* name, int32_t scalar_type) {
-  static const int32_t float32 = aoti_torch_dtype_float32(), float64 = aoti_torch_dtype_float64(),
-                       bfloat16 = aoti_torch_dtype_bfloat16(), float16 = aoti_torch_dtype_float16(),
-                       uint8 = aoti_torch_dtype_uint8(), boolean = aoti_torch_dtype_bool();
-  if (scalar_type == float32) return DType::kFloat32;
-  if (scalar_type == float64) return DType::kFloat64;
-  if (scalar_type == bfloat16) return DType::kBFloat16;
-  if (scalar_type == float16) return DType::kFloat16;
-  if (scalar_type == boolean) return DType::kBool;
-  VF_CHECK(scalar_type == uint8, name, " must be of a floating dtype, or, of targets and weights, uint8 or bool, got ",
-                  dtype_name(scalar_type));
-  return DType::kByte;
-}
-
-int32_t scalar_type_of(DType dtype) {
-  switch (dtype) {
-    case DType::kFloat32: return aoti_torch_dtype_float32();
-    case DType::kFloat64: return aoti_torch_dtype_float64();
-    case DType::kBFloat16: return aoti_torch_dtype_bfloat16();
-    case DType::kFloat16: return aoti_torch_dtype_float16();
-    case DType::kByte: return aoti_torch_dtype_uint8();
-    default: return aoti_torch_dtype_bool();
-  }
-}
-
-bool is_floating(DType dtype) { return dtype != DType::kByte && dtype != DType::kBool; }
-
-std::string dtype_name(int32_t scalar_type) {
-  return torch::headeronly::toString(static_cast<ScalarType>(scalar_type));
-}
-
 std::string shape_name(const int64_t* size, int ndim) {
   std::string text = "(";
   for (int d = 0; d < ndim; ++d) text += std::to_string(size[d]) + (d + 1 < ndim ? ", " : ndim == 1 ? "," : "");
@@ -92,11 +61,6 @@ namespace {
 
 // A Python number: it takes no part in dtypes.
 bool is_number(const Operand& o) { return o.ndim == 0 && o.dtype == DType::kFloat64 && o.tensor->is_cpu(); }
-
-DType promoted(DType a, DType b) {
-  if (a == b) return a;
-  return a == DType::kFloat64 || b == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32;
-}
 
 }  // namespace
 

@@ -9,19 +9,14 @@
 #include <string>
 #include <vector>
 
-#include "device.h"
-#include "kernels.h"
+#include "dtypes.h"
 
 namespace vae_fast {
 
 using torch::headeronly::ScalarType;
 using OptionalTensor = std::optional<Tensor>;
 
-// Raises where it is none that kernels read.
-DType dtype_of(const char* name, int32_t scalar_type);
-bool is_floating(DType dtype);
-// What messages call them.
-std::string dtype_name(int32_t scalar_type);
+// What messages call it.
 std::string shape_name(const int64_t* size, int ndim);
 
 // Raises where a shape has a negative size, or more elements than can be counted.
@@ -57,7 +52,6 @@ struct Arithmetic {
 };
 Arithmetic arithmetic_of(std::initializer_list<const Operand*> parameters,
                          std::initializer_list<const Operand*> others = {});
-int32_t scalar_type_of(DType dtype);
 // The dtype of sums.
 int32_t compute_type(bool is_double);
 

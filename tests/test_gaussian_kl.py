@@ -119,7 +119,7 @@ class TestAccuracy:
     def test_param(self, dtype, param):
         """≤ 3ε·Σ|terms|, where the terms are ½σ², ½ and ½|log σ²|: σ is rounded before σ² − 1 − log σ² is small.
 
-        Of the reference half a unit more for each of PyTorch's functions in σ, which is squared: 4; 5 of a softplus
+        Of the reference half a unit more for each of PyTorch's functions in σ, which is squared: 4, a softplus 5.
         """
         n, largest = (50_000, 1e18) if dtype == torch.float32 else (1000, 1e150)
         r = accuracy.magnitudes(n, dtype, 1 / largest, largest).abs()

@@ -50,7 +50,7 @@ static Gradient gradient(Gradient::Kind kind, std::vector<float>& data, int64_t 
 }
 
 static void run(int64_t rows, int64_t size, Gradient::Kind kind) {
-  std::vector<float> a(rows * size, 0.5f), b(size, 0.25f), c(rows * size, 0.75f), out(rows), g[4], z(3 * rows * size);
+  std::vector<float> a(rows * size, 0.5f), b(size, 0.25f), c(rows * size, 0.75f), out(rows), g[5], z(3 * rows * size);
   const auto density = [&](DensityArgs& args) {
     args.parallel_for = on_threads;
     args.is_double = false;
@@ -69,6 +69,14 @@ static void run(int64_t rows, int64_t size, Gradient::Kind kind) {
   kernels().bernoulli_log_prob(bernoulli);
   bernoulli.probs = true;
   kernels().bernoulli_log_prob(bernoulli);
+  // A backward pass with a gradient by the weight.
+  const auto weighted = [&](DensityArgs& args) {
+    args.out = nullptr;
+    args.weight = over(c, rows, size, size, 1);
+    args.dweight = gradient(kind, g[4], rows, size);
+  };
+  weighted(bernoulli);
+  kernels().bernoulli_log_prob(bernoulli);
 
   GaussianArgs gaussian;
   density(gaussian);
@@ -79,6 +87,8 @@ static void run(int64_t rows, int64_t size, Gradient::Kind kind) {
   gaussian.form = form;
   gaussian.dmean = gradient(Gradient::kEach, g[0], rows, size);
   gaussian.dlogvar = gradient(kind, g[1], rows, size);
+  kernels().gaussian_log_prob(gaussian);
+  weighted(gaussian);
   kernels().gaussian_log_prob(gaussian);
 
   KLArgs kl;
@@ -92,6 +102,8 @@ static void run(int64_t rows, int64_t size, Gradient::Kind kind) {
   kl.dmu = gradient(Gradient::kEach, g[0], rows, size);
   kl.dlogvar = gradient(kind, g[1], rows, size);
   kl.dprior_logvar = gradient(Gradient::kEach, g[2], rows, size);
+  kernels().gaussian_kl(kl);
+  weighted(kl);
   kernels().gaussian_kl(kl);
 
   SampleArgs sample;
