@@ -11,7 +11,7 @@ GPU_PYTHON ?= $(PYTHON)
 
 BIN := $(VENV)/bin
 OPERATORS := $(addprefix tests/test_,native.py bernoulli_log_prob.py gaussian_kl.py gaussian_log_prob.py rsample.py \
-  rsample_kl.py diagonal_gaussian.py gradient_in_forward.py noise_bits.py registration.py scale_range.py)
+  rsample_kl.py diagonal_gaussian.py gradient_in_forward.py noise_bits.py registration.py scale_range.py bad_inputs.py)
 SETTINGS := tests/test_settings.py tests/test_monitoring.py
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
 # Newer than everything the environment is made from, or the environment is brought up to date.

@@ -192,12 +192,13 @@ class Made(TorchDispatchMode):
                 self.storages[storage.data_ptr()] = (StorageWeakRef(storage), storage.nbytes())
         return out
 
-    def megabytes(self):
-        return sum(n for ref, n in self.storages.values() if not ref.expired()) >> 20
+    def frames(self):
+        """In units of 64 KiB."""
+        return sum(n for ref, n in self.storages.values() if not ref.expired()) >> 16
 
 
 class TestMemory:
-    """What is held between the passes, of 12 frames of 1 MiB that a model makes: the README's figures."""
+    """What is held between the passes, of 12 frames that a model makes: the README's figures, for 1 MB each."""
 
     @staticmethod
     def frame(p, x, reduction, function):
@@ -212,10 +213,10 @@ class TestMemory:
         return torch.nn.functional.binary_cross_entropy_with_logits(y, x, reduction=reduction)
 
     def held(self, function=None, reduction="sum", around=lambda f, *args: f(*args)):
-        frames = [(torch.randn(2, 1 << 17, requires_grad=True), torch.rand(2, 1 << 17)) for _ in range(12)]
+        frames = [(torch.randn(2, 1 << 13, requires_grad=True), torch.rand(2, 1 << 13)) for _ in range(12)]
         with Made() as made:
             losses = [around(self.frame, p, x, reduction, function or self.ours) for p, x in frames]
-            held = made.megabytes()
+            held = made.frames()
             torch.stack(losses).sum().backward()
         expected = [torch.sigmoid(2 * p.detach()) for p, _ in frames]
         n = 2 if reduction == "mean" else 1
@@ -255,18 +256,18 @@ class TestMemory:
 
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
             assert self.held(reduction=reduction) == 24  # the copies of frames and targets that the hook makes
-        assert sum(n == 1 << 18 for n in packed) == 24
+        assert sum(n == 1 << 14 for n in packed) == 24
         with torch.autograd.graph.save_on_cpu():
             assert self.held(reduction=reduction) == 12
 
     def test_released_at_the_first_backward_pass(self):
-        y, x = torch.randn(2, 1 << 17, requires_grad=True), torch.rand(2, 1 << 17)
+        y, x = torch.randn(2, 1 << 13, requires_grad=True), torch.rand(2, 1 << 13)
         with Made() as made:
             loss = self.ours(y, x, "sum")
-            assert made.megabytes() == 1
+            assert made.frames() == 1
             (grad,) = torch.autograd.grad(loss, y, retain_graph=True)
             del grad
-            assert made.megabytes() == 0
+            assert made.frames() == 0
 
     @each_density
     def test_none_where_the_weight_has_one(self, call, calls_of):

@@ -70,6 +70,7 @@ class TestLayout:
             everything,
             as_anchor,
             tensors[0].element_size(),
+            max(tensors[0].element_size(), 4),
             4096,
         )
 

@@ -39,21 +39,21 @@ def own_cache(tmp_path_factory):
         os.environ["TRITON_CACHE_DIR"] = before
 
 
-def bernoulli(shape, dtype, reduction, backward=False, x=None, weight=None, dx=False, probs=False):
+def bernoulli(shape, dtype, reduction, backward=False, x=None, weight=None, dx=False, dweight=False, probs=False):
     y = torch.empty(shape, dtype=dtype)
     args = (y, torch.empty_like(y) if x is None else x, weight, 1, reduction, -1.0, 1.0, int(probs))
     if not backward:
         return K.bernoulli_log_prob_fwd, (*args, reduction != NONE, False)
     up = torch.empty(shape[:1] if reduction == NONE else (), dtype=upstream_dtype(dtype))
-    return K.bernoulli_log_prob_bwd, (up, *args, True, dx)
+    return K.bernoulli_log_prob_bwd, (up, *args, True, dx, dweight)
 
 
-def gaussian(shape, dtype, reduction, backward=False, logvar=None, form=PLAIN, weight=None):
+def gaussian(shape, dtype, reduction, backward=False, logvar=None, x=None, form=PLAIN, weight=None, dweight=False):
     m = torch.empty(shape, dtype=dtype)
     args = (
         m,
         torch.empty_like(m) if logvar is None else logvar,
-        torch.empty_like(m),
+        torch.empty_like(m) if x is None else x,
         weight,
         1,
         reduction,
@@ -64,30 +64,52 @@ def gaussian(shape, dtype, reduction, backward=False, logvar=None, form=PLAIN, w
     if not backward:
         return K.gaussian_log_prob_fwd, (*args, reduction != NONE, reduction != NONE, False)
     up = torch.empty(shape[:1] if reduction == NONE else (), dtype=upstream_dtype(dtype))
-    return K.gaussian_log_prob_bwd, (up, *args, True, True, False)
+    return K.gaussian_log_prob_bwd, (up, *args, True, True, False, dweight)
 
 
-def kl(shape, dtype, reduction, backward=False, prior=False, free_bits=None, form=PLAIN):
+def kl(
+    shape,
+    dtype,
+    reduction,
+    backward=False,
+    prior=False,
+    free_bits=None,
+    form=PLAIN,
+    logvar=None,
+    weight=None,
+    dweight=False,
+):
     m = torch.empty(shape, dtype=dtype)
     priors = (torch.empty_like(m), torch.empty_like(m)) if prior else (None, None)
-    args = (m, torch.empty_like(m), *priors, None, 1, reduction, 1.0, free_bits, *form)
+    logvar = torch.empty_like(m) if logvar is None else logvar
+    args = (m, logvar, *priors, weight, 1, reduction, 1.0, free_bits, *form)
     needs = (True, True, prior, prior)
     if not backward:
         return K.gaussian_kl_fwd, (*args, *(n and reduction != NONE for n in needs))
     up = torch.empty(shape[:1] if reduction == NONE else (), dtype=upstream_dtype(dtype))
-    return K.gaussian_kl_bwd, (up, *args, *needs)
+    return K.gaussian_kl_bwd, (up, *args, *needs, dweight)
 
 
 def sample(
-    shape, dtype, backward=False, with_kl=True, samples=(), offset=0, tensor=False, form=PLAIN, free_bits=None
+    shape,
+    dtype,
+    backward=False,
+    with_kl=True,
+    samples=(),
+    offset=0,
+    tensor=False,
+    form=PLAIN,
+    free_bits=None,
+    logvar=None,
 ):
     m = torch.empty(shape, dtype=dtype)
     noise = (7, torch.zeros(1, dtype=torch.int64) if tensor else None, offset, 0)
-    operands, options = (m, torch.empty_like(m), samples, *noise), (1, free_bits, *form) if with_kl else form
+    logvar = torch.empty_like(m) if logvar is None else logvar
+    operands, options = (m, logvar, samples, *noise), (1, free_bits, *form) if with_kl else form
     name = "rsample_kl" if with_kl else "rsample"
     if not backward:
         return getattr(K, f"{name}_fwd"), (*operands, *options)
-    dz = torch.empty((*samples, *shape), dtype=dtype)
+    dz = torch.empty((*samples, *shape), dtype=torch.promote_types(dtype, logvar.dtype) if logvar.ndim else dtype)
     up = (dz, torch.empty(shape[:1], dtype=upstream_dtype(dtype))) if with_kl else (dz,)
     return getattr(K, f"{name}_bwd"), (*up, *operands, *options, True, True)
 
@@ -114,10 +136,17 @@ OPTIONS = {
         {"reduction": MEAN, "backward": True, "dx": True},
         *({"reduction": r, "backward": b, "probs": True} for r in (NONE, SUM) for b in BOTH),
         {"reduction": MEAN, "backward": True, "dx": True, "probs": True},
+        *({"reduction": SUM, "backward": b, "x": "bool", "weight": "bool"} for b in BOTH),
+        *({"reduction": NONE, "backward": True, "weight": size, "dweight": True} for size in ("each", "datum")),
+        {"reduction": SUM, "backward": True, "weight": "feature", "dweight": True, "dx": True, "probs": True},
     ],
     gaussian: [
         *({"reduction": r, "backward": b} for r in (NONE, SUM) for b in BOTH),
         *({"reduction": SUM, "backward": True, "logvar": size} for size in ("feature", "datum", "scalar")),
+        *({"reduction": SUM, "backward": b, "logvar": "float32", "x": "float32"} for b in BOTH),
+        {"reduction": NONE, "backward": True, "x": "float64"},
+        *({"reduction": NONE, "backward": b, "weight": "each"} for b in BOTH),
+        *({"reduction": NONE, "backward": True, "weight": size, "dweight": True} for size in ("each", "datum")),
         *(
             {"reduction": NONE, "form": form, "backward": b}
             for form in ((1, 0.0, -INF, INF), (2, 0.1, 0.1, 2.0), (3, 0.0, -INF, 1.0), (4, 0.1, -INF, INF))
@@ -127,11 +156,14 @@ OPTIONS = {
     kl: [
         *({"reduction": r, "backward": b, "prior": p} for r in (NONE, SUM) for b in BOTH for p in BOTH),
         *({"reduction": NONE, "backward": b, "free_bits": 0.1, "form": (4, 0.0, -1.0, 1.0)} for b in BOTH),
+        *({"reduction": SUM, "backward": b, "logvar": "float32"} for b in BOTH),
+        *({"reduction": NONE, "backward": True, "weight": "each", "dweight": True, "prior": p} for p in BOTH),
     ],
     sample: [
         *({"backward": b, "with_kl": k, "samples": s} for b in BOTH for k in BOTH for s in ((), (5,), (64,))),
         *({"backward": b, "offset": 1, "tensor": True} for b in BOTH),
         *({"backward": b, "form": (4, 0.1, -1.0, 1.0), "free_bits": 0.1} for b in BOTH),
+        *({"backward": b, "logvar": "float32"} for b in BOTH),
     ],
     normal: [{}, {"offset": 3}],
 }
@@ -145,22 +177,25 @@ EVERY = [
 
 
 def _representative(case):
-    """All options in one shape, the plain ones in more shapes and in bfloat16."""
+    """All options in one shape, the plain ones in more shapes and in bfloat16, and so those of several dtypes."""
     _, shape, dtype, options = case
     if shape == "rows" and dtype == torch.float32:
         return True
-    plain = not {"form", "free_bits", "tensor", "logvar", "dx", "prior", "probs"} & set(
-        options
-    ) and not options.get("samples")
+    if "float32" in options.values() and (shape, dtype) == ("rows", torch.bfloat16):
+        return True
+    special = {"form", "free_bits", "tensor", "logvar", "x", "weight", "dx", "prior", "probs"}
+    plain = not special & set(options) and not options.get("samples")
     return plain and ((shape, dtype) == ("rows", torch.bfloat16) or (dtype, shape) == (torch.float32, "odd"))
 
 
 def operand(options, shape, dtype):
-    """The options, with ``logvar`` as a tensor: one value a feature, a datum, or one altogether."""
+    """The options, with operands as tensors: one value a feature, a datum, or one altogether; or all in a dtype."""
     sizes = {"feature": shape[1:], "datum": (shape[0], 1), "scalar": ()}
-    if "logvar" not in options:
-        return options
-    return options | {"logvar": torch.empty(sizes[options["logvar"]], dtype=dtype)}
+    return options | {
+        name: torch.empty(sizes.get(kind, shape), dtype=getattr(torch, kind, dtype))
+        for name, kind in options.items()
+        if name in ("logvar", "x", "weight")
+    }
 
 
 def check(compiled):
@@ -202,9 +237,9 @@ OPERANDS = {
     "standard_normal._kernel": (),
 }
 GRADIENTS = {
-    "bernoulli_log_prob._kernel": ("dlogits", "dx"),
-    "gaussian_log_prob._kernel": ("dmean", "dlogvar", "dx"),
-    "gaussian_kl._kernel": ("dmu", "dlogvar", "dprior_mu", "dprior_logvar"),
+    "bernoulli_log_prob._kernel": ("dlogits", "dx", "dweight"),
+    "gaussian_log_prob._kernel": ("dmean", "dlogvar", "dx", "dweight"),
+    "gaussian_kl._kernel": ("dmu", "dlogvar", "dprior_mu", "dprior_logvar", "dweight"),
     "sampling.forward": ("z",),
     "sampling.backward": ("dmu", "dlogvar"),
     "standard_normal._kernel": ("out",),

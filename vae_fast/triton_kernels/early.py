@@ -59,7 +59,7 @@ def _rescale(
 
 
 def rescale(grads: Sequence[Tensor], upstream: Tensor) -> None:
-    """Multiplies gradients, each dense and of a dtype of its own, by ``upstream``'s one element, in place."""
+    """Multiplies gradients, dense in memory and each of its own dtype, by ``upstream``'s element, in place."""
     present = [grad for grad in grads if grad.numel()]
     if not present:
         return

@@ -103,10 +103,10 @@ def _kernel(
         t = read(x, x_sample, x_datum, tile, T, MODES[2], SAMPLES, VEC)
         g = upstream_of(upstream, upstream_sample, upstream_datum, tile, factor, T, MODES[4], SAMPLES, VEC)
         w = weight_of(weight, weight_sample, weight_datum, tile, T, MODES[3], SAMPLES, VEC)
-        r = raw
+        difference, r = t * by_x - m, raw
         if BOUNDED:
             r = clamp(r, lowest, highest)
-        log_prob, slope, draw = gaussian(t * by_x - m, r, eps, KIND, EPS)
+        log_prob, slope, draw = gaussian(difference, r, eps, KIND, EPS)
         if KINDS[3] != NONE:
             of_weight = give(
                 dweight, dweight_sample, dweight_datum, tile, of_weight, g * log_prob, KINDS[3], SAMPLES, VEC

@@ -270,8 +270,8 @@ def layout(
 
     ``gradients[k]`` is the gradient of ``operands[k]`` as it will be returned; ``out`` a result of one value an
     element; ``sums_rows`` and ``sums_all`` say which sums the kernel makes. ``walk_as_anchor`` is the first of the
-    dims that are walked as operand 0 holds them (None: all in C order). ``itemsize`` is that of the operands that
-    an access is sized for, ``arithmetic`` that of what is computed in.
+    dims that are walked as operand 0 holds them (None: all in C order). An access is as wide as elements of
+    ``itemsize`` bytes ask for, a tile as large as a type computed in of ``arithmetic`` bytes allows.
     ``step`` is one more stride that kernels add up. Tiles may begin up to ``room`` columns before a row's first.
     """
     present = [s for s in operands if s is not None]

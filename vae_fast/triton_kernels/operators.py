@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from vae_fast import schemas
-from vae_fast.checks import check
+from vae_fast.checks import check, check_devices
 from vae_fast.signatures import DEFINITIONS, SCHEMAS
 from vae_fast.triton_kernels import launch
 from vae_fast.triton_kernels.bernoulli_log_prob import bernoulli_log_prob_bwd, bernoulli_log_prob_fwd
@@ -59,6 +59,14 @@ def _body(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     return body
 
 
+def _fake(name: str) -> Callable[..., Any]:
+    def fake(*args: Any) -> Any:
+        check_devices(name, args)
+        return schemas.FAKES[name](*args)
+
+    return fake
+
+
 library = torch.library.Library("vae_fast_triton", "DEF")
 for _definition in DEFINITIONS:
     if not _definition.startswith("reference_normals"):
@@ -66,8 +74,7 @@ for _definition in DEFINITIONS:
 for _op, _qualified, _name in schemas.overloads("vae_fast_triton"):
     for _key in ("CPU", "CUDA"):
         library.impl(_qualified, schemas.unpacked(_op, _body(_name, getattr(KERNELS, _name))), _key)
-    _fake = schemas.unpacked(_op, schemas.FAKES[_name])
-    torch.library.register_fake(f"vae_fast_triton::{_qualified}", _fake, lib=library)
+    torch.library.register_fake(f"vae_fast_triton::{_qualified}", schemas.unpacked(_op, _fake(_name)), lib=library)
 schemas.attach_gradients("vae_fast_triton", library)
 
 TRACED = SimpleNamespace(**{name: getattr(torch.ops.vae_fast_triton, name).default for name in SCHEMAS})
