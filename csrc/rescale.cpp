@@ -1,5 +1,5 @@
-// torch.ops.vae_fast.rescale_: the gradients of a forward pass times an upstream gradient, in place, without a look at it
-// on the host. Of the CUDA library; on a CPU the host looks.
+// torch.ops.vae_fast.rescale_: the gradients of a forward pass, each of a dtype of its own, times an upstream gradient, in
+// place, without a look at it on the host. Of the CUDA library; on a CPU the host looks.
 #include "operands.h"
 
 #include "cuda/table.h"
@@ -17,15 +17,16 @@ void rescale_(Tensor factor, OptionalTensor grad0, OptionalTensor grad1, Optiona
   for (const OptionalTensor& grad : {grad0, grad1, grad2, grad3}) {
     if (!grad.has_value()) continue;
     const Operand to("grad", *grad);
-    STD_TORCH_CHECK(to.dtype == by.dtype, "grad must be of the factor's dtype");
+    STD_TORCH_CHECK(to.dtype == DType::kFloat32 || to.dtype == DType::kFloat64, "grad must be float32 or float64");
     // Dense in memory, in whatever order.
     int64_t most = to.numel() > 0 ? 1 : 0;
     for (int d = 0; d < to.ndim && most > 0; ++d) most += (to.size[d] - 1) * to.stride[d];
     STD_TORCH_CHECK(most == to.numel(), "grad must be dense");
     grads.data[grads.count] = data_of(*grad);
+    grads.dtype[grads.count] = to.dtype;
     grads.numel[grads.count++] = to.numel();
   }
-  cuda::rescale(device, grads, data_of(factor), by.dtype == DType::kFloat64);
+  cuda::rescale(device, grads, data_of(factor), by.dtype);
 }
 
 }  // namespace

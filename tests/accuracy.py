@@ -4,12 +4,16 @@ Truth is computed in float64 for the results of float32 and half tensors, in 50 
 float64 tensors; the formulas are the textbook's, written once for both.
 """
 
+import importlib
+
 import mpmath
 import numpy as np
 import pytest
 import torch
 
 import vae_fast as vf
+
+backends = importlib.import_module("vae_fast.backends")
 
 _mp = mpmath.mp.clone()
 _mp.dps = 50
@@ -142,14 +146,42 @@ def assert_within(bound, errors, *inputs):
     assert largest <= bound, f"{largest:.4g} > {bound} at {where}"
 
 
-def assert_no_worse(ours, theirs, *inputs, slack=1.05):
-    """Our worst ≤ max(PyTorch's worst, 0.51), both in ULP of the output's dtype, or both in eps·Σ|terms|.
+def bar(kernels, reference, dtype=torch.float32):
+    """The bar in ULP of a result of the dtype, for the backend at hand: it stands on every machine.
+
+    The kernels' exponentials and logarithms are the project's own (tests/test_formulas.py). The reference's are
+    PyTorch's, each off by a whole unit at most: SLEEF's u10 functions, MKL's in their accurate mode and glibc's all
+    promise that, and no more. Where such errors add up to more than the kernels' bar, the reference has its own. A
+    half result is one of float32, rounded once more: what that lacked does not show.
+    """
+    if dtype in (torch.bfloat16, torch.float16):
+        return 0.51
+    return reference if backends._current == "reference" else kernels
+
+
+# How much PyTorch's own worst error differs from processor to processor, in units of float32 and float64: half a
+# unit lies between a function that is correctly rounded and one that is off by the 1 ULP it promises. Measured:
+# 0.25, over the comparisons of these tests, on a Xeon with AVX-512 under ATEN_CPU_CAPABILITY=default, avx2 and
+# avx512, each with MKL's functions for this processor and, MKL_CBWR=AVX2 and COMPATIBLE, for others.
+PYTORCH_VARIES = 0.5
+
+
+def assert_no_worse(ours, theirs, dtype, *inputs, slack=1.05):
+    """Our worst ≤ max(PyTorch's worst, 0.51) + PYTORCH_VARIES, both in ULP of ``dtype``, or both in eps·Σ|terms|.
 
     The largest of some sampled errors is itself random: the slack allows for two equally good forms whose
     largest error another seed orders the other way round. Over 10⁵ samples such maxima differ by up to 4 %,
-    over a few thousand (float64, whose truth is slow) by up to 13 %.
+    over a few thousand (float64, whose truth is slow) by up to 13 %. What PyTorch's float32 functions differ by
+    does not show in a half result.
     """
-    assert_within(max(worst(theirs)[0] * slack, 0.51), ours, *inputs)
+    varies = 0.0 if dtype in (torch.bfloat16, torch.float16) else PYTORCH_VARIES
+    assert_within(max(worst(theirs)[0] * slack, 0.51) + varies, ours, *inputs)
+
+
+def normal(truth, dtype):
+    """Where the truth is no subnormal number: that is rounded once or twice, by how a processor makes 2ⁿ, which
+    alone is a unit of difference between two of PyTorch's results."""
+    return np.abs(_to_float(truth).astype(np.float64)) >= torch.finfo(dtype).tiny
 
 
 def rows_bound(n):

@@ -366,7 +366,8 @@ class TestPaths:
     def test_a_gradient_not_needed_is_not_asked_for(self, call, fake, monkeypatch):
         kernels, asked = backends._KERNELS["native"], []
         original = getattr(kernels, f"{call.op}_bwd")
-        n = 4 if call.op == "gaussian_kl" else len(call.operands)
+        # A density's weight, which has none here, comes last.
+        n = (4 if call.op == "gaussian_kl" else len(call.operands)) + call.density
 
         def watched(*args):
             asked.append(args[-n:])

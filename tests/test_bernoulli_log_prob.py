@@ -80,24 +80,31 @@ class TestAccuracy:
     @pytest.mark.parametrize("target", [0.0, 1.0])
     @pytest.mark.parametrize("dtype", DTYPES, ids=str)
     def test_binary_targets(self, dtype, target):
-        """≤ 2 ULP, gradient ≤ 3 ULP; no worse than PyTorch in any range."""
+        """≤ 2 ULP, gradient ≤ 3 ULP; no worse than PyTorch in any range.
+
+        Of the reference, log1p(e^−|y|) ≤ 3 ULP: a unit of e^−|y| is up to two of the logarithm, which has one more.
+        Its gradient, e/(1 + e), ≤ 4: a unit and two roundings are 2ε of it, and ε is up to two units.
+        """
         y = logits(dtype)
         t = torch.full_like(y, target)
         value, slope = truth(y, t)
         log_prob, dlogits, dx = with_grads(ours, y, t)
         errors, slope_errors = ulp(log_prob, value), ulp(dlogits, slope)
-        accuracy.assert_within(2, errors, y)
-        accuracy.assert_within(3, slope_errors, y)
+        accuracy.assert_within(accuracy.bar(2, 3), errors, y)
+        accuracy.assert_within(accuracy.bar(3, 4, dtype), slope_errors, y)
         assert torch.equal(dx, y)
         torch_value, torch_slope, _ = with_grads(torchs, y, t)
         torch_errors, torch_slope_errors = ulp(torch_value, value, log_prob.dtype), ulp(torch_slope, slope)
         size = y.double().abs().cpu().numpy()
-        for low, high in RANGES:
-            for sign in (-1, 1):
-                here = (size >= low) & (size < high) & (np.sign(y.double().cpu().numpy()) == sign)
-                there = y[torch.from_numpy(here)]
-                accuracy.assert_no_worse(errors[here], torch_errors[here], there)
-                accuracy.assert_no_worse(slope_errors[here], torch_slope_errors[here], there)
+        results = ((errors, torch_errors, value, log_prob.dtype), (slope_errors, torch_slope_errors, slope, dtype))
+        for ours_, theirs, truth_, unit in results:
+            usual = accuracy.normal(truth_, unit)
+            for low, high in RANGES:
+                for sign in (-1, 1):
+                    here = usual & (size >= low) & (size < high) & (np.sign(y.double().cpu().numpy()) == sign)
+                    # A half type has no slopes but subnormal ones at the far end.
+                    if here.any():
+                        accuracy.assert_no_worse(ours_[here], theirs[here], unit, y[torch.from_numpy(here)])
 
     @pytest.mark.parametrize("dtype", DTYPES, ids=str)
     def test_grey_targets(self, dtype):
@@ -114,10 +121,11 @@ class TestAccuracy:
         unit = units(w + s, dtype)
         accuracy.assert_within(3, accuracy.error(dlogits, slope, unit), y, t)
         torch_value, torch_slope, _ = with_grads(torchs, y, t)
-        accuracy.assert_no_worse(ulp(log_prob, value), ulp(torch_value, value, log_prob.dtype), y, t)
+        torch_errors = ulp(torch_value, value, log_prob.dtype)
+        accuracy.assert_no_worse(ulp(log_prob, value), torch_errors, log_prob.dtype, y, t)
         # Where t − σ(y) cancels, ULP of the difference say nothing.
         accuracy.assert_no_worse(
-            accuracy.error(dlogits, slope, unit), accuracy.error(torch_slope, slope, unit), y, t
+            accuracy.error(dlogits, slope, unit), accuracy.error(torch_slope, slope, unit), dtype, y, t
         )
 
     def test_pytorch_loses_the_value(self):
@@ -127,7 +135,7 @@ class TestAccuracy:
         relative = abs(wide(lost) - value) / abs(value)
         assert 0.005 < relative[0] < 0.01
         assert relative[1] > 0.1 and lost[2] == 0
-        accuracy.assert_within(2, ulp(ours(y, t), value), y)
+        accuracy.assert_within(accuracy.bar(2, 3), ulp(ours(y, t), value), y)
 
     def test_pytorch_loses_the_gradient(self):
         y, t = torch.tensor([15.0, 17.0, 20.0]), torch.ones(3)
@@ -136,7 +144,7 @@ class TestAccuracy:
         assert 0.15 < abs(float(lost[0]) - slope[0]) / slope[0] < 0.2
         assert lost[1:].tolist() == [0.0, 0.0]
         _, dlogits, _ = with_grads(ours, y, t)
-        accuracy.assert_within(3, ulp(dlogits, slope), y)
+        accuracy.assert_within(accuracy.bar(3, 4), ulp(dlogits, slope), y)
 
     def test_infinite_logits(self):
         inf = torch.inf
@@ -173,7 +181,8 @@ class TestAccuracy:
 class TestAccuracyOfProbabilities:
     @pytest.mark.parametrize("dtype", DTYPES, ids=str)
     def test_binary_targets(self, dtype):
-        """One logarithm, ≤ 1.1 ULP; gradients ≤ 3 ULP; neither worse than PyTorch's over all p and both targets."""
+        """One logarithm, ≤ 1.1 ULP, of the reference PyTorch's, which promises 1; gradients, four roundings in all,
+        ≤ 3 ULP; neither worse than PyTorch's over all p and both targets."""
         p = torch.cat([probabilities(dtype)] * 2)
         t = torch.zeros_like(p)
         t[len(p) // 2 :] = 1
@@ -181,11 +190,11 @@ class TestAccuracyOfProbabilities:
         log_prob, dp, dt = with_grads(of_probs, p, t)
         errors, slope_errors = ulp(log_prob, value), ulp(dp, slope)
         accuracy.assert_within(1.1, errors, p, t)
-        accuracy.assert_within(3, slope_errors, p, t)
+        accuracy.assert_within(accuracy.bar(3, 3, dtype), slope_errors, p, t)
         accuracy.assert_within(3, accuracy.error(dt, by_t, units(sizes, dtype)), p, t)
         torch_value, torch_slope, _ = with_grads(torchs_of_probs, p, t)
-        accuracy.assert_no_worse(errors, ulp(torch_value, value, log_prob.dtype), p, t)
-        accuracy.assert_no_worse(slope_errors, ulp(torch_slope, slope), p, t)
+        accuracy.assert_no_worse(errors, ulp(torch_value, value, log_prob.dtype), log_prob.dtype, p, t)
+        accuracy.assert_no_worse(slope_errors, ulp(torch_slope, slope), dtype, p, t)
 
     @pytest.mark.parametrize("dtype", DTYPES, ids=str)
     def test_grey_targets(self, dtype):

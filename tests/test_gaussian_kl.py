@@ -45,7 +45,10 @@ def logvars(dtype):
 class TestAccuracy:
     @pytest.mark.parametrize("dtype", DTYPES, ids=str)
     def test_logvar_alone(self, dtype):
-        """½(e^lv − 1 − lv) ≤ 3 ULP, never negative; ½(e^lv − 1) ≤ 3 ULP; no worse than PyTorch in any range."""
+        """½(e^lv − 1 − lv) ≤ 3 ULP, never negative; ½(e^lv − 1) ≤ 3 ULP; no worse than PyTorch in any range.
+
+        The reference's too: a unit of its e^lv − 1 is at most two of the value, and the difference is rounded once.
+        """
         lv = logvars(dtype)
         mu = torch.zeros_like(lv)
         value, slope = accuracy.expm1_minus(wide(lv)) / 2, accuracy.expm1(wide(lv)) / 2
@@ -53,7 +56,7 @@ class TestAccuracy:
         assert (kl >= 0).all() and (dmu == 0).all()
         errors, slope_errors = ulp(kl, value), ulp(dlv, slope)
         accuracy.assert_within(3, errors, lv)
-        accuracy.assert_within(3, slope_errors, lv)
+        accuracy.assert_within(accuracy.bar(3, 3, dtype), slope_errors, lv)
         size = lv.double().cpu().numpy()
         for form in (common, distributions):
             torch_value, _, torch_slope = with_grads(form, mu, lv)
@@ -61,11 +64,12 @@ class TestAccuracy:
             for low, high in RANGES:
                 for here in ((size >= low) & (size < high), (-size >= low) & (-size < high)):
                     there = lv[torch.from_numpy(here)]
-                    accuracy.assert_no_worse(errors[here], theirs[here], there)
-                    accuracy.assert_no_worse(slope_errors[here], slope_theirs[here], there)
+                    accuracy.assert_no_worse(errors[here], theirs[here], kl.dtype, there)
+                    accuracy.assert_no_worse(slope_errors[here], slope_theirs[here], dtype, there)
 
     @pytest.mark.parametrize("dtype", DTYPES, ids=str)
     def test_mu_and_logvar(self, dtype):
+        """≤ 3 ULP; of the reference, to which ½μ² adds its rounding and the sum's, ≤ 3.5."""
         lv = logvars(dtype)
         mu = accuracy.everywhere(len(lv), dtype)[: len(lv)]
         mu = mu[torch.randperm(len(mu))]
@@ -73,15 +77,18 @@ class TestAccuracy:
         value = (m * m + accuracy.expm1_minus(wide(lv))) / 2
         kl, dmu, _ = with_grads(ours, mu, lv)
         assert (kl >= 0).all()
-        accuracy.assert_within(3, ulp(kl, value), mu, lv)
+        accuracy.assert_within(accuracy.bar(3, 3.5), ulp(kl, value), mu, lv)
         assert torch.equal(dmu, mu)
         torch_value, _, _ = with_grads(common, mu, lv)
-        accuracy.assert_no_worse(ulp(kl, value), ulp(torch_value, value, kl.dtype), mu, lv)
+        accuracy.assert_no_worse(ulp(kl, value), ulp(torch_value, value, kl.dtype), kl.dtype, mu, lv)
 
     @pytest.mark.parametrize("spread", [3.0, None], ids=["ordinary", "wide"])
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
     def test_prior(self, dtype, spread):
-        """≤ 3ε·Σ|terms|, gradients too; no worse than PyTorch. Wide: σ and σp from 1e-37 to 1e37 (1e304)."""
+        """≤ 3ε·Σ|terms|, gradients too; no worse than PyTorch. Wide: σ and σp from 1e-37 to 1e37 (1e304).
+
+        Of the reference ≤ 4: 1/σp² may be two factors 1/σp, each half a unit further off than correctly rounded.
+        """
         n, slack = (100_000, 1.05) if dtype == torch.float32 else (1500, 1.25)
         if spread:
             mu, lv, prior_mu, prior_lv = (spread * torch.randn(n, dtype=dtype) for _ in range(4))
@@ -103,14 +110,17 @@ class TestAccuracy:
         theirs = with_grads(distributions, *args)
         for ours_, theirs_, truth, terms in zip(results, theirs, truths, scales, strict=True):
             errors = accuracy.error(ours_, truth, units(terms, dtype))
-            accuracy.assert_within(3, errors, *args)
+            accuracy.assert_within(accuracy.bar(3, 4), errors, *args)
             theirs_ = accuracy.error(theirs_, truth, units(terms, dtype))
-            accuracy.assert_no_worse(errors, theirs_, *args, slack=slack)
+            accuracy.assert_no_worse(errors, theirs_, dtype, *args, slack=slack)
 
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
     @pytest.mark.parametrize("param", ["std", "var", "softplus", "logstd"])
     def test_param(self, dtype, param):
-        """≤ 3ε·Σ|terms|, where the terms are ½σ², ½ and ½|log σ²|: σ is rounded before σ² − 1 − log σ² is small."""
+        """≤ 3ε·Σ|terms|, where the terms are ½σ², ½ and ½|log σ²|: σ is rounded before σ² − 1 − log σ² is small.
+
+        Of the reference half a unit more for each of PyTorch's functions in σ, which is squared: 4, a softplus 5.
+        """
         n, largest = (50_000, 1e18) if dtype == torch.float32 else (1000, 1e150)
         r = accuracy.magnitudes(n, dtype, 1 / largest, largest).abs()
         r = torch.cat([r, 0.01 + 3 * torch.rand(n, dtype=dtype)])
@@ -129,7 +139,8 @@ class TestAccuracy:
         log_var = 2 * v if param == "logstd" else 2 * accuracy.log(sigma)
         kl, _ = with_grads(lambda r: vf.gaussian_kl(torch.zeros_like(r), r, param=param, event_ndim=0), r)
         terms = (sigma * sigma + 1 + abs(log_var)) / 2
-        accuracy.assert_within(3, accuracy.error(kl, accuracy.expm1_minus(log_var) / 2, units(terms, dtype)), r)
+        errors = accuracy.error(kl, accuracy.expm1_minus(log_var) / 2, units(terms, dtype))
+        accuracy.assert_within(accuracy.bar(3, 5 if param == "softplus" else 4), errors, r)
 
     def test_common_form_goes_negative(self):
         lv = torch.cat([torch.tensor([1e-3]), torch.logspace(-7, -3, 1000), -torch.logspace(-7, -3, 1000)])

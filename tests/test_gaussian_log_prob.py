@@ -40,7 +40,10 @@ class TestAccuracy:
     @pytest.mark.parametrize("spread", [1.0, 4.0, None], ids=["near", "ordinary", "wide"])
     @pytest.mark.parametrize("dtype", DTYPES, ids=str)
     def test_terms(self, dtype, spread):
-        """≤ 3ε·Σ|terms|, gradients too; no worse than PyTorch. Wide: σ from 1e-37 to 1e37 (1e304)."""
+        """≤ 3ε·Σ|terms|, gradients too; no worse than PyTorch. Wide: σ from 1e-37 to 1e37 (1e304).
+
+        Of the reference ≤ 4: 1/σ² may be two factors 1/σ, each half a unit further off than correctly rounded.
+        """
         n, slack = (1500, 1.25) if dtype == torch.float64 else (100_000, 1.05)
         if spread:
             args = [(spread * torch.randn(n, dtype=torch.float64)).to(dtype) for _ in range(3)]
@@ -55,8 +58,9 @@ class TestAccuracy:
         for out, torch_out, (value, terms) in zip(results, theirs, truth(*args), strict=True):
             unit = units(terms, out.dtype)
             errors = accuracy.error(out, value, unit)
-            accuracy.assert_within(3, errors, *args)
-            accuracy.assert_no_worse(errors, accuracy.error(torch_out, value, unit, out.dtype), *args, slack=slack)
+            accuracy.assert_within(accuracy.bar(3, 4), errors, *args)
+            torch_errors = accuracy.error(torch_out, value, unit, out.dtype)
+            accuracy.assert_no_worse(errors, torch_errors, out.dtype, *args, slack=slack)
 
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
     def test_mean_equal_to_x(self, dtype):

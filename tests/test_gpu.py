@@ -238,6 +238,20 @@ class TestLaunches:
         finally:
             torch.cuda.set_sync_debug_mode("default")
 
+    @pytest.mark.parametrize("own", (torch.float32, torch.float16), ids=str)
+    def test_one_kernel_whatever_dtypes_there_are(self, backend, own):
+        """No operand is copied to match another's dtype, and a weight's gradient comes with the others."""
+        mean, logvar, x, weight = (torch.randn(100, 784, device="cuda") for _ in range(4))
+        leaves = [t.requires_grad_() for t in (mean.bfloat16(), logvar, x.half(), weight.to(own))]
+        kept, upstream = [], torch.ones(100, device="cuda")
+        forward = self.kernels(
+            lambda: kept.append(vf.gaussian_log_prob(*leaves[:3], weight=leaves[3], backend=backend))
+        )
+        assert len(forward) == 1, forward
+        outs = iter(kept)
+        backward = self.kernels(lambda: torch.autograd.grad(next(outs), leaves, upstream))
+        assert len(backward) == 1, backward
+
     @pytest.mark.parametrize("factor", (1.0, 0.25))
     def test_early_gradients_are_scaled_on_the_device(self, backend, factor):
         y, x = draw(BERNOULLI, (512, 784))
@@ -245,6 +259,31 @@ class TestLaunches:
         got, y.grad = y.grad, None
         (vf.bernoulli_log_prob(y, x.detach(), reduction="sum", backend="reference") * factor).backward()
         torch.testing.assert_close(got, y.grad)
+
+    @pytest.mark.parametrize("factor", (1.0, 0.25))
+    @pytest.mark.parametrize("what", ("scale", "data"))
+    def test_early_gradients_of_other_dtypes_than_the_result(self, backend, what, factor):
+        """A scale without dims, of float64, beside float32; float64 data, whose gradient is wider than results."""
+        mean, logvar, x = (t.detach() for t in draw(GAUSSIAN, (512, 784)))
+        operands = (mean, logvar[0, 0].double(), x) if what == "scale" else (mean, logvar, x.double())
+        wanted = (True, True, False) if what == "scale" else (False, False, True)
+        grads = []
+        for name in (backend, "reference"):
+            leaves = [t.detach().requires_grad_(need) for t, need in zip(operands, wanted, strict=True)]
+            out = vf.gaussian_log_prob(*leaves, reduction="sum", backend=name) * factor
+            assert out.dtype == torch.float32
+            grads.append(torch.autograd.grad(out, [t for t in leaves if t.requires_grad]))
+        for got, want in zip(*grads, strict=True):
+            torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
+
+    @pytest.mark.parametrize("value", (torch.inf, torch.nan))
+    def test_early_gradients_at_a_weight_of_0(self, backend, value):
+        """They are 0, and stay so: nobody looks whether the upstream gradient is finite."""
+        y, x = draw(BERNOULLI, (512, 784))
+        weight = (torch.rand(512, 784, device="cuda") < 0.5).float()
+        out = vf.bernoulli_log_prob(y, x.detach(), weight=weight, reduction="sum", backend=backend)
+        (got,) = torch.autograd.grad(out, y, torch.full_like(out, value))
+        assert bool((got[weight == 0] == 0).all()) and not bool(got[weight == 1].isfinite().any())
 
 
 class TestCompiled:

@@ -134,4 +134,18 @@ class TestInstructionSets:
         best = order.index(self.run(""))
         for k, name in enumerate(order):
             assert self.run(name) == order[min(k, best)]
-        assert self.run("something") == "baseline"
+
+    def test_an_unknown_name_is_an_error(self):
+        """At the first call, also of "auto", which must not pass it over; importing works."""
+        code = """if True:
+            import torch, vae_fast as vf
+            from vae_fast import native
+            for ask in (native.instruction_set, lambda: vf.rsample(torch.zeros(3), 0.0, seed=1)):
+                try:
+                    ask()
+                except (ValueError, RuntimeError) as error:
+                    print(error)
+        """
+        environment = {**os.environ, "VAE_FAST_CPU_ISA": "something", "PYTHONPATH": str(PACKAGE.parent)}
+        said = subprocess.check_output([sys.executable, "-c", code], env=environment, text=True)
+        assert said.count("unknown instruction set 'something'; there are baseline, v3 and v4") == 2

@@ -368,9 +368,9 @@ class TestLogMarginal:
         with torch.no_grad():
             decoded = vae.decode(z)
             if kind == "bernoulli":
-                log_p = vf.bernoulli_log_prob(decoded[:, None], x)
+                log_p = vf.bernoulli_log_prob(decoded[:, None], x[None])
             else:
-                log_p = vf.gaussian_log_prob(decoded[0][:, None], decoded[1][:, None], x)
+                log_p = vf.gaussian_log_prob(decoded[0][:, None], decoded[1][:, None], x[None])
             log_joint = log_p + torch.distributions.Normal(0, 1).log_prob(z)
             mu, logvar = vae.encode(x)
             log_q = torch.distributions.Normal(mu[:, 0], torch.exp(logvar[:, 0] / 2)).log_prob(z)

@@ -24,7 +24,7 @@ class TestAccuracy:
         value = accuracy.exp(wide(lv) / 2)
         errors = ulp(Scale().sigma(lv), value)
         accuracy.assert_within(2, errors, lv)
-        accuracy.assert_no_worse(errors, ulp(torch.exp(0.5 * lv), value), lv)
+        accuracy.assert_no_worse(errors, ulp(torch.exp(0.5 * lv), value), dtype, lv)
 
     @pytest.mark.parametrize("spread", [3.0, None], ids=["ordinary", "wide"])
     @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -48,7 +48,7 @@ class TestAccuracy:
         errors = accuracy.error(z, value, units(terms, dtype))
         accuracy.assert_within(2, errors, mu, lv, eps)
         theirs = accuracy.error(mu + torch.exp(0.5 * lv) * eps.to(dtype), value, units(terms, dtype))
-        accuracy.assert_no_worse(errors, theirs, mu, lv, eps, slack=slack)
+        accuracy.assert_no_worse(errors, theirs, dtype, mu, lv, eps, slack=slack)
         accuracy.assert_within(3, accuracy.error(dlv, step / 2, units(abs(step / 2), dtype)), mu, lv, eps)
 
     def test_sum_of_gradients_over_samples(self):

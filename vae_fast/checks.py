@@ -24,7 +24,8 @@ def countable(shape: Sequence[int], what: str) -> None:
     # An empty dim hides the others from the product, but not from strides.
     if not all(type(n) is int for n in shape):
         return
-    if any(n < 0 for n in shape) or math.prod(max(n, 1) for n in shape) > _MOST:
+    # Lists: a compiler does not trace a generator that it is to pass on.
+    if any([n < 0 for n in shape]) or math.prod([max(n, 1) for n in shape]) > _MOST:
         raise ValueError(
             f"{what} of shape {tuple(shape)} has a negative size, or more elements than 64 bits can count"
         )

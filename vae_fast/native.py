@@ -87,13 +87,17 @@ DEVICES = () if REASON else ("cpu",) if CUDA_REASON else ("cpu", "cuda")
 def instruction_set() -> str:
     """Which of its instruction sets the extension uses here: "baseline", "v3" or "v4" (x86-64-v3, -v4).
 
-    The environment variable VAE_FAST_CPU_ISA, read when the first kernel runs, sets the most it may use.
+    The environment variable VAE_FAST_CPU_ISA sets the most it may use. Raises ValueError where that is no such
+    name, as the first call of a kernel does.
     """
     if REASON:
         return ""
     name = ctypes.CDLL(str(LIBRARY)).vae_fast_cpu_isa
     name.restype = ctypes.c_char_p
-    return str(name().decode())
+    found = str(name().decode())
+    if found.startswith("!"):
+        raise ValueError(found[1:])
+    return found
 
 
 def _rescale(grads: Sequence[Tensor], upstream: Tensor) -> None:

@@ -15,7 +15,7 @@ struct GaussianOp {
   static constexpr int kInputs = kEven ? 3 : 4, kSlots = kEven ? 3 : 4;
   static constexpr bool kByPass = std::is_same_v<Form, Scale<T, true>> && sizeof(T) == 4;
   // Registers that a kernel needs (kResident).
-  static constexpr int kLoad = kMiddling;
+  static constexpr int kLoad = std::is_same_v<Form, Scale<T, true>> ? kMiddling : 1;
   Form scale;
   T x_scale;
   bool weighted, dweight;

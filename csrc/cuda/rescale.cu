@@ -11,43 +11,54 @@ namespace {
 struct RescaleParams {
   Rescaled grads;
   const void* factor;
+  DType factor_dtype;
 };
 
-template <class T>
-__global__ void __launch_bounds__(kThreads, 1) rescale_kernel(const __grid_constant__ RescaleParams p) {
-  constexpr int N = kChunk<T>;
-  const T factor = *static_cast<const T*>(p.factor);
-  if (factor == T(1)) return;
-  void* data = p.grads.data[blockIdx.y];
-  const int64_t numel = p.grads.numel[blockIdx.y];
+// Products in T, rounded to S. A gradient of 0 stays 0: it may be that of a weight of 0, or of a clamped scale, which
+// no upstream gradient makes NaN.
+template <class S, class T>
+__device__ __forceinline__ void multiply(void* data, int64_t numel, T factor) {
+  constexpr int N = kChunk<S>;
   Output out;
   out.data = data;
-  out.dtype = kDType<T>;
+  out.dtype = kDType<S>;
   const int64_t step = static_cast<int64_t>(gridDim.x) * kThreads * N;
   for (int64_t i = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) * N; i < numel; i += step) {
     const Chunk<N> chunk(i, numel);
     T grad[N];
-    load_run<T, T>(data, kDType<T>, 0, chunk, grad);
+    load_run<T, S>(data, kDType<S>, 0, chunk, grad);
 #pragma unroll
-    for (int j = 0; j < N; ++j) grad[j] = grad[j] * factor;
-    store_run<T, T>(grad, out, 0, chunk);
+    for (int j = 0; j < N; ++j) grad[j] = grad[j] == T(0) ? grad[j] : grad[j] * factor;
+    store_run<T, S>(grad, out, 0, chunk);
   }
 }
 
-template <class T>
-void run(Device& device, const RescaleParams& p) {
-  int64_t most = 0;
-  for (int k = 0; k < p.grads.count; ++k) most = p.grads.numel[k] > most ? p.grads.numel[k] : most;
-  // Few, for most do nothing but read the factor.
-  const int64_t blocks = (most + kThreads * kChunk<T> - 1) / (kThreads * kChunk<T>);
-  launch(device, "rescale", rescale_kernel<T>, p, blocks < 1024 ? blocks : 1024, p.grads.count, kThreads);
+__global__ void __launch_bounds__(kThreads, 1) rescale_kernel(const __grid_constant__ RescaleParams p) {
+  const double factor = load_one<double>(p.factor, p.factor_dtype, 0);
+  if (factor == 1.0) return;
+  void* data = p.grads.data[blockIdx.y];
+  const int64_t numel = p.grads.numel[blockIdx.y];
+  if (p.grads.dtype[blockIdx.y] == DType::kFloat64) {
+    multiply<double>(data, numel, factor);
+  } else if (p.factor_dtype == DType::kFloat64) {
+    multiply<float>(data, numel, factor);
+  } else {
+    multiply<float>(data, numel, static_cast<float>(factor));
+  }
 }
 
 }  // namespace
 
-void rescale(Device& device, const Rescaled& grads, const void* factor, bool is_double) {
-  const RescaleParams p{grads, factor};
-  is_double ? run<double>(device, p) : run<float>(device, p);
+void rescale(Device& device, const Rescaled& grads, const void* factor, DType factor_dtype) {
+  int64_t most = 0;
+  for (int k = 0; k < grads.count; ++k) {
+    const int64_t chunk = kThreads * (grads.dtype[k] == DType::kFloat64 ? kChunk<double> : kChunk<float>);
+    const int64_t blocks = (grads.numel[k] + chunk - 1) / chunk;
+    most = blocks > most ? blocks : most;
+  }
+  // Few, for most do nothing but read the factor.
+  launch(device, "rescale", rescale_kernel, RescaleParams{grads, factor, factor_dtype}, most < 1024 ? most : 1024,
+         grads.count, kThreads);
 }
 
 }  // namespace cuda

@@ -14,14 +14,15 @@ void rsample_bwd(const SampleArgs&);
 void rsample_kl_fwd(const SampleArgs&);
 void rsample_kl_bwd(const SampleArgs&);
 void standard_normal(const NormalArgs&);
-// Gradients of one call, each dense.
+// Gradients of one call, each dense, of float32 or float64.
 struct Rescaled {
   void* data[4];
+  DType dtype[4];
   int64_t numel[4];
   int count;
 };
 // Times the one factor.
-void rescale(Device& device, const Rescaled& grads, const void* factor, bool is_double);
+void rescale(Device& device, const Rescaled& grads, const void* factor, DType factor_dtype);
 
 }  // namespace cuda
 }  // namespace vae_fast

@@ -32,8 +32,10 @@ def check(name, got, want, terms, summed):
     """Within 3ε a term and what float32 sums add; half results rounded once more."""
     digest.update(got.reshape(-1).view(torch.uint8).numpy().tobytes())
     compute = torch.float64 if got.dtype == torch.float64 else torch.float32
-    own = torch.finfo(got.dtype).eps if got.dtype in (torch.bfloat16, torch.float16) else 0.0
-    bound = torch.finfo(compute).eps * (7 + math.log2(summed)) * terms + own * want.abs() + 1e-30
+    info, half = torch.finfo(got.dtype), got.dtype in (torch.bfloat16, torch.float16)
+    # Of a half type's numbers below the normal ones, what lies between two of them.
+    own = info.eps * want.abs().clamp(min=info.smallest_normal) if half else 1e-30
+    bound = torch.finfo(compute).eps * (7 + math.log2(summed)) * terms + own
     wrong = ~((got.double() - want).abs() <= bound)
     assert not wrong.any(), f"{name}: {got[wrong][:3]} instead of {want[wrong][:3]}"
 
@@ -210,11 +212,21 @@ def wide():
 
 
 def rescaled():
-    for dtype, n, offset, factor in itertools.product(DTYPES[:2], (1, 3, 300, 5001), OFFSETS, (1.0, 2.5)):
-        grad = placed(torch.randn(n, dtype=torch.float64), offset, dtype)
-        want = grad.double() * factor
-        torch.ops.vae_fast.rescale_(torch.tensor(factor, dtype=dtype), None, grad, None, None)
-        check(f"rescale {n} {offset} {factor}", grad, want, want.abs(), 1)
+    """Gradients of any dtypes by one factor; those of 0 stay so, whatever it is."""
+    for dtypes, n, offset, factor in itertools.product(
+        itertools.product(DTYPES[:2], repeat=3), (1, 3, 300, 5001), OFFSETS, (1.0, 2.5, 1 / 3, math.inf, math.nan)
+    ):
+        grads = [
+            placed(torch.randn(size, dtype=torch.float64), offset, d)
+            for d, size in zip(dtypes, (n, 1), strict=False)
+        ]
+        grads[0][n // 2 :: 3] = 0
+        by = torch.tensor(factor, dtype=dtypes[2])
+        wanted = [torch.where(g == 0, 0.0, g.double() * by.double()).to(g.dtype) for g in grads]
+        torch.ops.vae_fast.rescale_(by, None, grads[0], None, grads[1])
+        for got, want in zip(grads, wanted, strict=True):
+            assert torch.equal(got.nan_to_num(7.0), want.nan_to_num(7.0)), f"rescale {dtypes} {n} {offset} {factor}"
+            digest.update(got.view(torch.uint8).numpy().tobytes())
 
 
 def many_blocks():

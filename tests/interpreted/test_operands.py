@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("small_tiles")
 
 HALF, BF16, F32, F64 = torch.float16, torch.bfloat16, torch.float32, torch.float64
 INF, NAN = math.inf, math.nan
-SHAPE = (2, 70)
+SHAPE, SHORT = (2, 70), (2, 20)
 each_density = pytest.mark.parametrize("call", DENSITIES, ids=str)
 
 
@@ -87,26 +87,21 @@ class TestDtypes:
     @pytest.mark.parametrize(
         ("dtypes", "shapes", "result"),
         (
-            ((HALF, F32), (SHAPE, ()), HALF),
-            ((HALF, F32), (SHAPE, (70,)), F32),
-            ((F32, BF16), ((2, 1), SHAPE), F32),
-            ((F32, HALF), ((), SHAPE), HALF),
-            ((BF16, HALF), (SHAPE, SHAPE), F32),
-            ((F32, F64), (SHAPE, (2, 1)), F64),
+            ((HALF, F32), (SHORT, ()), HALF),
+            ((HALF, F32), (SHORT, (20,)), F32),
+            ((F32, BF16), ((2, 1), SHORT), F32),
+            ((F32, HALF), ((), SHORT), HALF),
+            ((BF16, HALF), (SHORT, SHORT), F32),
+            ((F32, F64), (SHORT, (2, 1)), F64),
         ),
         ids=str,
     )
     @pytest.mark.parametrize("call", SAMPLERS, ids=str)
     def test_samplers(self, call, dtypes, shapes, result):
-        for samples in ((), (3,)):
-            tensors = drawn(call, shapes, dtypes)
-            (z, *kl), grads = (
-                agree(call, tensors, sample_shape=samples, event_ndim=1)
-                if call.event
-                else agree(call, tensors, sample_shape=samples)
-            )
-            assert z.dtype == result and [k.dtype for k in kl] == [F64 if result == F64 else F32] * len(kl)
-            assert [g.dtype for g in grads] == list(dtypes)
+        tensors = drawn(call, shapes, dtypes)
+        (z, *kl), grads = agree(call, tensors, sample_shape=() if call is RSAMPLE_KL else (3,))
+        assert z.dtype == result and [k.dtype for k in kl] == [F64 if result == F64 else F32] * len(kl)
+        assert [g.dtype for g in grads] == list(dtypes)
 
     def test_a_scalar_s_gradient_beside_half_operands(self):
         """As in latent diffusion under a gradient scaler: float16 would overflow, and rounds to three digits."""
@@ -178,22 +173,19 @@ class TestWeights:
     def test_at_0(self, call, value):
         """∂/∂w is the term of the operands as they are, NaN where they are; all else is 0."""
         weight = torch.ones(SHAPE)
-        weight[0, 3], weight[1, 69] = 0.0, -0.0
-        weight.requires_grad_()
-        for k in range(len(call.operands)):
-            tensors = [t.detach() for t in drawn(call, [SHAPE] * len(call.operands), [F32] * len(call.operands))]
-            tensors[k][0, 3] = tensors[k][1, 69] = value
-            tensors = [t.requires_grad_() for t in tensors]
-            outs, grads = agree(call, tensors, weight=weight, upstream=torch.ones_like)
-            assert outs[0].isfinite().all()
-            *grads, dweight = grads
-            assert all(g[0, 3] == 0 and g[1, 69] == 0 and g.isfinite().all() for g in grads)
-            assert dweight[0, 3] != 0 and (value == value or dweight[0, 3].isnan())
-            plain = [t.detach().requires_grad_() for t in tensors]
-            assert same_bits(
-                results(call, plain, "triton", torch.ones_like, weight=weight.detach())[1],
-                grads,
-            )
+        hidden = [(k % 2, 3 + 20 * k) for k in range(len(call.operands))]
+        tensors = [t.detach() for t in drawn(call, [SHAPE] * len(hidden), [F32] * len(hidden))]
+        for (row, column), t in zip(hidden, tensors, strict=True):
+            weight[row, column], t[row, column] = -0.0 if row else 0.0, value
+        tensors = [t.requires_grad_() for t in tensors]
+        outs, grads = agree(call, tensors, weight=weight.requires_grad_(), upstream=torch.ones_like)
+        assert outs[0].isfinite().all()
+        *grads, dweight = grads
+        at = tuple(torch.tensor(hidden).T)
+        assert all((g[at] == 0).all() and g.isfinite().all() for g in grads)
+        assert (dweight[at] != 0).all() and (value == value or dweight[at].isnan().all())
+        plain = [t.detach().requires_grad_() for t in tensors]
+        assert same_bits(results(call, plain, "triton", torch.ones_like, weight=weight.detach())[1], grads)
 
     @each_density
     @pytest.mark.parametrize("upstream", (NAN, INF, -INF))

@@ -107,6 +107,20 @@ def test_a_gradient_of_a_half_type_is_rounded_once(dtype, size, launched):
         assert_close(got.double(), want, rtol=0.505 * torch.finfo(dtype).eps, atol=2e-6)
 
 
+@pytest.mark.parametrize("reduction", ("none", "sum"))
+@pytest.mark.parametrize("size", ((4, 6), (3, 4, 1), (3, 4, 6)), ids=("columns", "rows", "each"))
+def test_a_gradient_lies_as_its_operand(size, reduction):
+    """Where that is not the order of the walk: by feature, by datum, by element."""
+    m = torch.randn(3, 4, 6, requires_grad=True)
+    r = torch.randn(*size[:-2], size[-1], size[-2]).transpose(-2, -1).requires_grad_()
+    r = r if size[-1] > 1 else torch.randn(4, 3, 1).transpose(0, 1).requires_grad_()
+    assert r.shape == size and not r.is_contiguous()
+    got, want = (KL.with_grads(m, r, event_ndim=2, reduction=reduction, backend=b) for b in ("triton", "reference"))
+    for a, b in zip(got, want, strict=True):
+        assert_close(a, b)
+    assert got[2].stride() == r.stride()
+
+
 def agree(out, wanted, upstream, want):
     """Gradients under an upstream gradient as it lies, against the reference's under a plain copy of it."""
     plain = upstream.clone(memory_format=torch.contiguous_format).resolve_neg()
@@ -168,6 +182,13 @@ class TestUpstream:
         tensors = KL.draw((2, 3, 8))
         (out,), (want,) = (KL(*tensors, backend=b) for b in ("triton", "reference"))
         agree(out, tensors, torch.randn(40).as_strided((2, 3), strides), want)
+
+    @pytest.mark.parametrize("strides", ((12, 4, 1), (1, 2, 6), (20, 5, 1), (0, 1, 3), (1, 0, 2)))
+    def test_an_upstream_gradient_of_three_data_dims(self, strides):
+        """Of which two may break: then it is copied."""
+        tensors = KL.draw((2, 3, 4, 5))
+        (out,), (want,) = (KL(*tensors, backend=b) for b in ("triton", "reference"))
+        agree(out, tensors, torch.randn(40).as_strided((2, 3, 4), strides), want)
 
     @pytest.mark.parametrize("strides", ((24, 8, 1), (32, 8, 1), (25, 8, 1), (1, 2, 6), (0, 8, 1), (48, 16, 2)))
     def test_an_upstream_gradient_an_element_of_any_strides(self, strides):

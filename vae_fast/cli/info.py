@@ -15,6 +15,7 @@ import torch
 
 import vae_fast as vf
 from vae_fast import native
+from vae_fast.cli.errors import CommandError
 
 _EXTRAS = ("safetensors", "tqdm", "matplotlib", "mlxtend", "scikit-learn")
 
@@ -51,10 +52,17 @@ def collect() -> dict[str, Any]:
             name: {"available": backend.available, "reason": None if backend.available else backend.reason}
             for name, backend in vf.backends().items()
         },
-        "instruction_set": native.instruction_set() or None,
+        "instruction_set": _instruction_set(),
         "VAE_FAST_BACKEND": os.environ.get("VAE_FAST_BACKEND"),
         "train_extra": {name: _installed(name) for name in _EXTRAS},
     }
+
+
+def _instruction_set() -> str | None:
+    try:
+        return native.instruction_set() or None
+    except ValueError as error:
+        raise CommandError(str(error)) from error
 
 
 def _vae_fast_version() -> str | None:

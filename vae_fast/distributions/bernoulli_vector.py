@@ -12,7 +12,7 @@ from torch.distributions import constraints
 from torch.distributions.utils import clamp_probs, lazy_property
 
 from vae_fast.distributions import bernoulli_terms as terms
-from vae_fast.distributions.vector import Vector, floating_value
+from vae_fast.distributions.vector import Vector, as_distributions_broadcast, floating_value
 from vae_fast.ops import arguments
 from vae_fast.ops.bernoulli_log_prob import bernoulli_log_prob
 from vae_fast.reference.densities import NONE, compute_dtype, reduce
@@ -143,7 +143,9 @@ class BernoulliVector(Vector):
         if self._validate_args:
             self._validate_sample(value)
         value = floating_value(value, self._param.dtype)
-        return bernoulli_log_prob(self.logits, value, event_ndim=self.event_ndim, backend=self._backend)
+        logits = self.logits
+        value = as_distributions_broadcast(value, logits)
+        return bernoulli_log_prob(logits, value, event_ndim=self.event_ndim, backend=self._backend)
 
     def entropy(self) -> Tensor:
         of = terms.entropy if self._given == "logits" else terms.entropy_of_probs

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from vae_fast.distributions.vector import Vector, floating_value
+from vae_fast.distributions.vector import Vector, as_distributions_broadcast, floating_value
 from vae_fast.ops import arguments
 from vae_fast.ops.arguments import Bounds, Param
 from vae_fast.ops.gaussian_log_prob import gaussian_log_prob
@@ -166,7 +166,7 @@ class DiagonalNormal(Vector):
         return gaussian_log_prob(
             mean,
             self._raw,
-            value,
+            as_distributions_broadcast(value, mean, self._raw),
             event_ndim=self.event_ndim,
             scale=scale,
             backend=self._backend,

@@ -34,6 +34,8 @@ def _scale(grad, numel, factor, BLOCK: tl.constexpr):
                 product = value.to(tl.float64) * factor.to(tl.float64)
             else:
                 product = value.to(tl.float32) * factor.to(tl.float32)
+            # What a weight of 0 left out stays out, whatever the factor.
+            product = tl.where(value == 0.0, value.to(product.dtype), product)
             tl.store(grad + at, narrow(product, value.dtype), mask=mask)
 
 
