@@ -105,6 +105,13 @@ class TestNothing:
             )
             assert all(g.shape == shape for g in grads)
 
+    def test_the_sums_of_no_samples_are_numbers(self):
+        """0, and multiplied as such: by a dσ/dr of ∞ they are NaN."""
+        mu, lv = torch.zeros(2, requires_grad=True), torch.tensor([0.0, torch.inf], requires_grad=True)
+        z = vf.rsample(mu, lv, 0, seed=1)
+        dmu, dlv = torch.autograd.grad(z, (mu, lv), torch.ones_like(z))
+        assert dmu.tolist() == [0.0, 0.0] and dlv[0] == 0 and bool(dlv[1].isnan())
+
     @pytest.mark.parametrize("call", DENSITIES, ids=str)
     @pytest.mark.parametrize("reduction", ["sum", "none"])
     def test_data_without_elements(self, call, reduction, backend):  # noqa: F811
@@ -186,6 +193,14 @@ class TestRawOperators:
     def test_noise_of_another_dtype(self, dtype):
         with pytest.raises(ValueError, match="dtype must be"):
             torch.ops.vae_fast.standard_normal_fwd([], [4], 1, None, 0, 0, dtype, torch.device("cpu"))
+
+    @pytest.mark.parametrize("sizes", [[-1], [2, -3], [-2, -2]], ids=str)
+    def test_negative_sizes(self, sizes):
+        """Said of the argument, and not of memory."""
+        with pytest.raises(ValueError, match="has a negative size"):
+            torch.ops.vae_fast.standard_normal_fwd([], sizes, 1, None, 0, 0, torch.float32, torch.device("cpu"))
+        with pytest.raises(ValueError, match="z of shape .* has a negative size"):
+            torch.ops.vae_fast.rsample_fwd(torch.zeros(4), torch.zeros(4), sizes, 1, None, 0, 0, 0, 0.0, 0.0, 0.0)
 
     @pytest.mark.parametrize("code", [-1, 5, 2**32])
     def test_codes(self, code):

@@ -128,6 +128,18 @@ class TestZero:
             assert bool((g[weight == 0] == 0).all())
 
     @each_density
+    @pytest.mark.parametrize("place", [0, 17, 63, 511, 512, 1023])
+    def test_wherever_it_is(self, call, place):
+        """One weight of 0 among 1024, at the ends of packs and tiles."""
+        tensors = [t.detach().reshape(-1) for t in call.draw((4, 256))]
+        weight = torch.ones(1024)
+        weight[place] = 0.0
+        for t in tensors:
+            t[place] = torch.nan
+        out, *grads = call.with_grads(*(t.requires_grad_() for t in tensors), weight=weight)
+        assert bool(out.isfinite()) and all(bool(g.isfinite().all()) and g[place] == 0 for g in grads)
+
+    @each_density
     def test_where_sigma_is_0(self, call):
         """No operand is replaced that a clamp, or an eps, could turn into another σ of 0."""
         if call not in (KL, KL_PRIOR, GAUSSIAN):
