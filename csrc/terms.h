@@ -203,11 +203,11 @@ VF_INLINE KLTerm<T> gaussian_kl(T dm, T r, T prior_r, const S& scale) {
   using F = FormatOf<T>;
   if (scale.logarithmic()) {
     const T less = r - prior_r, d = scale.twice(less);
-    // The rounding error of d (Knuth's two-sum), which e^d would magnify; none where d is infinite.
+    // The rounding error of d (Knuth's two-sum), which e^d would magnify; none where d, or a step of it, is infinite.
     const T part = r - less;
     T error = scale.twice((r - (less + part)) + (part - prior_r));
     const auto finite = abs(d) < infinity<T>();
-    error = select(finite, error, splat<T>(0));
+    error = select(abs(error) < infinity<T>(), error, splat<T>(0));
     T growth = half_expm1(d);
     T spread = corrected(half_expm1_minus(d), error, growth);
     growth = corrected(growth, error, growth + E(0.5));

@@ -197,6 +197,11 @@ def cases(call, dtype, param, eps):
         pairs = itertools.product(r, r)
         near = [(a, float(torch.tensor(a, dtype=dtype) * 1.01)) for a in r]
         pairs = [*chosen(pairs, 700), *zip(r, r, strict=True), *((a, b) for a, b in near if math.isfinite(b))]
+        # Differences that are finite where a step on the way to their rounding error is not.
+        most = torch.finfo(dtype).max
+        large = numbers([most * k for k in (0.03, 0.1163, 0.117, 0.23, 0.31, 0.43, 0.71, 0.93)], dtype)
+        signs = (1,) if param in ("std", "var") else (1, -1)
+        pairs += [pair for a in large for s in signs for pair in ((s * a, s * most), (s * most, s * a))]
         rows = [(d[k * 7 % len(d)], a, 0.0, b) for k, (a, b) in enumerate(pairs)]
         found = [kl_prior(*row, param, eps) for row in rows]
     inputs = [torch.tensor(column, dtype=torch.float64).to(dtype) for column in zip(*rows, strict=True)]

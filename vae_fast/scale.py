@@ -193,9 +193,9 @@ def _square_ratio(s: Tensor, q: Tensor | None, other_s: Tensor, other_q: Tensor 
 
 
 def difference(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """a − b rounded, and its rounding error (Knuth's two-sum); 0 for an infinite difference."""
+    """a − b rounded, and its rounding error (Knuth's two-sum); 0 where a step of it is infinite."""
     d = a - b
     a, b, rounded = a.detach(), b.detach(), d.detach()
     b_part = a - rounded
     error = (a - (rounded + b_part)) + (b_part - b)
-    return d, torch.where(torch.isfinite(rounded), error, 0.0)
+    return d, torch.where(torch.isfinite(error), error, 0.0)

@@ -210,10 +210,10 @@ def gaussian_kl_to_prior(dm, r, prior_r, eps, KIND: tl.constexpr, EPS: tl.conste
     if KIND <= LOGSTD and not EPS:
         less = r - prior_r
         d = twice(less, KIND)
-        # The rounding error of d (Knuth's two-sum), which e^d would magnify; none where d is infinite.
+        # The rounding error of d (Knuth's two-sum), which e^d would magnify; none where a step of it is infinite.
         part = r - less
         error = twice((r - (less + part)) + (part - prior_r), KIND)
-        error = tl.where(tl.abs(d) < float("inf"), error, 0.0)
+        error = tl.where(tl.abs(error) < float("inf"), error, 0.0)
         half = tl.fma(prior_r, constant(r, -0.5), r * 0.5)
         if KIND == LOGSTD:
             # Where d overflows to infinity, any half of it will do that does not.
