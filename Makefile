@@ -6,6 +6,8 @@ DEMO ?= demo
 # One thread takes 40 s for it. Two that have to wait for each other on a busy machine take many times as long.
 DEMO_ARGS ?= --data mnist5k --epochs 30 --threads 1
 PYTEST_ARGS ?=
+# Processes that the tests are run in.
+JOBS ?= 2
 # A Python that has a torch for CUDA, and what the tests need: the GPU's machine knows which. Nothing is installed.
 GPU_PYTHON ?= $(PYTHON)
 
@@ -14,6 +16,8 @@ OPERATORS := $(addprefix tests/test_,native.py bernoulli_log_prob.py gaussian_kl
   rsample_kl.py diagonal_gaussian.py gradient_in_forward.py noise_bits.py registration.py scale_range.py bad_inputs.py \
   weights.py operand_dtypes.py storage_dtypes.py refusals.py hostile_calls.py)
 SETTINGS := tests/test_settings.py tests/test_monitoring.py
+# In several processes, beside which pytest-benchmark has nothing to do.
+TESTS := $(BIN)/python -m pytest -p no:benchmark -n $(JOBS) --dist worksteal
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
 # Newer than everything the environment is made from, or the environment is brought up to date.
 READY := $(VENV)/.ready
@@ -53,8 +57,8 @@ format: $(READY)  ## let ruff mend the format and what rules it can
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-test: $(READY)  ## the test suite, in under ten minutes
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+test: $(READY)  ## the test suite, in under eight minutes on two cores
+	@$(TESTS) $(PYTEST_ARGS)
 
 test-integrations:  ## beside Pyro, pythae, diffusers, Lightning, Accelerate and ONNX, in an environment removed again
 	@PYTHON=$(PYTHON) tests/integrations/run.sh $(PYTEST_ARGS)
@@ -65,13 +69,16 @@ test-slow: $(READY)  ## the tests that take minutes: statistics over 10^8 normal
 test-large: $(READY)  ## more than 2^31 elements, every float32 through the formulas: 24 GiB, tens of minutes
 	@$(BIN)/python -m pytest -m large --timeout 3600 $(PYTEST_ARGS)
 
-# What PyTorch's own functions round to differs with its instruction set too, so both vary: ours under each of PyTorch's.
-# A name that this processor does not have is a limit like any other, and the best below it serves.
+# What PyTorch's own functions round to differs with its instruction set and with its math library's, so those vary too.
+# Of ours, a name that this processor does not have is a limit like any other, and the best below it serves; PyTorch
+# would die of one. MKL_CBWR=COMPATIBLE is what MKL does on a processor that it does not know.
+CAPABILITIES = $(BIN)/python -c 'import torch; a = ["default", "avx2", "avx512"]; \
+  c = torch.backends.cpu.get_cpu_capability().lower(); print(*a[: a.index(c) + 1 if c in a else 1])'
 test-isa: $(READY)  ## the operators' suite on every instruction set, ours and PyTorch's: tens of minutes
-	@for isa in baseline v3 v4; do echo "== ours: $$isa"; VAE_FAST_CPU_ISA=$$isa $(BIN)/python -m pytest -q \
-	  -k "not reference" $(OPERATORS) $(PYTEST_ARGS) || exit 1; done
-	@for isa in default avx2 avx512; do echo "== PyTorch's: $$isa"; ATEN_CPU_CAPABILITY=$$isa $(BIN)/python -m pytest -q \
+	@for set in baseline v3; do echo "== ours: $$set"; VAE_FAST_CPU_ISA=$$set $(TESTS) -q -k "not reference" \
 	  $(OPERATORS) $(PYTEST_ARGS) || exit 1; done
+	@for set in $$($(CAPABILITIES)); do for mkl in "" COMPATIBLE; do echo "== PyTorch's: $$set, MKL $$mkl"; \
+	  env ATEN_CPU_CAPABILITY=$$set $${mkl:+MKL_CBWR=$$mkl} $(TESTS) -q $(OPERATORS) $(PYTEST_ARGS) || exit 1; done; done
 
 sanitize: $(READY)  ## the operators' suite under AddressSanitizer, UBSan and ThreadSanitizer
 	@tests/sanitizers/run.sh $(BIN) build/sanitizers $(PYTEST_ARGS)

@@ -230,6 +230,18 @@ def test_extreme_scales_stay_finite():
         torch.testing.assert_close(kl_divergence(q, p), torch.tensor(29.5))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("form", [{"param": "softplus"}, {"param": "logstd", "bounds": (-3000, 3000)}], ids=str)
+def test_a_scale_that_is_no_number_of_its_dtype(form, dtype):
+    """log σ is −2000 where σ itself is 0: to a prior of another form, KL = ½(μ² − 1) − log σ."""
+    loc, raw = torch.full((3,), 0.5, dtype=dtype), torch.full((3,), -2000.0, dtype=dtype, requires_grad=True)
+    prior = Normal(torch.zeros(3, dtype=dtype), torch.ones(3, dtype=dtype), validate_args=False)
+    kl = kl_divergence(DiagonalNormal(loc, raw, 0, validate_args=False, **form), prior)
+    kl.sum().backward()
+    torch.testing.assert_close(kl, torch.full_like(kl, 0.125 - 0.5 + 2000))
+    torch.testing.assert_close(raw.grad, torch.full_like(raw, -1.0))
+
+
 @pytest.mark.parametrize("pair", [gaussian_pair, bernoulli_pair])
 def test_by_monte_carlo(pair):
     p, q = pair()[0], pair()[0]

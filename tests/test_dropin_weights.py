@@ -125,6 +125,4 @@ class TestImportanceWeights:
         w = torch.tensor([1.0, 0.25, 3.0, 0.0], dtype=torch.float64, requires_grad=True)
         kl = -0.5 * (1 + logvar - mu.pow(2) - logvar.exp()).sum(-1)
         ours = vf.gaussian_kl(mu, logvar, weight=w[:, None], reduction="mean")
-        compare(ours, (w.detach() * kl).mean(), (mu, logvar))
-        (none,) = torch.autograd.grad(ours, w, allow_unused=True)
-        assert none is None
+        compare(ours, (w * kl).mean(), (mu, logvar, w))

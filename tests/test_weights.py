@@ -148,3 +148,26 @@ class TestZero:
         weight = torch.zeros(6, 5)
         out, *grads = call.with_grads(*tensors, weight=weight, param="std", bounds=(0.0, 0.0))
         assert bool((out == 0).all()) and all(bool((g == 0).all()) for g in grads)
+
+
+class TestNotFinite:
+    """A weight, or an upstream gradient, that is infinite or NaN gives what has no slope none, as torch.clamp."""
+
+    @pytest.mark.parametrize("weight", [torch.inf, torch.nan, 2.0])
+    @pytest.mark.parametrize("upstream", [torch.inf, torch.nan, 1.0])
+    @pytest.mark.parametrize("reduction", ["none", "sum"])
+    @pytest.mark.parametrize("call", [KL, KL_PRIOR], ids=str)
+    def test_at_a_floor(self, call, weight, upstream, reduction):
+        tensors = [torch.full((3, 20), 0.1, requires_grad=True) for _ in call.operands]
+        (value,) = call(*tensors, weight=torch.full((20,), weight), free_bits=0.3, reduction=reduction)
+        for grad in torch.autograd.grad(value, tensors, torch.full_like(value, upstream)):
+            assert grad.tolist() == torch.zeros(3, 20).tolist()
+
+    @pytest.mark.parametrize("weight", [torch.inf, torch.nan, 2.0])
+    @pytest.mark.parametrize("call", [KL, KL_PRIOR, GAUSSIAN], ids=str)
+    def test_beyond_a_bound(self, call, weight):
+        tensors = [torch.full((3, 20), 3.0, requires_grad=True) for _ in call.operands]
+        (value,) = call(*tensors, weight=torch.full((20,), weight), bounds=(-1.0, 1.5))
+        for name, grad in zip(call.operands, torch.autograd.grad(value.sum(), tensors), strict=True):
+            if name.endswith("logvar"):
+                assert grad.tolist() == torch.zeros(3, 20).tolist()

@@ -21,11 +21,11 @@ _MOST = 2**60
 
 def countable(shape: Sequence[int], what: str) -> None:
     """Raises ValueError for a negative size, or more elements than can be counted; not for traced sizes."""
-    # An empty dim hides the others from the product, but not from strides.
-    if not all(type(n) is int for n in shape):
+    # To a compiler, that shows traced sizes as numbers, the comparison would be a bound of them.
+    if torch.compiler.is_compiling() or not all(type(n) is int for n in shape):
         return
-    # Lists: a compiler does not trace a generator that it is to pass on.
-    if any([n < 0 for n in shape]) or math.prod([max(n, 1) for n in shape]) > _MOST:
+    # An empty dim hides the others from the product, but not from strides.
+    if any(n < 0 for n in shape) or math.prod(max(n, 1) for n in shape) > _MOST:
         raise ValueError(
             f"{what} of shape {tuple(shape)} has a negative size, or more elements than 64 bits can count"
         )

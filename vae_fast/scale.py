@@ -22,7 +22,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from vae_fast.wide import Wide, wide, wide_exp
+from vae_fast.wide import Wide, half_exp, wide, wide_exp
 
 LOGVAR, LOGSTD, STD, VAR, SOFTPLUS = range(5)
 KINDS = {"logvar": LOGVAR, "logstd": LOGSTD, "std": STD, "var": VAR, "softplus": SOFTPLUS}
@@ -75,10 +75,7 @@ class Scale(NamedTuple):
     def dsigma(self, r: Tensor) -> Tensor:
         """dσ/dr."""
         if self.kind == LOGVAR:
-            # Half of an exponential that may overflow where its half does not.
-            large = r > (1400.0 if r.dtype == torch.float64 else 170.0)
-            root = torch.exp(0.25 * torch.where(large, r, 0.0))
-            return torch.where(large, (0.5 * root) * root, 0.5 * torch.exp(0.5 * torch.where(large, 0.0, r)))
+            return half_exp(0.5 * r)
         if self.kind == LOGSTD:
             return torch.exp(r)
         if self.kind == STD:

@@ -74,6 +74,18 @@ struct alignas(sizeof(S) * N < 16 ? sizeof(S) * N : 16) Vector<S, N, true> {
   }
 };
 
+// Of a bool's bytes all but 0 is 1.
+template <int N>
+__device__ __forceinline__ void booleans(Vector<uint8_t, N, true>& v) {
+#pragma unroll
+  for (uint32_t& four : v.word) four = ((((four & 0x7f7f7f7f) + 0x7f7f7f7f) | four) >> 7) & 0x01010101;
+}
+template <int N>
+__device__ __forceinline__ void booleans(Vector<uint8_t, N, false>& v) {
+#pragma unroll
+  for (uint8_t& one : v.element) one = one != 0;
+}
+
 template <class S, int N>
 __device__ __forceinline__ bool aligned(const S* at) {
   return reinterpret_cast<uintptr_t>(at) % alignof(Vector<S, N>) == 0;
@@ -117,13 +129,9 @@ __device__ __forceinline__ void load_run(const void* data, DType dtype, int64_t 
       for (int j = 0; j < N; ++j) to[j] = static_cast<T>(widen(Float16{v.get(j).bits}));
     }
   } else if constexpr (std::is_same_v<S, uint8_t>) {
-    // Of a bool's bytes all but 0 is 1.
-    const uint32_t most = dtype == DType::kBool ? 1 : 255;
+    if (__builtin_expect(dtype == DType::kBool, 0)) booleans(v);
 #pragma unroll
-    for (int j = 0; j < N; ++j) {
-      const uint32_t byte = v.get(j);
-      to[j] = static_cast<T>(byte < most ? byte : most);
-    }
+    for (int j = 0; j < N; ++j) to[j] = static_cast<T>(v.get(j));
   } else {
 #pragma unroll
     for (int j = 0; j < N; ++j) to[j] = static_cast<T>(widen(v.get(j)));

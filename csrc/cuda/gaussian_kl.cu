@@ -15,7 +15,7 @@ struct KLOp {
   static constexpr int kInputs = !kEven ? 5 : kPrior ? 4 : 2, kSlots = !kEven || kPrior ? 5 : 3;
   static constexpr bool kByPass = kEven && !kPrior && std::is_same_v<Form, Scale<T, true>>;
   // Registers that a kernel needs (kResident).
-  static constexpr int kLoad = kPrior ? 2 : 0;
+  static constexpr int kLoad = kPrior ? 2 : std::is_same_v<Form, Scale<T, true>> ? 0 : kMiddling;
   Form scale;
   T floor;
   bool has_floor, weighted, has_prior_mu, dweight;

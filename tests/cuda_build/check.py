@@ -32,7 +32,7 @@ def registered():
 
 def spills(log):
     """Every kernel for every target, and what it spills: nothing."""
-    seen, where, registers = Counter(), None, Counter()
+    seen, where, registers, spilled = Counter(), None, Counter(), []
     for line in log.splitlines():
         if found := re.search(r"Compiling entry function '(\w+)' for '(sm_\w+)'", line):
             where = found.groups()
@@ -40,10 +40,12 @@ def spills(log):
             r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", line
         ):
             assert where is not None
-            assert found.groups() == ("0", "0", "0"), f"{where}: {line.strip()}"
+            if found.groups() != ("0", "0", "0"):
+                spilled.append(f"{where}: {line.strip()}")
             seen[where[1]] += 1
         elif found := re.search(r"Used (\d+) registers", line):
             registers[where[1]] = max(registers[where[1]], int(found.group(1)))
+    assert not spilled, "\n".join(spilled)
     assert set(seen) == set(TARGETS) and len(set(seen.values())) == 1, seen
     print(f"{seen[TARGETS[0]]} kernels for each target, no spills; registers at most {dict(registers)}")
 

@@ -95,10 +95,15 @@ def _as(form: Scale, q: DiagonalNormal) -> Tensor:
     """The second argument that has q's σ in another form, one without eps and bounds."""
     r = q._clamped()
     if form.kind in (LOGVAR, LOGSTD):
-        log_var = q._form.log_var(r)
-        return log_var if form.kind == LOGVAR else 0.5 * log_var
+        return q._form.log_var(r) if form.kind == LOGVAR else q._form.log_sigma(r)
     sigma = q._form.sigma(r)
     return sigma if form.kind == STD else sigma * sigma
+
+
+def _common(a: Scale, b: Scale) -> Scale:
+    """A form for both: σ, or log σ where an exponential may make σ too small for its dtype."""
+    exponential = any(f.kind in (LOGVAR, LOGSTD, SOFTPLUS) and not f.eps for f in (a, b))
+    return Scale(LOGSTD if exponential else STD)
 
 
 def _within(shape: torch.Size, other: torch.Size) -> bool:
@@ -125,8 +130,9 @@ def _kl_gaussian(p: Distribution, q: Distribution) -> Tensor:
         return gaussian_kl(a._loc, a._raw, b._loc, b._raw, **a._gaussian, **options)
     if a._form.kind != SOFTPLUS and not a._form.eps and not a._form.bounded:
         return gaussian_kl(a._loc, a._raw, b._loc, _as(a._form, b), **a._gaussian, **options)
-    std = Scale(STD)
-    return gaussian_kl(a._loc, _as(std, a), b._loc, _as(std, b), param="std", **options)
+    form = _common(a._form, b._form)
+    param = "std" if form.kind == STD else "logstd"
+    return gaussian_kl(a._loc, _as(form, a), b._loc, _as(form, b), param=param, **options)
 
 
 @register_kl(BernoulliVector, BernoulliVector)

@@ -107,6 +107,9 @@ def gaussian_log_prob_bwd(
         return g * standard.slope, draw
 
     dmean, draw = weighted(weight, slopes)
+    if weight is not None:
+        # No weight, infinite or NaN, gives a bound a slope.
+        draw = form.inside(logvar.to(dtype), draw)
     dx = -dmean if x_scale == 1.0 else -dmean * x_scale
     dweight = None
     if need_dweight:
