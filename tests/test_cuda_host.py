@@ -51,7 +51,7 @@ def test_is_the_cuda_kernels(package):
     assert done.stdout.startswith("cuda on the host") and str(package) in done.stdout, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("schedule", ["forward", "3"])
+@pytest.mark.parametrize("schedule", ["forward", pytest.param("3", marks=pytest.mark.slow)])
 def test_like_the_definition(package, schedule):
     """Random shapes, strides, dtypes and options: the CPU kernels' own test."""
     pytest_ = (str(Path(sys.executable).with_name("pytest")), "-q", "-p", "no:cacheprovider")

@@ -131,6 +131,8 @@ def _kernel(
             of_weight = give(
                 dweight, dweight_sample, dweight_datum, tile, of_weight, g * kl, KINDS[4], SAMPLES, VEC
             )
+        if MODES[4] != ABSENT:
+            g = g * w
         if FLOOR:
             g = tl.where(below, 0.0, g)
         if VALUE != NONE:
@@ -138,8 +140,6 @@ def _kernel(
             if VALUE == EACH:
                 kl = kl * tl.full((), factor, T)
             value = give(out, out_sample, out_datum, tile, value, kl, VALUE, SAMPLES, VEC)
-        if MODES[4] != ABSENT:
-            g = g * w
         slope, draw = shown(g * slope, w, MODES[4]), shown(g * draw, w, MODES[4])
         if BOUNDED:
             draw = inside(raw, draw, lowest, highest)
