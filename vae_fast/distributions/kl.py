@@ -131,8 +131,8 @@ def _kl_gaussian(p: Distribution, q: Distribution) -> Tensor:
     if a._form.kind != SOFTPLUS and not a._form.eps and not a._form.bounded:
         return gaussian_kl(a._loc, a._raw, b._loc, _as(a._form, b), **a._gaussian, **options)
     form = _common(a._form, b._form)
-    param = "std" if form.kind == STD else "logstd"
-    return gaussian_kl(a._loc, _as(form, a), b._loc, _as(form, b), param=param, **options)
+    raw, prior_raw = _as(form, a), _as(form, b)
+    return gaussian_kl(a._loc, raw, b._loc, prior_raw, param="std" if form.kind == STD else "logstd", **options)
 
 
 @register_kl(BernoulliVector, BernoulliVector)
