@@ -71,14 +71,16 @@ test-large: $(READY)  ## more than 2^31 elements, every float32 through the form
 
 # What PyTorch's own functions round to differs with its instruction set and with its math library's, so those vary too.
 # Of ours, a name that this processor does not have is a limit like any other, and the best below it serves; PyTorch
-# would die of one. MKL_CBWR=COMPATIBLE is what MKL does on a processor that it does not know.
+# would die of one, and its compiler keeps code of one set for the others. MKL_CBWR=COMPATIBLE is what MKL does on a
+# processor that it does not know.
 CAPABILITIES = $(BIN)/python -c 'import torch; a = ["default", "avx2", "avx512"]; \
   c = torch.backends.cpu.get_cpu_capability().lower(); print(*a[: a.index(c) + 1 if c in a else 1])'
 test-isa: $(READY)  ## the operators' suite on every instruction set, ours and PyTorch's: tens of minutes
 	@for set in baseline v3; do echo "== ours: $$set"; VAE_FAST_CPU_ISA=$$set $(TESTS) -q -k "not reference" \
 	  $(OPERATORS) $(PYTEST_ARGS) || exit 1; done
 	@for set in $$($(CAPABILITIES)); do for mkl in "" COMPATIBLE; do echo "== PyTorch's: $$set, MKL $$mkl"; \
-	  env ATEN_CPU_CAPABILITY=$$set $${mkl:+MKL_CBWR=$$mkl} $(TESTS) -q $(OPERATORS) $(PYTEST_ARGS) || exit 1; done; done
+	  env ATEN_CPU_CAPABILITY=$$set $${mkl:+MKL_CBWR=$$mkl} \
+	  TORCHINDUCTOR_CACHE_DIR=$(CURDIR)/build/inductor-$$set $(TESTS) -q $(OPERATORS) $(PYTEST_ARGS) || exit 1; done; done
 
 sanitize: $(READY)  ## the operators' suite under AddressSanitizer, UBSan and ThreadSanitizer
 	@tests/sanitizers/run.sh $(BIN) build/sanitizers $(PYTEST_ARGS)
