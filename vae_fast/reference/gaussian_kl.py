@@ -195,16 +195,17 @@ def gaussian_kl_bwd(
         return free * standard.slope, draw, form.inside(prior_logvar.to(dtype), -(free * dprior))
 
     dmean, draw, *dprior_raw = weighted(weight, slopes)
+    dweight = None
     if weight is not None:
         # No weight, infinite or NaN, gives a bound a slope.
         draw = form.inside(logvar.to(dtype), draw)
         dprior_raw = [form.inside(prior_logvar.to(dtype), v) for v in dprior_raw]
+    if weight is not None and (free_bits is not None or need_dweight):
+        real = _terms(*_arguments(*args, None, form, dtype), form)
         if free_bits is not None:
-            floored = _terms(*_arguments(*args, None, form, dtype), form) <= free_bits
-            dmean, draw, *dprior_raw = (torch.where(floored, 0.0, v) for v in (dmean, draw, *dprior_raw))
-    dweight = None
-    if need_dweight:
-        dweight = g * _free(_terms(*_arguments(*args, None, form, dtype), form), free_bits)
+            dmean, draw, *dprior_raw = (torch.where(real <= free_bits, 0.0, v) for v in (dmean, draw, *dprior_raw))
+        if need_dweight:
+            dweight = g * _free(real, free_bits)
     grads = grad_like(need_dmu, mu, dmean), grad_like(need_dlogvar, logvar, draw)
     return (
         *together(*grads, packed, packed_dim),
