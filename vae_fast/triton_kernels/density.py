@@ -242,6 +242,6 @@ def _launch(
     if value == layout.ROW and partials is not None and out is not None:
         launch.join(partials, plan.segments, out, factor)
     if out is not None and target is not None and target is not out:
-        out.copy_(target.permute(plan.inverse).reshape(out.shape))
+        out.copy_(target.reshape(out.shape))
     for grad in made:
         grad.finish(plan)

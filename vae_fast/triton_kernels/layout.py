@@ -176,8 +176,7 @@ class _Placed:
         self.copied = False
 
     def copy(self, kept: Sequence[bool]) -> None:
-        # What is written has a place for every element.
-        self.strides = self.walk.dense([True] * len(kept) if self.written else kept)
+        self.strides = self.walk.dense(kept)
         self.copied = True
 
     def breaks(self, rows: int) -> set[int]:

@@ -95,7 +95,7 @@ def _four(counter, sample, key):
 
 @triton.jit
 def normals(index, sample, key, BLOCK: tl.constexpr, LANES: tl.constexpr):
-    """Normals [rows, BLOCK] of a sample, from ``index`` [rows, 1] on, whose lane is 0. All three hold 64 bits.
+    """Normals [rows, BLOCK] of a sample, from lane 0 of ``index``'s [rows, 1] counter on. All three hold 64 bits.
 
     A thread gets LANES neighbouring ones, 4 or 8: as many as one access takes of the dtype they go with.
     """

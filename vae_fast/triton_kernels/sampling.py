@@ -40,7 +40,7 @@ def place_noise(
     BLOCK_COLUMNS: tl.constexpr,
     VEC: tl.constexpr,
 ):
-    """A tile as tiles.place gives it, and the index [rows, 1] of the first normal of every row."""
+    """A tile as tiles.place gives it, and an index [rows, 1] of the counter that every row begins with."""
     tile = place(program, step, space, WALK, SPACE, SAMPLES, BLOCK_ROWS, BLOCK_COLUMNS, VEC)
     row, sample, datum, row_mask, start, column, mask = tile
     columns = space[2]
@@ -49,7 +49,6 @@ def place_noise(
         column = column - (first & 3).to(tl.int32)
         at = start + column
         mask = row_mask & (at >= 0) & (at < columns)
-        first = first - (first & 3)
     return (row, sample, datum, row_mask, start, column, mask), first + start
 
 

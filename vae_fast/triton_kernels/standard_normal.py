@@ -41,7 +41,6 @@ def _kernel(
     else:
         column = column - (first & 3).to(tl.int32)
         mask = (start + column >= 0) & (start + column < columns * VEC)
-        first = first - (first & 3)
     noise = normals(first + start, first_sample + draw, key_of(seed, seed_tensor), BLOCK, LANES)
     tl.store(out + draw * (columns * VEC) + start + column, narrow(noise, out.dtype.element_ty), mask=mask)
 
