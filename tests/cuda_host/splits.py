@@ -246,6 +246,15 @@ def options(shape, offset, dtype):
             )
 
 
+def cancelling():
+    """Sums over samples of which those that cancel are in one group: what float32 loses of them is kept."""
+    mu = torch.zeros(2, 8, requires_grad=True)
+    dz = torch.randn(200, 2, 8)
+    dz[0], dz[2] = 3e8, -3e8
+    (grad,) = torch.autograd.grad(vf.rsample(mu, 0.0, 200, seed=7, backend="native"), mu, dz)
+    torch.testing.assert_close(grad.double(), dz.double().sum(0), rtol=2**-22, atol=1e-5)
+
+
 def rescaled():
     """Gradients of any dtypes by one factor; those of 0 stay so, whatever it is."""
     for dtypes, n, offset, factor in itertools.product(
@@ -279,6 +288,7 @@ if "even" in sys.argv[1:]:
         even(*case)
     sys.exit()
 wide()
+cancelling()
 rescaled()
 if "large" in sys.argv[1:]:
     many_blocks()
