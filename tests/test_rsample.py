@@ -286,3 +286,33 @@ class TestCompiled:
 
     def test_exported(self):
         behaviour.check_exported(CASES["samples"], *inputs("samples", torch.float32))
+
+
+class TestSumsOverSamples:
+    """A gradient is the sum over all samples, which may cancel, or hold what is not finite.
+
+    Of many samples, which a GPU sums in groups, those that cancel are in one.
+    """
+
+    @pytest.mark.parametrize("samples", (6, 200))
+    @pytest.mark.parametrize("by_noise", (False, True))
+    def test_what_cancels(self, samples, by_noise):
+        mu, logvar = torch.zeros(2, 8, requires_grad=True), torch.zeros(2, 8, requires_grad=True)
+        z = vf.rsample(mu, logvar, samples, seed=7)
+        eps, dz = z.detach(), torch.randn(samples, 2, 8)
+        dz[0] = 3e8
+        dz[2] = -dz[0] * eps[0] / eps[2] if by_noise else -dz[0]
+        got = torch.autograd.grad(z, (mu, logvar), dz)[by_noise].double()
+        # A product is rounded before it is added.
+        want = (0.5 * (dz * eps) if by_noise else dz).double().sum(0)
+        assert_close(got, want, rtol=2**-22, atol=1e-5)
+
+    @pytest.mark.parametrize("value", (torch.inf, -torch.inf, torch.nan))
+    def test_what_is_not_finite(self, value):
+        mu, logvar = torch.zeros(2, 8, requires_grad=True), torch.zeros(2, 8, requires_grad=True)
+        z = vf.rsample(mu, logvar, 6, seed=7)
+        eps, dz = z.detach(), torch.randn(6, 2, 8)
+        dz[3] = value
+        dmu, dlogvar = torch.autograd.grad(z, (mu, logvar), dz)
+        assert_close(dmu, dz.sum(0), equal_nan=True)
+        assert_close(dlogvar, 0.5 * (dz * eps).sum(0), equal_nan=True)
