@@ -1,5 +1,7 @@
 """rsample: against truth, its seeds and addressing, and all its options."""
 
+import math
+
 import accuracy
 import behaviour
 import pytest
@@ -296,7 +298,8 @@ class TestSumsOverSamples:
 
     @pytest.mark.parametrize("samples", (6, 200))
     @pytest.mark.parametrize("by_noise", (False, True))
-    def test_what_cancels(self, samples, by_noise):
+    def test_what_cancels(self, samples, by_noise, backend):
+        """Exactly, but for its last rounding: kernels keep what float32 loses. The reference adds in float32."""
         mu, logvar = torch.zeros(2, 8, requires_grad=True), torch.zeros(2, 8, requires_grad=True)
         z = vf.rsample(mu, logvar, samples, seed=7)
         eps, dz = z.detach(), torch.randn(samples, 2, 8)
@@ -304,8 +307,9 @@ class TestSumsOverSamples:
         dz[2] = -dz[0] * eps[0] / eps[2] if by_noise else -dz[0]
         got = torch.autograd.grad(z, (mu, logvar), dz)[by_noise].double()
         # A product is rounded before it is added.
-        want = (0.5 * (dz * eps) if by_noise else dz).double().sum(0)
-        assert_close(got, want, rtol=2**-22, atol=1e-5)
+        terms = (0.5 * (dz * eps) if by_noise else dz).double()
+        lost = 1e-7 * (1 + math.log2(samples)) * terms.abs().sum(0).max() if backend == "reference" else 1e-5
+        assert_close(got, terms.sum(0), rtol=2**-22, atol=float(lost))
 
     @pytest.mark.parametrize("value", (torch.inf, -torch.inf, torch.nan))
     def test_what_is_not_finite(self, value):
