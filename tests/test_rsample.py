@@ -298,7 +298,7 @@ class TestSumsOverSamples:
 
     @pytest.mark.parametrize("samples", (6, 200))
     @pytest.mark.parametrize("by_noise", (False, True))
-    def test_what_cancels(self, samples, by_noise, backend):
+    def test_what_cancels(self, samples, by_noise, backend):  # noqa: F811
         """Exactly, but for its last rounding: kernels keep what float32 loses. The reference adds in float32."""
         mu, logvar = torch.zeros(2, 8, requires_grad=True), torch.zeros(2, 8, requires_grad=True)
         z = vf.rsample(mu, logvar, samples, seed=7)
