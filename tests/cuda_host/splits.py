@@ -211,6 +211,41 @@ def wide():
     check("wide dlogvar", grad, (square - 0.5).sum(0), (square + 0.5).sum(0), 9)
 
 
+def options(shape, offset, dtype):
+    """What the calls above leave at its default, against the reference in float64: results and every gradient."""
+    rows, columns = shape
+    calls = []
+    for form, event_ndim in itertools.product(({}, {"bounds": (-0.5, 0.5)}, {"param": "softplus"}), (0, 1)):
+        for own in (shape, (columns,), (rows, 1)):
+            for count in ((), (3,), (2, 3)):
+                noise = {"seed": 7, "offset": 4 * offset, "first_sample": 2**32 + 1, "sample_shape": count, **form}
+                calls.append((vf.rsample_kl, (shape, own), {**noise, "event_ndim": event_ndim, "free_bits": 0.1}))
+                if event_ndim:
+                    calls.append((vf.rsample, (shape, own), noise))
+        for own in ((3, *shape), shape, (columns,), (3, 1, columns), (3, rows, 1), (3, 1, 1)):
+            scaled = {"scale": -0.5, "event_ndim": event_ndim, **form}
+            calls.append((vf.gaussian_kl, ((3, *shape), own), {**scaled, "free_bits": 0.1}))
+            calls.append((vf.gaussian_log_prob, ((3, *shape), own, shape), scaled))
+    for function, shapes, given in calls:
+        drawn = [placed(torch.randn(s, dtype=torch.float64), offset, dtype) for s in shapes]
+        narrow = [t.detach().requires_grad_() for t in drawn]
+        exact = [t.detach().double().requires_grad_() for t in drawn]
+        outs, wanted = (
+            function(*operands, backend=b, **given) for operands, b in ((narrow, "native"), (exact, "reference"))
+        )
+        outs, wanted = ((t,) if isinstance(t, torch.Tensor) else t for t in (outs, wanted))
+        upstream = [torch.randn(t.shape, dtype=torch.float64).to(t.dtype) for t in outs]
+        got = (*outs, *torch.autograd.grad(outs, narrow, upstream))
+        want = (*wanted, *torch.autograd.grad(wanted, exact, [g.double() for g in upstream]))
+        close = 1e-2 if dtype == torch.bfloat16 else 1e-4
+        for k, (a, b) in enumerate(zip(got, want, strict=True)):
+            digest.update(a.detach().reshape(-1).view(torch.uint8).numpy().tobytes())
+            far = ~((a.double() - b).abs() <= close * b.abs().max())
+            assert not far.any(), (
+                f"{function.__name__} {shapes} {offset} {dtype} {given}, {k}: {a[far][:3]}, {b[far][:3]}"
+            )
+
+
 def rescaled():
     """Gradients of any dtypes by one factor; those of 0 stay so, whatever it is."""
     for dtypes, n, offset, factor in itertools.product(
@@ -253,4 +288,6 @@ for case in itertools.product(SHAPES, OFFSETS, DTYPES):
     if case[0] in SHAPES[1:5]:
         for kind in (*DTYPES, torch.float16):
             weighted(*case, kind)
+for case in itertools.product(((5, 12), (3, 7)), OFFSETS, (torch.float32, torch.bfloat16)):
+    options(*case)
 print(digest.hexdigest())
