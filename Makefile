@@ -63,10 +63,10 @@ test: $(READY)  ## the test suite, in under eight minutes on two cores
 test-integrations:  ## beside Pyro, pythae, diffusers, Lightning, Accelerate and ONNX, in an environment removed again
 	@PYTHON=$(PYTHON) tests/integrations/run.sh $(PYTEST_ARGS)
 
-test-slow: $(READY)  ## the tests that take minutes: statistics over 10^8 normals
+test-slow: $(READY)  ## the tests that take minutes: statistics over 10^8 normals, and of signs, angles and radii
 	@$(BIN)/python -m pytest -m "slow and not large" --timeout 3600 $(PYTEST_ARGS)
 
-test-large: $(READY)  ## more than 2^31 elements, every float32 through the formulas: 24 GiB, tens of minutes
+test-large: $(READY)  ## more than 2^31 elements, every float32 through the formulas, every word through the noise: 24 GiB, an hour
 	@$(BIN)/python -m pytest -m large --timeout 3600 $(PYTEST_ARGS)
 
 # What PyTorch's own functions round to differs with its instruction set and with its math library's, so those vary too.

@@ -1,7 +1,7 @@
 // The noise ε in C++: the integers and the float32 operations of vae_fast/noise.py, in its order, so with its bits.
 //
 // Philox4x32-10 is a template over W, words of 32 bits (one, or a pack of them), Box–Muller over T, float32 numbers.
-// mul, add and sub of arithmetic.h are one correctly rounded operation each, which no compiler fuses.
+// mul, sub and fused of arithmetic.h are one correctly rounded operation each, which no compiler fuses further.
 #pragma once
 
 #include "arithmetic.h"
@@ -15,70 +15,96 @@ VF_INLINE uint32_t high(uint64_t p) { return static_cast<uint32_t>(p >> 32); }
 VF_INLINE uint32_t low(uint64_t p) { return static_cast<uint32_t>(p); }
 VF_INLINE uint32_t xor3(uint32_t a, uint32_t b, uint32_t key) { return a ^ b ^ key; }
 
-// Philox4x32-10 (Salmon et al. 2011) of a counter of four words under a 64-bit key.
-template <class W>
-VF_INLINE void philox4x32(W& c0, W& c1, W& c2, W& c3, uint64_t key) {
-  uint32_t k0 = static_cast<uint32_t>(key), k1 = static_cast<uint32_t>(key >> 32);
-  for (int round = 0; round < 10; ++round) {
+// The keys of Philox's rounds, from the seed.
+struct SeedKeys {
+  uint64_t seed;
+
+  VF_INLINE uint32_t first(int round) const {
+    return static_cast<uint32_t>(seed) + static_cast<uint32_t>(round) * 0x9E3779B9u;
+  }
+  VF_INLINE uint32_t second(int round) const {
+    return static_cast<uint32_t>(seed >> 32) + static_cast<uint32_t>(round) * 0xBB67AE85u;
+  }
+};
+
+constexpr int kRounds = 10;
+
+// Philox4x32-10 (Salmon et al. 2011) of a counter of four words.
+template <class W, class Keys>
+VF_INLINE void philox4x32(W& c0, W& c1, W& c2, W& c3, const Keys& keys) {
+  VF_UNROLL
+  for (int round = 0; round < kRounds; ++round) {
     const auto p0 = product(c0, 0xD2511F53u), p1 = product(c2, 0xCD9E8D57u);
-    c0 = xor3(high(p1), c1, k0);
+    c0 = xor3(high(p1), c1, keys.first(round));
     c1 = low(p1);
-    c2 = xor3(high(p0), c3, k1);
+    c2 = xor3(high(p0), c3, keys.second(round));
     c3 = low(p0);
-    k0 += 0x9E3779B9u;
-    k1 += 0xBB67AE85u;
   }
 }
 
-// a, or −a where `sign` is negative.
+// Σ c[k]·xᵏ.
 template <class T>
-VF_INLINE T change_sign(T a, Int<T> sign) {
-  return from_bits<T>(bits(a) ^ (sign & kSignBit<Element<T>>));
+VF_INLINE T horner(T, float c) {
+  return splat<T>(c);
 }
+template <class T, class... C>
+VF_INLINE T horner(T x, float c, C... rest) {
+  return fused(horner(x, rest...), x, splat<T>(c));
+}
+
+// (x + ½)·2⁻³², in (−½, ½).
+template <class T>
+VF_INLINE T signed_unit(Int<T> x) {
+  return fused(to_float(x), splat<T>(0x1p-32f), splat<T>(0x1p-33f));
+}
+
+#ifdef __CUDA_ARCH__
+// What a correctly rounded √ compiles to, without the question whether a is an ordinary number: r² is, always.
+VF_INLINE float root(float a) {
+  float y;
+  asm("rsqrt.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(a));
+  const float g = mul(a, y), half = mul(y, 0.5f);
+  return fma(fma(-g, g, a), half, g);
+}
+#else
+template <class T>
+VF_INLINE T root(T a) {
+  return sqrt(a);
+}
+#endif
 
 template <class T>
 VF_INLINE T radius(Int<T> x) {
-  // x < 0: the word is in the upper half. ~x is its distance from the top, so both ends of (0, 1) keep their digits.
-  const auto upper = x < 0;
-  const T q = mul(add(to_float(select(upper, ~x, x)), splat<T>(0.5f)), splat<T>(0x1p-32f));
-  const T fraction = select(upper, sub(splat<T>(1.0f), q), q);
-  // fraction = 2ᵏ·mantissa, the mantissa between √½ and √2; k·2²³ is the difference of their bits.
-  const Int<T> b = bits(fraction), exponent = (b - 0x3F3504F3) & ~0x7FFFFF;
-  const T mantissa = from_bits<T>(b - exponent);
-  const T t = select(exponent == 0, -q, sub(mantissa, splat<T>(1.0f)));
-  T tail = add(mul(t, splat<T>(-0.17400802671909332f)), splat<T>(0.2853386402130127f));
-  tail = add(mul(tail, t), splat<T>(-0.2982901632785797f));
-  tail = add(mul(tail, t), splat<T>(0.33155304193496704f));
-  tail = add(mul(tail, t), splat<T>(-0.399262011051178f));
-  tail = add(mul(tail, t), splat<T>(0.5000267028808594f));
-  tail = add(mul(tail, t), splat<T>(-0.6666781902313232f));
-  const T inner = sub(mul(t, add(mul(t, tail), splat<T>(1.0f))), splat<T>(2.0f));
-  return sqrt(add(mul(to_float(exponent), splat<T>(-0x1p-23f * 1.3862943649291992f)), mul(t, inner)));
+  const T q = signed_unit<T>(x);
+  const auto lower = q >= 0.0f;
+  // Below ½, u = q = 2ᵏ·mantissa, the mantissa in [½, 1); from ½ on u is 1 + q, and k = 0. k is the exponent's field, as
+  // the last bits of 2²³, less what it has for 1.
+  const Int<T> b = bits(q);
+  const T k = sub(from_bits<T>((b >> 23) + 0x4B000000), splat<T>(8388608.0f + 126.0f));
+  const T mantissa = from_bits<T>((b & 0x007FFFFF) | 0x3F000000);
+  const T t = select(lower, sub(mantissa, splat<T>(1.0f)), q);
+  const T square =
+      mul(t, horner(t, -2.0f, 0.99999022483825684f, -0.66727113723754883f, 0.48728305101394653f, -0.52785891294479370f,
+                    -0.36338910460472107f, -2.4199140071868896f, -3.2812252044677734f, -2.8297011852264404f));
+  return root(select(lower, fused(k, splat<T>(-1.3862943649291992f), square), square));
 }
 
 template <class T>
-VF_INLINE void cos_sin(Int<T> x, T& cos, T& sin) {
-  // The two upper bits of x + 2²⁹ are the quarter, the others the angle in it.
-  const Int<T> turned = wrapping_add(x, 1 << 29), angle = (turned & 0x3FFFFFFF) - (1 << 29);
-  const T w = mul(add(to_float(angle), splat<T>(0.5f)), splat<T>(0x1p-32f));
-  const T u = mul(w, w);
-  T s = add(mul(u, splat<T>(-76.82975769042969f)), splat<T>(81.62667083740234f));
-  s = add(mul(s, u), splat<T>(-41.34186935424805f));
-  s = mul(w, add(mul(s, u), splat<T>(6.2831854820251465f)));
-  T c = add(mul(u, splat<T>(-83.67292785644531f)), splat<T>(64.92339324951172f));
-  c = add(mul(u, add(mul(c, u), splat<T>(-19.739168167114258f))), splat<T>(1.0f));
-  const auto odd = (turned & 0x40000000) != 0;
-  // Negative: the cosine in quarters 1 and 2, the sine in 2 and 3.
-  cos = change_sign(select(odd, s, c), wrapping_add(turned, 1 << 30));
-  sin = change_sign(select(odd, c, s), turned);
+VF_INLINE void cos_sin(Int<T> y, T& cos, T& sin) {
+  const T w = signed_unit<T>(y), u = mul(w, w);
+  cos = horner(u, 0.99999994039535522f, -4.9347920417785645f, 4.0583992004394531f, -1.3318091630935669f,
+               0.21956668794155121f);
+  sin = mul(w, horner(u, 3.1415927410125732f, -5.1677150726318359f, 2.5501449108123779f, -0.59863293170928955f,
+                      0.078240960836410522f));
 }
 
-// Words (x0, x1) make a pair of normals.
+// Words (x, y) make a pair of normals.
 template <class T>
-VF_INLINE void box_muller(Int<T> x0, Int<T> x1, T& first, T& second) {
-  const T r = radius<T>(x0);
+VF_INLINE void box_muller(Int<T> x, Int<T> y, T& first, T& second) {
   T cos, sin;
-  cos_sin(x1, cos, sin);
+  cos_sin(y, cos, sin);
+  // The last bit of y is r's sign.
+  const T r = from_bits<T>(bits(radius<T>(x)) + shift_left(y, 31));
   first = mul(r, cos);
   second = mul(r, sin);
 }

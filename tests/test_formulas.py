@@ -8,31 +8,15 @@ multiply-add, and a bar of its own where that shows.
 
 import ctypes
 import platform
-import shutil
-import subprocess
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import accuracy
+import instruction_sets
 import numpy as np
 import pytest
 import torch
 
-CSRC = Path(__file__).parent.parent / "csrc"
-COMPILER = shutil.which("g++") or shutil.which("c++")
-pytestmark = [
-    pytest.mark.skipif(COMPILER is None, reason="needs a C++ compiler"),
-    pytest.mark.skipif(not CSRC.is_dir(), reason="needs the source tree: csrc is missing"),
-]
-
-FLAGS = ("-std=c++17", "-O3", "-ffp-contract=off", "-fno-math-errno", "-Wall", "-Wextra", "-Werror", "-Wno-psabi")
-SETS = {"baseline": ()}
-if platform.machine() in ("x86_64", "AMD64"):
-    capability = torch.backends.cpu.get_cpu_capability()
-    if capability in ("AVX2", "AVX512"):
-        SETS["v3"] = ("-march=x86-64-v3",)
-    if capability == "AVX512":
-        SETS["v4"] = ("-march=x86-64-v4",)
+pytestmark = instruction_sets.needed
 
 INF = float("inf")
 # name: (interval, bar in ULP, bar without a fused multiply-add), in the order of formulas.cpp.
@@ -65,19 +49,14 @@ def bar(name, isa):
     return CORES[name][1 if has_fma else 2]
 
 
-@pytest.fixture(scope="module", params=SETS)
+@pytest.fixture(scope="module", params=instruction_sets.SETS)
 def isa(request):
     return request.param
 
 
 @pytest.fixture(scope="module")
 def library(isa, tmp_path_factory):
-    out = tmp_path_factory.mktemp(isa) / "formulas.so"
-    source = Path(__file__).parent / "formulas.cpp"
-    command = (COMPILER, *FLAGS, f"-DVF_ISA={isa}", *SETS[isa], "-shared", "-fPIC", source, "-o", out)
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    loaded = ctypes.CDLL(str(out))
+    loaded = ctypes.CDLL(str(instruction_sets.compiled("formulas", isa, tmp_path_factory.mktemp(isa))))
     loaded.formulas_sweep.restype = ctypes.c_double
     return loaded
 

@@ -6,12 +6,16 @@ thread count. ε is a pure function of (seed, sample, index):
     key     = seed, 64 bits, low word first
     counter = (index >> 2, sample), 64 bits each, low words first
     lane    = index & 3
-    words (x0, x1) make lanes 0 and 1, words (x2, x3) make lanes 2 and 3:
-        r = sqrt(-2 ln((x0 + 1/2) 2^-32)),  a = 2π (x1 + 1/2) 2^-32,  (r cos a, r sin a)
+    words (x, y), as signed 32-bit numbers, make two lanes: (x0, x1) lanes 0 and 1, (x2, x3) lanes 2 and 3:
+        q = (x + ½) 2⁻³²,  u = q where q > 0, else 1 + q,  r = sqrt(−2 ln u)
+        θ = π (y + ½) 2⁻³²,  ±(r cos θ, r sin θ), minus where the last bit of y is 1
 
-Everything after the integers is float32 with +, −, × and sqrt, each correctly rounded, in the order written
-here and without fused multiply-add. No intermediate is subnormal, so flush-to-zero modes change nothing.
-The result is within 4e-7 · max(1, r) of the exact value, and |ε| ≤ 6.7637.
+u is uniform on (0, 1), and keeps its relative accuracy at both ends: below 0, q is u − 1. θ is uniform on half a
+turn, and the sign says which half.
+
+Everything after the integers is float32 with +, −, ×, √ and fma (a·b + c rounded once), each correctly rounded, in
+the order written here. No intermediate is subnormal, so flush-to-zero modes change nothing. The result is within
+3.5e-7 · max(1, r) of the exact value, and |ε| ≤ 6.7638.
 
 Source of the generator: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3" (SC 2011).
 Source of the transform: Box and Muller, "A note on the generation of random normal deviates" (1958).
@@ -34,22 +38,23 @@ _ROUNDS = 10
 _BLOCK = 1 << 16
 
 _TWO_LN2 = 1.3862943649291992
-_SQRT_HALF = 0.7071067690849304
 
-# Minimax on [√½ − 1, √2 − 1]: −2 ln(1 + t) = t (−2 + t (1 + t P(t))), to 3.2e-8 of the value.
+# Minimax on [−½, 0]: −2 ln(1 + t)/t, to 2.5e-8.
 _LOG = (
-    -0.6666781902313232,
-    0.5000267028808594,
-    -0.399262011051178,
-    0.33155304193496704,
-    -0.2982901632785797,
-    0.2853386402130127,
-    -0.17400802671909332,
+    -2.0,
+    0.99999022483825684,
+    -0.66727113723754883,
+    0.48728305101394653,
+    -0.52785891294479370,
+    -0.36338910460472107,
+    -2.4199140071868896,
+    -3.2812252044677734,
+    -2.8297011852264404,
 )
-# Minimax on an eighth of a turn either way, w in turns, u = w²: sin 2πw = w S(u), to 3.1e-9 of the value,
-# and cos 2πw = 1 + u C(u), to 3.3e-8.
-_SIN = (6.2831854820251465, -41.34186935424805, 81.62667083740234, -76.82975769042969)
-_COS = (-19.739168167114258, 64.92339324951172, -83.67292785644531)
+# Minimax on a quarter of a turn either way, w in half turns, u = w²: sin πw = w S(u), to 2.8e-8 of the value, and
+# cos πw = C(u), to 6e-8.
+_SIN = (3.1415927410125732, -5.1677150726318359, 2.5501449108123779, -0.59863293170928955, 0.078240960836410522)
+_COS = (0.99999994039535522, -4.9347920417785645, 4.0583992004394531, -1.3318091630935669, 0.21956668794155121)
 
 
 def philox4x32(counter: Sequence[Tensor], seed: int | Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -64,55 +69,58 @@ def philox4x32(counter: Sequence[Tensor], seed: int | Tensor) -> tuple[Tensor, T
     return c0, c1, c2, c3
 
 
-def _horner(coefficients: Sequence[float], t: Tensor) -> Tensor:
-    value = t * coefficients[-1] + coefficients[-2]
+def _fma(a: Tensor, b: Tensor | float, c: Tensor | float) -> Tensor:
+    """a·b + c of float32 numbers, in float64 and then rounded: a product of theirs is exact there.
+
+    The sum is rounded twice, which is not fma in general. For every input that occurs here it is: all 2³² words of
+    either kind have been tried (``make test-large``), and are to be again whenever a coefficient changes.
+    """
+    return (a.double() * b + c).float()
+
+
+def _horner(coefficients: Sequence[float], x: Tensor) -> Tensor:
+    """Σ c[k]·xᵏ, x in float64 and a float32 number."""
+    value = (x * coefficients[-1]).add_(coefficients[-2]).float()
     for c in reversed(coefficients[:-2]):
-        value = value * t + c
+        value = value.double().mul_(x).add_(c).float()
     return value
 
 
+def _signed_unit(x: Tensor) -> Tensor:
+    """(x + ½) 2⁻³² of a 32-bit word x held in int64, taken as a number with a sign: in (−½, ½)."""
+    return _fma((x - (x >> 31 << 32)).float(), 2.0**-32, 2.0**-33)
+
+
 def radius(x: Tensor) -> Tensor:
-    """sqrt(−2 ln((x + ½) 2⁻³²)) in float32, for 32-bit words x held in int64."""
-    upper = x >> 31 == 1
-    # From the nearer end of (0, 1): q keeps its relative accuracy where the fraction is near 0 and near 1.
-    q = (torch.where(upper, _WORD - x, x).to(torch.float32) + 0.5) * 2.0**-32
-    fraction = torch.where(upper, 1.0 - q, q)
-    # fraction = mantissa·2^exponent, the mantissa between √½ and √2.
-    mantissa, exponent = torch.frexp(fraction)
-    below = mantissa < _SQRT_HALF
-    mantissa, exponent = (
-        torch.where(below, mantissa + mantissa, mantissa),
-        torch.where(below, exponent - 1, exponent),
-    )
-    t = torch.where(exponent == 0, -q, mantissa - 1.0)
-    tail = _horner(_LOG, t)
-    minus_two_log = (-exponent).to(torch.float32) * _TWO_LN2 + t * (t * (t * tail + 1.0) - 2.0)
+    """r of 32-bit words x held in int64, in float32."""
+    q = _signed_unit(x)
+    lower = q >= 0
+    # ln u = k ln 2 + ln(1 + t): of u in (0, ½) by its exponent and mantissa; from ½ on k = 0 and t = u − 1.
+    mantissa, k = torch.frexp(q)
+    t = torch.where(lower, mantissa - 1.0, q)
+    square = t * _horner(_LOG, t.double())
+    square = torch.where(lower, _fma(k.float(), -_TWO_LN2, square), square)
     # torch.sqrt of float32 is not correctly rounded everywhere. float64's may be a unit off in its last place too,
     # but the root of a float32 is at least four such units from where its rounding to float32 changes.
-    return minus_two_log.to(torch.float64).sqrt().to(torch.float32)
+    return square.double().sqrt().float()
 
 
-def cos_sin(x: Tensor) -> tuple[Tensor, Tensor]:
-    """cos and sin of 2π (x + ½) 2⁻³² in float32, for 32-bit words x held in int64."""
-    shifted = (x + (1 << 29)) & _WORD
-    quarter = shifted >> 30
-    w = (((shifted & 0x3FFFFFFF) - (1 << 29)).to(torch.float32) + 0.5) * 2.0**-32
-    u = w * w
-    sin = w * _horner(_SIN, u)
-    cos = u * _horner(_COS, u) + 1.0
-    odd = quarter & 1 == 1
-    c, s = torch.where(odd, sin, cos), torch.where(odd, cos, sin)
-    return torch.where((quarter + 1) & 2 == 2, -c, c), torch.where(quarter & 2 == 2, -s, s)
+def cos_sin(y: Tensor) -> tuple[Tensor, Tensor]:
+    """cos θ and sin θ of 32-bit words y held in int64, in float32."""
+    w = _signed_unit(y)
+    u = (w * w).double()
+    return _horner(_COS, u), w * _horner(_SIN, u)
 
 
 def _normals(counter: Sequence[Tensor], seed: int | Tensor) -> Tensor:
     """The four lanes of each counter, in a new last dim of size 4."""
     x0, x1, x2, x3 = philox4x32(counter, seed)
     lanes = []
-    for u, v in ((x0, x1), (x2, x3)):
-        r = radius(u)
-        c, s = cos_sin(v)
-        lanes += [r * c, r * s]
+    for x, y in ((x0, x1), (x2, x3)):
+        r = radius(x)
+        r = torch.where(y & 1 == 1, -r, r)
+        cos, sin = cos_sin(y)
+        lanes += [r * cos, r * sin]
     return torch.stack(lanes, -1)
 
 
@@ -128,8 +136,13 @@ def normals(
     """ε in float32, of shape sample_shape + shape.
 
     index = position in ``shape`` (C order) + ``offset``; sample = position in ``sample_shape`` (C order) +
-    ``first_sample``; both modulo 2⁶⁴. ``seed_tensor`` (one int64 element), where given, replaces ``seed``.
+    ``first_sample``; both modulo 2⁶⁴. ``seed_tensor`` (one int64 element), where given, replaces ``seed``. For
+    a device without float64 (MPS) they are drawn on the CPU.
     """
+    if torch.device(device).type == "mps":
+        # Which has no float64.
+        on_cpu = seed_tensor if seed_tensor is None else seed_tensor.cpu()
+        return normals(sample_shape, shape, seed, on_cpu, offset, first_sample, "cpu").to(device)
     n, n_samples = math.prod(shape), math.prod(sample_shape)
     if n == 0 or n_samples == 0:
         return torch.empty((*sample_shape, *shape), dtype=torch.float32, device=device)

@@ -85,7 +85,7 @@ VF_INLINE void zip(FloatPack a, FloatPack b, FloatPack& lower, FloatPack& upper,
 VF_INLINE void normals(Words x0, Words x1, Words x2, Words x3, uint64_t seed, float* out) {
   constexpr int n = kWidth<float>;
   constexpr auto lanes = std::make_index_sequence<n>();
-  philox4x32(x0, x1, x2, x3, seed);
+  philox4x32(x0, x1, x2, x3, SeedKeys{seed});
   FloatPack z0, z1, z2, z3, a, b, c, d;
   box_muller(joined(x0), joined(x1), z0, z1);
   box_muller(joined(x2), joined(x3), z2, z3);

@@ -72,9 +72,6 @@ VF_INLINE Int64Pack bits(DoublePack a) { return (Int64Pack)a; }
 // As unsigned numbers, which wrap around: of packs too a sanitizer reports what signed ones do.
 typedef uint32_t UInt32Pack __attribute__((vector_size(kPackBytes)));
 typedef uint64_t UInt64Pack __attribute__((vector_size(kPackBytes)));
-VF_INLINE Int32Pack wrapping_add(Int32Pack a, int32_t b) {
-  return (Int32Pack)((UInt32Pack)a + static_cast<uint32_t>(b));
-}
 VF_INLINE Int32Pack wrapping_sub(Int32Pack a, Int32Pack b) { return (Int32Pack)((UInt32Pack)a - (UInt32Pack)b); }
 VF_INLINE Int64Pack wrapping_sub(Int64Pack a, Int64Pack b) { return (Int64Pack)((UInt64Pack)a - (UInt64Pack)b); }
 VF_INLINE Int32Pack shift_left(Int32Pack a, int n) { return (Int32Pack)((UInt32Pack)a << n); }
@@ -84,7 +81,6 @@ VF_INLINE FloatPack to_float(Int32Pack a) { return __builtin_convertvector(a, Fl
 VF_INLINE DoublePack to_float(Int64Pack a) { return __builtin_convertvector(a, DoublePack); }
 
 VF_INLINE FloatPack mul(FloatPack a, FloatPack b) { return a * b; }
-VF_INLINE FloatPack add(FloatPack a, FloatPack b) { return a + b; }
 VF_INLINE FloatPack sub(FloatPack a, FloatPack b) { return a - b; }
 
 VF_INLINE FloatPack select(Int32Pack mask, FloatPack a, FloatPack b) { return mask ? a : b; }
@@ -165,6 +161,16 @@ VF_INLINE FloatPack sqrt(FloatPack a) { return each_sqrt(a); }
 VF_INLINE DoublePack sqrt(DoublePack a) { return each_sqrt(a); }
 VF_INLINE bool any(Int64Pack mask) { return (mask[0] | mask[1]) != 0; }
 VF_INLINE bool any(Int32Pack mask) { return any((Int64Pack)mask); }
+#endif
+
+#if VF_HAS_FMA
+VF_INLINE FloatPack fused(FloatPack a, FloatPack b, FloatPack c) { return fma(a, b, c); }
+#else
+typedef double WidePack __attribute__((vector_size(2 * kPackBytes)));
+VF_INLINE WidePack widened(FloatPack a) { return __builtin_convertvector(a, WidePack); }
+VF_INLINE FloatPack fused(FloatPack a, FloatPack b, FloatPack c) {
+  return __builtin_convertvector(widened(a) * widened(b) + widened(c), FloatPack);
+}
 #endif
 
 template <class E>

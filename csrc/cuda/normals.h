@@ -12,19 +12,52 @@ namespace cuda {
 template <class S>
 constexpr int kSampleChunk = kChunk<S> < 4 ? 4 : kChunk<S>;
 
-__device__ __forceinline__ uint64_t seed_of(const NoiseOptions& noise) {
-  return noise.seed_on_device ? static_cast<uint64_t>(*noise.seed_on_device) : noise.seed;
+// The keys of Philox's rounds, worked out on the host: parameters of a kernel, which an instruction can take as they are.
+struct HostKeys {
+  uint32_t key[2 * kRounds];
+
+  explicit HostKeys(const NoiseOptions& noise) {
+    const SeedKeys keys{noise.seed};
+    for (int round = 0; round < kRounds; ++round) {
+      key[2 * round] = keys.first(round);
+      key[2 * round + 1] = keys.second(round);
+    }
+  }
+  __device__ __forceinline__ const HostKeys& get() const { return *this; }
+  __device__ __forceinline__ uint32_t first(int round) const { return key[2 * round]; }
+  __device__ __forceinline__ uint32_t second(int round) const { return key[2 * round + 1]; }
+};
+
+// Or from the seed in every thread; one on the device is read there.
+struct DeviceKeys {
+  const int64_t* seed_on_device;
+  uint64_t seed;
+
+  explicit DeviceKeys(const NoiseOptions& noise) : seed_on_device(noise.seed_on_device), seed(noise.seed) {}
+  __device__ __forceinline__ SeedKeys get() const {
+    return {seed_on_device ? static_cast<uint64_t>(*seed_on_device) : seed};
+  }
+};
+
+// Calls body(keys) with those that a call with this noise takes. Elements of 64 bits, or of several dtypes, have kernels
+// for one kind only.
+template <class S, class Body>
+void in_keys(const NoiseOptions& noise, Body body) {
+  if constexpr (sizeof(S) < 8 && !kAny<S>) {
+    if (!noise.seed_on_device) return body(HostKeys(noise));
+  }
+  body(DeviceKeys(noise));
 }
 
 // ε of N indices from a multiple of 4 on.
-template <int N>
-__device__ __forceinline__ void normals(uint64_t seed, uint64_t sample, uint64_t index, float (&eps)[N]) {
+template <int N, class Keys>
+__device__ __forceinline__ void normals(const Keys& keys, uint64_t sample, uint64_t index, float (&eps)[N]) {
 #pragma unroll
   for (int j = 0; j < N; j += 4) {
     const uint64_t counter = (index + static_cast<uint64_t>(j)) >> 2;
     uint32_t x0 = static_cast<uint32_t>(counter), x1 = static_cast<uint32_t>(counter >> 32);
     uint32_t x2 = static_cast<uint32_t>(sample), x3 = static_cast<uint32_t>(sample >> 32);
-    philox4x32(x0, x1, x2, x3, seed);
+    philox4x32(x0, x1, x2, x3, keys);
     box_muller<float>(static_cast<int32_t>(x0), static_cast<int32_t>(x1), eps[j], eps[j + 1]);
     box_muller<float>(static_cast<int32_t>(x2), static_cast<int32_t>(x3), eps[j + 2], eps[j + 3]);
   }

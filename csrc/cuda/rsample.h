@@ -22,10 +22,11 @@ struct SampleGroups {
   __device__ __forceinline__ int64_t start(int group) const { return n_samples * group / count; }
 };
 
-template <class Form>
+template <class Form, class Keys>
 struct SampleParams {
   Work work;
   Form scale;
+  Keys keys;
   NoiseOptions noise;
   SampleGroups groups;
   Input mu, logvar;
@@ -46,13 +47,13 @@ struct SampleParams {
 };
 
 // kEven: one sample, and even chunks (Chunk).
-template <class S, bool kKL, class Form, bool kEven>
+template <class S, bool kKL, class Form, class Keys, bool kEven>
 __global__ void __launch_bounds__(kThreads, kResident<S, kEven, kKL && sizeof(S) == 2 ? 1 : 0>)
-    sample_fwd_kernel(const __grid_constant__ SampleParams<Form> p) {
+    sample_fwd_kernel(const __grid_constant__ SampleParams<Form, Keys> p) {
   using T = typename Compute<S>::Type;
   constexpr int N = kSampleChunk<S>;
   __shared__ double shared[kThreads / 32];
-  const uint64_t seed = seed_of(p.noise);
+  const auto& keys = p.keys.get();
   const int group = kEven ? 0 : static_cast<int>(blockIdx.y);
   const int64_t from = kEven ? 0 : p.groups.start(group), to = kEven ? 1 : p.groups.start(group + 1);
   const bool with_kl = kKL && group == 0;
@@ -89,7 +90,7 @@ __global__ void __launch_bounds__(kThreads, kResident<S, kEven, kKL && sizeof(S)
 #pragma unroll 1
       for (int64_t s = from; s < to; ++s) {
         float eps[N];
-        normals(seed, static_cast<uint64_t>(s) + p.noise.first_sample, index, eps);
+        normals(keys, static_cast<uint64_t>(s) + p.noise.first_sample, index, eps);
         T z[N];
 #pragma unroll
         for (int j = 0; j < N; ++j) z[j] = m[j] + sigma[j] * static_cast<T>(eps[j]);
@@ -120,13 +121,13 @@ struct Compensated {
   __device__ __forceinline__ T whole() const { return lost == lost && lost != T(0) ? sum + lost : sum; }
 };
 
-template <class S, bool kKL, class Form, bool kEven>
+template <class S, bool kKL, class Form, class Keys, bool kEven>
 __global__ void __launch_bounds__(kThreads, kResident<S, kEven, 1>)
-    sample_bwd_kernel(const __grid_constant__ SampleParams<Form> p) {
+    sample_bwd_kernel(const __grid_constant__ SampleParams<Form, Keys> p) {
   using T = typename Compute<S>::Type;
   constexpr int N = kSampleChunk<S>;
   __shared__ double shared[kThreads / 32];
-  const uint64_t seed = seed_of(p.noise);
+  const auto& keys = p.keys.get();
   const int group = static_cast<int>(blockIdx.y);
   const int64_t from = p.step == 0 ? 0 : p.groups.start(group);
   const int64_t to = p.step == 0 ? p.groups.n_samples : p.groups.start(group + 1);
@@ -151,7 +152,7 @@ __global__ void __launch_bounds__(kThreads, kResident<S, kEven, 1>)
         load<T, S>(p.dz, true, walk.offset(p.dz), constant_of<T>(p.dz, walk.offset(p.dz)), chunk, dm);
         if (p.draws) {
           float eps[N];
-          normals(seed, p.noise.first_sample, index_of(p.noise, walk.row, chunk), eps);
+          normals(keys, p.noise.first_sample, index_of(p.noise, walk.row, chunk), eps);
 #pragma unroll
           for (int j = 0; j < N; ++j) dr[j] = dm[j] * static_cast<T>(eps[j]);
         }
@@ -165,7 +166,7 @@ __global__ void __launch_bounds__(kThreads, kResident<S, kEven, 1>)
           load<T, S>(p.dz, true, at, constant_of<T>(p.dz, at), chunk, dz);
           if (p.draws) {
             float eps[N];
-            normals(seed, static_cast<uint64_t>(s) + p.noise.first_sample, index, eps);
+            normals(keys, static_cast<uint64_t>(s) + p.noise.first_sample, index, eps);
 #pragma unroll
             for (int j = 0; j < N; ++j) eps_sum[j].add(dz[j] * static_cast<T>(eps[j]));
           }
@@ -247,16 +248,15 @@ template <class S>
 constexpr bool kMayBeEven = sizeof(S) < 8 && !kAny<S>;
 
 // What both directions have.
-template <class S, class Form>
-SampleParams<Form> sample_params(const SampleArgs& args, const Form& scale) {
-  SampleParams<Form> p{{},    scale, args.noise, SampleGroups(args.rows.count * args.rows.size, args.n_samples),
-                       {},    {},    args.free_bits, args.has_free_bits, {}, args.z_sample_stride, {}, {},
-                       args.dz_sample_stride, args.dlogvar.kind != Gradient::kNone, nullptr, 0, {}, nullptr, false};
-  return p;
+template <class Form, class Keys>
+SampleParams<Form, Keys> sample_params(const SampleArgs& args, const Form& scale, const Keys& keys) {
+  const SampleGroups groups(args.rows.count * args.rows.size, args.n_samples);
+  return {{}, scale, keys, args.noise, groups, {}, {}, args.free_bits, args.has_free_bits, {}, args.z_sample_stride, {}, {},
+          args.dz_sample_stride, args.dlogvar.kind != Gradient::kNone, nullptr, 0, {}, nullptr, false};
 }
 
-template <class Form>
-void take(SampleParams<Form>& p, const Plan& plan, int slots) {
+template <class Params>
+void take(Params& p, const Plan& plan, int slots) {
   p.work = plan.work();
   p.mu = plan.input(0);
   p.logvar = plan.input(1);
@@ -265,33 +265,41 @@ void take(SampleParams<Form>& p, const Plan& plan, int slots) {
   p.total = plan.total();
 }
 
+// Calls body(S{}, scale, keys) for the kernels that a call takes.
+template <class Body>
+void in_sampler(const SampleArgs& args, const Storage& storage, Body body) {
+  storage.call([&](auto element) {
+    using S = decltype(element);
+    in_scale<S>(args.form, [&](auto scale) { in_keys<S>(args.noise, [&](auto keys) { body(element, scale, keys); }); });
+  });
+}
+
 template <bool kKL>
 void run_forward(const char* name, const SampleArgs& args) {
   Storage storage(args.is_double);
   storage.read(args.mu);
   storage.read(args.logvar);
   storage.write(args.z.dtype);
-  storage.call([&](auto element) {
+  in_sampler(args, storage, [&](auto element, auto scale, auto keys) {
     using S = decltype(element);
     using T = typename Compute<S>::Type;
-    in_scale<S>(args.form, [&](auto scale) {
-      using Form = decltype(scale);
-      SampleParams<Form> p = sample_params<S>(args, scale);
-      Plan plan(*args.device, args.rows, kSampleChunk<S>);
-      plan.read(args.mu);
-      plan.read(args.logvar);
-      plan.write(args.z, args.n_samples, args.z_sample_stride);
-      plan.chunks_by_index(args.noise.offset);
-      plan.value(args.kl, kDType<T>, 1.0);
-      if (!plan.resolve()) return;
-      take(p, plan, 1);
-      p.z = plan.output(0);
-      p.z_sample = plan.output_sample_stride(0);
-      auto* kernel = sample_fwd_kernel<S, kKL, Form, false>;
-      if (args.n_samples == 1 && plan.even()) kernel = sample_fwd_kernel<S, kKL, Form, kMayBeEven<S>>;
-      launch(*args.device, name, kernel, p, plan.blocks(), p.groups.count, plan.threads());
-      plan.finish();
-    });
+    using Form = decltype(scale);
+    using Keys = decltype(keys);
+    auto p = sample_params(args, scale, keys);
+    Plan plan(*args.device, args.rows, kSampleChunk<S>);
+    plan.read(args.mu);
+    plan.read(args.logvar);
+    plan.write(args.z, args.n_samples, args.z_sample_stride);
+    plan.chunks_by_index(args.noise.offset);
+    plan.value(args.kl, kDType<T>, 1.0);
+    if (!plan.resolve()) return;
+    take(p, plan, 1);
+    p.z = plan.output(0);
+    p.z_sample = plan.output_sample_stride(0);
+    auto* kernel = sample_fwd_kernel<S, kKL, Form, Keys, false>;
+    if (args.n_samples == 1 && plan.even()) kernel = sample_fwd_kernel<S, kKL, Form, Keys, kMayBeEven<S>>;
+    launch(*args.device, name, kernel, p, plan.blocks(), p.groups.count, plan.threads());
+    plan.finish();
   });
 }
 
@@ -304,37 +312,36 @@ void run_backward(const char* name, const SampleArgs& args) {
   storage.read_wide(args.dkl);
   storage.write(args.dmu);
   storage.write(args.dlogvar);
-  storage.call([&](auto element) {
+  in_sampler(args, storage, [&](auto element, auto scale, auto keys) {
     using S = decltype(element);
     using T = typename Compute<S>::Type;
-    in_scale<S>(args.form, [&](auto scale) {
-      using Form = decltype(scale);
-      SampleParams<Form> p = sample_params<S>(args, scale);
-      Plan plan(*args.device, args.rows, kSampleChunk<S>);
-      plan.read(args.mu);
-      plan.read(args.logvar);
-      plan.read(args.dz, args.n_samples, args.dz_sample_stride);
-      plan.read(args.dkl);
-      plan.chunks_by_index(args.noise.offset);
-      plan.gradient(args.dmu, kDType<T>);
-      plan.gradient(args.dlogvar, kDType<T>);
-      if (!plan.resolve()) return;
-      take(p, plan, 2);
-      p.dz = plan.input(2);
-      p.dz_sample = plan.input_sample_stride(2);
-      p.dkl = plan.input(3);
-      auto* kernel = sample_bwd_kernel<S, kKL, Form, false>;
-      if (args.n_samples == 1 && plan.even()) kernel = sample_bwd_kernel<S, kKL, Form, kMayBeEven<S>>;
-      if (args.dz && p.groups.count > 1) {
-        const int64_t numel = args.rows.count * args.rows.size;
-        p.parts = static_cast<double*>(args.device->scratch(16 * p.groups.count * numel));
-        p.step = 1;
-        launch(*args.device, name, kernel, p, plan.blocks(), p.groups.count, plan.threads());
-        p.step = 2;
-      }
-      launch(*args.device, name, kernel, p, plan.blocks(), 1, plan.threads());
-      plan.finish();
-    });
+    using Form = decltype(scale);
+    using Keys = decltype(keys);
+    auto p = sample_params(args, scale, keys);
+    Plan plan(*args.device, args.rows, kSampleChunk<S>);
+    plan.read(args.mu);
+    plan.read(args.logvar);
+    plan.read(args.dz, args.n_samples, args.dz_sample_stride);
+    plan.read(args.dkl);
+    plan.chunks_by_index(args.noise.offset);
+    plan.gradient(args.dmu, kDType<T>);
+    plan.gradient(args.dlogvar, kDType<T>);
+    if (!plan.resolve()) return;
+    take(p, plan, 2);
+    p.dz = plan.input(2);
+    p.dz_sample = plan.input_sample_stride(2);
+    p.dkl = plan.input(3);
+    auto* kernel = sample_bwd_kernel<S, kKL, Form, Keys, false>;
+    if (args.n_samples == 1 && plan.even()) kernel = sample_bwd_kernel<S, kKL, Form, Keys, kMayBeEven<S>>;
+    if (args.dz && p.groups.count > 1) {
+      const int64_t numel = args.rows.count * args.rows.size;
+      p.parts = static_cast<double*>(args.device->scratch(16 * p.groups.count * numel));
+      p.step = 1;
+      launch(*args.device, name, kernel, p, plan.blocks(), p.groups.count, plan.threads());
+      p.step = 2;
+    }
+    launch(*args.device, name, kernel, p, plan.blocks(), 1, plan.threads());
+    plan.finish();
   });
 }
 

@@ -7,24 +7,27 @@ namespace vae_fast {
 namespace cuda {
 namespace {
 
+template <class Keys>
 struct NormalParams {
   Work work;
+  Keys keys;
   NoiseOptions noise;
   Output out;
 };
 
 // Rows are samples.
-template <class S, bool kEven>
-__global__ void __launch_bounds__(kThreads, kResident<S, kEven>) normal_kernel(const __grid_constant__ NormalParams p) {
+template <class S, class Keys, bool kEven>
+__global__ void __launch_bounds__(kThreads, kResident<S, kEven>)
+    normal_kernel(const __grid_constant__ NormalParams<Keys> p) {
   using T = typename Compute<S>::Type;
   constexpr int N = kSampleChunk<S>;
-  const uint64_t seed = seed_of(p.noise);
+  const auto keys = p.keys.get();
   for (int64_t unit = blockIdx.x; unit < p.work.units; unit += gridDim.x) {
     const Walk walk(p.work, unit, N);
     for (int64_t column = walk.first; column < walk.last; column += static_cast<int64_t>(p.work.group) * N) {
       const Chunk<N, kEven> chunk(column, p.work.columns);
       float eps[N];
-      normals(seed, static_cast<uint64_t>(walk.row) + p.noise.first_sample, index_of(p.noise, 0, chunk), eps);
+      normals(keys, static_cast<uint64_t>(walk.row) + p.noise.first_sample, index_of(p.noise, 0, chunk), eps);
       T z[N];
 #pragma unroll
       for (int j = 0; j < N; ++j) z[j] = static_cast<T>(eps[j]);
@@ -42,9 +45,12 @@ void standard_normal(const NormalArgs& args) {
     plan.write(args.out);
     plan.chunks_by_index(args.noise.offset, true);
     if (!plan.resolve()) return;
-    const NormalParams p{plan.work(), args.noise, plan.output(0)};
-    auto* kernel = plan.even() ? normal_kernel<S, true> : normal_kernel<S, false>;
-    launch(*args.device, "standard_normal", kernel, p, plan.blocks(), 1, plan.threads());
+    in_keys<S>(args.noise, [&](auto keys) {
+      using Keys = decltype(keys);
+      const NormalParams<Keys> p{plan.work(), keys, args.noise, plan.output(0)};
+      auto* kernel = plan.even() ? normal_kernel<S, Keys, true> : normal_kernel<S, Keys, false>;
+      launch(*args.device, "standard_normal", kernel, p, plan.blocks(), 1, plan.threads());
+    });
     plan.finish();
   };
   switch (args.out.dtype) {

@@ -18,8 +18,12 @@ import vae_fast
 from vae_fast import native, signatures
 
 TARGETS = ("sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
-# Kernels that draw noise and nothing else: of three storage types, for even chunks and for any.
-NOISE = 6
+# Kernels that draw noise and nothing else: of float32 and half types, with keys from the host and from the device,
+# and of float64; each for even chunks and for any.
+NOISE = 10
+# Fused multiply-adds of a pair of normals (csrc/noise.h): 2 words to numbers, 9 of the logarithm, 4 of either
+# polynomial of the angle, 2 of the square root.
+FUSED = 2 + 9 + 4 + 4 + 2
 
 
 def registered():
@@ -77,16 +81,30 @@ def machine_code(library, target):
     )
     code = functions(done.stdout, r"Function : (\w+)")
     assert code, f"no code for {target}"
-    operation = re.compile(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]+)")
-    return {name: Counter(m.group(1) for m in map(operation.search, lines) if m) for name, lines in code.items()}
+    operation = re.compile(r"/\*([0-9a-f]{4,})\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]+)\s*([^;]*)")
+    found = {name: [m.groups() for m in map(operation.search, lines) if m] for name, lines in code.items()}
+    return {name: [(int(at, 16), op, args) for at, op, args in code] for name, code in found.items()}
+
+
+def a_normal(code):
+    """Instructions of the loop that draws noise, for each normal of a turn; of two branches it has both."""
+    loops = []
+    for at, op, args in code:
+        target = re.match(r"(?:U?P\w+, *)?(0x[0-9a-f]+)", args) if op == "BRA" else None
+        if target and int(target.group(1), 16) < at:
+            loops.append([o for a, o, _ in code if int(target.group(1), 16) <= a <= at and o != "NOP"])
+    drawing = [loop for loop in loops if "MUFU.RSQ" in loop]
+    assert drawing, "no loop draws noise"
+    hot = min(drawing, key=len)
+    return len(hot) / (2 * hot.count("MUFU.RSQ"))
 
 
 def instructions(library):
     for target in TARGETS:
         kernels = machine_code(library, target)
-        noise = 0
-        for name, code in kernels.items():
-            at = f"{name} for {target}"
+        noise, cost = 0, {}
+        for name, listed in kernels.items():
+            at, code = f"{name} for {target}", Counter(op for _, op, _ in listed)
             atomics = [op for op in code if op.startswith(("ATOM", "RED"))]
             bad = [op for op in atomics if re.search(r"\.(F16|F32|F64|BF16)", op) or op.startswith("RED.E.ADD.F")]
             assert not bad, f"{at}: {bad}"
@@ -99,16 +117,20 @@ def instructions(library):
                     assert any(op.startswith("STG.E") and "128" in op for op in code), f"{at}: no 128-bit stores"
             if "normal_kernel" in name:
                 noise += 1
-                fused = sum(n for op, n in code.items() if op.startswith("FFMA"))
+                fused = sum(n * (1 + op.startswith("FFMA2")) for op, n in code.items() if op.startswith("FFMA"))
                 roots = code["MUFU.RSQ"]
-                # A square root, rounded correctly, is an estimate and up to three fused multiply-adds.
-                assert roots and fused <= 3 * roots, f"{at}: {fused} fused multiply-adds, {roots} square roots"
+                assert roots and fused == FUSED * roots, f"{at}: {fused} fused multiply-adds, {roots} square roots"
+                if found := re.search(r"normal_kernelI(f|NS0_4HalfE)NS0_\d+(Host|Device)KeysELb1E", name):
+                    storage = "float32" if found.group(1) == "f" else "half"
+                    cost[f"{storage}, {found.group(2).lower()}"] = round(a_normal(listed), 1)
         assert noise == NOISE, noise
+        assert len(cost) == 4, cost
         print(f"{target}: {len(kernels)} kernels, 128-bit loads and stores, no float atomics, no local memory")
+        print(f"  instructions a normal, by storage type and where its seed is: {dict(sorted(cost.items()))}")
 
 
 def intermediate_code(library):
-    """The PTX of the noise: every operation rounded to nearest, none of them fused."""
+    """The PTX of the noise: every operation rounded to nearest, and fused where the source says so."""
     done = subprocess.run((cuobjdump(), "-ptx", str(library)), capture_output=True, text=True, check=True)
     kernels = {n: "\n".join(c) for n, c in functions(done.stdout, r"\.entry (\w+)").items() if "normal_kernel" in n}
     assert len(kernels) == NOISE, sorted(kernels)
@@ -116,7 +138,9 @@ def intermediate_code(library):
         floats = Counter(
             re.findall(r"^\s*(?:@\S+\s+)?((?:add|sub|mul|div|sqrt|fma|mad|ex2|lg2|rcp|rsqrt)\.\S*f32)", code, re.M)
         )
-        assert floats and set(floats) <= {"add.rn.f32", "sub.rn.f32", "mul.rn.f32", "sqrt.rn.f32"}, (name, floats)
+        allowed = {"add.rn.f32", "sub.rn.f32", "mul.rn.f32", "fma.rn.f32", "rsqrt.approx.ftz.f32"}
+        assert floats and set(floats) <= allowed, (name, floats)
+        assert floats["fma.rn.f32"] == FUSED * floats["rsqrt.approx.ftz.f32"], (name, floats)
     print(f"the noise in PTX: {dict(floats)}")
 
 

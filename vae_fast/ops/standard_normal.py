@@ -31,6 +31,9 @@ def standard_normal(
     These are the normals ``rsample`` multiplies by σ: ``rsample(mu, logvar, seed=s)`` is
     ``mu + σ * standard_normal(mu.shape, seed=s)``, and sample k of several has ``sample=first_sample + k``.
 
+    Philox4x32-10 and Box and Muller's transform, within 3.5e-7·max(1, r) of the exact normal of radius r, and at
+    most 6.7638 in size. A change of any bit is a major version.
+
     Args:
         shape: the result's shape.
         seed: an int, taken modulo 2⁶⁴, or one int64 element on ``device``.

@@ -22,6 +22,8 @@ from vae_fast.triton_kernels.tiles import narrow
 _OPTIONS: dict[str, Any] = {"num_warps": 4, "num_stages": 1, "enable_fp_fusion": False, "maxnreg": 255}
 # On Hopper the usual calls need 80, with which a multiprocessor holds 24 warps: an H200 takes up to 16 % less time.
 _OPTIONS_HOPPER: dict[str, Any] = {**_OPTIONS, "maxnreg": 80}
+# Gradients of half types beside eight normals a thread would spill with so few.
+_OPTIONS_HOPPER_MORE: dict[str, Any] = {**_OPTIONS, "maxnreg": 128}
 
 # What a tile of one operand holds; the tests make it small, so that small tensors have many.
 tile_bytes = TILE_BYTES
@@ -32,7 +34,9 @@ def options(constants: dict[str, Any], crowded: bool, hopper: bool) -> dict[str,
     get = constants.get
     plain = get("KIND", 0) == 0 and not get("EPS") and not get("BOUNDED")
     usual = plain and get("VEC", 1) > 1 and get("ONE", True) and not get("GROUPED") and get("T") is not tl.float64
-    return _OPTIONS_HOPPER if hopper and usual and not crowded else _OPTIONS
+    if not hopper or not usual or crowded:
+        return _OPTIONS
+    return _OPTIONS_HOPPER_MORE if get("LANES") == 8 and "KINDS" in constants else _OPTIONS_HOPPER
 
 
 @functools.cache

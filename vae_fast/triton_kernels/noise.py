@@ -1,11 +1,20 @@
 """The noise ε in Triton: the integers and the float32 operations of vae_fast/noise.py, in its order, so with its
 bits.
 
-Every +, −, × and √ is rounded once: the kernels are compiled without contraction, and √ is ``sqrt_rn``.
+Every +, −, ×, fma and √ is rounded once: the kernels are compiled without contraction, and fused where ``_fused``
+says so.
 """
 
+import torch
 import triton
 import triton.language as tl
+
+from vae_fast.triton_kernels import INTERPRETED
+
+# Not every version of the interpreter rounds tl.fma once: there it is done as in vae_fast/noise.py.
+_BY_DOUBLE = tl.constexpr(INTERPRETED)
+# Where the code is PTX at the end.
+_PTX = tl.constexpr(not INTERPRETED and torch.version.hip is None)
 
 
 @triton.jit
@@ -13,67 +22,110 @@ def philox4x32(c0, c1, c2, c3, key):
     """Philox4x32-10 (Salmon et al. 2011) of a counter of four uint32 words under a 64-bit key."""
     k0, k1 = key.to(tl.uint32), (key >> 32).to(tl.uint32)
     for _ in tl.static_range(10):
-        m0 = tl.full(c0.shape, 0xD2511F53, tl.uint32)
-        m1 = tl.full(c0.shape, 0xCD9E8D57, tl.uint32)
-        high0, low0 = tl.umulhi(c0, m0), c0 * m0
-        high1, low1 = tl.umulhi(c2, m1), c2 * m1
-        c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0
+        # One product of 64 bits: umulhi and * would be two.
+        p0, p1 = c0.to(tl.uint64) * 0xD2511F53, c2.to(tl.uint64) * 0xCD9E8D57
+        c0, c1, c2, c3 = (
+            (p1 >> 32).to(tl.uint32) ^ c1 ^ k0,
+            p1.to(tl.uint32),
+            (p0 >> 32).to(tl.uint32) ^ c3 ^ k1,
+            p0.to(tl.uint32),
+        )
         k0 += tl.full((), 0x9E3779B9, tl.uint32)
         k1 += tl.full((), 0xBB67AE85, tl.uint32)
     return c0, c1, c2, c3
 
 
 @triton.jit
-def _radius(x):
-    """sqrt(−2 ln((x + ½) 2⁻³²)) of 32-bit words in int32."""
-    # x < 0: the word is in the upper half. ~x is its distance from the top, so both ends of (0, 1) keep their
-    # digits.
-    upper = x < 0
-    q = (tl.where(upper, ~x, x).to(tl.float32) + 0.5) * 2.3283064365386963e-10
-    fraction = tl.where(upper, 1.0 - q, q)
-    # fraction = 2ᵏ·mantissa, the mantissa between √½ and √2; k·2²³ is the difference of their bits.
-    bits = fraction.to(tl.int32, bitcast=True)
-    exponent = (bits - 0x3F3504F3) & -0x800000
-    mantissa = (bits - exponent).to(tl.float32, bitcast=True)
-    t = tl.where(exponent == 0, -q, mantissa - 1.0)
-    tail = t * -0.17400802671909332 + 0.2853386402130127
-    tail = tail * t + -0.2982901632785797
-    tail = tail * t + 0.33155304193496704
-    tail = tail * t + -0.399262011051178
-    tail = tail * t + 0.5000267028808594
-    tail = tail * t + -0.6666781902313232
-    inner = t * (t * tail + 1.0) - 2.0
-    # −2⁻²³·2 ln 2.
-    return tl.sqrt_rn(exponent.to(tl.float32) * -1.6525916635146132e-07 + t * inner)
+def _fused(a, b, c):
+    """a·b + c of float32 numbers, rounded once."""
+    if _BY_DOUBLE:
+        return (a.to(tl.float64) * b.to(tl.float64) + c.to(tl.float64)).to(tl.float32)
+    else:
+        return tl.fma(a, b, c)
 
 
 @triton.jit
-def _change_sign(a, sign):
-    """a, or −a where ``sign`` is negative."""
-    return (a.to(tl.int32, bitcast=True) ^ (sign & -0x80000000)).to(tl.float32, bitcast=True)
+def _horner(x, coefficients):
+    """Σ c[k]·xᵏ."""
+    n: tl.constexpr = len(coefficients)
+    value = tl.full((), coefficients[n - 1], tl.float32)
+    for k in tl.static_range(1, n):
+        value = _fused(value, x, tl.full((), coefficients[n - 1 - k], tl.float32))
+    return value
 
 
 @triton.jit
-def _cos_sin(x):
-    """cos and sin of 2π (x + ½) 2⁻³² of 32-bit words in int32."""
-    # The two upper bits of x + 2²⁹ are the quarter, the others the angle in it.
-    turned = x + 0x20000000
-    w = (((turned & 0x3FFFFFFF) - 0x20000000).to(tl.float32) + 0.5) * 2.3283064365386963e-10
+def _root(a):
+    """√a, correctly rounded, of an ordinary number: what it compiles to, less the question whether it is one."""
+    if _PTX:
+        y = tl.inline_asm_elementwise("rsqrt.approx.ftz.f32 $0, $1;", "=f,f", [a], tl.float32, is_pure=True, pack=1)
+        g, half = a * y, y * 0.5
+        return tl.fma(tl.fma(-g, g, a), half, g)
+    else:
+        return tl.sqrt_rn(a)
+
+
+@triton.jit
+def _signed_unit(x):
+    """(x + ½) 2⁻³² of words in int32: in (−½, ½)."""
+    # 2⁻³² and 2⁻³³.
+    return _fused(
+        x.to(tl.float32),
+        tl.full((), 2.3283064365386963e-10, tl.float32),
+        tl.full((), 1.1641532182693481e-10, tl.float32),
+    )
+
+
+@triton.jit
+def radius(x):
+    """r of words in int32."""
+    q = _signed_unit(x)
+    lower = q >= 0.0
+    # Below ½, u = q = 2ᵏ·mantissa, the mantissa in [½, 1); from ½ on u is 1 + q, and k = 0. k is the exponent's
+    # field, as the last bits of 2²³, less what it has for 1.
+    bits = q.to(tl.int32, bitcast=True)
+    k = ((bits >> 23) + 0x4B000000).to(tl.float32, bitcast=True) - 8388734.0
+    mantissa = ((bits & 0x007FFFFF) | 0x3F000000).to(tl.float32, bitcast=True)
+    t = tl.where(lower, mantissa - 1.0, q)
+    square = t * _horner(
+        t,
+        (
+            -2.0,
+            0.99999022483825684,
+            -0.66727113723754883,
+            0.48728305101394653,
+            -0.52785891294479370,
+            -0.36338910460472107,
+            -2.4199140071868896,
+            -3.2812252044677734,
+            -2.8297011852264404,
+        ),
+    )
+    # −2 ln 2.
+    less = _fused(k, tl.full((), -1.3862943649291992, tl.float32), square)
+    return _root(tl.where(lower, less, square))
+
+
+@triton.jit
+def cos_sin(y):
+    """cos θ and sin θ of words in int32."""
+    w = _signed_unit(y)
     u = w * w
-    s = u * -76.82975769042969 + 81.62667083740234
-    s = s * u + -41.34186935424805
-    s = w * (s * u + 6.2831854820251465)
-    c = u * -83.67292785644531 + 64.92339324951172
-    c = u * (c * u + -19.739168167114258) + 1.0
-    odd = (turned & 0x40000000) != 0
-    # Negative: the cosine in quarters 1 and 2, the sine in 2 and 3.
-    return _change_sign(tl.where(odd, s, c), turned + 0x40000000), _change_sign(tl.where(odd, c, s), turned)
+    cos = _horner(
+        u, (0.99999994039535522, -4.9347920417785645, 4.0583992004394531, -1.3318091630935669, 0.21956668794155121)
+    )
+    sin = _horner(
+        u, (3.1415927410125732, -5.1677150726318359, 2.5501449108123779, -0.59863293170928955, 0.078240960836410522)
+    )
+    return cos, w * sin
 
 
 @triton.jit
-def _pair(x0, x1):
-    r = _radius(x0.to(tl.int32, bitcast=True))
-    cos, sin = _cos_sin(x1.to(tl.int32, bitcast=True))
+def _pair(x, y):
+    x, y = x.to(tl.int32, bitcast=True), y.to(tl.int32, bitcast=True)
+    cos, sin = cos_sin(y)
+    # The last bit of y is r's sign.
+    r = (radius(x).to(tl.int32, bitcast=True) + (y << 31)).to(tl.float32, bitcast=True)
     return r * cos, r * sin
 
 
