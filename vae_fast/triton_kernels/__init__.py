@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import os
 from typing import Any
 
 import torch
 
+from vae_fast.triton_kernels.interpreter import INTERPRETED
+
 MINIMUM = (3, 6)
 
-# Triton reads it when it is imported, and takes these words for a yes.
-INTERPRETED = os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "yes", "y", "on")
 DEVICES = ("cpu", "cuda") if INTERPRETED else ("cuda",)
 
 

@@ -9,7 +9,7 @@ import torch
 import triton
 import triton.language as tl
 
-from vae_fast.triton_kernels import INTERPRETED
+from vae_fast.triton_kernels.interpreter import INTERPRETED
 
 # Not every version of the interpreter rounds tl.fma once: there it is done as in vae_fast/noise.py.
 _BY_DOUBLE = tl.constexpr(INTERPRETED)
