@@ -14,6 +14,7 @@ constexpr int kSampleChunk = kChunk<S> < 4 ? 4 : kChunk<S>;
 
 // The keys of Philox's rounds, worked out on the host: parameters of a kernel, which an instruction can take as they are.
 struct HostKeys {
+  static constexpr bool kOnHost = true;
   uint32_t key[2 * kRounds];
 
   explicit HostKeys(const NoiseOptions& noise) {
@@ -30,6 +31,7 @@ struct HostKeys {
 
 // Or from the seed in every thread; one on the device is read there.
 struct DeviceKeys {
+  static constexpr bool kOnHost = false;
   const int64_t* seed_on_device;
   uint64_t seed;
 

@@ -121,8 +121,14 @@ struct Compensated {
   __device__ __forceinline__ T whole() const { return lost == lost && lost != T(0) ? sum + lost : sum; }
 };
 
+// Registers that a backward pass needs (kResident): one that asks the most questions, some more.
 template <class S, bool kKL, class Form, class Keys, bool kEven>
-__global__ void __launch_bounds__(kThreads, kResident<S, kEven, 1>)
+constexpr int kLoad = kKL && kEven && sizeof(S) == 4 && !std::is_same_v<Form, Scale<float, true>> && !Keys::kOnHost
+                          ? 1 + kMiddling
+                          : 1;
+
+template <class S, bool kKL, class Form, class Keys, bool kEven>
+__global__ void __launch_bounds__(kThreads, kResident<S, kEven, kLoad<S, kKL, Form, Keys, kEven>>)
     sample_bwd_kernel(const __grid_constant__ SampleParams<Form, Keys> p) {
   using T = typename Compute<S>::Type;
   constexpr int N = kSampleChunk<S>;
