@@ -128,8 +128,8 @@ def test_trained_from_scratch_the_elbo_reaches_the_largest_likelihood(posterior)
         elbos = torch.stack([vae(x, index=index, seed=steps + i).elbo.mean() for i in range(draws)]).double()
     elbo, error = elbos.mean(), elbos.std() / math.sqrt(draws)
     print(f"{posterior}: ELBO {elbo:.4f} ± {error:.4f} nats, largest likelihood {best:.4f}")
-    # 0.1 nat is the bar; measured: 0.007 for the encoder; for the posterior of 500 separate data 0.02 at most of four
-    # seeds, where 500 steps left 0.02 to 0.12.
+    # 0.1 nat is the bar; measured: 0.007 for the encoder; for the posterior of 500 separate data 0.02 at most of
+    # four seeds, where 500 steps left 0.02 to 0.12.
     assert best - elbo < 0.1
     # ELBO ≤ log p(x) ≤ best: five Monte Carlo errors and float32's 1e-5 for values of order 10.
     slack = 5 * error + 1e-5
