@@ -1,10 +1,13 @@
-// What the densities share: the upstream gradient and the sums of a tile of terms.
+// The pass that all densities (densities.h) make over their elements: terms and gradients in one, as they are or summed.
 #pragma once
 
-#include <initializer_list>
+#include <array>
+#include <utility>
 
 #include "dispatch.h"
 #include "rows.h"
+
+#include "../densities.h"
 
 namespace vae_fast {
 namespace VF_ISA {
@@ -68,7 +71,8 @@ class Weights {
   }
 
   // The same of gradients made of times()'s: what they are elsewhere is right already.
-  void mask(std::initializer_list<T*> gradients, int64_t first, int n) {
+  template <size_t N>
+  void mask(T* const (&gradients)[N], int64_t first, int n) {
     if (!zeros_) return;
     const T* w_ = reader_.read(first, n);
     for (T* values : gradients)
@@ -87,27 +91,111 @@ class Weights {
   alignas(64) T weighted_[kTile<T>];
 };
 
-// Runs body(tile) over all elements: `make()` gives every thread its own body, called with (unit, piece, first, n) and
-// the memory for the tile's terms. Sums the terms by row into args.out where that is asked for.
-template <class T, class Make>
-void sum_rows(const DensityArgs& args, const Pieces& pieces, int64_t units, double cost, const Make& make) {
-  RowSums<T> sums(pieces, args.scale / args.divisor);
-  sums.start(static_cast<T*>(args.out));
+// An operator's operands, of which a thread reads a tile at a time, and its gradients.
+template <class T, class Op>
+class DensityTiles {
+  static constexpr int N = Op::kInputs;
+  using P = Pack<T>;
+  using Sums = std::array<GradientSum<T>, N>;
+
+ public:
+  template <size_t... I>
+  DensityTiles(const DensityArgs& args, const Op& op, const View* const (&views)[N], const Sums& sums,
+               const GradientSum<T>& dweight, std::index_sequence<I...>)
+      : op_(op),
+        in_{Reader<T>(*views[I])...},
+        weight_(args.weight),
+        upstream_(args),
+        out_{GradientTiles<T>(sums[I])...},
+        dweight_(dweight),
+        value_(args.out != nullptr) {
+    for (const auto& out : out_) grad_ = grad_ || out;
+  }
+
+  void operator()(int64_t unit, int64_t piece, int64_t first, int n, T* terms) {
+    if (dweight_) {
+      run<false, true, true>(first, n, terms);
+    } else if (value_) {
+      grad_ ? run<true, true, false>(first, n, terms) : run<true, false, false>(first, n, terms);
+    } else {
+      run<false, true, false>(first, n, terms);
+    }
+    for (auto& out : out_) out.commit(unit, piece, first, n);
+    dweight_.commit(unit, piece, first, n);
+  }
+
+ private:
+  // Terms, gradients, and the weight's gradient.
+  template <bool kValue, bool kGrad, bool kTerm>
+  VF_INLINE void run(int64_t first, int n, T* terms) {
+    const T* in[N];
+    T* out[N];
+    for (int k = 0; k < N; ++k) {
+      in[k] = Op::always(k) || in_[k] ? in_[k].read(first, n) : nullptr;
+      out[k] = kGrad && out_[k] ? out_[k].place(first) : nullptr;
+    }
+    const T* u_ = upstream_.read(first, n);
+    const T* g_ = weight_ && kGrad ? weight_.times(u_, first, n) : u_;
+    T* dw_ = kTerm ? dweight_.place(first) : nullptr;
+    // A copy that no store into a gradient can change.
+    const Op op = op_;
+    for_packs<T>(n, [&](int i, auto part) __attribute__((always_inline)) {
+      P a[N], d[N], term;
+#pragma GCC unroll 4
+      for (int k = 0; k < N; ++k) a[k] = Op::always(k) || in[k] ? part.load(in[k] + i) : P{};
+      op(a, part.load(g_ + i), term, d);
+      if (kValue) part.store(terms + i, term);
+#pragma GCC unroll 4
+      for (int k = 0; k < N; ++k)
+        if (kGrad && out[k]) part.store(out[k] + i, d[k]);
+      if (kTerm) part.store(dw_ + i, part.load(u_ + i) * term);
+    });
+    if (weight_ && kValue) weight_.weigh(terms, first, n);
+    if (weight_ && kGrad) weight_.mask(out, first, n);
+  }
+
+  Op op_;
+  std::array<Reader<T>, N> in_;
+  Weights<T> weight_;
+  Upstream<T> upstream_;
+  std::array<GradientTiles<T>, N> out_;
+  GradientTiles<T> dweight_;
+  bool value_, grad_ = false;
+};
+
+template <class T, class Op, size_t... I>
+void run_density(const DensityArgs& args, const Op& op, double cost, const View* const (&views)[Op::kInputs],
+                 const Gradient* const (&gradients)[Op::kInputs], std::index_sequence<I...> all) {
+  const Pieces pieces(args.rows);
+  const int64_t units = units_of(pieces, *gradients[I]..., args.dweight);
+  const std::array<GradientSum<T>, Op::kInputs> sums{GradientSum<T>(*gradients[I], pieces, units)...};
+  const GradientSum<T> dweight(args.dweight, pieces, units);
+  RowSums<T> rows(pieces, args.scale / args.divisor);
+  rows.start(static_cast<T*>(args.out));
   parallel(args.parallel_for, args.rows, units, cost, [&](int64_t begin, int64_t end) {
-    auto body = make();
+    DensityTiles<T, Op> tiles(args, op, views, sums, dweight, all);
     alignas(64) T terms[kTile<T>];
     for (int64_t unit = begin; unit < end; ++unit) {
       const int64_t last = unit_start(pieces, units, unit + 1);
       for (int64_t piece = unit_start(pieces, units, unit); piece < last; ++piece) {
         double running = 0;
         pieces.template for_tiles<T>(piece, [&](int64_t first, int n) {
-          body(unit, piece, first, n, terms);
-          if (sums) sums.add(piece, first, n, terms, running);
+          tiles(unit, piece, first, n, terms);
+          if (rows) rows.add(piece, first, n, terms, running);
         });
       }
     }
   });
-  sums.finish();
+  rows.finish();
+  for (const auto& sum : sums) sum.finish();
+  dweight.finish();
+}
+
+// Runs an operator that computes in T; `cost` is about how many nanoseconds an element takes.
+template <class T, class Op>
+void run_density(const DensityArgs& args, const Op& op, double cost, const View* const (&views)[Op::kInputs],
+                 const Gradient* const (&gradients)[Op::kInputs]) {
+  run_density<T>(args, op, cost, views, gradients, std::make_index_sequence<Op::kInputs>());
 }
 
 }  // namespace VF_ISA
