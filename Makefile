@@ -12,10 +12,9 @@ JOBS ?= 2
 GPU_PYTHON ?= $(PYTHON)
 
 BIN := $(VENV)/bin
-OPERATORS := $(addprefix tests/test_,native.py bernoulli_log_prob.py gaussian_kl.py gaussian_log_prob.py rsample.py \
-  rsample_kl.py diagonal_gaussian.py gradient_in_forward.py noise_bits.py registration.py scale_range.py bad_inputs.py \
-  weights.py operand_dtypes.py storage_dtypes.py refusals.py hostile_calls.py)
-SETTINGS := tests/test_settings.py tests/test_monitoring.py
+OPERATORS := tests/operators tests/dropins/test_diagonal_gaussian.py \
+  $(addprefix tests/backends/test_,native.py registration.py storage_dtypes.py hostile_calls.py)
+SETTINGS := tests/settings/test_settings.py tests/dropins/test_monitoring.py
 # In several processes, beside which pytest-benchmark has nothing to do.
 TESTS := $(BIN)/python -m pytest -p no:benchmark -n $(JOBS) --dist worksteal
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
@@ -97,15 +96,15 @@ wheel:  ## build the manylinux wheel into dist/, audit it, and try it without a 
 test-triton: $(READY)  ## the operators' suite in Triton's interpreter, every kernel compiled for three GPUs: an hour
 	@TRITON_INTERPRET=1 $(BIN)/python -m pytest -q -k triton $(OPERATORS) $(SETTINGS) --timeout 3600 $(PYTEST_ARGS)
 	@VAE_FAST_TEST_CASES=300 TRITON_INTERPRET=1 $(BIN)/python -m pytest -q tests/interpreted --timeout 3600 $(PYTEST_ARGS)
-	@$(BIN)/python -m pytest -q -m triton tests/test_triton_compiled.py $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -q -m triton tests/backends/test_triton_compiled.py $(PYTEST_ARGS)
 	@PYTHON=$(PYTHON) tests/triton_versions.sh $(PYTEST_ARGS)
 
 test-gpu:  ## on a CUDA GPU, with GPU_PYTHON: the operators' suite, settings, graphs, streams, large tensors, compute-sanitizer
 	@$(GPU_PYTHON) tests/needs_gpu.py "make $@"
 	@$(GPU_PYTHON) setup.py -q build_ext --inplace
 	@$(GPU_PYTHON) -m pytest -m "gpu or not (slow or large or triton)" -k "cuda or test_gpu" $(OPERATORS) $(SETTINGS) \
-	  tests/test_gpu.py $(PYTEST_ARGS)
-	@tests/gpu_sanitizer.sh $(GPU_PYTHON) $(PYTEST_ARGS)
+	  tests/backends/test_gpu.py $(PYTEST_ARGS)
+	@tests/sanitizers/gpu.sh $(GPU_PYTHON) $(PYTEST_ARGS)
 
 test-torch:  ## one binary under the oldest and the newest torch that it is for
 	@PYTHON=$(PYTHON) tests/wheel/torch_versions.sh

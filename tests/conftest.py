@@ -15,14 +15,14 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 torch.set_num_threads(2)
 
 if os.environ.get("TRITON_INTERPRET") == "1":
-    import interpreter
+    from helpers import interpreter
 
     interpreter.mend()
     # An interpreted program takes milliseconds, whatever its tile. Tests of tiles set sizes of their own.
     interpreter.launch.tile_bytes = 1 << 20
 
 # Libraries that tests/integrations/run.sh installs; and what runs in Triton's interpreter only, where
-# tests/test_triton.py runs it.
+# tests/backends/test_triton.py runs it.
 collect_ignore = ["integrations"] + ([] if os.environ.get("TRITON_INTERPRET") == "1" else ["interpreted"])
 
 settings.register_profile(

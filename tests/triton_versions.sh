@@ -11,5 +11,5 @@ pip install -r requirements-dev.txt
 pip install triton==3.6.0 numpy==2.2.6
 export PYTHONPATH=.:tests
 echo "== triton 3.6.0"
-"$venv/bin/python" -m pytest -q tests/test_triton_compiled.py "$@"
+"$venv/bin/python" -m pytest -q tests/backends/test_triton_compiled.py "$@"
 TRITON_INTERPRET=1 "$venv/bin/python" -m pytest -q -W ignore::DeprecationWarning tests/interpreted "$@"

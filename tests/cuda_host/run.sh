@@ -19,17 +19,16 @@ echo "== all tests of the operators, under the sanitizers"
 LD_PRELOAD="$("$CXX" -print-file-name=libasan.so) $("$CXX" -print-file-name=libubsan.so)" \
   ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=0 UBSAN_OPTIONS=print_stacktrace=1 \
   PYTHONPATH="$here/$build/asan" VAE_FAST_TEST_CASES="${VAE_FAST_TEST_CASES:-2000}" \
-  suite tests/test_native.py tests/test_bernoulli_log_prob.py tests/test_gaussian_kl.py \
-  tests/test_gaussian_log_prob.py tests/test_rsample.py tests/test_rsample_kl.py tests/test_gradient_in_forward.py tests/test_noise_bits.py \
-  tests/test_scale_range.py "${@:3}"
+  suite tests/backends/test_native.py tests/operators/test_{bernoulli_log_prob,gaussian_kl,gaussian_log_prob}.py \
+  tests/operators/test_{rsample,rsample_kl,gradient_in_forward,noise_bits,scale_range}.py "${@:3}"
 
 for schedule in reverse 1 2; do
   echo "== schedule $schedule"
   PYTHONPATH="$here/$build/plain" VF_HOST_SCHEDULE=$schedule VAE_FAST_TEST_CASES="${VAE_FAST_TEST_CASES:-2000}" \
-    suite tests/test_native.py "${@:3}"
+    suite tests/backends/test_native.py "${@:3}"
 done
 echo "== more pieces of work than blocks"
 PYTHONPATH="$here/$build/plain" "$bin/python" tests/cuda_host/splits.py large
 echo "== every split, the same bits under every schedule, and planted faults"
-VAE_FAST_CUDA_HOST="$here/$build/plain" "$bin/python" -m pytest -q -m "slow or not slow" tests/test_cuda_host.py "${@:3}"
+VAE_FAST_CUDA_HOST="$here/$build/plain" "$bin/python" -m pytest -q -m "slow or not slow" tests/backends/test_cuda_host.py "${@:3}"
 rm -rf -- "$build"

@@ -1,6 +1,6 @@
 """What the tests with other libraries share: the native backend, and a record of the kernels that ran.
 
-tests/conftest.py holds here too: threads, seeds, fresh memory that is NaN.
+tests/integrations/conftest.py holds here too: threads, seeds, fresh memory that is NaN.
 """
 
 import importlib

@@ -7,10 +7,10 @@ import math
 
 import pytest
 import torch
-from calls import BERNOULLI, GAUSSIAN, KL, KL_PRIOR, PROBS, RSAMPLE, RSAMPLE_KL, same_bits
 from torch.testing import assert_close
 
 import vae_fast as vf
+from helpers.calls import BERNOULLI, GAUSSIAN, KL, KL_PRIOR, PROBS, RSAMPLE, RSAMPLE_KL, same_bits
 from vae_fast.triton_kernels import early, launch, layout
 
 pytestmark = pytest.mark.usefixtures("small_tiles")

@@ -3,10 +3,10 @@
 import math
 import os
 
-import definition
 import pytest
 from hypothesis import assume, given, settings
 
+from helpers import definition
 from vae_fast.triton_kernels import launch
 
 

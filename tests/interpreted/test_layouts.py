@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from calls import BERNOULLI, GAUSSIAN, KL, RSAMPLE, RSAMPLE_KL, same_bits
 from torch.testing import assert_close
 
 import vae_fast as vf
+from helpers.calls import BERNOULLI, GAUSSIAN, KL, RSAMPLE, RSAMPLE_KL, same_bits
 from vae_fast import noise
 from vae_fast.triton_kernels import early, layout, operators
 

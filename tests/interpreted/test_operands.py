@@ -6,10 +6,21 @@ import math
 
 import pytest
 import torch
-from calls import BERNOULLI, DENSITIES, GAUSSIAN, KL, KL_PRIOR, PROBS, RSAMPLE, RSAMPLE_KL, SAMPLERS, same_bits
 from torch.testing import assert_close
 
 import vae_fast as vf
+from helpers.calls import (
+    BERNOULLI,
+    DENSITIES,
+    GAUSSIAN,
+    KL,
+    KL_PRIOR,
+    PROBS,
+    RSAMPLE,
+    RSAMPLE_KL,
+    SAMPLERS,
+    same_bits,
+)
 from vae_fast.triton_kernels import early, launch, layout
 
 pytestmark = pytest.mark.usefixtures("small_tiles")

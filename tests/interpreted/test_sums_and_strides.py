@@ -4,10 +4,10 @@ import pytest
 import torch
 import triton
 import triton.language as tl
-from calls import BERNOULLI, GAUSSIAN, KL, RSAMPLE, RSAMPLE_KL
 from torch.testing import assert_close
 
 import vae_fast as vf
+from helpers.calls import BERNOULLI, GAUSSIAN, KL, RSAMPLE, RSAMPLE_KL
 from vae_fast.triton_kernels import launch, layout, tiles
 
 pytestmark = pytest.mark.usefixtures("small_tiles")

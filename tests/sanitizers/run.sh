@@ -44,8 +44,7 @@ LD_PRELOAD="$("$CXX" -print-file-name=libasan.so) $("$CXX" -print-file-name=libu
   ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 \
   PYTHONPATH="$here/$lib" VAE_FAST_SANITIZED="$here/$lib" \
   "$bin/pytest" -q -p no:cacheprovider --timeout 1200 -k "not reference and not ompiled and not xported and not forward_mode" \
-  tests/test_native.py tests/test_bernoulli_log_prob.py tests/test_gaussian_kl.py tests/test_gaussian_log_prob.py \
-  tests/test_rsample.py tests/test_rsample_kl.py tests/test_gradient_in_forward.py tests/test_noise_bits.py \
-  tests/test_threads.py tests/test_hostile_calls.py tests/test_refusals.py tests/test_operand_dtypes.py \
-  tests/test_weights.py tests/test_storage_dtypes.py "${@:3}"
+  tests/operators/test_{bernoulli_log_prob,gaussian_kl,gaussian_log_prob,rsample,rsample_kl}.py \
+  tests/operators/test_{gradient_in_forward,noise_bits,refusals,operand_dtypes,weights}.py \
+  tests/backends/test_{native,threads,hostile_calls,storage_dtypes}.py "${@:3}"
 rm -rf -- "$build"

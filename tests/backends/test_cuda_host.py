@@ -1,0 +1,99 @@
+"""The CUDA kernels, compiled for this processor (tests/cuda_host) and run on CPU tensors: no GPU or CUDA needed.
+
+The whole matrix, under sanitizers and more schedules, is `make test-cuda-host`.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+HOST = ROOT / "tests" / "cuda_host"
+COMPILER = os.environ.get("CXX", "g++")
+CHOSEN = "not reference and (like_the_definition or around or samples or offsets or whole_range)"
+
+pytestmark = [
+    pytest.mark.skipif(not (ROOT / "csrc").is_dir(), reason="needs the source tree: csrc/ is missing"),
+    pytest.mark.skipif(shutil.which(COMPILER) is None, reason=f"needs a C++ compiler: {COMPILER} is missing"),
+    pytest.mark.timeout(900),
+]
+
+
+def build(folder, root=ROOT):
+    command = (sys.executable, str(HOST / "build.py"), str(folder), "", str(root))
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory):
+    """A package whose native kernels are those of csrc/cuda."""
+    return Path(os.environ.get("VAE_FAST_CUDA_HOST") or build(tmp_path_factory.mktemp("host") / "package"))
+
+
+def run(package, *command, schedule="forward", **environment):
+    env = {**os.environ, "PYTHONPATH": str(package), "VF_HOST_SCHEDULE": schedule, **environment}
+    return subprocess.run(command, capture_output=True, text=True, env=env, cwd=ROOT / "tests")
+
+
+def splits(package, schedule):
+    return run(package, sys.executable, str(HOST / "splits.py"), schedule=schedule)
+
+
+def test_is_the_cuda_kernels(package):
+    code = "from vae_fast import native; print(native.instruction_set(), native.__file__)"
+    done = run(package, sys.executable, "-c", code)
+    assert done.stdout.startswith("cuda on the host") and str(package) in done.stdout, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("schedule", ["forward", pytest.param("3", marks=pytest.mark.slow)])
+def test_like_the_definition(package, schedule):
+    """Random shapes, strides, dtypes and options: the CPU kernels' own test."""
+    pytest_ = (str(Path(sys.executable).with_name("pytest")), "-q", "-p", "no:cacheprovider")
+    files = "backends/test_native.py", "operators/test_noise_bits.py", "operators/test_scale_range.py"
+    done = run(package, *pytest_, *files, "-k", CHOSEN, schedule=schedule, VAE_FAST_TEST_CASES="250")
+    assert done.returncode == 0, done.stdout[-3000:]
+
+
+def test_every_split_under_every_schedule(package):
+    """The same bits in whichever order blocks and threads run, and right ones."""
+    digests = set()
+    for schedule in ("forward", "reverse", "1"):
+        done = splits(package, schedule)
+        assert done.returncode == 0, done.stderr[-3000:]
+        digests.add(done.stdout)
+    assert len(digests) == 1
+
+
+def test_even_chunks(package):
+    """The kernels for whole, aligned chunks give the general ones' bits."""
+    done = run(package, sys.executable, str(HOST / "splits.py"), "even")
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def barriers():
+    """Every __syncthreads() of the kernels: (file, which one in it)."""
+    for path in sorted((ROOT / "csrc" / "cuda").glob("*")):
+        for k in range(path.read_text().count("__syncthreads();")):
+            yield path.name, k
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "k"), list(barriers()) if (ROOT / "csrc").is_dir() else [])
+def test_a_missing_barrier_shows(package, tmp_path, name, k):
+    copy = tmp_path / "source"
+    shutil.copytree(ROOT / "csrc", copy / "csrc")
+    shutil.copytree(HOST, copy / "tests" / "cuda_host")
+    changed = copy / "csrc" / "cuda" / name
+    parts = changed.read_text().split("__syncthreads();")
+    changed.write_text("__syncthreads();".join(parts[: k + 1]) + ";" + "__syncthreads();".join(parts[k + 1 :]))
+    broken = build(tmp_path / "package", copy)
+    want = splits(package, "forward").stdout
+    assert want
+    found = [splits(broken, schedule) for schedule in ("forward", "reverse", "1")]
+    assert any(done.returncode != 0 or done.stdout != want for done in found)

@@ -1,0 +1,334 @@
+"""The Triton kernels compiled for GPUs that need not be there: what the machine code must have, and must not.
+
+A representative set for sm_90 always; every dtype and shape class for sm_80, sm_90 and sm_100 with -m triton.
+"""
+
+import math
+import os
+
+import pytest
+import torch
+
+pytest.importorskip("triton", reason="triton is not installed")
+if os.environ.get("TRITON_INTERPRET"):
+    pytest.skip("the interpreter replaces the compiler", allow_module_level=True)
+
+from triton.backends.compiler import GPUTarget
+from triton.runtime import driver
+
+from helpers.ahead import THREADS, compile_call
+from vae_fast.triton_kernels import launch, layout, operators
+
+K = operators.KERNELS
+INF = math.inf
+PLAIN = (0, 0.0, -INF, INF)
+FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+NONE, SUM, MEAN = range(3)
+# One row of everything, short rows, rows of several tiles, one row cut into segments.
+SHAPES = {"small": (100, 20), "rows": (512, 784), "long": (64, 12288), "split": (1, 1 << 20), "odd": (33, 37)}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_cache(tmp_path_factory):
+    before = os.environ.get("TRITON_CACHE_DIR")
+    os.environ["TRITON_CACHE_DIR"] = str(tmp_path_factory.mktemp("triton"))
+    yield
+    if before is None:
+        del os.environ["TRITON_CACHE_DIR"]
+    else:
+        os.environ["TRITON_CACHE_DIR"] = before
+
+
+def bernoulli(shape, dtype, reduction, backward=False, x=None, weight=None, dx=False, dweight=False, probs=False):
+    y = torch.empty(shape, dtype=dtype)
+    args = (y, torch.empty_like(y) if x is None else x, weight, 1, reduction, -1.0, 1.0, int(probs))
+    if not backward:
+        return K.bernoulli_log_prob_fwd, (*args, reduction != NONE, False)
+    up = torch.empty(shape[:1] if reduction == NONE else (), dtype=upstream_dtype(dtype))
+    return K.bernoulli_log_prob_bwd, (up, *args, True, dx, dweight)
+
+
+def gaussian(shape, dtype, reduction, backward=False, logvar=None, x=None, form=PLAIN, weight=None, dweight=False):
+    m = torch.empty(shape, dtype=dtype)
+    args = (
+        m,
+        torch.empty_like(m) if logvar is None else logvar,
+        torch.empty_like(m) if x is None else x,
+        weight,
+        1,
+        reduction,
+        -1.0,
+        1.0,
+        *form,
+    )
+    if not backward:
+        return K.gaussian_log_prob_fwd, (*args, reduction != NONE, reduction != NONE, False)
+    up = torch.empty(shape[:1] if reduction == NONE else (), dtype=upstream_dtype(dtype))
+    return K.gaussian_log_prob_bwd, (up, *args, True, True, False, dweight)
+
+
+def kl(
+    shape,
+    dtype,
+    reduction,
+    backward=False,
+    prior=False,
+    free_bits=None,
+    form=PLAIN,
+    logvar=None,
+    weight=None,
+    dweight=False,
+):
+    m = torch.empty(shape, dtype=dtype)
+    priors = (torch.empty_like(m), torch.empty_like(m)) if prior else (None, None)
+    logvar = torch.empty_like(m) if logvar is None else logvar
+    args = (m, logvar, *priors, weight, 1, reduction, 1.0, free_bits, *form)
+    needs = (True, True, prior, prior)
+    if not backward:
+        return K.gaussian_kl_fwd, (*args, *(n and reduction != NONE for n in needs))
+    up = torch.empty(shape[:1] if reduction == NONE else (), dtype=upstream_dtype(dtype))
+    return K.gaussian_kl_bwd, (up, *args, *needs, dweight)
+
+
+def sample(
+    shape,
+    dtype,
+    backward=False,
+    with_kl=True,
+    samples=(),
+    offset=0,
+    tensor=False,
+    form=PLAIN,
+    free_bits=None,
+    logvar=None,
+):
+    m = torch.empty(shape, dtype=dtype)
+    noise = (7, torch.zeros(1, dtype=torch.int64) if tensor else None, offset, 0)
+    logvar = torch.empty_like(m) if logvar is None else logvar
+    operands, options = (m, logvar, samples, *noise), (1, free_bits, *form) if with_kl else form
+    name = "rsample_kl" if with_kl else "rsample"
+    if not backward:
+        return getattr(K, f"{name}_fwd"), (*operands, *options)
+    dz = torch.empty((*samples, *shape), dtype=torch.promote_types(dtype, logvar.dtype) if logvar.ndim else dtype)
+    up = (dz, torch.empty(shape[:1], dtype=upstream_dtype(dtype))) if with_kl else (dz,)
+    return getattr(K, f"{name}_bwd"), (*up, *operands, *options, True, True)
+
+
+def normal(shape, dtype, offset=0):
+    return K.standard_normal_fwd, ((), shape, 7, None, offset, 0, dtype, torch.device("cpu"))
+
+
+def upstream_dtype(dtype):
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def key(case):
+    name, shape, dtype, options = case
+    extra = "-".join(f"{k}={'x'.join(map(str, v)) if isinstance(v, tuple) else v}" for k, v in options.items())
+    return f"{name.__name__}-{shape}-{str(dtype)[6:]}-{extra}"
+
+
+# Operators, and the options that decide what is compiled.
+BOTH = (False, True)
+OPTIONS = {
+    bernoulli: [
+        *({"reduction": r, "backward": b} for r in (NONE, SUM) for b in BOTH),
+        {"reduction": MEAN, "backward": True, "dx": True},
+        *({"reduction": r, "backward": b, "probs": True} for r in (NONE, SUM) for b in BOTH),
+        {"reduction": MEAN, "backward": True, "dx": True, "probs": True},
+        *({"reduction": SUM, "backward": b, "x": "bool", "weight": "bool"} for b in BOTH),
+        *({"reduction": NONE, "backward": True, "weight": size, "dweight": True} for size in ("each", "datum")),
+        {"reduction": SUM, "backward": True, "weight": "feature", "dweight": True, "dx": True, "probs": True},
+    ],
+    gaussian: [
+        *({"reduction": r, "backward": b} for r in (NONE, SUM) for b in BOTH),
+        *({"reduction": SUM, "backward": True, "logvar": size} for size in ("feature", "datum", "scalar")),
+        *({"reduction": SUM, "backward": b, "logvar": "float32", "x": "float32"} for b in BOTH),
+        {"reduction": NONE, "backward": True, "x": "float64"},
+        *({"reduction": NONE, "backward": b, "weight": "each"} for b in BOTH),
+        *({"reduction": NONE, "backward": True, "weight": size, "dweight": True} for size in ("each", "datum")),
+        *(
+            {"reduction": NONE, "form": form, "backward": b}
+            for form in ((1, 0.0, -INF, INF), (2, 0.1, 0.1, 2.0), (3, 0.0, -INF, 1.0), (4, 0.1, -INF, INF))
+            for b in BOTH
+        ),
+    ],
+    kl: [
+        *({"reduction": r, "backward": b, "prior": p} for r in (NONE, SUM) for b in BOTH for p in BOTH),
+        *({"reduction": NONE, "backward": b, "free_bits": 0.1, "form": (4, 0.0, -1.0, 1.0)} for b in BOTH),
+        *({"reduction": SUM, "backward": b, "logvar": "float32"} for b in BOTH),
+        *({"reduction": NONE, "backward": True, "weight": "each", "dweight": True, "prior": p} for p in BOTH),
+    ],
+    sample: [
+        *({"backward": b, "with_kl": k, "samples": s} for b in BOTH for k in BOTH for s in ((), (5,), (64,))),
+        *({"backward": b, "offset": 1, "tensor": True} for b in BOTH),
+        *({"backward": b, "form": (4, 0.1, -1.0, 1.0), "free_bits": 0.1} for b in BOTH),
+        *({"backward": b, "logvar": "float32"} for b in BOTH),
+    ],
+    normal: [{}, {"offset": 3}],
+}
+EVERY = [
+    (make, shape, dtype, options)
+    for make, kinds in OPTIONS.items()
+    for options in kinds
+    for shape in SHAPES
+    for dtype in FLOATS
+]
+
+
+def _representative(case):
+    """All options in one shape, the plain ones in more shapes and in bfloat16, and so those of several dtypes."""
+    _, shape, dtype, options = case
+    if shape == "rows" and dtype == torch.float32:
+        return True
+    if "float32" in options.values() and (shape, dtype) == ("rows", torch.bfloat16):
+        return True
+    special = {"form", "free_bits", "tensor", "logvar", "x", "weight", "dx", "prior", "probs"}
+    plain = not special & set(options) and not options.get("samples")
+    return plain and ((shape, dtype) == ("rows", torch.bfloat16) or (dtype, shape) == (torch.float32, "odd"))
+
+
+def operand(options, shape, dtype):
+    """The options, with operands as tensors: one value a feature, a datum, or one altogether; or all in a dtype."""
+    sizes = {"feature": shape[1:], "datum": (shape[0], 1), "scalar": ()}
+    return options | {
+        name: torch.empty(sizes.get(kind, shape), dtype=getattr(torch, kind, dtype))
+        for name, kind in options.items()
+        if name in ("logvar", "x", "weight")
+    }
+
+
+def check(compiled):
+    """What holds for every kernel."""
+    # The only approximate instruction begins the noise's square root, which what follows rounds correctly.
+    approximate = compiled.count(r"\S*\.(?:ftz|approx)\S*")
+    assert set(approximate) <= {"rsqrt.approx.ftz.f32"}, approximate
+    draws = compiled.name.startswith(("sampling.", "standard_normal."))
+    assert draws or not approximate
+    assert compiled.count(r"(?:mul|add|sub)\.f(?:32|64)") == {}, "operations that the assembler may fuse"
+    assert compiled.count(r"(?:atom|red)\S*\.[bf](?:16|32|64)\S*") == {}
+    used = compiled.resources()
+    assert used["STACK"] == used["LOCAL"] == 0, f"registers are spilled: {used}"
+    return compiled
+
+
+def accesses(compiled):
+    """How many accesses of 16 bytes a thread has to make to read, and to write, a tile's columns."""
+    c = compiled.constants
+    tile = c["BLOCK_ROWS"] * c["BLOCK_COLUMNS"] if "BLOCK_ROWS" in c else c["BLOCK"]
+    modes = dict(zip(OPERANDS[compiled.name], c.get("MODES", ()), strict=False))
+    read = [n for n in OPERANDS[compiled.name] if modes[n] == layout.COLUMNS]
+    if compiled.name == "sampling.backward" and modes["dkl"] == layout.ABSENT:
+        # z's gradient does not depend on μ.
+        read.remove("mu")
+    kinds = dict(zip(GRADIENTS[compiled.name], c.get("KINDS", ()), strict=False))
+    written = [n for n in GRADIENTS[compiled.name] if kinds.get(n, layout.EACH) == layout.EACH]
+
+    def sized(pointers):
+        return sum(tile * compiled.pointers[n].itemsize // (16 * THREADS) for n in pointers)
+
+    return sized(read), sized(written)
+
+
+OPERANDS = {
+    "bernoulli_log_prob._kernel": ("logits", "x", "weight", "upstream"),
+    "gaussian_log_prob._kernel": ("mean", "logvar", "x", "weight", "upstream"),
+    "gaussian_kl._kernel": ("mu", "logvar", "prior_mu", "prior_logvar", "weight", "upstream"),
+    "sampling.forward": ("mu", "logvar"),
+    "sampling.backward": ("mu", "logvar", "dz", "dkl"),
+    "standard_normal._kernel": (),
+}
+GRADIENTS = {
+    "bernoulli_log_prob._kernel": ("dlogits", "dx", "dweight"),
+    "gaussian_log_prob._kernel": ("dmean", "dlogvar", "dx", "dweight"),
+    "gaussian_kl._kernel": ("dmu", "dlogvar", "dprior_mu", "dprior_logvar", "dweight"),
+    "sampling.forward": ("z",),
+    "sampling.backward": ("dmu", "dlogvar"),
+    "standard_normal._kernel": ("out",),
+}
+
+
+def check_case(monkeypatch, capability, case):
+    make, name, dtype, options = case
+    shape = SHAPES[name]
+    function, args = make(shape, dtype, **operand(options, shape, dtype))
+    first, *rest = compile_call(monkeypatch, capability, function, *args)
+    for compiled in (first, *rest):
+        check(compiled)
+    if (
+        name != "odd"
+        and dtype != torch.float64
+        and "offset" not in options
+        and shape[1] % (16 // dtype.itemsize) == 0
+    ):
+        read, written = accesses(first)
+        assert (first.wide("ld"), first.wide("st")) == (read, written), (first.narrow("ld"), first.narrow("st"))
+    if first.name == "standard_normal._kernel":
+        # Of a pair of normals (csrc/noise.h): 2 words to numbers, 9 of the logarithm, 4 of either polynomial of the
+        # angle, 2 of the square root.
+        roots = first.count(r"rsqrt\.approx\.ftz\.f32").total()
+        assert roots and first.count(r"fma\S*") == {"fma.rn.f32": (2 + 9 + 4 + 4 + 2) * roots}
+        assert first.count(r"(?:div|sqrt)\.\S*f(?:32|64)") == {}
+        assert first.count(r"mul\.hi\S*") == {}
+
+
+@pytest.mark.parametrize("case", [*filter(_representative, EVERY)], ids=key)
+def test_representative(monkeypatch, case):
+    check_case(monkeypatch, 90, case)
+
+
+@pytest.mark.triton
+@pytest.mark.parametrize("case", EVERY, ids=key)
+@pytest.mark.parametrize("capability", (80, 90, 100))
+def test_every(monkeypatch, capability, case):
+    check_case(monkeypatch, capability, case)
+
+
+class Driver:
+    """As much of a GPU's driver as Triton asks before it launches."""
+
+    def get_current_target(self):
+        return GPUTarget("cuda", 90, 32)
+
+    def get_current_device(self):
+        return 0
+
+    def get_current_stream(self, device=None):
+        return 0
+
+
+@pytest.fixture
+def launches(monkeypatch):
+    """Launches as Triton makes them, up to the GPU: (kernel, how many variants of it are compiled by then)."""
+    found = []
+
+    def run(kernel, programs, device, args, constants, crowded=False):
+        kernel.warmup(*args, grid=(programs,), **constants, **launch.options(constants, crowded, True))
+        found.append((kernel, len(kernel.device_caches[0][0])))
+
+    monkeypatch.setattr(launch, "run", run)
+    monkeypatch.setattr(driver, "_active", Driver())
+    yield found
+    for kernel, _ in found:
+        kernel.device_caches.clear()
+
+
+@pytest.mark.parametrize(
+    ("make", "options", "columns"),
+    (
+        (bernoulli, {"reduction": SUM}, 784),
+        (bernoulli, {"reduction": NONE}, 784),
+        (bernoulli, {"reduction": NONE, "backward": True}, 784),
+        (gaussian, {"reduction": NONE}, 3072),
+        (sample, {}, 20),
+        (sample, {"backward": True}, 20),
+        (normal, {}, 64),
+    ),
+)
+def test_a_shape_class_is_compiled_once(launches, make, options, columns):
+    """Neither another batch size, nor another seed, nor an epoch's last batch compiles anew."""
+    # Of rows that are longer than a tile so few would be cut.
+    for rows in (512, 600, 1031) if columns == 3072 else (512, 100, 37, 16, 129):
+        function, args = make((rows, columns), torch.float32, **options)
+        function(*args)
+    assert {variants for _, variants in launches} == {1}

@@ -1,0 +1,426 @@
+"""bernoulli_log_prob: against truth, against PyTorch, and all its options."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.testing import assert_close
+
+import vae_fast as vf
+from helpers import accuracy, behaviour
+from helpers.accuracy import backend, float32_patterns, ulp, units, wide  # noqa: F401
+from helpers.behaviour import with_grads
+
+DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+# Ranges of |logit| over which the worst errors are compared with PyTorch's, for either sign.
+RANGES = ((0.0, 1.0), (1.0, 16.0), (16.0, 80.0), (80.0, float("inf")))
+
+
+def ours(y, t):
+    return vf.bernoulli_log_prob(y, t, event_ndim=0)
+
+
+def torchs(y, t):
+    return -F.binary_cross_entropy_with_logits(y, t, reduction="none")
+
+
+def truth(y, t):
+    """t log σ(y) + (1 − t) log σ(−y), and its derivative t σ(−y) − (1 − t) σ(y)."""
+    y, t = wide(y), wide(t)
+    value = -(t * accuracy.softplus(-y) + (1 - t) * accuracy.softplus(y))
+    return value, t * accuracy.sigmoid(-y) - (1 - t) * accuracy.sigmoid(y)
+
+
+def logits(dtype):
+    """Every float32 that 2¹⁹ evenly spread bit patterns meet; every half; sizes of all magnitudes in float64."""
+    if dtype == torch.float64:
+        # A worst error of PyTorch's to compare with needs some thousand draws in the ranges that are compared.
+        return torch.cat([accuracy.everywhere(2500, dtype), accuracy.magnitudes(4000, dtype, 0.1, 110)])
+    if dtype == torch.float32:
+        y = torch.cat([float32_patterns(1 << 19), accuracy.magnitudes(1 << 17, dtype, 1e-3, 110)])
+    else:
+        y = torch.arange(-(2**15), 2**15).to(torch.int16).view(dtype)
+    return y[torch.isfinite(y)]
+
+
+def of_probs(p, t):
+    return vf.bernoulli_log_prob(p, t, event_ndim=0, param="probs")
+
+
+def torchs_of_probs(p, t):
+    return -F.binary_cross_entropy(p, t, reduction="none")
+
+
+def truth_of_probs(p, t):
+    """The value, its derivatives by p and by t, and Σ|terms| of the value and of the derivative by t."""
+    p, t = wide(p), wide(t)
+    log_p, log_q = np.maximum(accuracy.log(p), -100), np.maximum(accuracy.log1p(-p), -100)
+    slope = (t - p) / np.maximum(p * (1 - p), 1e-12)
+    return t * log_p + (1 - t) * log_q, slope, log_p - log_q, -t * log_p - (1 - t) * log_q, -log_p - log_q
+
+
+def probabilities(dtype):
+    """All halves of [0, 1]; float32 evenly spread over their bit patterns, and over 1 − p; all sizes of float64."""
+    info = torch.finfo(dtype)
+    ends = [0.0, 1.0, 0.5, info.tiny * info.eps, info.tiny, 1e-12, 1 - info.eps, 1 - info.eps / 2]
+    if dtype == torch.float64:
+        p = accuracy.magnitudes(6000, dtype, high=1.0).abs()
+        near = accuracy.magnitudes(3000, dtype, 1e-16, 1.0).abs()
+    elif dtype == torch.float32:
+        p = float32_patterns(1 << 21)
+        near = accuracy.magnitudes(1 << 17, dtype, 1e-8, 1.0).abs()
+    else:
+        p, near = torch.arange(0, 2**15).to(torch.int16).view(dtype), torch.empty(0, dtype=dtype)
+    p = torch.cat([torch.tensor(ends, dtype=torch.float64).to(dtype), p, near, 1 - near])
+    return p[(p >= 0) & (p <= 1)]
+
+
+class TestAccuracy:
+    @pytest.mark.parametrize("target", [0.0, 1.0])
+    @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+    def test_binary_targets(self, dtype, target):
+        """≤ 2 ULP, gradient ≤ 3 ULP; no worse than PyTorch in any range.
+
+        Of the reference, log1p(e^−|y|) ≤ 3 ULP: a unit of e^−|y| is up to two of the logarithm, which has one more.
+        Its gradient, e/(1 + e), ≤ 4: a unit and two roundings are 2ε of it, and ε is up to two units.
+        """
+        y = logits(dtype)
+        t = torch.full_like(y, target)
+        value, slope = truth(y, t)
+        log_prob, dlogits, dx = with_grads(ours, y, t)
+        errors, slope_errors = ulp(log_prob, value), ulp(dlogits, slope)
+        accuracy.assert_within(accuracy.bar(2, 3), errors, y)
+        accuracy.assert_within(accuracy.bar(3, 4, dtype), slope_errors, y)
+        assert torch.equal(dx, y)
+        torch_value, torch_slope, _ = with_grads(torchs, y, t)
+        torch_errors, torch_slope_errors = ulp(torch_value, value, log_prob.dtype), ulp(torch_slope, slope)
+        size = y.double().abs().cpu().numpy()
+        results = ((errors, torch_errors, value, log_prob.dtype), (slope_errors, torch_slope_errors, slope, dtype))
+        for ours_, theirs, truth_, unit in results:
+            usual = accuracy.normal(truth_, unit)
+            for low, high in RANGES:
+                for sign in (-1, 1):
+                    here = usual & (size >= low) & (size < high) & (np.sign(y.double().cpu().numpy()) == sign)
+                    # A half type has no slopes but subnormal ones at the far end.
+                    if here.any():
+                        accuracy.assert_no_worse(ours_[here], theirs[here], unit, y[torch.from_numpy(here)])
+
+    @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+    def test_grey_targets(self, dtype):
+        """≤ 3ε·Σ|terms| of the value's two terms, |y|w and log(1 + e^−|y|), and of the gradient's, w and s."""
+        y = logits(dtype)[:: 1 if dtype == torch.float64 else 4]
+        t = torch.rand(len(y), dtype=torch.float64)
+        t = torch.where(torch.rand(len(y)) < 0.5, t, torch.exp2(-50 * t)).to(dtype)
+        value, slope = truth(y, t)
+        log_prob, dlogits, _ = with_grads(ours, y, t)
+        size = abs(wide(y))
+        w = np.where(wide(y) > 0, 1 - wide(t), wide(t))
+        s = accuracy.sigmoid(-size)
+        accuracy.assert_within(3, accuracy.error(log_prob, value, units(-value, log_prob.dtype)), y, t)
+        unit = units(w + s, dtype)
+        accuracy.assert_within(3, accuracy.error(dlogits, slope, unit), y, t)
+        torch_value, torch_slope, _ = with_grads(torchs, y, t)
+        torch_errors = ulp(torch_value, value, log_prob.dtype)
+        accuracy.assert_no_worse(ulp(log_prob, value), torch_errors, log_prob.dtype, y, t)
+        # Where t − σ(y) cancels, ULP of the difference say nothing.
+        accuracy.assert_no_worse(
+            accuracy.error(dlogits, slope, unit), accuracy.error(torch_slope, slope, unit), dtype, y, t
+        )
+
+    def test_pytorch_loses_the_value(self):
+        y, t = torch.tensor([-10.0, -15.0, -17.0]), torch.zeros(3)
+        value, _ = truth(y, t)
+        lost = torchs(y, t)
+        relative = abs(wide(lost) - value) / abs(value)
+        assert 0.005 < relative[0] < 0.01
+        assert relative[1] > 0.1 and lost[2] == 0
+        accuracy.assert_within(accuracy.bar(2, 3), ulp(ours(y, t), value), y)
+
+    def test_pytorch_loses_the_gradient(self):
+        y, t = torch.tensor([15.0, 17.0, 20.0]), torch.ones(3)
+        _, slope = truth(y, t)
+        _, lost, _ = with_grads(torchs, y, t)
+        assert 0.15 < abs(float(lost[0]) - slope[0]) / slope[0] < 0.2
+        assert lost[1:].tolist() == [0.0, 0.0]
+        _, dlogits, _ = with_grads(ours, y, t)
+        accuracy.assert_within(accuracy.bar(3, 4), ulp(dlogits, slope), y)
+
+    def test_infinite_logits(self):
+        inf = torch.inf
+        y = torch.tensor([inf, -inf, inf, -inf, inf, -inf, torch.nan])
+        t = torch.tensor([1.0, 0.0, 0.0, 1.0, 0.5, 0.5, 1.0])
+        log_prob, dlogits, _ = with_grads(ours, y, t)
+        assert log_prob.tolist()[:-1] == [0.0, 0.0, -inf, -inf, -inf, -inf]
+        assert dlogits.tolist()[:-1] == [0.0, 0.0, -1.0, 1.0, -0.5, 0.5]
+        assert log_prob[-1].isnan() and dlogits[-1].isnan()
+
+    def test_targets_outside(self):
+        """The formula continued; validate=True refuses them."""
+        y, t = torch.randn(100, dtype=torch.float64), 5 * torch.randn(100, dtype=torch.float64)
+        assert_close(ours(y, t), torchs(y, t))
+        for bad in (-0.1, 1.1, torch.nan):
+            with pytest.raises(ValueError, match="outside"):
+                vf.bernoulli_log_prob(y, torch.full_like(y, bad), validate=True)
+        vf.bernoulli_log_prob(y, torch.full_like(y, 255), x_scale=1 / 255, validate=True)
+
+    @pytest.mark.parametrize("shape", [(1, 10**7), (10**4, 100), (16, 3, 64, 64)], ids=str)
+    def test_sums(self, shape):
+        y = torch.randn(shape) * 4
+        t = torch.rand(shape)
+        each = ours(y, t).double()
+        for event_ndim in {1, len(shape) - 1}:
+            n = y[(0,) * (len(shape) - event_ndim)].numel()
+            total = vf.bernoulli_log_prob(y, t, event_ndim=event_ndim).double()
+            terms = each.reshape(*total.shape, n).sum(-1)
+            assert ((total - terms).abs() <= accuracy.rows_bound(n) * terms.abs()).all()
+        total = vf.bernoulli_log_prob(y, t, reduction="sum").double()
+        assert (total - each.sum()).abs() <= accuracy.rows_bound(y.numel()) * each.sum().abs()
+
+
+class TestAccuracyOfProbabilities:
+    @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+    def test_binary_targets(self, dtype):
+        """One logarithm, ≤ 1.1 ULP, of the reference PyTorch's, which promises 1; gradients, four roundings in all,
+        ≤ 3 ULP; neither worse than PyTorch's over all p and both targets."""
+        p = torch.cat([probabilities(dtype)] * 2)
+        t = torch.zeros_like(p)
+        t[len(p) // 2 :] = 1
+        value, slope, by_t, _, sizes = truth_of_probs(p, t)
+        log_prob, dp, dt = with_grads(of_probs, p, t)
+        errors, slope_errors = ulp(log_prob, value), ulp(dp, slope)
+        accuracy.assert_within(1.1, errors, p, t)
+        accuracy.assert_within(accuracy.bar(3, 3, dtype), slope_errors, p, t)
+        accuracy.assert_within(3, accuracy.error(dt, by_t, units(sizes, dtype)), p, t)
+        torch_value, torch_slope, _ = with_grads(torchs_of_probs, p, t)
+        accuracy.assert_no_worse(errors, ulp(torch_value, value, log_prob.dtype), log_prob.dtype, p, t)
+        accuracy.assert_no_worse(slope_errors, ulp(torch_slope, slope), dtype, p, t)
+
+    @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+    def test_grey_targets(self, dtype):
+        """≤ 3ε·Σ|terms| of the value; t − p is rounded once, whatever cancels, so gradients are ≤ 4 ULP."""
+        p = probabilities(dtype)
+        t = torch.rand(len(p), dtype=torch.float64)
+        t = torch.where(torch.rand(len(p)) < 0.5, t, torch.exp2(-50 * t)).to(dtype)
+        near = torch.rand(len(p)) < 0.1
+        t = torch.where(near, p, t)
+        value, slope, _, sizes, _ = truth_of_probs(p, t)
+        log_prob, dp, _ = with_grads(of_probs, p, t)
+        accuracy.assert_within(3, accuracy.error(log_prob, value, units(sizes, log_prob.dtype)), p, t)
+        accuracy.assert_within(4, ulp(dp, slope), p, t)
+        assert (dp[near] == 0).all()
+
+    @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+    def test_certain_probabilities(self, dtype):
+        """The logarithm is no less than −100, the slope's denominator no less than 1e-12."""
+        tiny = torch.finfo(dtype).tiny
+        p = torch.tensor([0.0, -0.0, 1.0, 0.0, -0.0, 1.0, tiny], dtype=dtype)
+        t = torch.tensor([0.0, 0.0, 1.0, 1.0, 1.0, 0.0, 0.0], dtype=dtype)
+        log_prob, dp, dt = with_grads(of_probs, p, t)
+        assert log_prob.tolist()[:-1] == [0.0, 0.0, 0.0, -100.0, -100.0, -100.0]
+        assert -1.001 * tiny < log_prob[-1] < -0.999 * tiny
+        assert dp.tolist()[:3] == [0.0, 0.0, 0.0] and dt.tolist()[:6] == [-100.0, -100.0, 100.0] * 2
+        assert_close(dp[3:6], torch.tensor([1e12, 1e12, -1e12]).to(dtype))
+
+    def test_pytorch_s_target_gradient_is_infinite(self):
+        p, t = torch.tensor([0.0, 1e-45, 1.0]), torch.ones(3)
+        _, _, theirs = with_grads(torchs_of_probs, p, t)
+        assert theirs[0] == -torch.inf and theirs[1] < -103 and theirs[2] == torch.inf
+        assert with_grads(of_probs, p, t)[2].tolist() == [-100.0, -100.0, 100.0]
+
+    def test_pytorch_s_half_gradient_is_not_a_number(self):
+        """p(1 − p) in float16, and 1e-12 is 0 there."""
+        p, t = torch.tensor([1.0, 0.5], dtype=torch.float16), torch.ones(2, dtype=torch.float16)
+        assert with_grads(torchs_of_probs, p, t)[1][0].isnan()
+        assert with_grads(of_probs, p, t)[1].tolist() == [0.0, 2.0]
+
+    def test_outside(self):
+        p = torch.tensor([-0.1, 1.1, torch.inf, -torch.inf, torch.nan, -1e-38, 1 + 2**-23])
+        for t in (0.0, 0.5, 1.0):
+            assert of_probs(p, torch.full_like(p, t)).isnan().all()
+
+    def test_like_logits(self):
+        """p = σ(y) is rounded by 1e-16, which the logarithms multiply by 1/p and 1/(1 − p)."""
+        y, t = torch.randn(1000, dtype=torch.float64) * 3, torch.rand(1000, dtype=torch.float64)
+        y, t = y.requires_grad_(), t.requires_grad_()
+        for reduction in ("none", "sum"):
+            of_y = vf.bernoulli_log_prob(y, t, event_ndim=0, reduction=reduction)
+            of_p = vf.bernoulli_log_prob(torch.sigmoid(y), t, event_ndim=0, reduction=reduction, param="probs")
+            assert_close(of_p, of_y, rtol=1e-9, atol=1e-11)
+            grads = [torch.autograd.grad(out.sum(), (y, t)) for out in (of_p, of_y)]
+            assert_close(*grads, rtol=1e-8, atol=1e-9)
+
+    def test_sums(self):
+        p, t = torch.rand(3, 10**6), torch.rand(3, 10**6)
+        each = of_probs(p, t).double()
+        total = vf.bernoulli_log_prob(p, t, param="probs").double()
+        terms = each.sum(-1)
+        assert ((total - terms).abs() <= accuracy.rows_bound(10**6) * terms.abs()).all()
+
+
+CASES = {
+    "none": lambda y, t: vf.bernoulli_log_prob(y, t),
+    "elementwise": lambda y, t: vf.bernoulli_log_prob(y, t, event_ndim=0),
+    "two_event_dims": lambda y, t: vf.bernoulli_log_prob(y, t, event_ndim=2, x_scale=0.5),
+    "sum": lambda y, t: vf.bernoulli_log_prob(y, t, reduction="sum", scale=-1.0),
+    "mean": lambda y, t: vf.bernoulli_log_prob(y, t, reduction="mean", scale=0.3, x_scale=2.0),
+    "weight": lambda y, t: vf.bernoulli_log_prob(y, t, weight=(y.detach() > 0) * 1.5),
+    "weights_of_events": lambda y, t: vf.bernoulli_log_prob(
+        y, t, weight=torch.tensor([0.0, 1.0, 2.5], device=y.device)
+    ),
+    "probs": lambda p, t: vf.bernoulli_log_prob(p, t, x_scale=0.5, param="probs"),
+    "probs_sum": lambda p, t: vf.bernoulli_log_prob(p, t, reduction="sum", scale=-1.0, param="probs"),
+    "probs_weight": lambda p, t: vf.bernoulli_log_prob(p, t, weight=(p.detach() > 0.3) * 1.5, param="probs"),
+}
+
+
+def inputs(case="none", dtype=torch.float64, shape=(4, 2, 3)):
+    """Logits or probabilities, and targets."""
+    first = torch.rand(shape) * 0.998 + 0.001 if case.startswith("probs") else torch.randn(shape) * 3
+    return first.to(dtype), torch.rand(shape).to(dtype)
+
+
+@pytest.mark.parametrize("case", CASES)
+class TestDerivatives:
+    def test_numerical(self, case):
+        behaviour.check_derivatives(CASES[case], *inputs(case, shape=(1, 2, 3)))
+
+    def test_transforms(self, case):
+        behaviour.check_transforms(CASES[case], *inputs(case))
+
+
+def test_derivatives_at_zero():
+    """No kink where the formula changes branch."""
+    y, t = torch.zeros(4, dtype=torch.float64), torch.tensor([0.0, 0.3, 0.5, 1.0], dtype=torch.float64)
+    behaviour.check_derivatives(lambda y: ours(y, t), y)
+
+
+def test_derivatives_of_certain_probabilities():
+    """Autograd of the value (under transforms) is the kernels' gradient, of any order, p(1 − p) < 1e-12 or not."""
+    p = torch.tensor([0.0, 1e-300, 1e-13, 1e-11, 0.5, 1 - 1e-11, 1 - 1e-13, 1.0], dtype=torch.float64)
+    for target in (0.0, 0.25, 1.0):
+        t = torch.full_like(p, target)
+        _, dp, dt = with_grads(of_probs, p, t)
+        under = torch.func.grad(lambda p, t: of_probs(p, t).sum(), (0, 1))(p, t)
+        assert_close(under, (dp, dt), rtol=1e-12, atol=0.0)
+        y, x = p.clone().requires_grad_(), t.clone().requires_grad_()
+        first = torch.autograd.grad(of_probs(y, x).sum(), (y, x), create_graph=True)
+        second = [torch.autograd.grad(g.sum(), (y, x), retain_graph=True, allow_unused=True)[0] for g in first]
+        hessian = torch.func.hessian(lambda p, t: of_probs(p, t).sum(), (0, 1))(p, t)
+        assert_close(second[0].diag(), hessian[0][0], rtol=1e-9, atol=0.0)
+        assert_close(second[1].diag(), hessian[1][0], rtol=1e-12, atol=0.0)
+        assert_close(second[1], 1 / (p * (1 - p)).clamp(min=1e-12), rtol=1e-12, atol=0.0)
+
+
+def test_second_derivative_of_saturated_logits():
+    """−σ'(y): finite, down to 0."""
+    y = torch.tensor([-2000.0, -800.0, -90.0, 90.0, 800.0, 2000.0], dtype=torch.float64, requires_grad=True)
+    for t in (0.0, 1.0):
+        (first,) = torch.autograd.grad(ours(y, torch.full_like(y, t)).sum(), y, create_graph=True)
+        (second,) = torch.autograd.grad(first.sum(), y)
+        assert_close(second, -torch.exp(-y.detach().abs()), rtol=1e-12, atol=2.3e-16)
+
+
+class TestOptions:
+    def test_shapes_and_reductions(self):
+        y, t = inputs(shape=(5, 2, 3))
+        element = ours(y, t)
+        for event_ndim in range(4):
+            out = vf.bernoulli_log_prob(y, t, event_ndim=event_ndim)
+            data = (5, 2, 3)[: 3 - event_ndim]
+            assert_close(out, element.reshape(*data, -1).sum(-1))
+            total = vf.bernoulli_log_prob(y, t, event_ndim=event_ndim, reduction="sum", scale=-2.0)
+            assert_close(total, -2 * element.sum())
+            mean = vf.bernoulli_log_prob(y, t, event_ndim=event_ndim, reduction="mean")
+            assert_close(mean, out.mean())
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+    @pytest.mark.parametrize("reduction", ["none", "sum", "mean"])
+    @pytest.mark.parametrize("weight_dtype", [torch.float32, torch.bool, torch.uint8], ids=str)
+    def test_weight_zero_hides_anything(self, dtype, reduction, weight_dtype):
+        w = (torch.rand(6, 4) < 0.5).to(weight_dtype)
+        for param in ("logits", "probs"):
+            options = {"weight": w, "reduction": reduction, "param": param}
+            y, t = inputs(param, dtype, (6, 4))
+            clean = with_grads(lambda y, t, o=options: vf.bernoulli_log_prob(y, t, **o), y, t)
+            for bad in (torch.nan, torch.inf, -torch.inf, 0.0, 1.0, 3.0):
+                y2, t2 = torch.where(w == 0, bad, y), torch.where(w == 0, bad, t)
+                dirty = with_grads(lambda y, t, o=options: vf.bernoulli_log_prob(y, t, **o), y2, t2)
+                for out, want in zip(dirty, clean, strict=True):
+                    assert torch.equal(out, want)
+                assert (dirty[1][w == 0] == 0).all() and (dirty[2][w == 0] == 0).all()
+
+    def test_weight_per_datum_and_number(self):
+        y, t = inputs(shape=(5, 3))
+        w = torch.rand(5, 1, dtype=torch.float64)
+        assert_close(vf.bernoulli_log_prob(y, t, weight=w), w[:, 0] * vf.bernoulli_log_prob(y, t))
+        assert_close(vf.bernoulli_log_prob(y, t, weight=0.3), 0.3 * vf.bernoulli_log_prob(y, t))
+        assert_close(
+            vf.bernoulli_log_prob(y, t, weight=w, reduction="mean"),
+            (w[:, 0] * vf.bernoulli_log_prob(y, t)).mean(),
+        )
+
+    @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+    def test_bytes_and_bools_count_as_their_values(self, dtype):
+        y = torch.rand(300, 5).to(dtype)
+        pixels, mask = torch.randint(0, 256, (300, 5), dtype=torch.uint8), torch.rand(300, 5) < 0.5
+        for x, x_scale in ((pixels, 1 / 255), (mask, 1.0), (mask.to(torch.uint8), 1.0)):
+            as_float = x.to(torch.float64 if dtype == torch.float64 else torch.float32)
+            for param in ("logits", "probs"):
+                options = {"x_scale": x_scale, "param": param}
+                got = with_grads(lambda y, x, o=options: vf.bernoulli_log_prob(y, x, **o), y, x)
+                want = with_grads(lambda y, x, o=options: vf.bernoulli_log_prob(y, x, **o), y, as_float)
+                assert torch.equal(got[0], want[0]) and torch.equal(got[1], want[1])
+                assert len(got) == 2
+
+    @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+    @pytest.mark.parametrize("target", DTYPES, ids=str)
+    def test_x_never_promotes(self, dtype, target):
+        y, t = torch.randn(3, 4).to(dtype), torch.rand(3, 4).to(target)
+        log_prob, dlogits, dx = with_grads(vf.bernoulli_log_prob, y, t)
+        assert log_prob.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+        assert dlogits.dtype == dtype and dx.dtype == target
+
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+    @pytest.mark.parametrize("case", CASES)
+    def test_half(self, dtype, case):
+        behaviour.check_half(CASES[case], dtype, *inputs(case, dtype))
+
+    def test_gradients_have_their_arguments_shape(self):
+        for shapes in (((5, 2, 3), (3,)), ((1, 3), (5, 2, 3)), ((5, 1, 1), (1, 2, 3)), ((), (5, 2, 3))):
+            for event_ndim in (0, 1, 2):
+                behaviour.check_shape_of_gradient(
+                    lambda y, t, k=event_ndim: vf.bernoulli_log_prob(y, t, event_ndim=k), shapes, (5, 2, 3)
+                )
+
+    def test_samples_broadcast_over_x(self):
+        y, t = torch.randn(7, 5, 3), torch.rand(5, 3)
+        assert_close(vf.bernoulli_log_prob(y, t), torch.stack([vf.bernoulli_log_prob(v, t) for v in y]))
+
+
+class TestLayouts:
+    @pytest.mark.parametrize("case", ["none", "elementwise", "sum", "weight", "probs", "probs_sum"])
+    def test_inputs(self, case):
+        behaviour.check_layouts(CASES[case], *inputs(case, torch.float32, (4, 3, 5, 3)))
+
+    @pytest.mark.parametrize("dim", [0, 1, 2])
+    def test_expanded(self, dim):
+        for case in ("two_event_dims", "probs"):
+            behaviour.check_expanded(CASES[case], *inputs(case, torch.float32), dim=dim)
+
+    @pytest.mark.parametrize("case", ["none", "elementwise", "two_event_dims", "sum", "probs", "probs_weight"])
+    def test_upstreams(self, case):
+        behaviour.check_upstreams(CASES[case], *inputs(case, torch.float32))
+
+
+class TestCompiled:
+    @pytest.mark.parametrize("case", ["weights_of_events", "probs"])
+    def test_none(self, case):
+        behaviour.check_compiled(CASES[case], *inputs(case, torch.float32, (8, 4, 3)), compiler="inductor")
+
+    @pytest.mark.parametrize("case", ["mean", "probs_sum"])
+    def test_reduced(self, case):
+        behaviour.check_compiled(CASES[case], *inputs(case, torch.bfloat16, (8, 4, 3)), batches=3)
+
+    @pytest.mark.parametrize("case", ["two_event_dims", "probs_weight"])
+    def test_exported(self, case):
+        behaviour.check_exported(CASES[case], *inputs(case, torch.float32))

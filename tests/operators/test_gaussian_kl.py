@@ -1,0 +1,383 @@
+"""gaussian_kl: against truth, against PyTorch, and all its options."""
+
+import numpy as np
+import pytest
+import torch
+from torch.distributions import Normal, kl_divergence
+from torch.testing import assert_close
+
+import vae_fast as vf
+from helpers import accuracy, behaviour
+from helpers.accuracy import backend, float32_patterns, ulp, units, wide  # noqa: F401
+from helpers.behaviour import with_grads
+
+DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+# Ranges of |logvar| over which the worst errors are compared with PyTorch's, for either sign.
+RANGES = ((0.0, 1.0), (1.0, 16.0), (16.0, 80.0), (80.0, float("inf")))
+PARAMS = ("logvar", "logstd", "std", "var", "softplus")
+
+
+def ours(mu, logvar):
+    return vf.gaussian_kl(mu, logvar, event_ndim=0)
+
+
+def common(mu, logvar):
+    """The form that VAEs are written with."""
+    return -0.5 * (1 + logvar - mu * mu - torch.exp(logvar))
+
+
+def distributions(mu, logvar, prior_mu=0.0, prior_logvar=0.0):
+    p = Normal(*(v + torch.zeros_like(mu) for v in (prior_mu, torch.exp(0.5 * (prior_logvar + 0 * logvar)))))
+    return kl_divergence(Normal(mu, torch.exp(0.5 * logvar), validate_args=False), p)
+
+
+def logvars(dtype):
+    if dtype == torch.float64:
+        lv = torch.cat([accuracy.everywhere(1500, dtype), accuracy.magnitudes(1500, dtype, 1e-3, 750)])
+    elif dtype == torch.float32:
+        lv = torch.cat([float32_patterns(1 << 19), accuracy.magnitudes(1 << 17, dtype, 1e-3, 110)])
+    else:
+        lv = torch.arange(-(2**15), 2**15).to(torch.int16).view(dtype)
+    return lv[torch.isfinite(lv)]
+
+
+class TestAccuracy:
+    @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+    def test_logvar_alone(self, dtype):
+        """½(e^lv − 1 − lv) ≤ 3 ULP, never negative; ½(e^lv − 1) ≤ 3 ULP; no worse than PyTorch in any range.
+
+        The reference's too: a unit of its e^lv − 1 is at most two of the value, and the difference is rounded once.
+        """
+        lv = logvars(dtype)
+        mu = torch.zeros_like(lv)
+        value, slope = accuracy.expm1_minus(wide(lv)) / 2, accuracy.expm1(wide(lv)) / 2
+        kl, dmu, dlv = with_grads(ours, mu, lv)
+        assert (kl >= 0).all() and (dmu == 0).all()
+        errors, slope_errors = ulp(kl, value), ulp(dlv, slope)
+        accuracy.assert_within(3, errors, lv)
+        accuracy.assert_within(accuracy.bar(3, 3, dtype), slope_errors, lv)
+        size = lv.double().cpu().numpy()
+        for form in (common, distributions):
+            torch_value, _, torch_slope = with_grads(form, mu, lv)
+            theirs, slope_theirs = ulp(torch_value, value, kl.dtype), ulp(torch_slope, slope)
+            for low, high in RANGES:
+                for here in ((size >= low) & (size < high), (-size >= low) & (-size < high)):
+                    there = lv[torch.from_numpy(here)]
+                    accuracy.assert_no_worse(errors[here], theirs[here], kl.dtype, there)
+                    accuracy.assert_no_worse(slope_errors[here], slope_theirs[here], dtype, there)
+
+    @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+    def test_mu_and_logvar(self, dtype):
+        """≤ 3 ULP; of the reference, to which ½μ² adds its rounding and the sum's, ≤ 3.5."""
+        lv = logvars(dtype)
+        mu = accuracy.everywhere(len(lv), dtype)[: len(lv)]
+        mu = mu[torch.randperm(len(mu))]
+        m = wide(mu)
+        value = (m * m + accuracy.expm1_minus(wide(lv))) / 2
+        kl, dmu, _ = with_grads(ours, mu, lv)
+        assert (kl >= 0).all()
+        accuracy.assert_within(accuracy.bar(3, 3.5), ulp(kl, value), mu, lv)
+        assert torch.equal(dmu, mu)
+        torch_value, _, _ = with_grads(common, mu, lv)
+        accuracy.assert_no_worse(ulp(kl, value), ulp(torch_value, value, kl.dtype), kl.dtype, mu, lv)
+
+    @pytest.mark.parametrize("spread", [3.0, None], ids=["ordinary", "wide"])
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+    def test_prior(self, dtype, spread):
+        """≤ 3ε·Σ|terms|, gradients too; no worse than PyTorch. Wide: σ and σp from 1e-37 to 1e37 (1e304).
+
+        Of the reference ≤ 4: 1/σp² may be two factors 1/σp, each half a unit further off than correctly rounded.
+        """
+        n, slack = (100_000, 1.05) if dtype == torch.float32 else (1500, 1.25)
+        if spread:
+            mu, lv, prior_mu, prior_lv = (spread * torch.randn(n, dtype=dtype) for _ in range(4))
+        else:
+            means, logs = ((1e-18, 1e18), 170) if dtype == torch.float32 else ((1e-150, 1e150), 1400)
+            mu, prior_mu = (accuracy.magnitudes(n, dtype, *means) for _ in range(2))
+            lv, prior_lv = (accuracy.magnitudes(n, dtype, 1e-6, logs) for _ in range(2))
+        prior_lv[::5] = torch.nextafter(lv[::5], prior_lv[::5])
+        prior_mu[::7], prior_lv[::11] = mu[::7], lv[::11]
+        args = (mu, lv, prior_mu, prior_lv)
+        m, v, pm, pv = map(wide, args)
+        square = np.where(m == pm, 0 * m, (m - pm) ** 2 * accuracy.exp(-pv)) / 2
+        slope = np.where(m == pm, 0 * m, (m - pm) * accuracy.exp(-pv))
+        growth = accuracy.expm1(v - pv) / 2
+        truths = (square + accuracy.expm1_minus(v - pv) / 2, slope, growth, -slope, -(square + growth))
+        scales = (truths[0], abs(slope), abs(growth), abs(slope), square + abs(growth))
+        results = with_grads(lambda *a: vf.gaussian_kl(*a, event_ndim=0), *args)
+        assert (results[0] >= 0).all()
+        theirs = with_grads(distributions, *args)
+        for ours_, theirs_, truth, terms in zip(results, theirs, truths, scales, strict=True):
+            errors = accuracy.error(ours_, truth, units(terms, dtype))
+            accuracy.assert_within(accuracy.bar(3, 4), errors, *args)
+            theirs_ = accuracy.error(theirs_, truth, units(terms, dtype))
+            accuracy.assert_no_worse(errors, theirs_, dtype, *args, slack=slack)
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+    @pytest.mark.parametrize("param", ["std", "var", "softplus", "logstd"])
+    def test_param(self, dtype, param):
+        """≤ 3ε·Σ|terms|, where the terms are ½σ², ½ and ½|log σ²|: σ is rounded before σ² − 1 − log σ² is small.
+
+        Of the reference half a unit more for each of PyTorch's functions in σ, which is squared: 4, a softplus 5.
+        """
+        n, largest = (50_000, 1e18) if dtype == torch.float32 else (1000, 1e150)
+        r = accuracy.magnitudes(n, dtype, 1 / largest, largest).abs()
+        r = torch.cat([r, 0.01 + 3 * torch.rand(n, dtype=dtype)])
+        if param == "logstd":
+            r = torch.cat([torch.log(r), accuracy.magnitudes(n, dtype, 1e-9, 1)])
+        if param == "softplus":
+            r = torch.cat([r, -accuracy.magnitudes(n, dtype, 1e-3, 40).abs()])
+        v = wide(r)
+        functions = {
+            "std": lambda v: v,
+            "var": accuracy.sqrt,
+            "logstd": accuracy.exp,
+            "softplus": accuracy.softplus,
+        }
+        sigma = functions[param](v)
+        log_var = 2 * v if param == "logstd" else 2 * accuracy.log(sigma)
+        kl, _ = with_grads(lambda r: vf.gaussian_kl(torch.zeros_like(r), r, param=param, event_ndim=0), r)
+        terms = (sigma * sigma + 1 + abs(log_var)) / 2
+        errors = accuracy.error(kl, accuracy.expm1_minus(log_var) / 2, units(terms, dtype))
+        accuracy.assert_within(accuracy.bar(3, 5 if param == "softplus" else 4), errors, r)
+
+    def test_common_form_goes_negative(self):
+        lv = torch.cat([torch.tensor([1e-3]), torch.logspace(-7, -3, 1000), -torch.logspace(-7, -3, 1000)])
+        mu = torch.zeros_like(lv)
+        value = accuracy.expm1_minus(wide(lv)) / 2
+        for lost in (common(mu, lv), 0.5 * (torch.exp(lv) + mu * mu - 1 - lv)):
+            assert abs(float(lost[0]) / value[0] - 1) > 0.01
+        assert (lost < 0).any()
+        accuracy.assert_within(3, ulp(ours(mu, lv), value), lv)
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+    def test_finite_results_stay_finite(self, dtype):
+        """Up to the largest: (½μ)μ, ½e^lv, and their gradients; beyond, infinity and not NaN."""
+        largest = torch.finfo(dtype).max
+        edge = float(np.log(np.longdouble(2) * np.longdouble(largest))) * (1 - 1e-6)
+        mu = torch.tensor([0.0, 1.999 * largest**0.5 / 2**0.5, 0.0, 0.0], dtype=dtype)
+        lv = torch.tensor([edge, 0.0, 1.01 * edge, -largest / 2], dtype=dtype)
+        kl, _, dlv = with_grads(ours, mu, lv)
+        assert kl.isfinite().tolist() == [True, True, False, True] and kl[2] == torch.inf
+        assert dlv.isfinite().tolist() == [True, True, False, True] and dlv[2] == torch.inf
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+    def test_overflow_with_a_prior_is_infinite(self, dtype):
+        big = 100.0 if dtype == torch.float32 else 1000.0
+        rows = ([0.0, 0, 1], [big, big / 2, 0], [0.0, 0, 0], [0.0, -big / 2, -big])
+        args = [torch.tensor(row, dtype=dtype) for row in rows]
+        kl, dmu, dlv, _, dprior = with_grads(lambda *a: vf.gaussian_kl(*a, event_ndim=0), *args)
+        assert kl.tolist() == [torch.inf] * 3
+        assert dlv.tolist() == [torch.inf] * 3 and dprior.tolist() == [-torch.inf] * 3
+
+    def test_nan_and_infinity_stay_in_their_datum(self):
+        mu, lv = torch.randn(4, 3), torch.randn(4, 3)
+        mu[1, 0], lv[2, 1] = torch.nan, torch.inf
+        kl, dmu, dlv = with_grads(vf.gaussian_kl, mu, lv)
+        clean = with_grads(vf.gaussian_kl, mu[[0, 3]], lv[[0, 3]])
+        for out, want in zip((kl, dmu, dlv), clean, strict=True):
+            assert torch.equal(out[[0, 3]], want)
+        assert kl[1].isnan() and not kl[2].isfinite()
+
+    @pytest.mark.parametrize("shape", [(1, 10**7), (10**4, 100)], ids=str)
+    def test_sums(self, shape):
+        mu, lv = torch.randn(shape), torch.randn(shape)
+        terms = ours(mu, lv).double().sum(-1)
+        total = vf.gaussian_kl(mu, lv).double()
+        assert ((total - terms).abs() <= accuracy.rows_bound(shape[-1]) * terms).all()
+        if len(terms) > 1:
+            total = vf.gaussian_kl(mu, lv, reduction="sum").double()
+            assert (total - terms.sum()).abs() <= accuracy.rows_bound(mu.numel()) * terms.sum()
+
+    def test_sum_of_a_shared_gradient(self):
+        """d/dlogvar of one number for 10⁷ elements: its own rounding, and the sum of as many."""
+        n = 10**7
+        lv = torch.randn(1, 1)
+        dlv = with_grads(lambda v: vf.gaussian_kl(torch.zeros(n // 100, 100), v), lv)[1].double()
+        want = n * torch.expm1(lv.double()) / 2
+        assert (dlv - want).abs() <= (accuracy.rows_bound(n) + 3 * torch.finfo(torch.float32).eps) * want.abs()
+
+
+def with_prior(**options):
+    return lambda mu, lv, pm, pv: vf.gaussian_kl(mu, lv, pm, pv, **options)
+
+
+MASK = torch.tensor([0.0, 1.0, 2.5], dtype=torch.float64)
+CASES = {
+    "none": (2, vf.gaussian_kl),
+    "elementwise": (2, ours),
+    "two_event_dims": (2, lambda mu, lv: vf.gaussian_kl(mu, lv, event_ndim=2)),
+    "sum": (2, lambda mu, lv: vf.gaussian_kl(mu, lv, reduction="sum", scale=-1.5)),
+    "mean": (2, lambda mu, lv: vf.gaussian_kl(mu, lv, reduction="mean", scale=0.3)),
+    "weight": (2, lambda mu, lv: vf.gaussian_kl(mu, lv, weight=MASK.to(mu))),
+    "free_bits": (2, lambda mu, lv: vf.gaussian_kl(mu, lv, free_bits=0.4)),
+    "bounds": (2, lambda mu, lv: vf.gaussian_kl(mu, lv, bounds=(-0.5, 0.7))),
+    "prior": (4, with_prior()),
+    "prior_mean": (4, with_prior(reduction="mean", event_ndim=2, bounds=(None, 0.8), free_bits=0.1)),
+    "prior_weight": (4, lambda mu, *rest: with_prior(weight=MASK.to(mu.device), event_ndim=0)(mu, *rest)),
+    "numbers": (2, lambda mu, lv: vf.gaussian_kl(mu, lv, 0.3, -0.7)),
+    "number_mean": (2, lambda mu, lv: vf.gaussian_kl(mu, lv, 0.3)),
+    "prior_mean_only": (3, lambda mu, lv, pm: vf.gaussian_kl(mu, lv, pm)),
+    "prior_logvar_only": (3, lambda mu, lv, pv: vf.gaussian_kl(mu, lv, None, pv)),
+    **{p: (2, lambda mu, r, p=p: vf.gaussian_kl(mu, r, param=p)) for p in PARAMS},
+    **{p + "_prior": (4, with_prior(param=p, param_eps=0.1, bounds=(-3.0, 1.5))) for p in PARAMS},
+}
+
+
+def inputs(case, dtype=torch.float64, shape=(4, 2, 3)):
+    """Means and raw scales; positive ones for the params that ask for it."""
+    count, _ = CASES[case]
+    tensors = [torch.randn(shape, dtype=torch.float64) for _ in range(count)]
+    if case.startswith(("std", "var")):
+        tensors[1::2] = [0.2 + 1.5 * torch.rand(shape, dtype=torch.float64) for _ in tensors[1::2]]
+    return [t.to(dtype) for t in tensors]
+
+
+@pytest.mark.parametrize("case", CASES)
+class TestDerivatives:
+    def test_numerical(self, case):
+        behaviour.check_derivatives(CASES[case][1], *inputs(case, shape=(1, 2, 3)))
+
+    def test_transforms(self, case):
+        behaviour.check_transforms(CASES[case][1], *inputs(case, shape=(3, 2, 3)))
+
+
+def test_derivatives_where_branches_meet():
+    lv = torch.tensor([-1.0, 0.0, 1.0, 1e-3, -40.0, 40.0, 300.0], dtype=torch.float64)
+    mu = torch.zeros_like(lv, requires_grad=True)
+    lv.requires_grad_()
+    (first,) = torch.autograd.grad(ours(mu, lv).sum(), lv, create_graph=True)
+    assert_close(first, torch.expm1(lv) / 2)
+    (second,) = torch.autograd.grad(first.sum(), lv, create_graph=True)
+    assert_close(second, torch.exp(lv) / 2)
+    (third,) = torch.autograd.grad(second.sum(), lv)
+    assert_close(third, torch.exp(lv) / 2)
+
+
+class TestOptions:
+    @pytest.mark.parametrize("param", PARAMS)
+    @pytest.mark.parametrize("eps", [0.0, 0.3])
+    def test_param_is_what_it_says(self, param, eps):
+        mu, r, pm, pr = inputs(f"{param}_prior")
+        sigma = behaviour.sigma_of(param, eps)
+        low, high = 0.4, 1.1
+        for bounds in (None, (low, high)):
+            c = (lambda r: r.clamp(low, high)) if bounds else (lambda r: r)
+            options = {"param": param, "param_eps": eps, "bounds": bounds, "event_ndim": 0}
+
+            def distances(m, r, pm, pr, c=c):
+                return kl_divergence(Normal(m, sigma(c(r))), Normal(pm, sigma(c(pr))))
+
+            got = with_grads(lambda *a, o=options: vf.gaussian_kl(*a, **o), mu, r, pm, pr)
+            assert_close(got, with_grads(distances, mu, r, pm, pr))
+
+    def test_free_bits(self):
+        """max(KL, λ) of every element; at equality the gradient is 0."""
+        mu = torch.tensor([[0.0, 1.0, 2.0, 0.5]], requires_grad=True)
+        lv = torch.zeros(1, 4, requires_grad=True)
+        kl = vf.gaussian_kl(mu, lv, free_bits=0.5)
+        assert kl.tolist() == [0.5 + 0.5 + 2.0 + 0.5]
+        dmu, dlv = torch.autograd.grad(kl.sum(), (mu, lv))
+        assert dmu.tolist() == [[0.0, 0.0, 2.0, 0.0]]
+        lv = torch.tensor([[3.0, 3.0, 0.1, -2.0]])
+        each = ours(torch.zeros(1, 4), lv)
+        assert_close(vf.gaussian_kl(torch.zeros(1, 4), lv, free_bits=0.5), each.clamp(min=0.5).sum(-1))
+        (grad,) = with_grads(lambda lv: vf.gaussian_kl(torch.zeros(1, 4), lv, free_bits=0.5), lv)[1:]
+        assert_close(grad, torch.where(each > 0.5, torch.expm1(lv) / 2, 0.0))
+        assert vf.gaussian_kl(torch.full((1, 4), torch.nan), lv, free_bits=0.5).isnan().all()
+
+    def test_shapes_and_reductions(self):
+        mu, lv = inputs("none", shape=(5, 2, 3))
+        element = ours(mu, lv)
+        for event_ndim in range(4):
+            out = vf.gaussian_kl(mu, lv, event_ndim=event_ndim)
+            assert_close(out, element.reshape(*(5, 2, 3)[: 3 - event_ndim], -1).sum(-1))
+            assert_close(
+                vf.gaussian_kl(mu, lv, event_ndim=event_ndim, reduction="sum", scale=-2.0), -2 * element.sum()
+            )
+            assert_close(vf.gaussian_kl(mu, lv, event_ndim=event_ndim, reduction="mean"), out.mean())
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+    @pytest.mark.parametrize("case", ["none", "prior"])
+    @pytest.mark.parametrize("param", PARAMS)
+    def test_weight_zero_hides_anything(self, dtype, case, param):
+        tensors = [t.abs() + 0.1 for t in inputs(case, dtype, (6, 4))]
+        w = (torch.rand(6, 4) < 0.5).float()
+
+        def f(*a):
+            return vf.gaussian_kl(*a, weight=w, param=param)
+
+        clean = with_grads(f, *tensors)
+        for bad in (torch.nan, torch.inf, -torch.inf, -1.0, 1e38):
+            dirty = with_grads(f, *(torch.where(w == 0, bad, t) for t in tensors))
+            for out, want in zip(dirty, clean, strict=True):
+                assert torch.equal(out, want)
+            for grad in dirty[1:]:
+                assert (grad[w == 0] == 0).all()
+
+    def test_gradients_have_their_arguments_shape(self):
+        full = (5, 2, 3)
+        for logvar in ((3,), (5, 1, 1), (), (2, 1)):
+            for event_ndim in (0, 1, 2):
+                behaviour.check_shape_of_gradient(
+                    lambda m, v, k=event_ndim: vf.gaussian_kl(m, v, event_ndim=k), (full, logvar), full
+                )
+                behaviour.check_shape_of_gradient(
+                    lambda m, v, k=event_ndim: vf.gaussian_kl(v, m, event_ndim=k), (full, logvar), full
+                )
+                behaviour.check_shape_of_gradient(
+                    lambda *a, k=event_ndim: vf.gaussian_kl(*a, event_ndim=k), ((3,), full, logvar, (1, 3)), full
+                )
+
+    def test_numbers_and_none_are_what_they_say(self):
+        mu, lv = inputs("none")
+        full = torch.full_like(mu, 0.4)
+        assert_close(vf.gaussian_kl(mu, 0.4), vf.gaussian_kl(mu, full))
+        assert_close(vf.gaussian_kl(mu, lv, 0.4, 0.4), vf.gaussian_kl(mu, lv, full, full))
+        assert_close(vf.gaussian_kl(mu, lv), vf.gaussian_kl(mu, lv, 0, 0))
+        assert_close(vf.gaussian_kl(mu, lv, None, 0.4), vf.gaussian_kl(mu, lv, torch.zeros_like(mu), full))
+        # None is σp = 1 whatever the param; a number is what the param says.
+        assert_close(vf.gaussian_kl(mu, lv, param="logstd"), vf.gaussian_kl(mu, 2 * lv))
+        assert_close(vf.gaussian_kl(mu, lv.exp(), 0.0, 2.0, param="std"), vf.gaussian_kl(mu, 2 * lv, 0, np.log(4)))
+
+    @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+    def test_dtypes(self, dtype):
+        mu, lv = inputs("none", dtype)
+        kl, dmu, dlv = with_grads(vf.gaussian_kl, mu, lv)
+        assert kl.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+        assert dmu.dtype == dlv.dtype == dtype
+        for other in DTYPES:
+            promoted = torch.promote_types(dtype, other)
+            kl, dmu, dlv = with_grads(vf.gaussian_kl, mu, lv.to(other))
+            want = vf.gaussian_kl(mu.to(promoted), lv.to(other).to(promoted))
+            assert torch.equal(kl, want) and kl.dtype == want.dtype
+            assert (dmu.dtype, dlv.dtype) == (dtype, other)
+        # Neither numbers nor 0-d tensors promote.
+        assert vf.gaussian_kl(mu, 0.5, torch.tensor(0.1, dtype=torch.float64)).dtype == vf.gaussian_kl(mu, mu).dtype
+
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+    @pytest.mark.parametrize("case", ["none", "mean", "weight", "prior", "softplus", "std_prior"])
+    def test_half(self, dtype, case):
+        behaviour.check_half(CASES[case][1], dtype, *inputs(case, dtype))
+
+
+class TestLayouts:
+    @pytest.mark.parametrize("case", ["none", "elementwise", "sum", "prior", "prior_mean"])
+    def test_inputs(self, case):
+        behaviour.check_layouts(CASES[case][1], *inputs(case, torch.float32, (4, 3, 5, 3)))
+
+    @pytest.mark.parametrize("dim", [0, 1, 2])
+    def test_expanded(self, dim):
+        behaviour.check_expanded(CASES["prior"][1], *inputs("prior", torch.float32), dim=dim)
+
+    @pytest.mark.parametrize("case", ["none", "elementwise", "two_event_dims", "sum", "prior"])
+    def test_upstreams(self, case):
+        behaviour.check_upstreams(CASES[case][1], *inputs(case, torch.float32))
+
+
+class TestCompiled:
+    def test_compiled(self):
+        behaviour.check_compiled(CASES["prior_mean"][1], *inputs("prior_mean", torch.float32, (8, 4, 3)))
+
+    def test_exported(self):
+        behaviour.check_exported(CASES["prior"][1], *inputs("prior", torch.float32))

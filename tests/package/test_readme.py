@@ -1,0 +1,94 @@
+"""The README's Python: every block that needs no library runs, in order, and its figures are what happens."""
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+import vae_fast as vf
+
+README = Path(__file__).parents[2] / "README.md"
+
+
+def test_python_blocks_run():
+    namespace: dict = {}
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.S)
+    # tests/integrations runs those that need a library, test_distributed.py the one for torchrun.
+    here = [block for block in blocks if not block.startswith(("# needs ", "# torchrun "))]
+    assert (len(here), len(blocks) - len(here)) == (11, 6)
+    for block in here:
+        exec(compile(block, str(README), "exec"), namespace)
+
+
+def test_linked_files_exist():
+    for target in re.findall(r"\]\(([^)#]+)\)", README.read_text(encoding="utf-8")):
+        assert (README.parent / target).is_file(), target
+
+
+def test_the_table_of_tails():
+    text = README.read_text(encoding="utf-8")
+    logits = torch.tensor([-15.0, 17.0], requires_grad=True)
+    targets = torch.tensor([0.0, 1.0])
+    losses = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    losses.sum().backward()
+    assert losses[0] == 0 and logits.grad[1] == 0
+    logits.grad = None
+    log_p = vf.bernoulli_log_prob(logits, targets, event_ndim=0)
+    log_p.sum().backward()
+    assert f"| {-log_p[0].item():.2e} |".replace("e-07", "e-7") in text
+    assert f"| −{logits.grad[1].item():.1e} |".replace("e-08", "e-8") in text
+    logvar = torch.tensor([1e-3])
+    common = -0.5 * (1 + logvar - logvar.exp())
+    truth = 0.5 * (torch.expm1(logvar.double()) - logvar.double())
+    assert f"{100 * abs(common.item() / truth.item() - 1):.1f} % off" in text
+
+
+def results(text, which):
+    """Of the results that the README links, in order, the CPU's and the GPU's: medians by row, and conditions."""
+    names = re.findall(r"\]\((benchmarks/results/[^)]+/results)\.md\)", text)
+    assert len(names) == 2
+    path = README.parent / names[which]
+    with open(f"{path}.csv", newline="", encoding="utf-8") as file:
+        medians = {(r["group"], r["provider"]): float(r["median_us"]) for r in csv.DictReader(file)}
+    return medians, json.loads(path.with_name("conditions.json").read_text(encoding="utf-8"))
+
+
+def test_speed_figures_are_a_committed_results_files():
+    """Every row of the README's table of times, against the results file it names."""
+    text = README.read_text(encoding="utf-8")
+    medians, content = results(text, 0)
+    rows = re.findall(r"^\| ([a-z_]+) \| (\d+)×(\d+) \| ([\d ,.]+) \| ([\d ,.]+) \| ([\d ,.]+) \|$", text, re.M)
+    assert len(rows) == 12
+    for op, n, m, *figures in rows:
+        group = f"{op} {n}x{m} float32 both"
+        assert figures == [f"{medians[group, p]:,.0f}" for p in ("eager", "compile", "native")], group
+    conditions = content["conditions"]
+    assert f"`{content['command']}`, {conditions['date'][:10]}, {conditions['device']}" in text
+    assert f"torch {conditions['versions']['torch'].partition('+')[0]}, {conditions['threads']} threads" in text
+    gains = re.findall(r"^\| ([^|]+) \| ([\d.]+) % \| (-?[\d.]+) % \|$", text, re.M)
+    assert len(gains) == 3
+    for model, share, saved in gains:
+        step, ours = (medians[f"training step of {model}", p] for p in ("eager", "native"))
+        assert share == f"{100 * medians[f'bound of {model}', 'eager'] / step:.1f}"
+        assert saved == f"{100 * (1 - ours / step):.1f}"
+
+
+def test_the_figures_of_a_gpu_too():
+    text = README.read_text(encoding="utf-8")
+    medians, content = results(text, 1)
+    rows = re.findall(r"^\| ([a-z_]+) \| (\d+)×(\d+)" + r" \| ([\d.]+)" * 4 + r" \|$", text, re.M)
+    assert len(rows) == 8
+    providers = ("eager", "compile", "native", "triton")
+    for op, n, m, *figures in rows:
+        assert figures == [f"{medians[f'{op} {n}x{m} float32 both graph', p]:.1f}" for p in providers]
+    called = {p: medians["bernoulli_log_prob 4096x3072 float32 both", p] for p in providers}
+    sentence = "takes {native:.0f} µs with native, {eager:.0f} eager, {compile:.0f} compiled and {triton:.0f} with"
+    assert sentence.format(**called) in text.replace("\n", " ")
+    conditions = content["conditions"]
+    versions = conditions["versions"]
+    device = conditions["device"].partition(",")[0]
+    assert f"`{content['command']}`, {conditions['date'][:10]}, {device}" in text
+    assert f"torch {versions['torch'].partition('+')[0]}, triton {versions['triton']}" in text
