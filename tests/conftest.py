@@ -8,6 +8,9 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+import vae_fast as vf
+from helpers import marks
+
 # cuBLAS is deterministic only with a workspace of fixed size, which it reads at its first call.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
@@ -52,3 +55,11 @@ def same_start():
     torch.use_deterministic_algorithms(True)
     yield
     torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture(params=marks.served(), ids="-".join)
+def backend(request):
+    """Every backend and device there is in turn, which serve all calls (marks.each_backend)."""
+    name, device = request.param
+    with vf.use_backend(name), torch.device(device):
+        yield name

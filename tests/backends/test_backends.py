@@ -9,14 +9,13 @@ import pytest
 import torch
 
 import vae_fast as vf
-from helpers.calls import BERNOULLI, CALLS, GAUSSIAN, KL, same_bits
+from helpers.calls import BERNOULLI, GAUSSIAN, KL, same_bits
 from helpers.faults import install
+from helpers.marks import each_call
 from vae_fast import reference, tracing
 
 # The package's attribute of this name is the function.
 backends = importlib.import_module("vae_fast.backends")
-
-each_call = pytest.mark.parametrize("call", CALLS, ids=str)
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 
 import vae_fast as vf
 from helpers import definition
-from helpers.calls import BERNOULLI, CALLS, DENSITIES, GAUSSIAN, KL, RSAMPLE_KL, SAMPLERS, same_bits
+from helpers.calls import BERNOULLI, GAUSSIAN, KL, RSAMPLE_KL, SAMPLERS, same_bits
+from helpers.marks import each_call, each_density
 
 pytestmark = [
     pytest.mark.gpu,
@@ -68,7 +69,7 @@ def test_like_the_definition(name, case):
 
 
 class TestRepeats:
-    @pytest.mark.parametrize("call", CALLS, ids=str)
+    @each_call
     def test_the_same_bits_250_times(self, backend, call):
         tensors = draw(call, (129, 1031))
         options = {"reduction": "sum"} if call.density else {}
@@ -134,7 +135,7 @@ class TestGraphs:
         return graph, outs
 
     @pytest.mark.parametrize("shape", SHAPES, ids=str)
-    @pytest.mark.parametrize("call", DENSITIES, ids=str)
+    @each_density
     def test_replays_give_the_eager_bits(self, backend, call, shape):
         tensors = draw(call, shape)
         graph, outs = self.captured(lambda: call.with_grads(*tensors, reduction="sum", backend=backend))
@@ -220,7 +221,7 @@ class TestLaunches:
         backward = self.kernels(lambda: torch.autograd.grad(next(outs), wanted, upstream))
         assert len(backward) == 1, backward
 
-    @pytest.mark.parametrize("call", CALLS, ids=str)
+    @each_call
     def test_nothing_waits_for_the_device(self, backend, call):
         tensors = draw(call, (100, 20))
         options = {"reduction": "sum"} if call.density else {}

@@ -3,47 +3,17 @@
 import os
 
 import pytest
-import torch
 
-import vae_fast as vf
 from helpers.hostile_calls import OPS, Maker, random_calls
-from vae_fast import schemas
+from helpers.marks import needs_native
+from helpers.raw_calls import assert_same, reference, refuse
 
 COUNT = int(os.environ.get("VAE_FAST_HOSTILE_CALLS", "2000"))
-needs_native = pytest.mark.skipif(
-    not vf.backends()["native"].available, reason=f"native: {vf.backends()['native'].reason}"
-)
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-def reference(name):
-    return schemas._body(name)
 
 
 def native(name):
     return getattr(OPS, name).default
-
-
-def refuse(call, operator):
-    try:
-        call(operator)
-    except (TypeError, ValueError, RuntimeError) as error:
-        assert str(error), call
-        # Of a check, not of what an operation of PyTorch's ran into.
-        assert "API call failed" not in str(error), (call, error)
-        return
-    pytest.fail(f"no error: {call}")
-
-
-def assert_same(results, wanted, call):
-    for got, want in zip(results, wanted, strict=True):
-        assert (got.shape, got.dtype, got.stride()) == (want.shape, want.dtype, want.stride()), call
-        # Ordinary numbers, and no test of accuracy: a wrong stride or an element left out shows.
-        tolerance = 2e-2 if got.dtype in (torch.bfloat16, torch.float16) else 1e-4
-        size = want.double().abs().nan_to_num(0.0, 0.0, 0.0).max() if want.numel() else 0.0
-        torch.testing.assert_close(
-            got, want, rtol=tolerance, atol=tolerance * float(size), equal_nan=True, msg=str(call)
-        )
 
 
 def test_reference():

@@ -2,15 +2,12 @@
 
 import os
 
-import pytest
 from hypothesis import given, settings
 
-import vae_fast as vf
 from helpers import definition
+from helpers.marks import needs_native
 
-pytestmark = pytest.mark.skipif(
-    not vf.backends()["native"].available, reason=f"native: {vf.backends()['native'].reason}"
-)
+pytestmark = needs_native
 
 
 @settings(max_examples=int(os.environ.get("VAE_FAST_TEST_CASES", "2000")))

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from vae_fast import native
+from helpers.marks import needs_native
 
-pytestmark = pytest.mark.skipif(bool(native.REASON), reason=f"native: {native.REASON}")
+pytestmark = needs_native
 
 HALF = (torch.bfloat16, torch.float16)
 each_half = pytest.mark.parametrize("half", HALF, ids=str)

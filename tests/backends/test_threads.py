@@ -10,10 +10,10 @@ import pytest
 import torch
 
 import vae_fast as vf
-from helpers.accuracy import backend  # noqa: F401
-from helpers.calls import BERNOULLI, CALLS, DENSITIES, SAMPLERS, bits, same_bits
+from helpers.calls import BERNOULLI, CALLS, bits, same_bits
+from helpers.marks import each_backend, each_call, each_density, each_sampler
 
-each_call = pytest.mark.parametrize("call", CALLS, ids=str)
+pytestmark = each_backend
 
 # PyTorch splits a loop over threads from 32768 elements on: well above it, and not a multiple of anything.
 LARGE = (131, 307)
@@ -37,7 +37,7 @@ class TestNumThreads:
             drawn.append((vf.standard_normal(LARGE, seed=3), vf.standard_normal((7,), seed=3, offset=2**40)))
         assert all(same_bits(d, drawn[0]) for d in drawn)
 
-    @pytest.mark.parametrize("call", SAMPLERS, ids=str)
+    @each_sampler
     def test_samples(self, call, threads):
         mu, logvar = call.draw(LARGE)
         found = []
@@ -46,7 +46,7 @@ class TestNumThreads:
             found.append(call.with_grads(mu, logvar, sample_shape=(2,)))
         assert all(same_bits(f, found[0]) for f in found)
 
-    @pytest.mark.parametrize("call", DENSITIES, ids=str)
+    @each_density
     @pytest.mark.parametrize("reduction", ["none", "sum", "mean"])
     def test_densities(self, call, reduction, threads):
         tensors = call.draw(LARGE)
@@ -56,7 +56,7 @@ class TestNumThreads:
             found.append(call.with_grads(*tensors, reduction=reduction))
         assert all(same_bits(f, found[0]) for f in found)
 
-    @pytest.mark.parametrize("call", DENSITIES, ids=str)
+    @each_density
     def test_one_large_datum(self, call, threads):
         tensors = call.draw(LARGE)
         found = []
@@ -65,7 +65,7 @@ class TestNumThreads:
             found.append(call.with_grads(*tensors, event_ndim=2))
         assert all(same_bits(f, found[0]) for f in found)
 
-    @pytest.mark.parametrize("call", DENSITIES, ids=str)
+    @each_density
     def test_gradients_summed_over_data(self, call, threads):
         """Of an operand per feature, per datum, and 0-d: sums over what it was broadcast to."""
         for shape in ((LARGE[1],), (LARGE[0], 1), ()):
@@ -104,7 +104,7 @@ class TestManyAtOnce:
             grads = pool.submit(torch.autograd.grad, outs, tensors, ones).result()
         assert same_bits(grads, expected)
 
-    @pytest.mark.parametrize("call", SAMPLERS, ids=str)
+    @each_sampler
     def test_seeds_drawn_at_once_are_distinct(self, call):
         mu = torch.zeros(3, 4)
         with ThreadPoolExecutor(8) as pool:
@@ -164,13 +164,13 @@ class TestFork:
     """A child forked after the parent has run operators, on PyTorch's threads too."""
 
     @pytest.fixture(autouse=True)
-    def on_the_cpu(self):
+    def on_the_cpu(self, backend):
         if torch.get_default_device().type != "cpu":
             pytest.skip("CUDA does not survive a fork")
         BERNOULLI.with_grads(*BERNOULLI.draw(LARGE))
 
     @pytest.mark.parametrize(("shape", "num_threads"), [((5, 7), 0), (LARGE, 1)])
-    def test_child(self, shape, num_threads, backend):  # noqa: F811
+    def test_child(self, shape, num_threads, backend):
         """Large inputs with one thread, as DataLoader's workers have: PyTorch's own pool is not inherited."""
         command = [sys.executable, "-c", FORK, *map(str, (*shape, num_threads))]
         tests = Path(__file__).parents[1]

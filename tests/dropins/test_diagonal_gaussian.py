@@ -9,8 +9,10 @@ import torch
 from torch.testing import assert_close
 
 import vae_fast as vf
-from helpers.accuracy import backend  # noqa: F401
 from helpers.behaviour import check_compiled
+from helpers.marks import each_backend
+
+pytestmark = each_backend
 
 # Float64 against float64: a few roundings a term, sums of at most 500.
 EXACT = {"rtol": 1e-12, "atol": 1e-12}
@@ -164,7 +166,7 @@ def test_dtypes(dtype):
     assert grad.dtype == dtype and grad.shape == moments.shape
 
 
-def test_layouts(backend):  # noqa: F811
+def test_layouts(backend):
     """Moments of any strides give what contiguous ones give, and a gradient in their own layout."""
     base = moments_of((3, 8, 5, 6))
     z, kl = vf.DiagonalGaussian(base).rsample_kl(seed=2)

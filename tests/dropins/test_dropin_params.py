@@ -14,7 +14,9 @@ from torch.distributions import Normal, kl_divergence
 from torch.testing import assert_close
 
 import vae_fast as vf
-from helpers.accuracy import backend  # noqa: F401
+from helpers.marks import each_backend
+
+pytestmark = each_backend
 
 
 @dataclass(frozen=True)

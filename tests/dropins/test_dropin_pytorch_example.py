@@ -7,7 +7,9 @@ from torch import nn
 from torch.testing import assert_close
 
 import vae_fast as vf
-from helpers.accuracy import backend  # noqa: F401
+from helpers.marks import each_backend
+
+pytestmark = each_backend
 
 PIXELS, HIDDEN, LATENT = 36, 24, 4
 
@@ -113,7 +115,7 @@ def test_float32(case):
         assert error <= allowed + 4 * torch.finfo(torch.float32).eps * exact.abs().max()
 
 
-def test_a_saturated_sigmoid(backend):  # noqa: F811
+def test_a_saturated_sigmoid(backend):
     """Where a probability has become 0 or 1: the logarithm's −100, and the gradient, of F.binary_cross_entropy."""
     p = torch.tensor([[0.0, 1.0, 0.0, 1.0, 1e-44, 0.5]], requires_grad=True)
     x = torch.tensor([[1.0, 0.0, 0.0, 1.0, 1.0, 0.3]])

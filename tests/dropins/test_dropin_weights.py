@@ -8,7 +8,9 @@ import torch.nn.functional as F
 from torch.testing import assert_close
 
 import vae_fast as vf
-from helpers.accuracy import backend  # noqa: F401
+from helpers.marks import each_backend
+
+pytestmark = each_backend
 
 EXACT = {"rtol": 1e-12, "atol": 1e-12}
 B, T, D = 4, 7, 5

@@ -4,7 +4,9 @@ import pytest
 import torch
 
 import vae_fast as vf
-from helpers.accuracy import backend  # noqa: F401
+from helpers.marks import each_backend
+
+pytestmark = each_backend
 
 PARAMS = {
     "logvar": lambda r: torch.exp(r),

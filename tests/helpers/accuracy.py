@@ -8,33 +8,12 @@ import importlib
 
 import mpmath
 import numpy as np
-import pytest
 import torch
-
-import vae_fast as vf
 
 backends = importlib.import_module("vae_fast.backends")
 
 _mp = mpmath.mp.clone()
 _mp.dps = 50
-
-
-# ---- the backend under test ------------------------------------------------------------------------------
-
-
-def _served():
-    devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
-    for name, backend in vf.backends().items():
-        if backend.available:
-            yield from ((name, d) for d in devices if "*" in backend.devices or d in backend.devices)
-
-
-@pytest.fixture(params=_served(), ids="-".join, autouse=True)
-def backend(request):
-    """Runs every test of the module that imports it on every backend and device there is."""
-    name, device = request.param
-    with vf.use_backend(name), torch.device(device):
-        yield name
 
 
 # ---- numbers in more precision ---------------------------------------------------------------------------

@@ -11,16 +11,15 @@ from torch.testing import assert_close
 import vae_fast as vf
 from helpers.calls import (
     BERNOULLI,
-    DENSITIES,
     GAUSSIAN,
     KL,
     KL_PRIOR,
     PROBS,
     RSAMPLE,
     RSAMPLE_KL,
-    SAMPLERS,
     same_bits,
 )
+from helpers.marks import each_density, each_sampler
 from vae_fast.triton_kernels import early, launch, layout
 
 pytestmark = pytest.mark.usefixtures("small_tiles")
@@ -28,7 +27,6 @@ pytestmark = pytest.mark.usefixtures("small_tiles")
 HALF, BF16, F32, F64 = torch.float16, torch.bfloat16, torch.float32, torch.float64
 INF, NAN = math.inf, math.nan
 SHAPE, SHORT = (2, 70), (2, 20)
-each_density = pytest.mark.parametrize("call", DENSITIES, ids=str)
 
 
 def drawn(call, shapes, dtypes):
@@ -107,7 +105,7 @@ class TestDtypes:
         ),
         ids=str,
     )
-    @pytest.mark.parametrize("call", SAMPLERS, ids=str)
+    @each_sampler
     def test_samplers(self, call, dtypes, shapes, result):
         tensors = drawn(call, shapes, dtypes)
         (z, *kl), grads = agree(call, tensors, sample_shape=() if call is RSAMPLE_KL else (3,))
@@ -267,7 +265,7 @@ class TestArgumentsThatDoNotGoTogether:
                 with pytest.raises(ValueError, match="shape"):
                     (out * torch.rand(len(out))).sum().backward()
 
-    @pytest.mark.parametrize("call", SAMPLERS, ids=str)
+    @each_sampler
     def test_a_sampler_s_data_given_anew(self, call):
         for shape in ((4000, 3), (2, 4, 3), (4, 5)):
             for k in range(2):

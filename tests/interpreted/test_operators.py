@@ -6,11 +6,10 @@ import math
 
 import pytest
 import torch
-from test_hostile_calls import assert_same, reference, refuse
-from test_registration import calls
 from torch.library import opcheck
 
 from helpers.hostile_calls import Maker, random_calls
+from helpers.raw_calls import assert_same, calls, reference, refuse
 from vae_fast.triton_kernels import launch
 
 # The last call of each: the one with most options.

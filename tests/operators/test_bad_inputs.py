@@ -8,28 +8,27 @@ import torch
 import torch.distributed as dist
 
 import vae_fast as vf
-from helpers.accuracy import backend  # noqa: F401
 from helpers.calls import (
     BERNOULLI,
     CALLS,
-    DENSITIES,
     GAUSSIAN,
     KL,
     KL_PRIOR,
     RSAMPLE,
     SAMPLERS,
-    WITH_EVENT,
-    WITH_X,
     same_bits,
 )
+from helpers.marks import (
+    each_backend,
+    each_call,
+    each_density,
+    each_operand,
+    each_sampler,
+    each_with_event,
+    each_with_x,
+)
 
-each_call = pytest.mark.parametrize("call", CALLS, ids=str)
-each_density = pytest.mark.parametrize("call", DENSITIES, ids=str)
-
-
-def each_operand(*calls, without=()):
-    cases = [(c, i) for c in calls for i, name in enumerate(c.operands) if name not in without]
-    return pytest.mark.parametrize(("call", "i"), cases, ids=lambda v: str(v))
+pytestmark = each_backend
 
 
 def replaced(tensors, i, value):
@@ -54,7 +53,7 @@ class TestShapes:
         ):
             call(*call.draw((3, 4)), weight=torch.ones(7, 1))
 
-    @pytest.mark.parametrize("call", WITH_EVENT, ids=str)
+    @each_with_event
     @pytest.mark.parametrize("event_ndim", [3, 100, -1])
     def test_event_ndim_out_of_range(self, call, event_ndim):
         with pytest.raises(ValueError) as caught:
@@ -63,24 +62,24 @@ class TestShapes:
         assert f"event_ndim={event_ndim}" in message and "(3, 4)" in message
         assert all(name.removeprefix("prior_") in message for name in call.operands[:2])
 
-    @pytest.mark.parametrize("call", WITH_EVENT, ids=str)
+    @each_with_event
     def test_the_default_event_ndim_does_not_fit_0d(self, call):
         with pytest.raises(ValueError, match="event_ndim=1"):
             call(*call.draw(()))
 
-    @pytest.mark.parametrize("call", WITH_EVENT, ids=str)
+    @each_with_event
     def test_event_ndim_counts_dims_of_the_broadcast_shape(self, call):
         tensors = call.draw((4,))
         tensors[1] = call.draw((2, 3, 4))[1]
         assert call(*tensors, event_ndim=3)[-1].shape == ()
 
-    @pytest.mark.parametrize("call", WITH_EVENT, ids=str)
+    @each_with_event
     @pytest.mark.parametrize("event_ndim", [1.0, True, "1", None])
     def test_event_ndim_of_another_type(self, call, event_ndim):
         with pytest.raises(TypeError, match="event_ndim"):
             call(*call.draw((3, 4)), event_ndim=event_ndim)
 
-    @pytest.mark.parametrize("call", SAMPLERS, ids=str)
+    @each_sampler
     def test_sample_shape(self, call):
         tensors = call.draw((3, 4))
         with pytest.raises(ValueError, match=r"sample_shape.*-1"):
@@ -134,7 +133,7 @@ class TestKinds:
             call(*replaced(call.draw((3, 4)), i, wrong))
         assert str(caught.value).startswith(call.operands[i]) and type(wrong).__name__ in str(caught.value)
 
-    @pytest.mark.parametrize("call", WITH_X, ids=str)
+    @each_with_x
     @pytest.mark.parametrize("dtype", INTEGERS, ids=str)
     def test_integer_targets(self, call, dtype):
         x = torch.ones(3, 4).to(dtype)
@@ -144,7 +143,7 @@ class TestKinds:
         assert message.startswith("x ") and str(dtype) in message
         assert all(word in message for word in ("uint8", "bool", "float"))
 
-    @pytest.mark.parametrize("call", WITH_X, ids=str)
+    @each_with_x
     @pytest.mark.parametrize("kind", ["complex64", "float8_e4m3fn", "quint8", "sparse_coo", "sparse_csr"])
     def test_other_targets(self, call, kind):
         x = NOT_DENSE_FLOATS[kind](torch.rand(3, 4))
@@ -261,7 +260,7 @@ class TestDevices:
         with pytest.raises(ValueError, match="weight on meta"):
             call(*call.draw((3, 4)), weight=torch.ones(3, 1, device="meta"))
 
-    @pytest.mark.parametrize("call", SAMPLERS, ids=str)
+    @each_sampler
     def test_seed_on_another_device(self, call):
         with pytest.raises(ValueError, match="seed is on meta"):
             call(*call.draw((3, 4)), seed=torch.tensor([1], device="meta"))
@@ -319,7 +318,7 @@ class TestDTensor:
         together = call(*map(distribute, tensors))[0]
         torch.testing.assert_close(together.to_local(), call(*tensors)[0].detach().cpu())
 
-    @pytest.mark.parametrize("call", SAMPLERS, ids=str)
+    @each_sampler
     def test_samples_of_dtensors(self, call, distribute):
         """A shard's place in the noise is the caller's to say, with offset=: local tensors are what is served."""
         with pytest.raises(TypeError, match="mu is a DTensor.*local tensors.*offset="):
@@ -337,7 +336,7 @@ EMPTY = [((0, 4), 1), ((3, 0), 1), ((0, 0), 1), ((0,), 1), ((0,), 0), ((2, 0, 3)
 
 
 class TestEmpty:
-    @pytest.mark.parametrize("call", WITH_EVENT, ids=str)
+    @each_with_event
     @pytest.mark.parametrize(("shape", "event_ndim"), EMPTY)
     def test_one_zero_a_datum(self, call, shape, event_ndim):
         tensors = call.draw(shape)
@@ -360,7 +359,7 @@ class TestEmpty:
         assert mean.shape == () and (mean.item() == 0.0 if n_data else mean.isnan().item())
         assert all(g.shape == shape for g in grads)
 
-    @pytest.mark.parametrize("call", SAMPLERS, ids=str)
+    @each_sampler
     @pytest.mark.parametrize("sample_shape", [(), (0,), (2, 0), (3,)])
     @pytest.mark.parametrize("shape", [(0, 4), (3, 0), (3, 4)])
     def test_samples(self, call, sample_shape, shape):
@@ -445,7 +444,7 @@ class TestLayouts:
             plain = [t.detach().clone(memory_format=torch.contiguous_format).requires_grad_() for t in leaves]
             is_close(call.with_grads(*leaves, **options), call.with_grads(*plain, **options))
 
-    @pytest.mark.parametrize("call", WITH_X, ids=str)
+    @each_with_x
     @pytest.mark.parametrize("view", BYTES)
     @pytest.mark.parametrize("dtype", [torch.uint8, torch.bool], ids=str)
     def test_views_of_targets(self, call, view, dtype):
@@ -591,7 +590,7 @@ class TestNotFinite:
 
 
 class TestLarge:
-    @pytest.mark.parametrize("call", SAMPLERS, ids=str)
+    @each_sampler
     @pytest.mark.parametrize("offset", [2**31 - 5, 2**32 - 5, 2**33 + 1, 2**63 - 5, 2**64 - 5, -5])
     def test_noise_far_out(self, call, offset):
         """rsample's noise is standard_normal's, across the ends of 32 and 64 bits, in the backward too."""

@@ -8,8 +8,11 @@ from torch.testing import assert_close
 
 import vae_fast as vf
 from helpers import accuracy, behaviour
-from helpers.accuracy import backend, float32_patterns, ulp, units, wide  # noqa: F401
+from helpers.accuracy import float32_patterns, ulp, units, wide
 from helpers.behaviour import with_grads
+from helpers.marks import each_backend
+
+pytestmark = each_backend
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 # Ranges of |logit| over which the worst errors are compared with PyTorch's, for either sign.

@@ -12,13 +12,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 import vae_fast as vf
-from helpers.calls import BERNOULLI, DENSITIES, same_bits
-from vae_fast import native
+from helpers.calls import BERNOULLI, same_bits
+from helpers.marks import each_density, needs_native
 from vae_fast.backends import _KERNELS
 
-pytestmark = pytest.mark.skipif(bool(native.REASON), reason=f"native: {native.REASON}")
+pytestmark = needs_native
 
-each_density = pytest.mark.parametrize("call", DENSITIES, ids=str)
 each_reduction = pytest.mark.parametrize("reduction", ["sum", "mean"])
 
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 import vae_fast as vf
-from helpers.accuracy import backend  # noqa: F401
+from helpers.marks import each_backend
 
-pytestmark = [pytest.mark.large, pytest.mark.timeout(3000)]
+pytestmark = [each_backend, pytest.mark.large, pytest.mark.timeout(3000)]
 N = 2**31 + 4099
 
 
@@ -16,8 +16,8 @@ def memory():
 
 
 @pytest.fixture(autouse=True)
-def room(request):
-    if request.getfixturevalue("backend") == "reference":
+def room(backend):
+    if backend == "reference":
         pytest.skip("reference: its temporaries take many times the input")
     if memory() < 21e9:
         pytest.skip("needs 21 GB of free memory")

@@ -4,8 +4,10 @@ import pytest
 import torch
 
 import vae_fast as vf
-from helpers.accuracy import backend  # noqa: F401
+from helpers.marks import each_backend
 from vae_fast import noise
+
+pytestmark = each_backend
 
 
 def defined(shape, seed, offset=0, sample=0):

@@ -6,11 +6,12 @@ from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import vae_fast as vf
-from helpers.accuracy import backend  # noqa: F401
-from helpers.calls import CALLS, DENSITIES, RSAMPLE, WITH_X
+from helpers.calls import DENSITIES, RSAMPLE, WITH_X
+from helpers.marks import each_backend, each_call, each_with_x
+
+pytestmark = each_backend
 
 HALF = [torch.bfloat16, torch.float16]
-each_call = pytest.mark.parametrize("call", CALLS, ids=str)
 each_half = pytest.mark.parametrize("half", HALF, ids=str)
 
 
@@ -30,7 +31,7 @@ class TestZeroDims:
         assert_close(lv.grad.double(), 65536 * 0.5 * (100 - square), rtol=1e-6, atol=0)
         assert lv.grad.dtype == torch.float32 and loss.dtype == torch.float32
 
-    def test_under_autocast(self, backend):  # noqa: F811
+    def test_under_autocast(self, backend):
         lv = torch.nn.Parameter(torch.tensor(-6.0))
         mean, x = torch.randn(64, 100), torch.randn(64, 100)
         with torch.autocast(mean.device.type, dtype=torch.bfloat16):
@@ -85,7 +86,7 @@ class TestPromotion:
             eps = torch.finfo(g.dtype).eps if g.dtype != sums else 8 * torch.finfo(sums).eps
             assert_close(g.to(w.dtype), w, rtol=eps, atol=eps)
 
-    @pytest.mark.parametrize("call", WITH_X, ids=str)
+    @each_with_x
     @pytest.mark.parametrize("what", ["x", "weight"])
     def test_float64_data_are_not_rounded(self, call, what):
         """Arithmetic in float64, results of float32 parameters in float32."""
@@ -104,7 +105,7 @@ class TestPromotion:
                 assert_close(g.double(), w, rtol=0.5001 * torch.finfo(g.dtype).eps + 1e-14, atol=1e-14)
 
     @pytest.mark.parametrize("half", HALF, ids=str)
-    def test_float64_is_rounded_once_to_half_types(self, half, backend):  # noqa: F811
+    def test_float64_is_rounded_once_to_half_types(self, half, backend):
         """Not by way of float32: where that lands in the middle of two numbers, it rounds wrongly."""
         if backend != "native":
             pytest.skip("rounded by PyTorch, or a GPU's instructions")
@@ -133,7 +134,7 @@ class Watched(TorchDispatchMode):
 
 
 @each_call
-def test_no_operand_is_copied(call, backend):  # noqa: F811
+def test_no_operand_is_copied(call, backend):
     """Of four dtypes, and one of them small: operations of ours alone make anything of full size."""
     if backend == "reference":
         pytest.skip("made of PyTorch's operations")
@@ -146,7 +147,7 @@ def test_no_operand_is_copied(call, backend):  # noqa: F811
     assert not large
 
 
-def test_bools_of_any_byte(backend):  # noqa: F811
+def test_bools_of_any_byte(backend):
     """As .view(torch.bool) and np.load give them: all but 0 is True, of targets and of weights."""
     odd = torch.tensor([0, 1, 2, 77, 128, 255] * 7, dtype=torch.uint8).reshape(6, 7)
     plain = odd != 0
@@ -163,7 +164,7 @@ def test_bools_of_any_byte(backend):  # noqa: F811
                 assert all(torch.equal(a, b) for a, b in zip(these, those, strict=True))
 
 
-def test_bytes_of_targets_are_values(backend):  # noqa: F811
+def test_bytes_of_targets_are_values(backend):
     x = torch.tensor([0, 1, 2, 77, 128, 255], dtype=torch.uint8)
     mean = torch.randn(6)
     assert_close(vf.gaussian_log_prob(mean, 0.0, x), vf.gaussian_log_prob(mean, 0.0, x.float()))

@@ -6,11 +6,10 @@ import pytest
 import torch
 
 import vae_fast as vf
-from helpers.accuracy import backend  # noqa: F401
-from helpers.calls import BERNOULLI, CALLS, DENSITIES, GAUSSIAN, KL, RSAMPLE, SAMPLERS
-from vae_fast import native
+from helpers.calls import BERNOULLI, GAUSSIAN, KL, RSAMPLE
+from helpers.marks import each_backend, each_call, each_density, each_sampler, needs_native
 
-each_call = pytest.mark.parametrize("call", CALLS, ids=str)
+pytestmark = each_backend
 
 
 @pytest.fixture
@@ -31,7 +30,7 @@ class TestSwappedData:
     """``tensor.data = …`` between the passes, where autograd does not look."""
 
     @pytest.mark.parametrize("rows", [4_000_000, 3, 0])
-    def test_of_another_shape(self, rows, backend):  # noqa: F811
+    def test_of_another_shape(self, rows, backend):
         mu = torch.nn.Parameter(torch.zeros(4, 3))
         kl = vf.gaussian_kl(mu, torch.zeros(3))
         mu.data = torch.ones(rows, 3)
@@ -41,7 +40,7 @@ class TestSwappedData:
             assert f"dkl has shape (4,), and not ({rows},) as the result has" in str(caught.value)
 
     @each_call
-    def test_of_any_operand(self, call, backend):  # noqa: F811
+    def test_of_any_operand(self, call, backend):
         if backend != "native":
             pytest.skip("formulas that broadcast what fits, or a GPU's")
         for k in range(len(call.operands)):
@@ -69,7 +68,7 @@ class TestSwappedData:
 
 class TestFreedMemory:
     @each_call
-    def test_storage_resized_to_nothing(self, call, backend):  # noqa: F811
+    def test_storage_resized_to_nothing(self, call, backend):
         """As frameworks that shard parameters do; PyTorch's own operations read beyond it."""
         if backend != "native":
             pytest.skip("made of others' operations, or on a GPU")
@@ -90,7 +89,7 @@ class TestNothing:
         (z.sum(0) * torch.ones(5, 0, 3)).sum().backward()
         assert mu.grad.shape == (0, 3)
 
-    @pytest.mark.parametrize("call", SAMPLERS, ids=str)
+    @each_sampler
     @pytest.mark.parametrize("shape", [(0, 3), (3, 0), (0,)], ids=str)
     @pytest.mark.parametrize("samples", [(5, 5), (2, 3, 4), (0, 5), (5, 0)], ids=str)
     def test_samples(self, call, shape, samples):
@@ -112,9 +111,9 @@ class TestNothing:
         dmu, dlv = torch.autograd.grad(z, (mu, lv), torch.ones_like(z))
         assert dmu.tolist() == [0.0, 0.0] and dlv[0] == 0 and bool(dlv[1].isnan())
 
-    @pytest.mark.parametrize("call", DENSITIES, ids=str)
+    @each_density
     @pytest.mark.parametrize("reduction", ["sum", "none"])
-    def test_data_without_elements(self, call, reduction, backend):  # noqa: F811
+    def test_data_without_elements(self, call, reduction, backend):
         """However many: no work is made of them."""
         if backend != "native":
             pytest.skip("PyTorch's own operations take as long as they take; grids are of another kind")
@@ -129,7 +128,7 @@ class TestNothing:
         for g in torch.autograd.grad(out, tensors):
             assert g.shape == (n, 0)
 
-    def test_noise(self, backend):  # noqa: F811
+    def test_noise(self, backend):
         if backend != "native":
             pytest.skip("PyTorch's own operations take as long as they take; grids are of another kind")
         raw = torch.ops.vae_fast.standard_normal_fwd
@@ -153,7 +152,7 @@ class TestTooMuch:
             vf.standard_normal((2**32, 2**32), seed=1)
 
     @pytest.mark.parametrize("call", [RSAMPLE, KL, BERNOULLI, GAUSSIAN], ids=str)
-    def test_memory_that_is_not_there(self, call, backend):  # noqa: F811
+    def test_memory_that_is_not_there(self, call, backend):
         """The message says what could not be allocated, as PyTorch's does."""
         if backend != "native":
             pytest.skip("PyTorch's own message")
@@ -170,7 +169,7 @@ class TestTooMuch:
         ):
             call(*tensors)
 
-    def test_of_a_gradient(self, backend):  # noqa: F811
+    def test_of_a_gradient(self, backend):
         """Of an operand in another order than C's too."""
         if backend != "native":
             pytest.skip("PyTorch's own message")
@@ -182,7 +181,7 @@ class TestTooMuch:
             raw(torch.ones(()), y, torch.zeros(()), None, 1, 1, 1.0, 1.0, 0, True, False, False)
 
 
-@pytest.mark.skipif(bool(native.REASON), reason=f"native: {native.REASON}")
+@needs_native
 class TestRawOperators:
     def test_a_gradient_of_bytes(self):
         x = torch.zeros(4, dtype=torch.uint8)

@@ -9,9 +9,12 @@ from torch.testing import assert_close
 
 import vae_fast as vf
 from helpers import accuracy, behaviour
-from helpers.accuracy import backend, float32_patterns, ulp, units, wide  # noqa: F401
+from helpers.accuracy import float32_patterns, ulp, units, wide
 from helpers.behaviour import with_grads
+from helpers.marks import each_backend
 from vae_fast.scale import Scale
+
+pytestmark = each_backend
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 PARAMS = ("logvar", "logstd", "std", "var", "softplus")
@@ -297,7 +300,7 @@ class TestSumsOverSamples:
 
     @pytest.mark.parametrize("samples", (6, 200))
     @pytest.mark.parametrize("by_noise", (False, True))
-    def test_what_cancels(self, samples, by_noise, backend):  # noqa: F811
+    def test_what_cancels(self, samples, by_noise, backend):
         """Exactly, but for its last rounding: kernels keep what float32 loses. The reference adds in float32."""
         mu, logvar = torch.zeros(2, 8, requires_grad=True), torch.zeros(2, 8, requires_grad=True)
         z = vf.rsample(mu, logvar, samples, seed=7)

@@ -6,8 +6,10 @@ from torch.testing import assert_close
 
 import vae_fast as vf
 from helpers import behaviour
-from helpers.accuracy import backend  # noqa: F401
 from helpers.behaviour import with_grads
+from helpers.marks import each_backend
+
+pytestmark = each_backend
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 PARAMS = ("logvar", "logstd", "std", "var", "softplus")

@@ -14,8 +14,10 @@ import torch
 
 import vae_fast as vf
 from helpers import accuracy
-from helpers.accuracy import backend  # noqa: F401
 from helpers.behaviour import with_grads
+from helpers.marks import each_backend
+
+pytestmark = each_backend
 
 _mp = accuracy._mp
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -259,7 +261,7 @@ def assert_right(found):
 @pytest.mark.parametrize(("param", "eps"), FORMS, ids=str)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("call", CALLS)
-def test_whole_range(call, dtype, param, eps, backend):  # noqa: F811
+def test_whole_range(call, dtype, param, eps, backend):
     # A pack of CPU numbers takes the way that one of them needs: here all need the same.
     assert_right(findings(call, dtype, param, eps, alike=16 if backend == "native" else 1))
 

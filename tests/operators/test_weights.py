@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from helpers.accuracy import backend  # noqa: F401
-from helpers.calls import DENSITIES, GAUSSIAN, KL, KL_PRIOR
+from helpers.calls import GAUSSIAN, KL, KL_PRIOR
+from helpers.marks import each_backend, each_density
 
-each_density = pytest.mark.parametrize("call", DENSITIES, ids=str)
+pytestmark = each_backend
+
 each_shape = pytest.mark.parametrize("shape", [(6, 5), (6, 1), (1, 5), (5,), (6, 1, 5), (1,), ()], ids=str)
 # Two float32 results of one formula, summed over at most 30 elements (accuracy.rows_bound).
 CLOSE = {"rtol": 2e-6, "atol": 2e-6}

@@ -9,11 +9,12 @@ import torch
 from torch import nn
 
 import vae_fast as vf
-from helpers.accuracy import backend  # noqa: F401
-from helpers.calls import CALLS, DENSITIES, SAMPLERS, same_bits
+from helpers.calls import same_bits
+from helpers.marks import each_backend, each_call, each_density, each_sampler
 from vae_fast import native
 
-each_call = pytest.mark.parametrize("call", CALLS, ids=str)
+pytestmark = each_backend
+
 each_strictness = pytest.mark.parametrize("strict", [False, True], ids=["default", "strict"])
 # The same operators, in another grouping where a compiler makes it.
 CLOSE = {"rtol": 1e-5, "atol": 1e-6}
@@ -54,7 +55,7 @@ class TestGraphs:
         namespace = "vae_fast_triton" if "triton" in request.node.callspec.id else "vae_fast"
         assert found == [f"{namespace}.{call.op}_fwd.autograd"]
 
-    @pytest.mark.parametrize("call", SAMPLERS, ids=str)
+    @each_sampler
     def test_an_unseeded_draw_is_one_more(self, call, strict, request):
         program = export(lambda *t: call(*t, seed=None), 2, strict)
         found = operators(program)
@@ -119,7 +120,7 @@ class TestGraphs:
         tensors = call.draw((6, 4))
         torch.testing.assert_close(second(program), second(call), rtol=1e-4, atol=1e-4)
 
-    @pytest.mark.parametrize("call", DENSITIES, ids=str)
+    @each_density
     def test_options(self, call, strict):
         """Bounds and weights go into the graph as they are."""
         weight = torch.tensor([1.0, 0.0, 2.0, 0.5])

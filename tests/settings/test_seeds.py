@@ -6,10 +6,9 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 import vae_fast as vf
-from helpers.calls import SAMPLERS, bits, same_bits
+from helpers.calls import bits, same_bits
+from helpers.marks import each_sampler
 from vae_fast import seeds
-
-each_sampler = pytest.mark.parametrize("call", SAMPLERS, ids=str)
 
 
 @pytest.fixture

@@ -16,14 +16,15 @@ from torch.func import functional_call, grad, jacrev, jvp, vmap
 from torch.utils.checkpoint import checkpoint
 
 import vae_fast as vf
-from helpers.accuracy import backend  # noqa: F401
-from helpers.calls import CALLS, DENSITIES, SAMPLERS, same_bits
+from helpers.calls import SAMPLERS, same_bits
+from helpers.marks import each_backend, each_call, each_density
+
+pytestmark = each_backend
 
 KINDS = {
     "bernoulli": lambda: vf.VAE(vf.GaussianMLP(9, 4, 16), vf.BernoulliMLP(4, 9, 16)),
     "gaussian": lambda: vf.VAE(vf.GaussianMLP(9, 4, 16), vf.GaussianMLP(4, 9, 16), beta=0.5),
 }
-each_call = pytest.mark.parametrize("call", CALLS, ids=str)
 each_kind = pytest.mark.parametrize("kind", KINDS)
 each_half = pytest.mark.parametrize("half", [torch.bfloat16, torch.float16], ids=str)
 # The same operators in another grouping: float32 roundings of sums of tens of terms.
@@ -163,7 +164,7 @@ class TestAutocast:
 
 
 class TestGradScaler:
-    @pytest.mark.parametrize("call", DENSITIES, ids=str)
+    @each_density
     def test_a_power_of_two_is_undone_exactly(self, call):
         """The gradients that a reduction's forward pass leaves are scaled like any other."""
         tensors = call.draw((5, 4))

@@ -18,11 +18,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 import vae_fast as vf
-from helpers.accuracy import backend  # noqa: F401
 from helpers.calls import CALLS, SAMPLERS, same_bits
+from helpers.marks import each_backend, each_call, each_sampler
 
-each_call = pytest.mark.parametrize("call", CALLS, ids=str)
-each_sampler = pytest.mark.parametrize("call", SAMPLERS, ids=str)
+pytestmark = each_backend
 
 
 def pair():
@@ -177,7 +176,7 @@ class TestFakeTensors:
             assert (out.shape, out.dtype, out.stride()) == (want.shape, want.dtype, want.stride())
 
     @pytest.mark.parametrize("call", [c for c in CALLS if c.density], ids=str)
-    def test_no_early_gradients(self, call, backend):  # noqa: F811
+    def test_no_early_gradients(self, call, backend):
         """A backward outside of the mode would look at the upstream gradient's value, and there is none."""
         real = call.draw((3, 4))
         with FakeTensorMode() as mode:

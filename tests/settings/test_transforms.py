@@ -10,10 +10,9 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, vmap
 
 import vae_fast as vf
-from helpers.calls import BERNOULLI, CALLS, DENSITIES, GAUSSIAN, KL, KL_PRIOR, RSAMPLE, SAMPLERS, same_bits
+from helpers.calls import BERNOULLI, GAUSSIAN, KL, KL_PRIOR, RSAMPLE, SAMPLERS, same_bits
 from helpers.faults import install
-
-each_call = pytest.mark.parametrize("call", CALLS, ids=str)
+from helpers.marks import each_call, each_density, each_sampler
 
 
 def doubles(call, shape):
@@ -108,7 +107,7 @@ class TestFunc:
         torch.testing.assert_close(ll, torch.diag(0.5 * torch.exp(logvar)))
         assert not ml.any()
 
-    @pytest.mark.parametrize("call", DENSITIES, ids=str)
+    @each_density
     def test_options(self, call):
         """Masks, reductions and event dims, and free bits of the KL, under a transform."""
         tensors = doubles(call, (2, 3, 4))
@@ -195,7 +194,7 @@ class TestGradModes:
         assert all(o.is_inference() and not o.requires_grad for o in (*outs, *inner))
         assert same_bits(outs, call(*tensors)) and same_bits(inner, outs)
 
-    @pytest.mark.parametrize("call", DENSITIES, ids=str)
+    @each_density
     def test_autocast_of_a_network(self, call):
         """What a linear layer gives under autocast, in bfloat16, goes in; a float32 density comes out."""
         first, *others = call.draw((8, 16))
@@ -387,7 +386,7 @@ class TestCompile:
             assert same_bits([compiled(mu, *place)], [draw(mu, *place)])
         assert counter.frame_count <= 3
 
-    @pytest.mark.parametrize("call", SAMPLERS, ids=str)
+    @each_sampler
     def test_noise_bits(self, call, counter):
         """Of σ = 1 and μ = 0 the compiled sample is the noise itself, bit for bit."""
         mu = torch.zeros(3, 5)
