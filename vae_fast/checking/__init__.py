@@ -5,7 +5,8 @@
     cases.py     what a case is, and its names; defaults.py: the cases tried by default
     choice.py    what was asked for
     operands.py  a case's tensors, from its seed
-    truth.py     its results in float64, and the terms that rounding errors go with
+    formulas.py  what an element should be, in float64 or more, and the terms that rounding errors go with
+    truth.py     a case's results and gradients: elements weighted and summed
     common.py    the same results by the formulas that users write in PyTorch
     measure.py   errors in units, and how many are allowed
     run.py       one case: run, measured, made smaller
@@ -47,7 +48,7 @@ def check(
 
     Every operator on every backend available, every device and dtype, in every memory layout and with every
     option, on ordinary inputs and on extreme ones. Each error is |result − truth| / (ε·Σ|terms|): truth is the
-    reference's formula in float64 on the same operands and noise, ε the spacing of the result's dtype at 1, and
+    textbook's formula in float64 on the same operands and noise, ε the spacing of the result's dtype at 1, and
     Σ|terms| the sum of the absolute values of what is added up. Up to 3 are allowed, 2 for z, and 1 + log2 n more
     for a sum of n; twice that for float64, whose truth is no better; roundings on the way to σ and
     factors of a gradient add what they cost (``measure.bar``). The noise is compared bit by bit.

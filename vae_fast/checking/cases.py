@@ -6,14 +6,13 @@ may be combined ("prior,weight,sum"); what a word stands for is in ``arguments``
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from vae_fast.reference.densities import REDUCTIONS
-from vae_fast.scale import KINDS, Scale
+from vae_fast.checking.formulas import Form
+from vae_fast.operators import DATA, OPERATORS, PARAMETER, Operator
 
 DTYPES = {
     "float32": torch.float32,
@@ -23,20 +22,42 @@ DTYPES = {
 }
 INPUTS = ("ordinary", "extreme")
 
-_PARAMS = tuple(name for name in KINDS if name != "logvar")
-_REDUCTIONS = tuple(name for name in REDUCTIONS if name != "none")
+_PARAMS = ("logstd", "std", "var", "softplus")
+_REDUCTIONS = ("sum", "mean")
 _WEIGHTS = ("weight", "datum_weight", "masked")
 _BYTES = ("uint8", "bool")
+_EVENTS = ("event0", "event2")
 # Words of which a case has one at most.
-_EXCLUSIVE = (_PARAMS, _REDUCTIONS, _WEIGHTS, _BYTES, ("event0", "event2"))
+_EXCLUSIVE = (_PARAMS, _REDUCTIONS, _WEIGHTS, _BYTES, _EVENTS)
 
-_SCALES = (*_PARAMS, "eps", "bounds")
-_DENSITY = (*_WEIGHTS, *_REDUCTIONS, "negated", "event0", "event2")
-_NOISE = ("samples", "offset")
-
-
+# The words that go with an option of an operator, by the option's name in the table.
+_WORDS = {
+    "sample_shape": ("samples",),
+    "offset": ("offset",),
+    "x_scale": _BYTES,
+    "free_bits": ("free_bits",),
+    "param_eps": (*_PARAMS, "eps", "bounds"),
+    "reduction": (*_WEIGHTS, *_REDUCTIONS, "negated"),
+    "event_ndim": _EVENTS,
+}
+# Words that make another formula of an operator, tried with all its others.
+FORMULAS = ("prior", "probs")
+# What is tried together by default, where the operator knows all the words.
+_TOGETHER = (
+    *(f"{param},{more}" for param in _PARAMS for more in ("eps", "bounds")),
+    "samples,offset",
+    "sum,negated",
+    "mean,negated",
+    "weight,sum,negated",
+    "masked,mean",
+    "uint8,sum,negated",
+    "bool,weight,mean",
+    "samples,softplus,eps",
+    "samples,free_bits,var",
+    "softplus,eps,weight,mean",
+)
 # What extreme inputs go with: sums of them are infinite or NaN, and σ overflows where log σ² does not.
-_ONE_BY_ONE = {"prior", "offset", "event0", "probs", *_BYTES}
+_ONE_BY_ONE = {*FORMULAS, "offset", "event0", *_BYTES}
 
 
 @dataclass(frozen=True)
@@ -49,63 +70,26 @@ class Op:
     variants: tuple[str, ...]
 
 
-_SCALE_VARIANTS = (*_PARAMS, "eps", *(f"{p},eps" for p in _PARAMS), "bounds", *(f"{p},bounds" for p in _PARAMS))
-_DENSITY_VARIANTS = (
-    "weight",
-    "datum_weight",
-    "masked",
-    "sum",
-    "mean",
-    "sum,negated",
-    "mean,negated",
-    "negated",
-    "weight,sum,negated",
-    "masked,mean",
-    "event0",
-    "event2",
-)
-_BERNOULLI_VARIANTS = ("uint8", "bool", *_DENSITY_VARIANTS, "uint8,sum,negated", "bool,weight,mean")
-OPS = {
-    "standard_normal": Op((), ("eps",), ("offset",), ("offset",)),
-    "rsample": Op(
-        ("mu", "logvar"),
-        ("z",),
-        (*_NOISE, *_SCALES),
-        ("samples", "offset", "samples,offset", *_SCALE_VARIANTS, "samples,softplus,eps"),
-    ),
-    "rsample_kl": Op(
-        ("mu", "logvar"),
-        ("z", "kl"),
-        (*_NOISE, *_SCALES, "free_bits", "event0", "event2"),
-        ("samples", "samples,offset", "free_bits", "event0", "event2", *_SCALE_VARIANTS, "samples,free_bits,var"),
-    ),
-    "gaussian_kl": Op(
-        ("mu", "logvar", "prior_mu", "prior_logvar"),
-        ("kl",),
-        ("prior", "free_bits", *_SCALES, *_DENSITY),
-        (
-            "prior",
-            "free_bits",
-            "prior,free_bits",
-            *_DENSITY_VARIANTS,
-            *(f"prior,{v}" for v in ("weight", "sum", "mean,negated", "masked,sum", "event2")),
-            *_SCALE_VARIANTS,
-            *(f"prior,{v}" for v in _SCALE_VARIANTS),
-        ),
-    ),
-    "bernoulli_log_prob": Op(
-        ("logits", "x"),
-        ("log_prob",),
-        ("probs", *_BYTES, *_DENSITY),
-        (*_BERNOULLI_VARIANTS, "probs", *(f"probs,{v}" for v in _BERNOULLI_VARIANTS)),
-    ),
-    "gaussian_log_prob": Op(
-        ("mean", "logvar", "x"),
-        ("log_prob",),
-        (*_BYTES, *_SCALES, *_DENSITY),
-        ("uint8", "bool", *_DENSITY_VARIANTS, *_SCALE_VARIANTS, "uint8,sum,negated", "softplus,eps,weight,mean"),
-    ),
-}
+def _op(operator: Operator) -> Op:
+    names = {option.name for option in operator.options}
+    if not operator.operands:
+        names.discard("sample_shape")  # part of the shape that the public function takes
+    words = tuple(word for name, some in _WORDS.items() if name in names for word in some)
+    variants = (*words, *(text for text in _TOGETHER if set(text.split(",")) <= set(words)))
+    formula = (
+        "prior"
+        if any(operand.role == PARAMETER and operand.optional for operand in operator.operands)
+        else "probs"
+        if "param" in names and "param_eps" not in names
+        else ""
+    )
+    if formula:
+        words, variants = (*words, formula), (*variants, formula, *(f"{formula},{text}" for text in variants))
+    operands = tuple(operand.name for operand in operator.operands if operand.role in (PARAMETER, DATA))
+    return Op(operands, operator.results, words, variants)
+
+
+OPS = {name: _op(operator) for name, operator in OPERATORS.items()}
 
 # What each layout needs of the shape: at least so many dims.
 LAYOUTS = {
@@ -153,10 +137,26 @@ class Case:
         return DTYPES[self.dtype]
 
     @property
+    def compute_dtype(self) -> torch.dtype:
+        """What is computed in, and what a density comes out in."""
+        return torch.float64 if self.dtype == "float64" else torch.float32
+
+    @property
+    def sampled(self) -> bool:
+        """Whether the first result is a sample."""
+        return self.spec.results[0] == "z"
+
+    @property
+    def density(self) -> str:
+        """The result that is a density's, the empty text where there is none."""
+        return next((name for name in self.spec.results if name not in ("z", "eps")), "")
+
+    @property
     def operands(self) -> tuple[str, ...]:
         """The names of the tensor operands of this case, in order."""
-        names = self.spec.operands
-        return names[:2] if self.op == "gaussian_kl" and "prior" not in self.options else names
+        operands = OPERATORS[self.op].operands
+        left_out = {o.name for o in operands if o.optional and "prior" not in self.options}
+        return tuple(name for name in self.spec.operands if name not in left_out)
 
     @property
     def event_ndim(self) -> int:
@@ -178,13 +178,8 @@ class Case:
         return (5, 2) if "offset" in self.options else (0, 0)
 
     @property
-    def reduction_name(self) -> str:
+    def reduction(self) -> str:
         return next((name for name in _REDUCTIONS if name in self.options), "none")
-
-    @property
-    def reduction(self) -> int:
-        """Its code, as the raw operators take it."""
-        return REDUCTIONS[self.reduction_name]
 
     @property
     def factor(self) -> float:
@@ -196,25 +191,20 @@ class Case:
         return bool(set(self.options) & set(_WEIGHTS))
 
     @property
-    def param(self) -> str:
-        return next((p for p in _PARAMS if p in self.options), "logvar")
-
-    @property
     def probs(self) -> bool:
         """Whether the Bernoulli is given by its probabilities."""
         return "probs" in self.options
 
     @property
-    def positive(self) -> bool:
-        """Whether the Gaussian's scale is a σ or σ² itself."""
-        return self.param in ("std", "var")
-
-    @property
-    def scale(self) -> Scale:
+    def form(self) -> Form:
         """What the case's Gaussians make of their scale argument."""
-        low, high = ((0.25, 1.5) if self.positive else (-0.75, 0.75)) if "bounds" in self.options else (None, None)
-        eps = 1e-3 if "eps" in self.options else 0.0
-        return Scale(KINDS[self.param], eps, -math.inf if low is None else low, math.inf if high is None else high)
+        form = Form(
+            next((p for p in _PARAMS if p in self.options), "logvar"), 1e-3 if "eps" in self.options else 0.0
+        )
+        if "bounds" not in self.options:
+            return form
+        low, high = (0.25, 1.5) if form.positive else (-0.75, 0.75)
+        return form._replace(low=low, high=high)
 
     @property
     def free_bits(self) -> float | None:
@@ -240,7 +230,7 @@ class Case:
             return False
         if self.op == "standard_normal":
             return self.layout == "contiguous" and self.inputs == "ordinary"
-        if self.layout == "number" and self.op == "bernoulli_log_prob":
+        if self.layout == "number" and self.spec.operands[1] == "x":
             return False
         if self.event_ndim > len(self.shape) or ("datum_weight" in words and not self.shape):
             return False
@@ -250,36 +240,41 @@ class Case:
             return False
         dims = len(self.shape)
         if self.layout.startswith("upstream"):
-            if self.reduction_name != "none":
+            if self.reduction != "none":
                 return False
-            dims -= 0 if self.op == "rsample" else self.event_ndim
+            dims -= self.event_ndim if self.density else 0
         return dims >= LAYOUTS[self.layout]
 
     def arguments(self, tensors: dict[str, Any], weight: torch.Tensor | None) -> tuple[list[Any], dict[str, Any]]:
         """The positional and keyword arguments of the public function."""
-        kwargs: dict[str, Any] = {"backend": self.backend}
         offset, first_sample = self.noise
         if self.op == "standard_normal":
-            kwargs |= {"seed": self.seed, "offset": offset, "sample": first_sample}
-            return [self.shape], kwargs | {"device": self.device, "dtype": self.torch_dtype}
-        if self.op != "rsample":
-            kwargs["event_ndim"] = self.event_ndim
-        if self.op in ("rsample", "rsample_kl"):
-            kwargs |= {"sample_shape": self.sample_shape, "seed": self.seed}
-            kwargs |= {"offset": offset, "first_sample": first_sample}
-        else:
-            kwargs |= {"weight": weight, "reduction": self.reduction_name, "scale": self.factor}
-        if self.op in ("rsample_kl", "gaussian_kl"):
-            kwargs["free_bits"] = self.free_bits
-        if "x" in tensors:
-            kwargs["x_scale"] = self.x_scale
-        if self.op == "bernoulli_log_prob":
-            kwargs["param"] = "probs" if self.probs else "logits"
-        else:
-            form = self.scale
-            bounds = (form.low, form.high) if form.bounded else None
-            kwargs |= {"param": self.param, "param_eps": form.eps, "bounds": bounds}
-        return [tensors[name] for name in self.operands], kwargs
+            noise = {"seed": self.seed, "offset": offset, "sample": first_sample, "backend": self.backend}
+            return [self.shape], noise | {"device": self.device, "dtype": self.torch_dtype}
+        form = self.form
+        values = {
+            "sample_shape": self.sample_shape,
+            "seed": self.seed,
+            "offset": offset,
+            "first_sample": first_sample,
+            "event_ndim": self.event_ndim,
+            "weight": weight,
+            "reduction": self.reduction,
+            "scale": self.factor,
+            "free_bits": self.free_bits,
+            "x_scale": self.x_scale,
+            "param": form.param,
+            "param_eps": form.eps,
+            "bounds": (form.low, form.high) if form.bounded else None,
+        }
+        operator = OPERATORS[self.op]
+        names = {option.name for option in operator.options}
+        if "param" in names and "param_eps" not in names:
+            values["param"] = "probs" if self.probs else "logits"
+        names |= {"weight"} if operator.density else set()
+        names |= {"bounds"} if "low" in names else set()
+        kwargs = {name: value for name, value in values.items() if name in names}
+        return [tensors[name] for name in self.operands], kwargs | {"backend": self.backend}
 
     @property
     def command(self) -> str:

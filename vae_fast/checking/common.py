@@ -9,11 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
+from vae_fast import noise
 from vae_fast.checking.cases import Case
 from vae_fast.checking.operands import Operands
-from vae_fast.reference import standard_normal_fwd
-from vae_fast.reference.densities import MEAN, NONE
-from vae_fast.scale import LOGSTD, LOGVAR, STD, VAR
 
 
 def common(case: Case, operands: Operands) -> tuple[Tensor, ...]:
@@ -45,7 +43,7 @@ def common(case: Case, operands: Operands) -> tuple[Tensor, ...]:
 
 def _kl(case: Case, t: dict[str, Any]) -> Tensor:
     mu, raw = t["mu"], t["logvar"]
-    if "prior_mu" not in t and case.param == "logvar" and not case.scale.eps:
+    if "prior_mu" not in t and case.form.param == "logvar" and not case.form.eps:
         logvar = _clamped(case, mu, raw)
         return -0.5 * (1 + logvar - mu**2 - logvar.exp())
     if "prior_mu" in t:
@@ -57,19 +55,19 @@ def _kl(case: Case, t: dict[str, Any]) -> Tensor:
 
 def _clamped(case: Case, like: Tensor, raw: Tensor | float) -> Tensor:
     raw = raw if isinstance(raw, Tensor) else torch.tensor(raw, dtype=like.dtype, device=like.device)
-    form = case.scale
+    form = case.form
     return raw.clamp(form.low, form.high) if form.bounded else raw
 
 
 def _sigma(case: Case, like: Tensor, raw: Tensor | float) -> Tensor:
-    form, r = case.scale, _clamped(case, like, raw)
-    if form.kind == VAR:
+    form, r = case.form, _clamped(case, like, raw)
+    if form.param == "var":
         return torch.sqrt(r + form.eps)
-    if form.kind == STD:
+    if form.param == "std":
         sigma = r
-    elif form.kind == LOGVAR:
+    elif form.param == "logvar":
         sigma = torch.exp(0.5 * r)
-    elif form.kind == LOGSTD:
+    elif form.param == "logstd":
         sigma = torch.exp(r)
     else:
         sigma = F.softplus(r)
@@ -77,10 +75,8 @@ def _sigma(case: Case, like: Tensor, raw: Tensor | float) -> Tensor:
 
 
 def _noise(case: Case, mu: Tensor) -> Tensor:
-    offset, first_sample = case.noise
-    return standard_normal_fwd(
-        case.sample_shape, case.shape, case.seed, None, offset, first_sample, mu.dtype, mu.device
-    )
+    eps = noise.normals(case.sample_shape, case.shape, case.seed, None, *case.noise, mu.device)
+    return eps.to(mu.dtype)
 
 
 def _scaled(case: Case, x: Tensor, dtype: torch.dtype) -> Tensor:
@@ -90,9 +86,9 @@ def _scaled(case: Case, x: Tensor, dtype: torch.dtype) -> Tensor:
 
 def _reduced(case: Case, terms: Tensor, weight: Tensor | None) -> Tensor:
     terms = terms if weight is None else terms * weight.to(terms.dtype)
-    if case.reduction != NONE:
+    if case.reduction != "none":
         n_data = terms.shape[: terms.ndim - case.event_ndim].numel()
-        out = terms.sum() / n_data if case.reduction == MEAN else terms.sum()
+        out = terms.sum() / n_data if case.reduction == "mean" else terms.sum()
     else:
         out = terms.sum(tuple(range(-case.event_ndim, 0))) if case.event_ndim else terms
     return out if case.factor == 1.0 else out * case.factor

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vae_fast.checking.cases import LAYOUTS, OPS, parse_options
+from vae_fast.checking.cases import FORMULAS, LAYOUTS, OPS, parse_options
 
 # A single number, one row, rows of lengths that are no multiple of a vector's, more than one tile, and nothing.
 _PLAIN_SHAPES = ((), (1,), (37,), (7, 19), (3, 1030), (5, 2, 7), (0, 5), (4, 0))
 _SHAPE, _IMAGES, _DEEP = (7, 37), (3, 5, 4, 6), (4, 5, 19)
 _EXTREMES = (4096,)
-# Options that make another formula of an operator.
-_KINDS = {"gaussian_kl": ("prior",), "bernoulli_log_prob": ("probs",)}
 
 
 def default_shape(layout: str, inputs: str, options: tuple[str, ...]) -> tuple[int, ...]:
@@ -33,7 +31,7 @@ def default_variants(op: str) -> Iterator[tuple[tuple[int, ...], str, str, tuple
         yield shape, "contiguous", "ordinary", ()
     for layout in LAYOUTS:
         yield default_shape(layout, "ordinary", ()), layout, "ordinary", ()
-    for word in _KINDS.get(op, ()):
+    for word in set(FORMULAS) & set(OPS[op].words):
         for layout in LAYOUTS:
             yield default_shape(layout, "ordinary", ()), layout, "ordinary", (word,)
         yield _EXTREMES, "contiguous", "extreme", (word,)

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from vae_fast.checking.cases import BROADCAST, Case
-from vae_fast.reference.densities import SUM
 
 
 class Operands(NamedTuple):
@@ -39,7 +38,7 @@ def draw(case: Case) -> Operands:
 
 def upstream(case: Case, result: int, out: Tensor) -> Tensor:
     """The gradient that reaches a result: 1 where values are looked at one by one and for "sum", else normal."""
-    if case.inputs != "ordinary" or case.reduction == SUM:
+    if case.inputs != "ordinary" or case.reduction == "sum":
         return torch.ones_like(out)
     rng = np.random.default_rng([case.seed, 100 + result])
     if case.layout == "upstream_expanded":
@@ -86,7 +85,7 @@ def _values(case: Case, k: int, name: str) -> Tensor:
         values = torch.from_numpy(rng.standard_normal(n))
         if target:
             values = _targets(values) if name == "x" else torch.sigmoid(2 * values)
-    if case.positive and name.endswith("logvar"):
+    if case.form.positive and name.endswith("logvar"):
         values = values.abs() + (0.1 if case.inputs == "ordinary" else 0.0)
     return values.to(case.torch_dtype).reshape(shape)
 

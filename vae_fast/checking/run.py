@@ -13,11 +13,10 @@ from torch import Tensor
 import vae_fast.ops as ops
 from vae_fast.checking.cases import Case
 from vae_fast.checking.common import common
-from vae_fast.checking.measure import bar, error
+from vae_fast.checking.measure import bar, measured
 from vae_fast.checking.operands import Operands, draw, upstream
 from vae_fast.checking.rows import Failure
 from vae_fast.checking.truth import Expected, expected
-from vae_fast.reference.densities import compute_dtype
 
 # A shrinking case is tried so many times at most.
 _TRIES = 60
@@ -50,7 +49,7 @@ def prepare(case: Case, compare: bool = True) -> Prepared:
     theirs = _with_grads(case, operands, common(case, operands))
     forward = gradient = 0.0
     for name, want in truth.items():
-        worst = _worst(error(theirs[name], want))[0]
+        worst = _worst(measured(theirs[name], want))[0]
         if name in case.spec.results:
             forward = max(forward, worst)
         else:
@@ -124,12 +123,13 @@ def _upstreams(case: Case, operands: Operands) -> dict[str, Tensor]:
         return {}
     tensors = [t for t in (*operands.tensors.values(), operands.weight) if isinstance(t, Tensor)]
     shape = torch.broadcast_shapes(*(t.shape for t in tensors))
-    compute = compute_dtype(case.torch_dtype)
-    data = () if case.reduction else shape[: len(shape) - case.event_ndim]
+    data = () if case.reduction != "none" else shape[: len(shape) - case.event_ndim]
     made = {}
     for k, name in enumerate(case.spec.results):
         whole = (*case.sample_shape, *shape)
-        like = torch.empty(whole if name == "z" else data, dtype=case.torch_dtype if name == "z" else compute)
+        like = torch.empty(
+            whole if name == "z" else data, dtype=case.torch_dtype if name == "z" else case.compute_dtype
+        )
         made[name] = upstream(case, k, like.to(case.device))
     return made
 
@@ -149,7 +149,7 @@ def _with_grads(case: Case, operands: Operands, outs: Sequence[Tensor]) -> dict[
 def _errors(name: str, got: Tensor, want: Expected) -> Tensor:
     """The noise is compared bit by bit: an error of 1 where any differs."""
     if name != "eps":
-        return error(got, want)
+        return measured(got, want)
     kinds = {torch.float64: torch.int64, torch.float32: torch.int32}
     kind = kinds.get(got.dtype, torch.int16)
     return (got.cpu().contiguous().view(kind) != want.truth.contiguous().view(kind)).double()

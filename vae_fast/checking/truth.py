@@ -1,24 +1,22 @@
-"""What a case's results should be: the reference's formulas in float64, and what an error is measured against.
+"""What a case's results should be: the textbook's formulas in float64 (formulas.py), weighted and summed.
 
-Every truth stands beside Σ|terms|, the sum of the absolute values of what is added up to it: rounding errors are
-proportional to it, not to the result, which may cancel. Terms and slopes are taken element by element; weights,
-upstream gradients and sums are then the same for both.
+Truths and Σ|terms| are taken element by element; weights, upstream gradients and sums are then the same for both.
+Of the package's own there is nothing in it but the noise, which noise.py defines.
 """
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from vae_fast import reference
+from vae_fast import noise
+from vae_fast.checking import formulas
 from vae_fast.checking.cases import Case
 from vae_fast.checking.operands import Operands
-from vae_fast.reference.bernoulli_log_prob import LOGITS, PROBS
-from vae_fast.reference.densities import MEAN, NONE, compute_dtype
-from vae_fast.reference.formulas import half_expm1, half_expm1_minus, standardised
 
 
 class Expected(NamedTuple):
@@ -45,6 +43,7 @@ class _Element(NamedTuple):
     outside: Tensor
 
 
+@np.errstate(all="ignore")
 def expected(case: Case, operands: Operands, upstreams: dict[str, Tensor]) -> dict[str, Expected]:
     """Every result and gradient of the case by name ("z", "dmu", …), on the CPU.
 
@@ -63,26 +62,25 @@ def expected(case: Case, operands: Operands, upstreams: dict[str, Tensor]) -> di
     results: dict[str, Expected] = {}
     grads: dict[str, tuple[Tensor, Tensor]] = {}
     outside = torch.zeros((), dtype=torch.bool)
-    if case.op in ("rsample", "rsample_kl"):
+    if case.sampled:
         sample = _sample(case, full, shape)
         outside = sample.outside
         results["z"] = Expected(*sample.value, 1, case.torch_dtype, outside.expand(sample.value[0].shape))
         g = ups["z"]
         grads = {name: (g * slope, g.abs() * terms) for name, (slope, terms) in sample.slopes.items()}
-    if case.op != "rsample":
-        name = case.spec.results[-1]
+    if name := case.density:
         element = _ELEMENTS[case.op](case, full)
         hidden = None if weight is None else weight.expand(shape) == 0
         w = torch.ones(()) if weight is None else weight
         n_data = math.prod(shape[: len(shape) - case.event_ndim])
-        factor = case.factor / (n_data if n_data else math.nan) if case.reduction == MEAN else case.factor
+        factor = case.factor / (n_data if n_data else math.nan) if case.reduction == "mean" else case.factor
         value, terms = (_reduced(case, _seen(v, hidden) * w) * factor for v in element.value)
-        count = math.prod(shape) if case.reduction != NONE else math.prod(shape[len(shape) - case.event_ndim :])
+        count = math.prod(shape) if case.reduction != "none" else math.prod(shape[len(shape) - case.event_ndim :])
         beyond = _reduced(case, element.outside.double().expand(shape)) > 0
-        results[name] = Expected(value, terms.abs(), count, compute_dtype(case.torch_dtype), beyond)
+        results[name] = Expected(value, terms.abs(), count, case.compute_dtype, beyond)
         outside = outside | element.outside
         g = ups[name]
-        g = (g.reshape((*g.shape, *(1,) * case.event_ndim)) if case.reduction == NONE else g) * factor * w
+        g = (g.reshape((*g.shape, *(1,) * case.event_ndim)) if case.reduction == "none" else g) * factor * w
         for operand, (slope, terms) in element.slopes.items():
             from_z = grads.get(operand)
             whole = (_seen(slope, hidden) * g, _seen(terms, hidden) * g.abs())
@@ -108,7 +106,7 @@ def _wide(value: Tensor | float) -> Tensor:
 
 def _beyond(case: Case, *values: Tensor) -> Tensor:
     """Where a σ that is sampled with, or a difference of finite numbers, is beyond the dtype it is computed in."""
-    largest = torch.finfo(compute_dtype(case.torch_dtype)).max
+    largest = torch.finfo(case.compute_dtype).max
     found = torch.zeros((), dtype=torch.bool)
     for value in values:
         found = found | (value.abs() > largest)
@@ -121,7 +119,7 @@ def _seen(value: Tensor, hidden: Tensor | None) -> Tensor:
 
 
 def _reduced(case: Case, value: Tensor) -> Tensor:
-    if case.reduction != NONE:
+    if case.reduction != "none":
         return value.sum()
     return value.sum(tuple(range(-case.event_ndim, 0))) if case.event_ndim else value
 
@@ -132,149 +130,67 @@ def _shared(case: Case, value: Tensor) -> Tensor:
 
 
 def _noise(case: Case, shape: torch.Size | tuple[int, ...]) -> Tensor:
-    offset, first_sample = case.noise
-    device = torch.device("cpu")
-    samples = case.sample_shape
-    return reference.standard_normal_fwd(
-        samples, shape, case.seed, None, offset, first_sample, torch.float32, device
-    )
-
-
-def _all(grads: tuple[Tensor | None, ...]) -> list[Tensor]:
-    """The gradients that were asked for."""
-    return [grad for grad in grads if grad is not None]
+    """ε in float32, whose bits are the noise's definition."""
+    return noise.normals(case.sample_shape, shape, case.seed, None, *case.noise, torch.device("cpu"))
 
 
 # ---- the operators -----------------------------------------------------------------------------------------
 
 
+def _array(value: Tensor | None) -> Any:
+    return None if value is None else value.numpy()
+
+
+def _tensors(element: formulas.Element, shape: torch.Size | tuple[int, ...], outside: Tensor) -> _Element:
+    """The formulas' arrays as tensors of the whole shape."""
+
+    def whole(pair: formulas.Pair) -> tuple[Tensor, Tensor]:
+        first, second = (torch.from_numpy(np.array(np.broadcast_to(v, shape), dtype=np.float64)) for v in pair)
+        return first, second
+
+    slopes = {name: whole(pair) for name, pair in element.slopes.items()}
+    return _Element(whole(element.value), slopes, outside)
+
+
 def _sample(case: Case, t: dict[str, Tensor], shape: torch.Size) -> _Element:
-    """z = μ + σε with |μ| + |σε|, and its slopes 1 and ε·dσ/dr."""
-    form, raw = case.scale, t["logvar"]
-    eps, r = _noise(case, shape).double(), form.clamp(raw)
-    step, ones = form.sigma(r) * eps, torch.ones_like(eps)
-    slope = form.inside(raw, form.dsigma(r) * eps)
-    slopes = {"mu": (ones, ones), "logvar": (slope, slope.abs())}
-    return _Element((t["mu"] + step, t["mu"].abs() + step.abs()), slopes, _beyond(case, form.sigma(r)))
+    form, eps = case.form, _noise(case, shape).double().numpy()
+    element = formulas.sample(form, t["mu"].numpy(), t["logvar"].numpy(), eps)
+    sigma = torch.from_numpy(np.asarray(form.sigma(form.clamp(t["logvar"].numpy()))))
+    return _tensors(element, eps.shape, _beyond(case, sigma))
 
 
 def _kl(case: Case, t: dict[str, Tensor]) -> _Element:
-    """Terms ½(μ−μp)²/σp² and ½(e^d − 1 − d), d = log σ²/σp²; slopes (μ−μp)/σp², ½(e^d − 1) and both together.
+    mu, prior_mu = t["mu"], t.get("prior_mu")
+    priors = (_array(prior_mu), _array(t.get("prior_logvar")))
+    plain = formulas.kl(case.form, mu.numpy(), t["logvar"].numpy(), *priors)
+    outside = _beyond(case, mu - prior_mu) if prior_mu is not None else _beyond(case)
+    element = _tensors(plain, mu.shape, outside)
+    return element if case.free_bits is None else _floored(case, element, case.free_bits)
 
-    Where σ itself, not its logarithm, is the argument, it is rounded before the second is small: the terms are
-    then ½e^d, ½, ½|log σ²| and ½|log σp²|.
-    """
-    form = case.scale
-    operands = (t["mu"], t["logvar"], t.get("prior_mu"), t.get("prior_logvar"))
-    has_prior = operands[2] is not None
-    options = (0, NONE, 1.0, case.free_bits, *form)
-    wanted = (True, True, has_prior, has_prior, False)
-    value, *_ = reference.gaussian_kl_fwd(*operands, None, *options, False, False, False, False)
-    slopes = _all(reference.gaussian_kl_bwd(torch.ones_like(value), *operands, None, *options, *wanted))
 
-    r = form.clamp(t["logvar"])
-    if has_prior:
-        prior_r = form.clamp(t["prior_logvar"])
-        half_square, dmean, _ = standardised(t["mu"] - t["prior_mu"], form, prior_r)
-        log_vars = form.log_var(r), form.log_var(prior_r)
-        d = log_vars[0] - log_vars[1]
-    else:
-        half_square, dmean = 0.5 * t["mu"] * t["mu"], t["mu"]
-        d = form.log_var(r)
-        log_vars = (d, torch.zeros_like(d))
-    outside = _beyond(case, t["mu"] - t["prior_mu"]) if has_prior else _beyond(case)
-    growth = half_expm1(d)
-    if form.logarithmic:
-        spread, growth = half_expm1_minus(d), growth.abs()
-    else:
-        growth = growth + 1.0
-        spread = growth + 0.5 * sum(v.abs() for v in log_vars)
-    terms = half_square + spread
-    by_mean, by_scale = dmean.abs(), growth * form.dlog_var(r).abs()
-    sizes = [by_mean, by_scale]
-    if has_prior:
-        sizes += [by_mean, (half_square + growth) * form.dlog_var(prior_r).abs()]
-    if case.free_bits is not None:
-        # So near the floor that rounding decides on which side: either gradient is right.
-        eps = torch.finfo(compute_dtype(case.torch_dtype)).eps
-        near = (value - case.free_bits).abs() <= 8 * eps * terms
-        without_floor = reference.gaussian_kl_bwd(
-            torch.ones_like(value), *operands, None, *options[:3], None, *form, *wanted
-        )
-        sizes = [
-            torch.where(near, size + slope.abs() / eps, size)
-            for size, slope in zip(sizes, _all(without_floor), strict=True)
-        ]
-        terms = terms.clamp(min=case.free_bits)
-    found = zip(case.operands, slopes, sizes, strict=True)
-    return _Element((value, terms), {name: (slope, size) for name, slope, size in found}, outside)
+def _floored(case: Case, element: _Element, floor: float) -> _Element:
+    """max(KL, floor), without slopes at the floor and below it."""
+    value, terms = element.value
+    # So near the floor that rounding decides on which side: either gradient is right.
+    eps = torch.finfo(case.compute_dtype).eps
+    near, below = (value - floor).abs() <= 8 * eps * terms, value <= floor
+    slopes = {
+        name: (torch.where(below, 0.0, slope), torch.where(near, size + slope.abs() / eps, size))
+        for name, (slope, size) in element.slopes.items()
+    }
+    return _Element((torch.clamp(value, min=floor), terms.clamp(min=floor)), slopes, element.outside)
 
 
 def _bernoulli(case: Case, t: dict[str, Tensor]) -> _Element:
-    """Terms |y|·w and log1p(e^−|y|), w = y > 0 ? 1 − t : t; slopes t − σ(y), of terms w and σ(−|y|), and y.
-
-    A target that is a product with ``x_scale`` has a rounding of its own, of size t.
-    """
-    if case.probs:
-        return _bernoulli_of_probs(case, t)
-    y, x = t["logits"], t["x"]
-    options = (0, NONE, 1.0, case.x_scale, LOGITS)
-    value, *_ = reference.bernoulli_log_prob_fwd(y, x, None, *options, False, False)
-    dlogits, dx = _all(
-        reference.bernoulli_log_prob_bwd(torch.ones_like(value), y, x, None, *options, True, True, False)
-    )
-    target, size = x * case.x_scale, y.abs()
-    wrong = torch.where(y > 0, 1.0 - target, target)
-    if case.x_scale != 1.0:
-        wrong = wrong + target
-    certain = torch.where((wrong == 0) & torch.isinf(size), 0.0, size)
-    e = torch.exp(-size)
-    terms = certain * wrong + torch.log1p(e)
-    slopes = {"logits": (dlogits, wrong + e / (1.0 + e)), "x": (dx, dx.abs())}
-    return _Element((value, terms), slopes, _beyond(case))
-
-
-def _bernoulli_of_probs(case: Case, t: dict[str, Tensor]) -> _Element:
-    """Terms t·|log p| and (1 − t)·|log(1 − p)|, clamped; slopes (t − p)/max(p(1 − p), 1e-12) and the logs' own.
-
-    t − p is rounded once. A target that is a product with ``x_scale`` has a rounding of its own, of size t.
-    """
-    p, x = t["logits"], t["x"]
-    options = (0, NONE, 1.0, case.x_scale, PROBS)
-    value, *_ = reference.bernoulli_log_prob_fwd(p, x, None, *options, False, False)
-    dp, dx = _all(reference.bernoulli_log_prob_bwd(torch.ones_like(value), p, x, None, *options, True, True, False))
-    target, log_p, log_q = x * case.x_scale, torch.log(p), torch.log1p(-p)
-    by_target = target if case.x_scale != 1.0 else torch.zeros_like(target)
-    size_p, size_q = (-log.clamp(min=-100.0) for log in (log_p, log_q))
-    terms = target * size_p + (1.0 - target + by_target) * size_q
-    slopes = {
-        "logits": (dp, dp.abs() + by_target / (p * (1.0 - p)).clamp(min=1e-12)),
-        "x": (dx, (size_p + size_q) * case.x_scale),
-    }
-    return _Element((value, terms), slopes, _beyond(case))
+    formula = formulas.bernoulli_of_probs if case.probs else formulas.bernoulli
+    element = formula(t["logits"].numpy(), t["x"].numpy(), case.x_scale)
+    return _tensors(element, t["x"].shape, _beyond(case))
 
 
 def _gaussian(case: Case, t: dict[str, Tensor]) -> _Element:
-    """Terms ½|log σ²|, ½log 2π and ½((x−m)/σ)²; slopes (x−m)/σ² and ½(((x−m)/σ)² − 1)·d log σ²/dr.
-
-    Data that are a product with ``x_scale`` have a rounding of their own, of size |x|.
-    """
-    form, raw = case.scale, t["logvar"]
-    operands, options = (t["mean"], raw, t["x"], None), (0, NONE, 1.0, case.x_scale, *form)
-    value, *_ = reference.gaussian_log_prob_fwd(*operands, *options, False, False, False)
-    ones = torch.ones_like(value)
-    slopes = _all(reference.gaussian_log_prob_bwd(ones, *operands, *options, True, True, True, False))
-    r, x = form.clamp(raw), t["x"] * case.x_scale
-    half_square, dmean, _ = standardised(x - t["mean"], form, r)
-    by_mean, square = dmean.abs(), half_square
-    if case.x_scale != 1.0:
-        by_mean = by_mean + x.abs() * form.inv_var(r)
-        square = square + (x * dmean).abs()
-    terms = square + 0.5 * (form.log_var(r).abs() + math.log(2 * math.pi))
-    sizes = (by_mean, (square + 0.5) * form.dlog_var(r).abs(), by_mean * case.x_scale)
-    found = zip(case.operands, slopes, sizes, strict=True)
-    outside = _beyond(case, x - t["mean"])
-    return _Element((value, terms), {name: (slope, size) for name, slope, size in found}, outside)
+    mean, raw, x = (t[name].numpy() for name in ("mean", "logvar", "x"))
+    element = formulas.gaussian(case.form, mean, raw, x, case.x_scale)
+    return _tensors(element, t["x"].shape, _beyond(case, t["x"] * case.x_scale - t["mean"]))
 
 
 _ELEMENTS = {

@@ -1,0 +1,278 @@
+"""What the operators compute, element by element, as textbooks write it: the truth that errors are measured from.
+
+Written apart from the package's own formulas, none of which is called here. The numbers are arrays of numpy's
+float64; or of any numbers of which ``f``, a namespace of numpy's functions by name, has the functions.
+
+Every truth stands beside Σ|terms|, the sum of the absolute values of what is added up to it: rounding errors are
+proportional to it, not to the result, which may cancel.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+# Float64, or numbers in more digits.
+Array = Any
+Pair = tuple[Array, Array]
+
+
+class Element(NamedTuple):
+    """An element's value and its slopes by operand, each with its Σ|terms|."""
+
+    value: Pair
+    slopes: dict[str, Pair]
+
+
+# ---- functions that cancel as they are written -------------------------------------------------------------
+
+
+def expm1_minus(a: Array, f: Any = np) -> Array:
+    """e^a − 1 − a; near 0, where the difference cancels in any precision, from its power series."""
+    # 1/22! is 9e-22, 1/46! 2e-58.
+    terms = 22 if f is np else 46
+    near = abs(a) <= 1
+    x = f.where(near, a, 0.0)
+    series = 0.0 * x
+    for k in range(terms, 1, -1):
+        series = series * x + f.ones(()) / math.factorial(k)
+    return f.where(near, series * x * x, f.where(a < math.inf, f.expm1(a) - a, a))
+
+
+def softplus(a: Array, f: Any = np) -> Array:
+    return f.where(a > 0, a, 0.0) + f.log1p(f.exp(-abs(a)))
+
+
+def sigmoid(a: Array, f: Any = np) -> Array:
+    small = f.exp(-abs(a))
+    return f.where(a > 0, 1.0, small) / (1 + small)
+
+
+def _half_expm1(d: Array, low: Array, f: Any) -> Array:
+    """½(e^(d + low) − 1), which is a number of float64 where e^d no longer is; ``low`` is next to nothing."""
+    root = f.exp(d / 2)
+    half = root / 2 * root
+    return f.where(d > 700, half, f.expm1(d) / 2) + low * f.where(half < math.inf, half, 0.0)
+
+
+def _half_expm1_minus(d: Array, low: Array, f: Any) -> Array:
+    """½(e^(d + low) − 1 − (d + low)), likewise."""
+    grown = _half_expm1(d, low, f)
+    near = f.where(d > 700, 0.0, d)
+    return f.where(d > 700, grown - d / 2, (expm1_minus(near, f) + low * f.expm1(near)) / 2)
+
+
+def _difference(a: Array, b: Array, f: Any) -> Pair:
+    """a − b and its rounding error (Knuth's two-sum)."""
+    d = a - b
+    t = d - a
+    low = (a - (d - t)) - (b + t)
+    return d, f.where((abs(low) < math.inf) & (abs(d) < math.inf), low, 0.0)
+
+
+# ---- σ -----------------------------------------------------------------------------------------------------
+
+
+class Form(NamedTuple):
+    """What the second argument of a Gaussian is, by its public names; ``low`` and ``high`` are the bounds."""
+
+    param: str = "logvar"
+    eps: float = 0.0
+    low: float = -math.inf
+    high: float = math.inf
+
+    @property
+    def bounded(self) -> bool:
+        return self.low != -math.inf or self.high != math.inf
+
+    @property
+    def positive(self) -> bool:
+        """Whether the argument is σ or σ² itself."""
+        return self.param in ("std", "var")
+
+    @property
+    def logarithmic(self) -> bool:
+        """Whether log σ² is the argument itself, or twice it; otherwise σ is nearer to it."""
+        return self.param in ("logvar", "logstd") and not self.eps
+
+    @property
+    def rounded(self) -> bool:
+        """Whether σ is rounded on the way to what is made of it."""
+        return self.param == "softplus" or self.eps != 0
+
+    def clamp(self, raw: Array, f: Any = np) -> Array:
+        if not self.bounded:
+            return raw
+        return f.where(raw < self.low, self.low, f.where(raw > self.high, self.high, raw))
+
+    def inside(self, raw: Array, grad: Array, f: Any = np) -> Array:
+        """``grad`` where ``raw`` is within the bounds, 0 elsewhere."""
+        return f.where((raw >= self.low) & (raw <= self.high), grad, 0.0) if self.bounded else grad
+
+    def sigma(self, r: Array, f: Any = np) -> Array:
+        """σ of the clamped argument."""
+        if self.param == "var":
+            return f.sqrt(r + self.eps)
+        if self.param == "std":
+            return r + self.eps
+        if self.param == "softplus":
+            return softplus(r, f) + self.eps
+        return f.exp(r / 2 if self.param == "logvar" else r) + self.eps
+
+    def dsigma(self, r: Array, f: Any = np) -> Array:
+        """dσ/dr."""
+        if self.param == "var":
+            return 0.5 / f.sqrt(r + self.eps)
+        if self.param == "std":
+            return f.ones(np.shape(r))
+        if self.param == "softplus":
+            return sigmoid(r, f)
+        if self.param == "logstd":
+            return f.exp(r)
+        quarter = f.exp(r / 4)  # e^(½r) may be beyond the largest number, and half of it not
+        return quarter / 2 * quarter
+
+    def log_var(self, r: Array, f: Any = np) -> Array:
+        """log σ²."""
+        if self.logarithmic:
+            return r if self.param == "logvar" else 2 * r
+        return f.log(r + self.eps) if self.param == "var" else 2 * f.log(self.sigma(r, f))
+
+    def dlog_var(self, r: Array, f: Any = np) -> Array:
+        """d log σ²/dr."""
+        if self.logarithmic:
+            return f.ones(np.shape(r)) * (1 if self.param == "logvar" else 2)
+        return 1 / (r + self.eps) if self.param == "var" else 2 * self.dsigma(r, f) / self.sigma(r, f)
+
+    def inverse(self, r: Array, f: Any = np) -> Array:
+        """1/σ."""
+        if self.logarithmic:
+            return f.exp(-r / 2 if self.param == "logvar" else -r)
+        return 1 / self.sigma(r, f)
+
+
+def _standardised(d: Array, form: Form, r: Array, f: Any) -> Pair:
+    """½(d/σ)² and d/σ², both 0 where d is."""
+    inverse = form.inverse(r, f)
+    u = f.where(d == 0, 0.0, d) * f.where(d == 0, 0.0, inverse)
+    return u / 2 * u, u * f.where(d == 0, 0.0, inverse)
+
+
+# ---- the operators -----------------------------------------------------------------------------------------
+
+
+def sample(form: Form, mu: Array, raw: Array, eps: Array, f: Any = np) -> Element:
+    """z = μ + σε."""
+    r = form.clamp(raw, f)
+    step, slope = form.sigma(r, f) * eps, form.inside(raw, form.dsigma(r, f) * eps, f)
+    ones = f.ones(np.shape(eps))
+    return Element((mu + step, abs(mu) + abs(step)), {"mu": (ones, ones), "logvar": (slope, abs(slope))})
+
+
+def kl(form: Form, mu: Array, raw: Array, prior_mu: Array = None, prior_raw: Array = None, f: Any = np) -> Element:
+    """½((μ−μp)/σp)² + ½(e^d − 1 − d), d = log σ²/σp²; a prior of None is N(0, I).
+
+    Where σ itself, not its logarithm, is the argument, it is rounded before the second is small: the terms are then
+    ½e^d, ½, ½|log σ²| and ½|log σp²|.
+    """
+    r = form.clamp(raw, f)
+    log_var, dlog_var = form.log_var(r, f), form.dlog_var(r, f)
+    if prior_mu is None:
+        square, slope, prior_log_var = mu / 2 * mu, mu, 0.0
+    else:
+        prior_r = form.clamp(prior_raw, f)
+        square, slope = _standardised(mu - prior_mu, form, prior_r, f)
+        prior_log_var = form.log_var(prior_r, f)
+    if form.logarithmic:
+        d, low = (log_var, 0.0) if prior_mu is None else _difference(log_var, prior_log_var, f)
+        growth, spread = _half_expm1(d, low, f), _half_expm1_minus(d, low, f)
+        spread_terms, growth_terms = spread, abs(growth)
+    else:
+        sigma = form.sigma(r, f)
+        prior_sigma = 1.0 if prior_mu is None else form.sigma(prior_r, f)
+        growth = (sigma - prior_sigma) / prior_sigma * ((sigma + prior_sigma) / prior_sigma) / 2
+        spread = growth - (log_var - prior_log_var) / 2
+        growth_terms = growth + 1
+        spread_terms = growth_terms + (abs(log_var) + abs(prior_log_var)) / 2
+    slopes = {
+        "mu": (slope, abs(slope)),
+        "logvar": (form.inside(raw, growth * dlog_var, f), growth_terms * abs(dlog_var)),
+    }
+    if prior_mu is not None:
+        dprior = form.dlog_var(prior_r, f)
+        slopes["prior_mu"] = (-slope, abs(slope))
+        slopes["prior_logvar"] = (
+            form.inside(prior_raw, -(square + growth) * dprior, f),
+            (square + growth_terms) * abs(dprior),
+        )
+    return Element((square + spread, square + spread_terms), slopes)
+
+
+def bernoulli(y: Array, x: Array, x_scale: float = 1.0, f: Any = np) -> Element:
+    """log p = −|y|·w − log(1 + e^−|y|), w = y > 0 ? 1 − t : t; slopes t − σ(y), of terms w and σ(−|y|), and y.
+
+    A target that is a product with ``x_scale`` has a rounding of its own, of size t.
+    """
+    t, size = x * x_scale, abs(y)
+    wrong = f.where(y > 0, 1 - t, t)
+    small = f.exp(-size)
+    s = small / (1 + small)
+    rounded = abs(t) if x_scale != 1.0 else 0 * t
+
+    def certain(w: Array) -> Array:
+        return f.where(w == 0, 0.0, f.where(w == 0, 0.0, size) * w)
+
+    value = -(certain(wrong) + f.log1p(small))
+    terms = certain(abs(wrong) + rounded) + f.log1p(small)
+    slope = f.where(y > 0, s - (1 - t), t - s)
+    by_x = y * x_scale
+    return Element((value, terms), {"logits": (slope, abs(wrong) + rounded + s), "x": (by_x, abs(by_x))})
+
+
+def bernoulli_of_probs(p: Array, x: Array, x_scale: float = 1.0, f: Any = np) -> Element:
+    """log p as ``F.binary_cross_entropy`` defines it: logarithms ≥ −100, the slope's denominator ≥ 1e-12.
+
+    t − p is rounded once. A target that is a product with ``x_scale`` has a rounding of its own, of size t.
+    """
+    t = x * x_scale
+    valid = (p >= 0) & (p <= 1)
+    p = f.where(valid, p, math.nan)
+    log_p, log_q = f.log(f.where(valid, p, 1.0)), f.log1p(-f.where(valid, p, 0.0))
+    log_p, log_q = (f.where(log < -100, -100.0, log) * f.where(valid, 1.0, math.nan) for log in (log_p, log_q))
+    variance = p * (1 - p)
+    variance = f.where(variance < 1e-12, 1e-12, variance)
+    rounded = abs(t) if x_scale != 1.0 else 0 * t
+    slope, by_x = (t - p) / variance, (log_p - log_q) * x_scale
+    return Element(
+        (t * log_p + (1 - t) * log_q, -abs(t) * log_p - (abs(1 - t) + rounded) * log_q),
+        {"logits": (slope, abs(slope) + rounded / variance), "x": (by_x, -(log_p + log_q) * abs(x_scale))},
+    )
+
+
+def gaussian(form: Form, mean: Array, raw: Array, x: Array, x_scale: float = 1.0, f: Any = np) -> Element:
+    """log p = −½((x−m)/σ)² − ½log σ² − ½log 2π.
+
+    Data that are a product with ``x_scale`` have a rounding of their own, of size |x|.
+    """
+    r, x = form.clamp(raw, f), x * x_scale
+    square, slope = _standardised(x - mean, form, r, f)
+    log_var, dlog_var = form.log_var(r, f), form.dlog_var(r, f)
+    log_2pi = f.log(2 * f.pi * f.ones(()))
+    square_terms, slope_terms = square, abs(slope)
+    if x_scale != 1.0:
+        inverse = form.inverse(r, f)
+        slope_terms = slope_terms + abs(x) * inverse * inverse
+        square_terms = square_terms + abs(x * slope)
+    return Element(
+        (-(square + (log_var + log_2pi) / 2), square_terms + (abs(log_var) + log_2pi) / 2),
+        {
+            "mean": (slope, slope_terms),
+            "logvar": (
+                form.inside(raw, (square - 0.5) * dlog_var, f),
+                (square_terms + 0.5) * abs(dlog_var),
+            ),
+            "x": (-slope * x_scale, slope_terms * abs(x_scale)),
+        },
+    )
