@@ -38,7 +38,7 @@ def expm1_minus(a: Array, f: Any = np) -> Array:
     series = 0.0 * x
     for k in range(terms, 1, -1):
         series = series * x + f.ones(()) / math.factorial(k)
-    return f.where(near, series * x * x, f.where(a < math.inf, f.expm1(a) - a, a))
+    return f.where(near, series * x * x, f.expm1(a) - a)
 
 
 def softplus(a: Array, f: Any = np) -> Array:
@@ -61,7 +61,9 @@ def _half_expm1_minus(d: Array, low: Array, f: Any) -> Array:
     """½(e^(d + low) − 1 − (d + low)), likewise."""
     grown = _half_expm1(d, low, f)
     near = f.where(d > 700, 0.0, d)
-    return f.where(d > 700, grown - d / 2, (expm1_minus(near, f) + low * f.expm1(near)) / 2)
+    return f.where(
+        d > 700, f.where(grown < math.inf, grown - d / 2, grown), (expm1_minus(near, f) + low * f.expm1(near)) / 2
+    )
 
 
 def _difference(a: Array, b: Array, f: Any) -> Pair:
@@ -152,12 +154,20 @@ class Form(NamedTuple):
             return f.exp(-r / 2 if self.param == "logvar" else -r)
         return 1 / self.sigma(r, f)
 
+    def inverse_square(self, r: Array, f: Any = np) -> Array:
+        """1/σ²."""
+        if self.logarithmic:
+            return f.exp(-r if self.param == "logvar" else -2 * r)
+        return 1 / (r + self.eps) if self.param == "var" else 1 / self.sigma(r, f) / self.sigma(r, f)
+
 
 def _standardised(d: Array, form: Form, r: Array, f: Any) -> Pair:
-    """½(d/σ)² and d/σ², both 0 where d is."""
-    inverse = form.inverse(r, f)
-    u = f.where(d == 0, 0.0, d) * f.where(d == 0, 0.0, inverse)
-    return u / 2 * u, u * f.where(d == 0, 0.0, inverse)
+    """½(d/σ)² and d/σ², both 0 where d is and σ no NaN; 1/σ² may be no number of float64."""
+    inverse, square = form.inverse(r, f), form.inverse_square(r, f)
+    zero = (d == 0) & (r == r)
+    u = f.where(zero, 0.0, d) * f.where(zero, 0.0, inverse)
+    slope = f.where((square > 1e-300) & (square < 1e300), d * square, u * f.where(zero, 0.0, inverse))
+    return u / 2 * u, f.where(zero, 0.0, slope)
 
 
 # ---- the operators -----------------------------------------------------------------------------------------
@@ -188,6 +198,8 @@ def kl(form: Form, mu: Array, raw: Array, prior_mu: Array = None, prior_raw: Arr
     if form.logarithmic:
         d, low = (log_var, 0.0) if prior_mu is None else _difference(log_var, prior_log_var, f)
         growth, spread = _half_expm1(d, low, f), _half_expm1_minus(d, low, f)
+        infinite = (abs(log_var) == math.inf) | (abs(prior_log_var) == math.inf)
+        spread = f.where((d == math.inf) & infinite, math.nan, spread)  # ∞ − ∞
         spread_terms, growth_terms = spread, abs(growth)
     else:
         sigma = form.sigma(r, f)
@@ -262,8 +274,7 @@ def gaussian(form: Form, mean: Array, raw: Array, x: Array, x_scale: float = 1.0
     log_2pi = f.log(2 * f.pi * f.ones(()))
     square_terms, slope_terms = square, abs(slope)
     if x_scale != 1.0:
-        inverse = form.inverse(r, f)
-        slope_terms = slope_terms + abs(x) * inverse * inverse
+        slope_terms = slope_terms + abs(x) * form.inverse_square(r, f)
         square_terms = square_terms + abs(x * slope)
     return Element(
         (-(square + (log_var + log_2pi) / 2), square_terms + (abs(log_var) + log_2pi) / 2),
