@@ -1,8 +1,8 @@
 // The formulas of csrc, applied to arrays for tests/backends/test_formulas.py, which compiles this file once for each instruction
 // set and calls it by ctypes; and a sweep over float32 that compares them with the C library's in double.
-#include "../csrc/cpu/pack.h"
+#include "../../csrc/cpu/pack.h"
 
-#include "../csrc/terms.h"
+#include "../../csrc/terms.h"
 
 #include <cmath>
 #include <utility>

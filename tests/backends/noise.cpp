@@ -1,8 +1,8 @@
 // The noise of csrc, word by word, for tests/backends/test_noise_words.py, which compiles this file once for each instruction set
 // and calls it by ctypes; and how far it is from what the C library says in double.
-#include "../csrc/cpu/pack.h"
+#include "../../csrc/cpu/pack.h"
 
-#include "../csrc/noise.h"
+#include "../../csrc/noise.h"
 
 #include <cmath>
 

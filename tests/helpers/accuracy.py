@@ -1,40 +1,59 @@
-"""What the accuracy tests share: the backend they run on, error in ULP, truths in more precision, and inputs.
+"""What the accuracy tests share: truths in more precision, error in ULP, and inputs.
 
-Truth is computed in float64 for the results of float32 and half tensors, in 50 digits (mpmath) for those of
-float64 tensors; the formulas are the textbook's, written once for both.
+The error model is the check's: vae_fast/checking/formulas.py says what an element should be, and measure.py how far
+a result is from it. Truth is computed in float64 for the results of float32 and half tensors, in 50 digits (mpmath)
+for those of float64 tensors.
 """
 
 import importlib
+from types import SimpleNamespace
 
 import mpmath
 import numpy as np
 import torch
 
+from vae_fast.checking import formulas
+from vae_fast.checking.measure import as_float, error, spacing, units
+from vae_fast.checking.operands import specials as _specials
+
+__all__ = ["error", "units"]
+
 backends = importlib.import_module("vae_fast.backends")
 
-_mp = mpmath.mp.clone()
-_mp.dps = 50
+mp = mpmath.mp.clone()
+mp.dps = 50
 
 
 # ---- numbers in more precision ---------------------------------------------------------------------------
 
-_to_mp = np.frompyfunc(_mp.mpf, 1, 1)
-_to_float = np.frompyfunc(float, 1, 1)
+_to_mp = np.frompyfunc(mp.mpf, 1, 1)
+# The functions of numpy that formulas are written in, of arrays of 50 digits.
+MP = SimpleNamespace(
+    **{name: np.frompyfunc(getattr(mp, name), 1, 1) for name in ("exp", "expm1", "log", "log1p", "sqrt")},
+    where=lambda condition, a, b: np.where(np.asarray(condition, bool), a, b),
+    ones=lambda shape: np.full(shape, mp.mpf(1), object),
+    pi=mp.mpf(mp.pi),
+)
+
+
+def digits(tensor):
+    """The tensor's values as a flat array of 50 digits."""
+    return _to_mp(tensor.detach().double().cpu().reshape(-1).numpy())
 
 
 def wide(tensor):
-    """The tensor's values as a flat array in which truth is computed: mpf for float64, else float64."""
-    values = tensor.detach().double().cpu().reshape(-1).numpy()
-    with np.errstate(all="ignore"):
-        return _to_mp(values) if tensor.dtype == torch.float64 else values
+    """The tensor's values as a flat array in which truth is computed: of 50 digits for float64, else float64."""
+    return digits(tensor) if tensor.dtype == torch.float64 else tensor.detach().double().cpu().reshape(-1).numpy()
+
+
+def _functions(array):
+    return MP if array.dtype == object else np
 
 
 def _function(name):
-    in_mp, in_numpy = np.frompyfunc(getattr(_mp, name), 1, 1), getattr(np, name)
-
     def apply(a):
         with np.errstate(all="ignore"):
-            return in_mp(a) if a.dtype == object else in_numpy(a)
+            return getattr(_functions(a), name)(a)
 
     return apply
 
@@ -42,64 +61,27 @@ def _function(name):
 exp, expm1, log, log1p, sqrt = (_function(name) for name in ("exp", "expm1", "log", "log1p", "sqrt"))
 
 
-def _piecewise(condition, a, then, otherwise):
-    """``then(a)`` where the condition holds, ``otherwise(a)`` elsewhere; neither sees the other's arguments."""
-    condition = np.asarray(condition, dtype=bool)
-    result = np.empty_like(a)
-    result[condition], result[~condition] = then(a[condition]), otherwise(a[~condition])
-    return result
+def truth(formula, *arguments, exact=False, **options):
+    """A formula of vae_fast/checking/formulas.py at tensors, which may follow a Form; ``exact``: in 50 digits."""
+    arrays = [(digits if exact else wide)(a) if isinstance(a, torch.Tensor) else a for a in arguments]
+    first = next(a for a in arrays if isinstance(a, np.ndarray))
+    with np.errstate(all="ignore"):
+        return formula(*arrays, f=_functions(first), **options)
 
 
 def expm1_minus(a):
-    """e^a − 1 − a; near 0, where the difference cancels in any precision, from its power series."""
-
-    def series(x):
-        # 1/22! is 9e-22, 1/46! 2e-58.
-        value = 0 * x
-        for k in range(46 if x.dtype == object else 22, 1, -1):
-            value = value * x + (1 / _mp.factorial(k) if x.dtype == object else 1 / float(_mp.factorial(k)))
-        return value * x * x
-
-    return _piecewise(abs(a) <= 1, a, series, lambda x: expm1(x) - x)
+    return truth(formulas.expm1_minus, a)
 
 
 def softplus(a):
-    return _piecewise(a > 0, a, lambda x: x + log1p(exp(-x)), lambda x: log1p(exp(x)))
+    return truth(formulas.softplus, a)
 
 
 def sigmoid(a):
-    return _piecewise(a > 0, a, lambda x: 1 / (1 + exp(-x)), lambda x: exp(x) / (1 + exp(x)))
+    return truth(formulas.sigmoid, a)
 
 
 # ---- error -----------------------------------------------------------------------------------------------
-
-
-def spacing(truth, dtype):
-    """The distance between neighbouring numbers of ``dtype`` at each truth."""
-    info = torch.finfo(dtype)
-    with np.errstate(over="ignore"):
-        _, exponent = np.frexp(np.abs(_to_float(truth).astype(np.float64)))
-    smallest = np.frexp(info.tiny)[1]
-    largest = np.frexp(info.max)[1]
-    return np.ldexp(info.eps, np.clip(exponent, smallest, largest) - 1)
-
-
-def error(result, truth, unit, dtype=None):
-    """|result − truth| in ``unit``s, element by element, as float64.
-
-    Infinity counts as the power of two that follows the largest finite number of the dtype (result's own where
-    not given), on both sides: an overflow where the truth overflows is no error, and one just below it costs
-    what the truth lacks to that number.
-    """
-    first = np.ldexp(1.0, np.frexp(torch.finfo(dtype or result.dtype).max)[1] - 1)
-    values = wide(result)
-    with np.errstate(all="ignore"):
-        both_nan = np.array(values != values, dtype=bool) & np.array(truth != truth, dtype=bool)
-        # Halved: 2¹⁰²⁴ is no float64.
-        values = np.where(both_nan, 0.0, np.clip(values / 2, -first, first))
-        truth = np.where(both_nan, 0.0, np.clip(truth / 2, -first, first))
-        difference = np.abs(values - truth)
-        return np.where(difference == 0, 0.0, _to_float(difference / unit * 2).astype(np.float64))
 
 
 def ulp(result, truth, dtype=None):
@@ -107,15 +89,8 @@ def ulp(result, truth, dtype=None):
     return error(result, truth, spacing(truth, dtype or result.dtype), dtype)
 
 
-def units(terms, dtype):
-    """eps·Σ|terms|, which underflow makes no smaller than the smallest number of the dtype."""
-    info = torch.finfo(dtype)
-    return info.eps * terms + info.smallest_normal * info.eps
-
-
 def worst(errors, *inputs):
-    """The largest error, NaN counting as infinite; and the inputs that make it, for the message of a failure."""
-    errors = np.where(np.isnan(errors), np.inf, errors)
+    """The largest error, and the inputs that make it, for the message of a failure."""
     i = int(errors.argmax())
     return float(errors[i]), tuple(t.reshape(-1)[i].item() for t in inputs)
 
@@ -160,7 +135,7 @@ def assert_no_worse(ours, theirs, dtype, *inputs, slack=1.05):
 def normal(truth, dtype):
     """Where the truth is no subnormal number: that is rounded once or twice, by how a processor makes 2ⁿ, which
     alone is a unit of difference between two of PyTorch's results."""
-    return np.abs(_to_float(truth).astype(np.float64)) >= torch.finfo(dtype).tiny
+    return np.abs(as_float(truth)) >= torch.finfo(dtype).tiny
 
 
 def rows_bound(n):
@@ -173,12 +148,8 @@ def rows_bound(n):
 
 def specials(dtype):
     """Numbers at which branches and ranges of the dtype begin and end, of both signs."""
-    info = torch.finfo(dtype)
-    v = [0.0, info.smallest_normal * info.eps, info.tiny / 2, info.tiny, info.eps, 1e-3, 0.5, 1.0, 2.0, 17.0]
-    v += [85.0, 88.7, 103.9, 700.0, 709.7, 745.1, info.max**0.5, info.max / 2, info.max]
-    positive = torch.tensor(v, dtype=torch.float64).to(dtype)
-    positive = positive[torch.isfinite(positive)]
-    return torch.cat([positive, -positive])
+    values = _specials(dtype).to(dtype)
+    return values[values.isfinite()]
 
 
 def magnitudes(n, dtype, low=None, high=None):

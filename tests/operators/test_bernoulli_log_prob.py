@@ -11,6 +11,7 @@ from helpers import accuracy, behaviour
 from helpers.accuracy import float32_patterns, ulp, units, wide
 from helpers.behaviour import with_grads
 from helpers.marks import each_backend
+from vae_fast.checking import formulas
 
 pytestmark = each_backend
 
@@ -28,10 +29,10 @@ def torchs(y, t):
 
 
 def truth(y, t):
-    """t log σ(y) + (1 − t) log σ(−y), and its derivative t σ(−y) − (1 − t) σ(y)."""
-    y, t = wide(y), wide(t)
-    value = -(t * accuracy.softplus(-y) + (1 - t) * accuracy.softplus(y))
-    return value, t * accuracy.sigmoid(-y) - (1 - t) * accuracy.sigmoid(y)
+    """The value, its derivative by y, and Σ|terms| of both."""
+    (value, terms), slopes = accuracy.truth(formulas.bernoulli, y, t)
+    slope, slope_terms = slopes["logits"]
+    return value, slope, terms, slope_terms
 
 
 def logits(dtype):
@@ -56,10 +57,9 @@ def torchs_of_probs(p, t):
 
 def truth_of_probs(p, t):
     """The value, its derivatives by p and by t, and Σ|terms| of the value and of the derivative by t."""
-    p, t = wide(p), wide(t)
-    log_p, log_q = np.maximum(accuracy.log(p), -100), np.maximum(accuracy.log1p(-p), -100)
-    slope = (t - p) / np.maximum(p * (1 - p), 1e-12)
-    return t * log_p + (1 - t) * log_q, slope, log_p - log_q, -t * log_p - (1 - t) * log_q, -log_p - log_q
+    (value, terms), slopes = accuracy.truth(formulas.bernoulli_of_probs, p, t)
+    by_t, by_t_terms = slopes["x"]
+    return value, slopes["logits"][0], by_t, terms, by_t_terms
 
 
 def probabilities(dtype):
@@ -89,7 +89,7 @@ class TestAccuracy:
         """
         y = logits(dtype)
         t = torch.full_like(y, target)
-        value, slope = truth(y, t)
+        value, slope, *_ = truth(y, t)
         log_prob, dlogits, dx = with_grads(ours, y, t)
         errors, slope_errors = ulp(log_prob, value), ulp(dlogits, slope)
         accuracy.assert_within(accuracy.bar(2, 3), errors, y)
@@ -114,13 +114,10 @@ class TestAccuracy:
         y = logits(dtype)[:: 1 if dtype == torch.float64 else 4]
         t = torch.rand(len(y), dtype=torch.float64)
         t = torch.where(torch.rand(len(y)) < 0.5, t, torch.exp2(-50 * t)).to(dtype)
-        value, slope = truth(y, t)
+        value, slope, terms, slope_terms = truth(y, t)
         log_prob, dlogits, _ = with_grads(ours, y, t)
-        size = abs(wide(y))
-        w = np.where(wide(y) > 0, 1 - wide(t), wide(t))
-        s = accuracy.sigmoid(-size)
-        accuracy.assert_within(3, accuracy.error(log_prob, value, units(-value, log_prob.dtype)), y, t)
-        unit = units(w + s, dtype)
+        accuracy.assert_within(3, accuracy.error(log_prob, value, units(terms, log_prob.dtype)), y, t)
+        unit = units(slope_terms, dtype)
         accuracy.assert_within(3, accuracy.error(dlogits, slope, unit), y, t)
         torch_value, torch_slope, _ = with_grads(torchs, y, t)
         torch_errors = ulp(torch_value, value, log_prob.dtype)
@@ -132,7 +129,7 @@ class TestAccuracy:
 
     def test_pytorch_loses_the_value(self):
         y, t = torch.tensor([-10.0, -15.0, -17.0]), torch.zeros(3)
-        value, _ = truth(y, t)
+        value, *_ = truth(y, t)
         lost = torchs(y, t)
         relative = abs(wide(lost) - value) / abs(value)
         assert 0.005 < relative[0] < 0.01
@@ -141,7 +138,7 @@ class TestAccuracy:
 
     def test_pytorch_loses_the_gradient(self):
         y, t = torch.tensor([15.0, 17.0, 20.0]), torch.ones(3)
-        _, slope = truth(y, t)
+        _, slope, *_ = truth(y, t)
         _, lost, _ = with_grads(torchs, y, t)
         assert 0.15 < abs(float(lost[0]) - slope[0]) / slope[0] < 0.2
         assert lost[1:].tolist() == [0.0, 0.0]

@@ -8,9 +8,10 @@ from torch.testing import assert_close
 
 import vae_fast as vf
 from helpers import accuracy, behaviour
-from helpers.accuracy import float32_patterns, ulp, units, wide
+from helpers.accuracy import float32_patterns, ulp, units
 from helpers.behaviour import with_grads
 from helpers.marks import each_backend
+from vae_fast.checking import formulas
 
 pytestmark = each_backend
 
@@ -22,6 +23,10 @@ PARAMS = ("logvar", "logstd", "std", "var", "softplus")
 
 def ours(mu, logvar):
     return vf.gaussian_kl(mu, logvar, event_ndim=0)
+
+
+def truth(*operands):
+    return accuracy.truth(formulas.kl, formulas.Form(), *operands)
 
 
 def common(mu, logvar):
@@ -53,7 +58,8 @@ class TestAccuracy:
         """
         lv = logvars(dtype)
         mu = torch.zeros_like(lv)
-        value, slope = accuracy.expm1_minus(wide(lv)) / 2, accuracy.expm1(wide(lv)) / 2
+        (value, _), slopes = truth(mu, lv)
+        slope, _ = slopes["logvar"]
         kl, dmu, dlv = with_grads(ours, mu, lv)
         assert (kl >= 0).all() and (dmu == 0).all()
         errors, slope_errors = ulp(kl, value), ulp(dlv, slope)
@@ -75,8 +81,7 @@ class TestAccuracy:
         lv = logvars(dtype)
         mu = accuracy.everywhere(len(lv), dtype)[: len(lv)]
         mu = mu[torch.randperm(len(mu))]
-        m = wide(mu)
-        value = (m * m + accuracy.expm1_minus(wide(lv))) / 2
+        (value, _), _ = truth(mu, lv)
         kl, dmu, _ = with_grads(ours, mu, lv)
         assert (kl >= 0).all()
         accuracy.assert_within(accuracy.bar(3, 3.5), ulp(kl, value), mu, lv)
@@ -101,25 +106,21 @@ class TestAccuracy:
         prior_lv[::5] = torch.nextafter(lv[::5], prior_lv[::5])
         prior_mu[::7], prior_lv[::11] = mu[::7], lv[::11]
         args = (mu, lv, prior_mu, prior_lv)
-        m, v, pm, pv = map(wide, args)
-        square = np.where(m == pm, 0 * m, (m - pm) ** 2 * accuracy.exp(-pv)) / 2
-        slope = np.where(m == pm, 0 * m, (m - pm) * accuracy.exp(-pv))
-        growth = accuracy.expm1(v - pv) / 2
-        truths = (square + accuracy.expm1_minus(v - pv) / 2, slope, growth, -slope, -(square + growth))
-        scales = (truths[0], abs(slope), abs(growth), abs(slope), square + abs(growth))
+        value, slopes = truth(*args)
         results = with_grads(lambda *a: vf.gaussian_kl(*a, event_ndim=0), *args)
         assert (results[0] >= 0).all()
         theirs = with_grads(distributions, *args)
-        for ours_, theirs_, truth, terms in zip(results, theirs, truths, scales, strict=True):
-            errors = accuracy.error(ours_, truth, units(terms, dtype))
+        for ours_, theirs_, (exact, terms) in zip(results, theirs, (value, *slopes.values()), strict=True):
+            errors = accuracy.error(ours_, exact, units(terms, dtype))
             accuracy.assert_within(accuracy.bar(3, 4), errors, *args)
-            theirs_ = accuracy.error(theirs_, truth, units(terms, dtype))
+            theirs_ = accuracy.error(theirs_, exact, units(terms, dtype))
             accuracy.assert_no_worse(errors, theirs_, dtype, *args, slack=slack)
 
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
     @pytest.mark.parametrize("param", ["std", "var", "softplus", "logstd"])
     def test_param(self, dtype, param):
-        """≤ 3ε·Σ|terms|, where the terms are ½σ², ½ and ½|log σ²|: σ is rounded before σ² − 1 − log σ² is small.
+        """≤ 3ε·Σ|terms|: of logstd the value itself, of the others ½σ², ½ and ½|log σ²|, since σ is rounded before
+        σ² − 1 − log σ² is small.
 
         Of the reference half a unit more for each of PyTorch's functions in σ, which is squared: 4, a softplus 5.
         """
@@ -130,24 +131,16 @@ class TestAccuracy:
             r = torch.cat([torch.log(r), accuracy.magnitudes(n, dtype, 1e-9, 1)])
         if param == "softplus":
             r = torch.cat([r, -accuracy.magnitudes(n, dtype, 1e-3, 40).abs()])
-        v = wide(r)
-        functions = {
-            "std": lambda v: v,
-            "var": accuracy.sqrt,
-            "logstd": accuracy.exp,
-            "softplus": accuracy.softplus,
-        }
-        sigma = functions[param](v)
-        log_var = 2 * v if param == "logstd" else 2 * accuracy.log(sigma)
-        kl, _ = with_grads(lambda r: vf.gaussian_kl(torch.zeros_like(r), r, param=param, event_ndim=0), r)
-        terms = (sigma * sigma + 1 + abs(log_var)) / 2
-        errors = accuracy.error(kl, accuracy.expm1_minus(log_var) / 2, units(terms, dtype))
+        mu = torch.zeros_like(r)
+        (value, terms), _ = accuracy.truth(formulas.kl, formulas.Form(param), mu, r)
+        kl, _ = with_grads(lambda r: vf.gaussian_kl(mu, r, param=param, event_ndim=0), r)
+        errors = accuracy.error(kl, value, units(terms, dtype))
         accuracy.assert_within(accuracy.bar(3, 5 if param == "softplus" else 4), errors, r)
 
     def test_common_form_goes_negative(self):
         lv = torch.cat([torch.tensor([1e-3]), torch.logspace(-7, -3, 1000), -torch.logspace(-7, -3, 1000)])
         mu = torch.zeros_like(lv)
-        value = accuracy.expm1_minus(wide(lv)) / 2
+        (value, _), _ = truth(mu, lv)
         for lost in (common(mu, lv), 0.5 * (torch.exp(lv) + mu * mu - 1 - lv)):
             assert abs(float(lost[0]) / value[0] - 1) > 0.01
         assert (lost < 0).any()

@@ -2,7 +2,6 @@
 
 import math
 
-import numpy as np
 import pytest
 import torch
 from torch.distributions import Normal
@@ -10,9 +9,10 @@ from torch.testing import assert_close
 
 import vae_fast as vf
 from helpers import accuracy, behaviour
-from helpers.accuracy import units, wide
+from helpers.accuracy import units
 from helpers.behaviour import with_grads
 from helpers.marks import each_backend
+from vae_fast.checking import formulas
 
 pytestmark = each_backend
 
@@ -30,12 +30,8 @@ def torchs(mean, logvar, x):
 
 def truth(mean, logvar, x):
     """((value, Σ|terms|), …) of the log density and of its derivatives by mean, logvar and x."""
-    m, v, x = wide(mean), wide(logvar), wide(x)
-    log_2pi = accuracy.log(2 * (np.array([accuracy._mp.pi]) if m.dtype == object else np.array([math.pi])))
-    square = np.where(x == m, 0 * m, (x - m) ** 2 * accuracy.exp(-v)) / 2
-    slope = np.where(x == m, 0 * m, (x - m) * accuracy.exp(-v))
-    log_prob = -(square + (v + log_2pi) / 2), square + (abs(v) + log_2pi) / 2
-    return log_prob, (slope, abs(slope)), (square - 0.5, square + 0.5), (-slope, abs(slope))
+    value, slopes = accuracy.truth(formulas.gaussian, formulas.Form(), mean, logvar, x)
+    return value, *slopes.values()
 
 
 class TestAccuracy:
