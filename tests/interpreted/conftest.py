@@ -1,13 +1,8 @@
 """What these tests share: tiles so small that small tensors have many, and a record of what is launched."""
 
-import sys
-from pathlib import Path
-
 import pytest
 
 from vae_fast.triton_kernels import launch
-
-sys.path += [str(Path(__file__).parents[1] / folder) for folder in ("operators", "backends")]
 
 
 @pytest.fixture

@@ -31,14 +31,14 @@ class Element(NamedTuple):
 
 def expm1_minus(a: Array, f: Any = np) -> Array:
     """e^a − 1 − a; near 0, where the difference cancels in any precision, from its power series."""
-    # 1/22! is 9e-22, 1/46! 2e-58.
-    terms = 22 if f is np else 46
-    near = abs(a) <= 1
-    x = f.where(near, a, 0.0)
+    near = np.asarray(abs(a) <= 1, bool)
+    result, x = np.array(f.expm1(a) - a), np.asarray(a)[near]
     series = 0.0 * x
-    for k in range(terms, 1, -1):
+    # 1/22! is 9e-22, 1/46! 2e-58.
+    for k in range(22 if f is np else 46, 1, -1):
         series = series * x + f.ones(()) / math.factorial(k)
-    return f.where(near, series * x * x, f.expm1(a) - a)
+    result[near] = series * x * x
+    return result
 
 
 def softplus(a: Array, f: Any = np) -> Array:
@@ -67,11 +67,11 @@ def _half_expm1_minus(d: Array, low: Array, f: Any) -> Array:
 
 
 def _difference(a: Array, b: Array, f: Any) -> Pair:
-    """a − b and its rounding error (Knuth's two-sum)."""
+    """a − b and its rounding error (Knuth's two-sum), 0 where exponentials of it are 0 or infinite anyway."""
     d = a - b
     t = d - a
     low = (a - (d - t)) - (b + t)
-    return d, f.where((abs(low) < math.inf) & (abs(d) < math.inf), low, 0.0)
+    return d, f.where(abs(d) < 1e6, low, 0.0)
 
 
 # ---- σ -----------------------------------------------------------------------------------------------------
