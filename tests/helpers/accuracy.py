@@ -36,14 +36,20 @@ MP = SimpleNamespace(
 )
 
 
+def doubles(tensor):
+    """The tensor's values as a flat array of float64."""
+    return tensor.detach().double().cpu().reshape(-1).numpy()
+
+
 def digits(tensor):
     """The tensor's values as a flat array of 50 digits."""
-    return _to_mp(tensor.detach().double().cpu().reshape(-1).numpy())
+    with np.errstate(all="ignore"):
+        return _to_mp(doubles(tensor))
 
 
 def wide(tensor):
     """The tensor's values as a flat array in which truth is computed: of 50 digits for float64, else float64."""
-    return digits(tensor) if tensor.dtype == torch.float64 else tensor.detach().double().cpu().reshape(-1).numpy()
+    return digits(tensor) if tensor.dtype == torch.float64 else doubles(tensor)
 
 
 def _functions(array):
@@ -61,9 +67,9 @@ def _function(name):
 exp, expm1, log, log1p, sqrt = (_function(name) for name in ("exp", "expm1", "log", "log1p", "sqrt"))
 
 
-def truth(formula, *arguments, exact=False, **options):
-    """A formula of vae_fast/checking/formulas.py at tensors, which may follow a Form; ``exact``: in 50 digits."""
-    arrays = [(digits if exact else wide)(a) if isinstance(a, torch.Tensor) else a for a in arguments]
+def truth(formula, *arguments, numbers=wide, **options):
+    """A formula of vae_fast/checking/formulas.py at tensors, perhaps after a Form, as the ``numbers`` they become."""
+    arrays = [numbers(a) if isinstance(a, torch.Tensor) else a for a in arguments]
     first = next(a for a in arrays if isinstance(a, np.ndarray))
     with np.errstate(all="ignore"):
         return formula(*arrays, f=_functions(first), **options)

@@ -45,7 +45,7 @@ def sigmas(dtype, param, eps):
     form = formulas.Form(param, eps)
     r = torch.tensor(arguments(param, dtype), dtype=torch.float64).to(dtype)
     (sigma, _), slopes = accuracy.truth(
-        formulas.sample, form, torch.zeros_like(r), r, torch.ones_like(r), exact=True
+        formulas.sample, form, torch.zeros_like(r), r, torch.ones_like(r), numbers=accuracy.digits
     )
     held = sigma <= torch.finfo(torch.float64 if dtype == torch.float64 else torch.float32).max
     return r[torch.from_numpy(np.asarray(held, bool))], sigma[held], slopes["logvar"][0][held]
@@ -125,7 +125,7 @@ def bernoulli_cases(param, dtype):
         values = numbers([0.0, *small, *(1 - v for v in small if v > info.eps / 4), 1.0], dtype)
         formula = formulas.bernoulli_of_probs
     inputs = columns(itertools.product(values, t), dtype)
-    value, slopes = accuracy.truth(formula, *inputs, exact=True)
+    value, slopes = accuracy.truth(formula, *inputs, numbers=accuracy.digits)
     return inputs, (value, *slopes.values())
 
 

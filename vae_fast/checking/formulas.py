@@ -182,28 +182,28 @@ def sample(form: Form, mu: Array, raw: Array, eps: Array, f: Any = np) -> Elemen
 
 
 def kl(form: Form, mu: Array, raw: Array, prior_mu: Array = None, prior_raw: Array = None, f: Any = np) -> Element:
-    """½((μ−μp)/σp)² + ½(e^d − 1 − d), d = log σ²/σp²; a prior of None is N(0, I).
+    """½((μ−μp)/σp)² + ½(e^d − 1 − d), d = log σ²/σp²; μp is 0 and σp 1 where they are None.
 
     Where σ itself, not its logarithm, is the argument, it is rounded before the second is small: the terms are then
     ½e^d, ½, ½|log σ²| and ½|log σp²|.
     """
     r = form.clamp(raw, f)
-    log_var, dlog_var = form.log_var(r, f), form.dlog_var(r, f)
-    if prior_mu is None:
-        square, slope, prior_log_var = mu / 2 * mu, mu, 0.0
-    else:
+    difference = mu if prior_mu is None else mu - prior_mu
+    prior_log_var, prior_sigma, prior_r = 0.0, 1.0, None
+    square, slope = difference / 2 * difference, difference
+    if prior_raw is not None:
         prior_r = form.clamp(prior_raw, f)
-        square, slope = _standardised(mu - prior_mu, form, prior_r, f)
-        prior_log_var = form.log_var(prior_r, f)
+        prior_log_var, prior_sigma = form.log_var(prior_r, f), form.sigma(prior_r, f)
+        square, slope = _standardised(difference, form, prior_r, f)
+    log_var, dlog_var = form.log_var(r, f), form.dlog_var(r, f)
     if form.logarithmic:
-        d, low = (log_var, 0.0) if prior_mu is None else _difference(log_var, prior_log_var, f)
+        d, low = (log_var, 0.0) if prior_raw is None else _difference(log_var, prior_log_var, f)
         growth, spread = _half_expm1(d, low, f), _half_expm1_minus(d, low, f)
         infinite = (abs(log_var) == math.inf) | (abs(prior_log_var) == math.inf)
         spread = f.where((d == math.inf) & infinite, math.nan, spread)  # ∞ − ∞
         spread_terms, growth_terms = spread, abs(growth)
     else:
         sigma = form.sigma(r, f)
-        prior_sigma = 1.0 if prior_mu is None else form.sigma(prior_r, f)
         growth = (sigma - prior_sigma) / prior_sigma * ((sigma + prior_sigma) / prior_sigma) / 2
         spread = growth - (log_var - prior_log_var) / 2
         growth_terms = growth + 1
@@ -213,8 +213,9 @@ def kl(form: Form, mu: Array, raw: Array, prior_mu: Array = None, prior_raw: Arr
         "logvar": (form.inside(raw, growth * dlog_var, f), growth_terms * abs(dlog_var)),
     }
     if prior_mu is not None:
-        dprior = form.dlog_var(prior_r, f)
         slopes["prior_mu"] = (-slope, abs(slope))
+    if prior_r is not None:
+        dprior = form.dlog_var(prior_r, f)
         slopes["prior_logvar"] = (
             form.inside(prior_raw, -(square + growth) * dprior, f),
             (square + growth_terms) * abs(dprior),
