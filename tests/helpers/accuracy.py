@@ -68,7 +68,7 @@ exp, expm1, log, log1p, sqrt = (_function(name) for name in ("exp", "expm1", "lo
 
 
 def truth(formula, *arguments, numbers=wide, **options):
-    """A formula of vae_fast/checking/formulas.py at tensors, perhaps after a Form, as the ``numbers`` they become."""
+    """A formula of vae_fast/checking/formulas.py at tensors, perhaps after a Form, as the ``numbers`` of them."""
     arrays = [numbers(a) if isinstance(a, torch.Tensor) else a for a in arguments]
     first = next(a for a in arrays if isinstance(a, np.ndarray))
     with np.errstate(all="ignore"):

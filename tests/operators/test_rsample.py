@@ -8,7 +8,7 @@ import torch._dynamo.testing
 from torch.testing import assert_close
 
 import vae_fast as vf
-from helpers import accuracy, behaviour
+from helpers import accuracy
 from helpers.accuracy import float32_patterns, ulp, units, wide
 from helpers.behaviour import with_grads
 from helpers.marks import each_backend
@@ -65,22 +65,6 @@ class TestAccuracy:
         each = vf.rsample(torch.zeros(10, dtype=torch.float64), 0.0, n, seed=1) * torch.exp(lv.double() / 2) / 2
         bound = (accuracy.rows_bound(n) + 3 * torch.finfo(torch.float32).eps) * each.abs().sum(0)
         assert ((dlv.double() - each.sum(0)).abs() <= bound).all()
-
-    @pytest.mark.parametrize("param", PARAMS)
-    def test_param_is_what_it_says(self, param):
-        mu, r = inputs(param)
-        noise = vf.standard_normal(mu.shape, seed=5, dtype=mu.dtype)
-        for eps in (0.0, 0.3):
-            sigma = {
-                "logvar": lambda r, eps=eps: torch.exp(r / 2) + eps,
-                "logstd": lambda r, eps=eps: torch.exp(r) + eps,
-                "std": lambda r, eps=eps: r + eps,
-                "var": lambda r, eps=eps: torch.sqrt(r + eps),
-                "softplus": lambda r, eps=eps: torch.log(1 + torch.exp(r)) + eps,
-            }[param]
-            options = {"seed": 5, "param": param, "param_eps": eps, "bounds": (0.4, 1.1)}
-            got = with_grads(lambda m, r, o=options: vf.rsample(m, r, **o), mu, r)
-            assert_close(got, with_grads(lambda m, r, s=sigma: m + s(r.clamp(0.4, 1.1)) * noise, mu, r))
 
 
 class TestSeeds:
@@ -163,29 +147,6 @@ class TestSeeds:
             assert torch.equal(vf.rsample(*(torch.zeros(6, 5, dtype=dtype),) * 2, seed=3), z.to(dtype))
 
 
-CASES = {
-    "one": lambda m, v: vf.rsample(m, v, seed=1),
-    "samples": lambda m, v: vf.rsample(m, v, (2, 2), seed=1, offset=3, first_sample=2),
-    "bounds": lambda m, v: vf.rsample(m, v, seed=1, bounds=(-0.5, 0.7)),
-    **{p: lambda m, r, p=p: vf.rsample(m, r, seed=1, param=p) for p in PARAMS},
-    **{p + "_eps": lambda m, r, p=p: vf.rsample(m, r, 2, seed=1, param=p, param_eps=0.2) for p in PARAMS},
-}
-
-
-def inputs(case, dtype=torch.float64, shape=(4, 2, 3)):
-    mu, r = (torch.randn(shape, dtype=torch.float64) for _ in range(2))
-    return mu.to(dtype), (0.3 + r.abs() if case.startswith(("std", "var")) else r).to(dtype)
-
-
-@pytest.mark.parametrize("case", CASES)
-class TestDerivatives:
-    def test_numerical(self, case):
-        behaviour.check_derivatives(CASES[case], *inputs(case, shape=(1, 1, 2)))
-
-    def test_transforms(self, case):
-        behaviour.check_transforms(CASES[case], *inputs(case, shape=(3, 2, 3)))
-
-
 def test_randomness_of_vmap():
     mu = torch.zeros(3, 4)
     with pytest.raises(RuntimeError, match="randomness"):
@@ -196,60 +157,18 @@ def test_randomness_of_vmap():
     assert torch.equal(z[0], z[1])
 
 
-class TestOptions:
-    def test_shapes(self):
-        for mu, lv, samples, out in (
-            ((5, 3), (5, 3), (), (5, 3)),
-            ((5, 3), (3,), 2, (2, 5, 3)),
-            ((3,), (5, 1), (2, 0), (2, 0, 5, 3)),
-            ((), (), (4,), (4,)),
-            ((0, 3), (3,), 2, (2, 0, 3)),
-        ):
-            assert vf.rsample(torch.zeros(mu), torch.zeros(lv), samples, seed=0).shape == out
-
-    def test_gradients_have_their_arguments_shape(self):
-        full = (5, 2, 3)
-        for small in ((3,), (5, 1, 1), (), (2, 1)):
-            behaviour.check_shape_of_gradient(CASES["samples"], (full, small), full)
-            behaviour.check_shape_of_gradient(CASES["samples"], (small, full), full)
-
-    def test_number_for_logvar(self):
-        mu, _ = inputs("one")
-        assert_close(vf.rsample(mu, -0.4, seed=1), vf.rsample(mu, torch.full_like(mu, -0.4), seed=1))
-
-    @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-    @pytest.mark.parametrize("other", DTYPES, ids=str)
-    def test_dtypes(self, dtype, other):
-        mu, lv = inputs("one", dtype)
-        promoted = torch.promote_types(dtype, other)
-        z, dmu, dlv = with_grads(CASES["one"], mu, lv.to(other))
-        assert (z.dtype, dmu.dtype, dlv.dtype) == (promoted, dtype, other)
-        assert torch.equal(z, CASES["one"](mu.to(promoted), lv.to(other).to(promoted)))
-
-    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-    @pytest.mark.parametrize("case", ["one", "samples", "softplus_eps"])
-    def test_half(self, dtype, case):
-        behaviour.check_half(CASES[case], dtype, *inputs(case, dtype))
-
-
-class TestLayouts:
-    @pytest.mark.parametrize("case", ["one", "samples"])
-    def test_inputs(self, case):
-        behaviour.check_layouts(CASES[case], *inputs(case, torch.float32, (4, 3, 5, 3)))
-
-    @pytest.mark.parametrize("dim", [0, 1, 2])
-    def test_expanded(self, dim):
-        behaviour.check_expanded(CASES["samples"], *inputs("samples", torch.float32), dim=dim)
-
-    @pytest.mark.parametrize("case", ["one", "samples"])
-    def test_upstreams(self, case):
-        behaviour.check_upstreams(CASES[case], *inputs(case, torch.float32))
+def test_shapes():
+    for mu, lv, samples, out in (
+        ((5, 3), (5, 3), (), (5, 3)),
+        ((5, 3), (3,), 2, (2, 5, 3)),
+        ((3,), (5, 1), (2, 0), (2, 0, 5, 3)),
+        ((), (), (4,), (4,)),
+        ((0, 3), (3,), 2, (2, 0, 3)),
+    ):
+        assert vf.rsample(torch.zeros(mu), torch.zeros(lv), samples, seed=0).shape == out
 
 
 class TestCompiled:
-    def test_compiled(self):
-        behaviour.check_compiled(CASES["samples"], *inputs("samples", torch.float32, (8, 4, 3)), batches=3)
-
     def test_noise_keeps_its_bits(self):
         """A compiler may fuse multiply-adds; inductor must not reach into the noise."""
         zeros = torch.zeros(500, 3)
@@ -260,7 +179,9 @@ class TestCompiled:
         """None of its integer arithmetic is in the graph, so nothing of it can be fused."""
         recorder = torch._dynamo.testing.AotEagerAndRecordGraphs()
         torch._dynamo.reset()
-        torch.compile(lambda m, v: vf.rsample(m, v, seed=6), fullgraph=True, backend=recorder)(*inputs("one"))
+        torch.compile(lambda m, v: vf.rsample(m, v, seed=6), fullgraph=True, backend=recorder)(
+            torch.zeros(4, 3), torch.zeros(4, 3)
+        )
         code = "".join(graph.code for graph in recorder.fw_graphs)
         assert "torch.ops.vae_fast" in code and "bitwise" not in code and "shift" not in code
 
@@ -287,9 +208,6 @@ class TestCompiled:
         first, second = compiled(zeros, zeros), compiled(zeros, zeros)
         torch.manual_seed(0)
         assert torch.equal(first, compiled(zeros, zeros)) and not torch.equal(first, second)
-
-    def test_exported(self):
-        behaviour.check_exported(CASES["samples"], *inputs("samples", torch.float32))
 
 
 class TestSumsOverSamples:

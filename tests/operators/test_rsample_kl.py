@@ -5,7 +5,6 @@ import torch
 from torch.testing import assert_close
 
 import vae_fast as vf
-from helpers import behaviour
 from helpers.behaviour import with_grads
 from helpers.marks import each_backend
 
@@ -75,33 +74,6 @@ def test_one_result_alone(used):
     assert_close(torch.autograd.grad(out, (mu, r), g), torch.autograd.grad(want, (mu, r), g))
 
 
-@pytest.mark.parametrize("case", CASES)
-class TestDerivatives:
-    def test_numerical(self, case):
-        behaviour.check_derivatives(fused(case), *inputs(case, shape=(1, 1, 2)))
-
-    def test_transforms(self, case):
-        samples, options = CASES[case]
-        options = {**options, "event_ndim": min(options.get("event_ndim", 1), 2)}
-        behaviour.check_transforms(
-            lambda mu, r: vf.rsample_kl(mu, r, samples, **NOISE, **options), *inputs(case, shape=(3, 2, 3))
-        )
-
-
-def test_gradients_have_their_arguments_shape():
-    full = (5, 2, 3)
-    for small in ((3,), (5, 1, 1), (), (2, 1)):
-        behaviour.check_shape_of_gradient(fused("samples"), (full, small), full)
-        behaviour.check_shape_of_gradient(fused("samples"), (small, full), full)
-
-
-def test_number_for_logvar():
-    mu, _ = inputs("one")
-    full = torch.full_like(mu, -0.4)
-    got = with_grads(lambda m: vf.rsample_kl(m, -0.4, seed=1), mu)
-    assert_close(got, with_grads(lambda m: vf.rsample_kl(m, full, seed=1), mu))
-
-
 def test_free_bits_at_equality():
     mu = torch.tensor([[1.0, 2.0]], requires_grad=True)
     _, kl = vf.rsample_kl(mu, torch.zeros(1, 2), seed=0, free_bits=0.5)
@@ -117,24 +89,3 @@ def test_seed_is_drawn_once_and_noise_is_not_saved():
     assert sorted(t.numel() for t in saved) == [200, 200]
     (dlv,) = torch.autograd.grad(z.sum() + kl.sum(), lv)
     assert_close(dlv, 0.5 * z.detach().sum(0))
-
-
-class TestLayouts:
-    @pytest.mark.parametrize("case", ["one", "samples"])
-    def test_inputs(self, case):
-        behaviour.check_layouts(fused(case), *inputs(case, torch.float32, (4, 3, 5, 3)))
-
-    def test_expanded(self):
-        behaviour.check_expanded(fused("samples"), *inputs("samples", torch.float32), dim=1)
-
-    @pytest.mark.parametrize("case", ["one", "samples"])
-    def test_upstreams(self, case):
-        behaviour.check_upstreams(fused(case), *inputs(case, torch.float32))
-
-
-class TestCompiled:
-    def test_compiled(self):
-        behaviour.check_compiled(fused("free_bits"), *inputs("free_bits", torch.float32, (8, 4, 3)))
-
-    def test_exported(self):
-        behaviour.check_exported(fused("samples"), *inputs("samples", torch.float32))

@@ -1,10 +1,13 @@
 """Gradients by weights: ∂/∂w is the term of the operands as they are; and what a weight of 0 hides."""
 
+import itertools
+
 import pytest
 import torch
 from torch.testing import assert_close
 
-from helpers.calls import GAUSSIAN, KL, KL_PRIOR
+from helpers.calls import GAUSSIAN, KL, KL_PRIOR, same_bits
+from helpers.cases import PARAMS
 from helpers.marks import each_backend, each_density
 
 pytestmark = each_backend
@@ -99,6 +102,23 @@ class TestGradient:
 
 class TestZero:
     @each_density
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str)
+    @pytest.mark.parametrize("weight_dtype", [torch.float32, torch.bool, torch.uint8], ids=str)
+    def test_hides_anything(self, call, dtype, weight_dtype):
+        """In every operand at once, of every parametrisation: the bits are those without it, gradients there 0."""
+        params = PARAMS if "logvar" in call.operands else (None,)
+        w = (torch.rand(6, 4) < 0.5).to(weight_dtype)
+        for param, reduction in itertools.product(params, ("none", "sum", "mean")):
+            options = {"weight": w, "reduction": reduction} | ({"param": param} if param else {})
+            tensors = [(t.detach().abs() + 0.1 * (param is not None)).to(dtype) for t in call.draw((6, 4))]
+            clean = call.with_grads(*(t.requires_grad_() for t in tensors), **options)
+            for bad in (torch.nan, torch.inf, -torch.inf, -1.0, 0.0, 1.0, 3.0, 6e4):
+                dirty = [torch.where(w == 0, bad, t.detach()).to(dtype).requires_grad_() for t in tensors]
+                found = call.with_grads(*dirty, **options)
+                assert same_bits(found, clean)
+                assert all(bool((grad[w == 0] == 0).all()) for grad in found[1:])
+
+    @each_density
     @pytest.mark.parametrize("value", [0.7, float("nan"), float("inf")])
     @pytest.mark.parametrize("reduction", ["none", "sum"])
     def test_the_true_term(self, call, value, reduction):
@@ -150,6 +170,16 @@ class TestZero:
         weight = torch.zeros(6, 5)
         out, *grads = call.with_grads(*tensors, weight=weight, param="std", bounds=(0.0, 0.0))
         assert bool((out == 0).all()) and all(bool((g == 0).all()) for g in grads)
+
+
+@each_density
+def test_a_weight_a_datum_and_a_number(call):
+    tensors = call.draw((5, 3), torch.float64)
+    w = torch.rand(5, 1, dtype=torch.float64)
+    (plain,) = call(*tensors)
+    assert_close(call(*tensors, weight=w)[0], w[:, 0] * plain)
+    assert_close(call(*tensors, weight=0.3)[0], 0.3 * plain)
+    assert_close(call(*tensors, weight=w, reduction="mean")[0], (w[:, 0] * plain).mean())
 
 
 class TestNotFinite:

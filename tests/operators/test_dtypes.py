@@ -1,4 +1,4 @@
-"""Each operand keeps its dtype: none is rounded to another's or copied to match one; so do gradients."""
+"""Dtypes of every operator: each operand keeps its own, none is rounded or copied to match; so do gradients."""
 
 import pytest
 import torch
@@ -6,12 +6,15 @@ from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import vae_fast as vf
-from helpers.calls import DENSITIES, RSAMPLE, WITH_X
+from helpers import behaviour
+from helpers.calls import DENSITIES, RSAMPLE, WITH_X, same_bits
+from helpers.cases import each_case
 from helpers.marks import each_backend, each_call, each_with_x
 
 pytestmark = each_backend
 
 HALF = [torch.bfloat16, torch.float16]
+FLOATS = (torch.float32, torch.float64, *HALF)
 each_half = pytest.mark.parametrize("half", HALF, ids=str)
 
 
@@ -63,7 +66,44 @@ class TestZeroDims:
             assert all(g.dtype == t.dtype for g, t in zip(got[n:], tensors, strict=True))
 
 
+class TestHalf:
+    @each_case()
+    @each_half
+    def test_computed_in_float32(self, case, half):
+        """What the widened operands give, rounded once if at all."""
+        behaviour.check_half(case, half, *case.inputs(half))
+
+
 class TestPromotion:
+    @each_call
+    @pytest.mark.parametrize("first", FLOATS, ids=str)
+    @pytest.mark.parametrize("second", FLOATS, ids=str)
+    def test_is_as_if_converted(self, call, first, second):
+        """Bit for bit; x, whatever it is, has no part in it."""
+        dtypes = [second if k else first for k, _ in enumerate(call.operands)]
+        tensors = [t.detach().to(dtype) for t, dtype in zip(call.draw((6, 5)), dtypes, strict=True)]
+        taking_part = {dtypes[k] for k in parameters(call)}
+        promoted = torch.promote_types(*taking_part) if len(taking_part) > 1 else first
+        (*_, got) = call(*(t.requires_grad_() for t in tensors))
+        converted = [t.detach().to(promoted) if k in parameters(call) else t for k, t in enumerate(tensors)]
+        (*_, want) = call(*converted)
+        wide = torch.float64 if promoted == torch.float64 else torch.float32
+        assert got.dtype == want.dtype == (promoted if call is RSAMPLE else wide)
+        if wide == torch.float64 or torch.float64 not in dtypes:  # float64 data are computed with as such
+            assert torch.equal(got, want)
+        for grad, t in zip(torch.autograd.grad(got.sum(), tensors), tensors, strict=True):
+            assert grad.dtype == t.dtype
+
+    @each_with_x
+    @pytest.mark.parametrize("dtype", FLOATS, ids=str)
+    def test_bytes_and_bools_count_as_their_values(self, call, dtype):
+        parameters = [t.detach().to(dtype).requires_grad_() for t in call.draw((300, 5))[:-1]]
+        pixels, mask = torch.randint(0, 256, (300, 5), dtype=torch.uint8), torch.rand(300, 5) < 0.5
+        for x, x_scale in ((pixels, 1 / 255), (mask, 1.0), (mask.to(torch.uint8), 1.0)):
+            as_float = x.to(torch.float64 if dtype == torch.float64 else torch.float32)
+            got, want = (call.with_grads(*parameters, t, x_scale=x_scale) for t in (x, as_float))
+            assert len(got) == 1 + len(parameters) and same_bits(got, want)
+
     @each_call
     @pytest.mark.parametrize("first", [torch.float32, *HALF], ids=str)
     @pytest.mark.parametrize("second", [torch.float32, torch.float64, *HALF], ids=str)

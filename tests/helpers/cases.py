@@ -1,0 +1,99 @@
+"""Every operator with every option it has, in small: what a test of all of them is parametrised over.
+
+The options are the table's (vae_fast/operators.py), so that an operator with a row there has cases here.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import torch
+
+from helpers.calls import CALLS, KL_PRIOR, PROBS, Call
+from vae_fast.operators import OPERATORS
+
+PARAMS = ("logvar", "logstd", "std", "var", "softplus")
+# A weight that every feature of three has.
+WEIGHT = (0.0, 1.0, 2.5)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A call with some of its options, as a function of its operands only."""
+
+    call: Call
+    name: str
+    options: dict[str, Any] = field(hash=False)
+
+    def __call__(self, *tensors):
+        options = dict(self.options)
+        if "weight" in options:
+            first = tensors[0]
+            options["weight"] = torch.tensor(options["weight"], dtype=first.dtype, device=first.device)
+        return self.call(*tensors, **options)
+
+    def __str__(self):
+        return f"{self.call}-{self.name}"
+
+    def inputs(self, dtype=torch.float64, shape=(4, 2, 3)):
+        """Operands that every parametrisation takes, without a gradient."""
+        tensors = [t.detach() for t in self.call.draw(shape, torch.float64)]
+        if self.call is PROBS:
+            tensors[0] = 0.001 + 0.998 * tensors[0]
+        if self.options.get("param") in ("std", "var"):
+            scales = [name.endswith("logvar") for name in self.call.operands]
+            tensors = [0.3 + t.abs() if scale else t for t, scale in zip(tensors, scales, strict=True)]
+        return [t.to(dtype) for t in tensors]
+
+
+def _having(call, **options):
+    """Those of the options that the call has."""
+    has = {option.name for option in OPERATORS[call.op].options}
+    if "low" in has:
+        has.add("bounds")
+    return {name: value for name, value in options.items() if name in has}
+
+
+def _alone(call):
+    """Each option by itself."""
+    yield "plain", {}
+    if call.event:
+        yield "elementwise", {"event_ndim": 0}
+        yield "two_event_dims", {"event_ndim": 2} | _having(call, x_scale=0.5)
+    if call.density:
+        yield "sum", {"reduction": "sum", "scale": -1.5}
+        yield "mean", {"reduction": "mean", "scale": 0.3} | _having(call, x_scale=2.0)
+        yield "weight", {"weight": WEIGHT}
+    else:
+        yield "samples", {"sample_shape": (2, 2), "offset": 3, "first_sample": 2}
+    if free_bits := _having(call, free_bits=0.4):
+        yield "free_bits", free_bits
+    if bounds := _having(call, bounds=(-0.5, 0.7)):
+        yield "bounds", bounds
+        yield from ((param, {"param": param}) for param in PARAMS[1:])
+        yield from ((f"{param}_eps", {"param": param, "param_eps": 0.2}) for param in PARAMS)
+
+
+def _together(call):
+    """Of another formula of an operator: several options at once."""
+    yield "plain", {}
+    yield (
+        "mean",
+        {"reduction": "mean", "event_ndim": 2} | _having(call, x_scale=0.5, free_bits=0.1, bounds=(None, 0.8)),
+    )
+    yield "weight", {"weight": WEIGHT, "event_ndim": 0}
+    if _having(call, param_eps=0.1):
+        yield from ((p, {"param": p, "param_eps": 0.1, "bounds": (-3.0, 1.5)}) for p in PARAMS)
+
+
+CASES = tuple(
+    Case(call, name, options)
+    for call in CALLS
+    for name, options in (_together if call in (KL_PRIOR, PROBS) else _alone)(call)
+)
+
+
+def each_case(*names, among=CASES):
+    """All cases, or those of these names."""
+    chosen = [case for case in among if not names or case.name in names]
+    return pytest.mark.parametrize("case", chosen, ids=str)
