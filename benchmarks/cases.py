@@ -5,21 +5,13 @@ from dataclasses import dataclass
 
 import torch
 
-from vae_fast.backends import OPS
+from vae_fast.operators import OPERATORS
 
 from .providers import PROVIDERS, serves
 
+OPS = tuple(OPERATORS)
+
 PASSES = ("forward", "backward", "both")
-# Operands and results that have to move, if each is moved once: in a forward pass, a backward pass, and both. A
-# density's gradient can be had in its forward pass.
-_MOVED = {
-    "standard_normal": (1, 0, 1),
-    "rsample": (3, 4, 7),
-    "rsample_kl": (3, 4, 7),
-    "gaussian_kl": (2, 4, 4),
-    "bernoulli_log_prob": (2, 3, 3),
-    "gaussian_log_prob": (3, 5, 5),
-}
 # Small, middle, large; the same for every run, so that runs can be compared.
 SHAPES = {
     "standard_normal": ((100, 20), (512, 64), (4096, 128)),
@@ -58,10 +50,11 @@ class Case:
     def operands(self, device="cpu"):
         """Leaves that require a gradient, drawn from a fixed seed; targets of a density at last, which do not."""
         generator = torch.Generator().manual_seed(0)
-        count = 1 if self.op in ("standard_normal", "bernoulli_log_prob") else 2
-        tensors = [torch.randn(self.shape, generator=generator).to(self.floating) for _ in range(count)]
-        tensors = [t.to(device).requires_grad_(self.op != "standard_normal") for t in tensors]
-        if "log_prob" in self.op:
+        names = [o.name for o in OPERATORS[self.op].operands if o.role != "weight" and not o.optional]
+        has_data, drawn = "x" in names, max(1, len(names) - ("x" in names))  # noise has the shape of one
+        tensors = [torch.randn(self.shape, generator=generator).to(self.floating) for _ in range(drawn)]
+        tensors = [t.to(device).requires_grad_(bool(names)) for t in tensors]
+        if has_data:
             if self.dtype.endswith("-uint8"):
                 x = torch.randint(0, 256, self.shape, dtype=torch.uint8, generator=generator)
             else:
@@ -81,15 +74,30 @@ class Case:
             "bytes": self.bytes(tensors),
         }
 
+    def moved(self, tensors):
+        """Tensors of the shape that have to move, if each is moved once.
+
+        A sample and its gradient do; a density is a number a datum or less. A density's gradients can be had in its
+        forward pass; those of a sample alone do not depend on its mean.
+        """
+        if not OPERATORS[self.op].operands:
+            return self.passing != "backward"
+        sampled = "z" in OPERATORS[self.op].results
+        grads = sum(t.requires_grad for t in tensors)
+        forward = len(tensors) + sampled
+        backward = sampled + len(tensors) + grads - (self.op == "rsample")
+        both = forward + backward if sampled else len(tensors) + grads
+        return {"forward": forward, "backward": backward, "both": both}[self.passing]
+
     def bytes(self, tensors):
-        moved = _MOVED[self.op][PASSES.index(self.passing)]
+        moved = self.moved(tensors)
         wide, narrow = tensors[0].element_size(), tensors[-1].element_size()
         return self.size * (moved * wide - (wide - narrow))
 
 
 def _cases(op, shape, dtype, passes, providers):
     """The cases of these that exist: only a density has targets to be of a dtype of their own."""
-    if "-" in dtype and "log_prob" not in op:
+    if "-" in dtype and all(operand.name != "x" for operand in OPERATORS[op].operands):
         return
     # Noise has no gradient.
     for passing in passes if op != "standard_normal" else ("forward",):

@@ -76,7 +76,8 @@ def check(
     from vae_fast.checking.choice import asked
     from vae_fast.checking.runner import run_check
 
-    choice = asked(op, backend, device, dtype, shape, layout, inputs, options, seed)
+    names = {"op": op, "backend": backend, "layout": layout, "inputs": inputs}
+    choice = asked(names, device=device, dtype=dtype, shape=shape, options=options, seed=seed)
     return run_check(choice, thorough, cases, every, progress)
 
 

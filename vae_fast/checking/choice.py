@@ -37,19 +37,17 @@ class Asked:
     seed: int = 0
 
 
-def asked(
-    op: Any, backend: Any, device: Any, dtype: Any, shape: Any, layout: Any, inputs: Any, options: Any, seed: int
-) -> Asked:
+def asked(names: dict[str, Any], *, device: Any, dtype: Any, shape: Any, options: Any, seed: int) -> Asked:
     """The checked choice. Raises ValueError naming what there is, RuntimeError for a backend not available."""
     if isinstance(dtype, torch.dtype):
         dtype = next((name for name, known in DTYPES.items() if known == dtype), str(dtype))
-    _known("op", op, OPS)
+    _known("op", names["op"], OPS)
     _known("dtype", dtype, DTYPES)
-    _known("layout", layout, LAYOUTS)
-    if not (isinstance(inputs, str) and _bits(inputs)):
-        _known("inputs", inputs, INPUTS)
-    if backend is not None:
-        _named(backend, "backend")
+    _known("layout", names["layout"], LAYOUTS)
+    if not (isinstance(names["inputs"], str) and _bits(names["inputs"])):
+        _known("inputs", names["inputs"], INPUTS)
+    if names["backend"] is not None:
+        _named(names["backend"], "backend")
     if device is not None:
         device = _device(device)
     if isinstance(shape, str):
@@ -62,7 +60,7 @@ def asked(
         options = parse_options(options if isinstance(options, str) else options_text(tuple(options)))
     if not isinstance(seed, int) or not 0 <= seed < 2**63:
         raise ValueError(f"seed must be an int from 0 to 2**63 - 1, got {seed!r}")
-    return Asked(op, backend, device, dtype, shape, layout, inputs, options, seed)
+    return Asked(device=device, dtype=dtype, shape=shape, options=options, seed=seed, **names)
 
 
 def _known(what: str, name: Any, names: Any) -> None:
