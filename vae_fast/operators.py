@@ -135,11 +135,6 @@ class Signature:
         """How many arguments come before ``packed``."""
         return self.n_options + len(self.needs)
 
-    def split(self, args: tuple[Any, ...]) -> tuple[tuple[Any, ...], Any, Wanted]:
-        """(upstream gradients and operands, options, what is wanted) of the raw operator's arguments in order."""
-        wanted = Wanted(args[self.n_options : self.n_needs], *args[self.n_needs :])
-        return args[: self.n_tensors], self.operator.Options(*args[self.n_tensors : self.n_options]), wanted
-
     def _arguments(self) -> Iterator[str]:
         # Of several results one may have no gradient.
         yield from (f"{'Tensor' if len(self.upstream) == 1 else 'Tensor?'} {name}" for name in self.upstream)
