@@ -63,7 +63,7 @@ class DiagonalGaussian:
     @property
     def logvar(self) -> Tensor:
         """log σ², clamped."""
-        form = arguments.scale_form("logvar", 0.0, self.logvar_bounds)
+        form = arguments.sigma_form("logvar", 0.0, self.logvar_bounds)
         return form.clamp(self.parameters.chunk(2, self.dim)[1])
 
     @property

@@ -12,18 +12,16 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
-from vae_fast.operators import SIGNATURES, Signature, Wanted
+from vae_fast.operators import SIGNATURES, Signature
 
 
 def of_arguments(signature: Signature, function: Callable[..., Any]) -> Callable[..., Any]:
     """Such a function as one of the raw operator's arguments, in its schema's order."""
-    # Plain numbers, which a compiler reads as constants.
-    tensors, options, needs = signature.n_tensors, signature.n_options, signature.n_needs
-    record = signature.operator.Options
+    split = signature.split
 
     def call(*args: Any) -> Any:
-        wanted = Wanted(args[options:needs], *args[needs:])
-        return function(*args[:tensors], record(*args[tensors:options]), wanted)
+        tensors, options, wanted = split(*args)
+        return function(*tensors, options, wanted)
 
     return call
 

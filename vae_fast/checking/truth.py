@@ -150,7 +150,7 @@ def _all(grads: tuple[Tensor | None, ...]) -> list[Tensor]:
 
 def _sample(case: Case, t: dict[str, Tensor], shape: torch.Size) -> _Element:
     """z = μ + σε with |μ| + |σε|, and its slopes 1 and ε·dσ/dr."""
-    form, raw = case.scale, t["logvar"]
+    form, raw = case.form, t["logvar"]
     eps, r = _noise(case, shape).double(), form.clamp(raw)
     step, ones = form.sigma(r) * eps, torch.ones_like(eps)
     slope = form.inside(raw, form.dsigma(r) * eps)
@@ -164,7 +164,7 @@ def _kl(case: Case, t: dict[str, Tensor]) -> _Element:
     Where σ itself, not its logarithm, is the argument, it is rounded before the second is small: the terms are
     then ½e^d, ½, ½|log σ²| and ½|log σp²|.
     """
-    form = case.scale
+    form = case.form
     operands = (t["mu"], t["logvar"], t.get("prior_mu"), t.get("prior_logvar"))
     has_prior = operands[2] is not None
     options = (0, NONE, 1.0, case.free_bits, *form)
@@ -259,7 +259,7 @@ def _gaussian(case: Case, t: dict[str, Tensor]) -> _Element:
 
     Data that are a product with ``x_scale`` have a rounding of their own, of size |x|.
     """
-    form, raw = case.scale, t["logvar"]
+    form, raw = case.form, t["logvar"]
     operands, options = (t["mean"], raw, t["x"], None), (0, NONE, 1.0, case.x_scale, *form)
     value, *_ = reference.gaussian_log_prob_fwd(*operands, *options, False, False, False)
     ones = torch.ones_like(value)

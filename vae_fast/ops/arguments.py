@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 import numbers
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from vae_fast.checks import FLOATS, TARGETS, countable
-from vae_fast.reference.bernoulli_log_prob import PARAMS
-from vae_fast.reference.densities import REDUCTIONS
-from vae_fast.scale import KINDS, Scale
+from vae_fast.operators import BERNOULLI_PARAMS, DATA, FORMS, PARAMETER, REDUCTIONS, WEIGHT, Operator
+from vae_fast.ops import dispatch
+from vae_fast.reference.densities import arithmetic_dtype, promoted_dtype
 from vae_fast.seeds import integer
+from vae_fast.sigma import SigmaForm
 
 Param = Literal["logvar", "logstd", "std", "var", "softplus"]
 BernoulliParam = Literal["logits", "probs"]
@@ -52,15 +53,6 @@ def target(name: str, value: Any) -> Tensor:
     if isinstance(value, Tensor) and value.dtype in TARGETS and _strided(value):
         return value
     raise TypeError(f"{name} must be a dense uint8, bool or floating tensor, got {_describe(value)}")
-
-
-def weights(value: Any) -> Tensor | None:
-    """A weight: any ``target`` dtype, a number, or None."""
-    if value is None:
-        return None
-    if isinstance(value, Tensor):
-        return target("weight", value)
-    return floating_or_number("weight", value)
 
 
 def same_device(first: str, anchor: Tensor, **others: Tensor | None) -> None:
@@ -132,6 +124,51 @@ def event_dims(event_ndim: int, shape: Sequence[int], names: str) -> int:
     return event_ndim
 
 
+class Operands(NamedTuple):
+    """Checked operands: the shape that they have together, whether they need the reference's own operations
+    (dispatch.py), and the dtype computed in."""
+
+    tensors: tuple[Any, ...]
+    shape: tuple[int, ...]
+    composite: bool
+    arithmetic: torch.dtype
+
+
+def operands(operator: Operator, *values: Any) -> Operands:
+    """A public function's operands, numbers as tensors. Raises TypeError or ValueError for what cannot be one."""
+    if dispatch.uniform(*values):
+        first, *_ = values
+        return Operands(values, tuple(first.shape), False, first.dtype)
+    facts = operator.operands
+    tensors = tuple(_operand(operator, k, value) for k, value in enumerate(values))
+    anchor, *rest = tensors
+    first, *names = (operand.name for operand in facts)
+    others = dict(zip(names, rest, strict=True))
+    composite = dispatch.needs_composite(**{first: anchor}, **others)
+    if composite and not operator.density:
+        dispatch.refuse_dtensors(**{first: anchor}, **others)
+    same_device(first, anchor, **others)
+    shape = broadcast_shape(first, anchor.shape, **others)
+    parameters = [t for operand, t in zip(facts, tensors, strict=True) if operand.role == PARAMETER]
+    for operand, t in zip(facts, tensors, strict=True):
+        if operand.role == DATA:
+            of = " and ".join(operand.name for operand in facts if operand.role == PARAMETER)
+            target_fits(of, torch.broadcast_shapes(*(t.shape for t in parameters)), t)
+    return Operands(tensors, shape, composite, arithmetic_dtype(promoted_dtype(*parameters), *tensors))
+
+
+def _operand(operator: Operator, k: int, value: Any) -> Tensor | None:
+    operand = operator.operands[k]
+    if value is None and operand.optional:
+        return None
+    if operand.role == DATA:
+        return target(operand.name, value)
+    if operand.role == WEIGHT:
+        return target(operand.name, value) if isinstance(value, Tensor) else floating_or_number(operand.name, value)
+    # The first operand's device is the call's.
+    return floating_or_number(operand.name, value) if k else floating(operand.name, value)
+
+
 def sizes(name: str, shape: Any) -> tuple[int, ...]:
     """A shape: an int or a sequence of ints, none negative."""
     if isinstance(shape, (str, Tensor)):
@@ -155,7 +192,7 @@ def reduction_code(reduction: Reduction) -> int:
 
 
 def bernoulli_code(param: BernoulliParam) -> int:
-    return _code("param", PARAMS, param)
+    return _code("param", BERNOULLI_PARAMS, param)
 
 
 def number(name: str, value: Any) -> float:
@@ -167,9 +204,9 @@ def number(name: str, value: Any) -> float:
     return float(value)
 
 
-def scale_form(param: Param, param_eps: float, bounds: Bounds | None) -> Scale:
+def sigma_form(param: Param, param_eps: float, bounds: Bounds | None) -> SigmaForm:
     """The checked parametrisation of σ."""
-    kind = _code("param", KINDS, param)
+    kind = _code("param", FORMS, param)
     low, high = -math.inf, math.inf
     if bounds is not None:
         if not isinstance(bounds, (tuple, list)) or len(bounds) != 2:
@@ -178,4 +215,4 @@ def scale_form(param: Param, param_eps: float, bounds: Bounds | None) -> Scale:
         high = high if bounds[1] is None else number("bounds", bounds[1])
         if not low <= high:
             raise ValueError(f"bounds must have low <= high, got {bounds!r}")
-    return Scale(kind, number("param_eps", param_eps), low, high)
+    return SigmaForm(kind, number("param_eps", param_eps), low, high)

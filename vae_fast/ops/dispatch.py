@@ -1,4 +1,4 @@
-"""Which path a call takes: a backend behind one autograd.Function, or the reference formulas in the open."""
+"""Which path a call takes: a backend behind an autograd.Function, or the reference's own operations (composite)."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _PLAIN = tracing.PLAIN
 _FLOATS, _STRIDED = FLOATS, torch.strided
 
 
-def in_the_open(**tensors: Tensor | None) -> bool:
-    """Whether PyTorch must see the reference's own operations.
+def needs_composite(**tensors: Tensor | None) -> bool:
+    """Whether PyTorch must see the operations that the operator is composed of: the reference's.
 
     So under functorch transforms (vmap, grad, jvp …) and forward-mode AD, and for tensor subclasses: whatever
     backend is named, the reference formulas serve there. Raises TypeError where a DTensor meets plain tensors.
@@ -31,7 +31,7 @@ def in_the_open(**tensors: Tensor | None) -> bool:
 
 
 def uniform(first: Any, *others: Any) -> bool:
-    """Whether all are plain dense tensors of one floating dtype, one device and one shape, outside transforms.
+    """Whether all that are there are plain dense tensors of one floating dtype, device and shape, outside transforms.
 
     The common call. It needs no other check of its tensors, and at small sizes those take as long as the kernel.
     """
@@ -42,6 +42,8 @@ def uniform(first: Any, *others: Any) -> bool:
         return False
     n_dims = len(shape)
     for t in others:
+        if t is None:
+            continue
         if type(t) not in _PLAIN or t.dtype != dtype or t.device != device:
             return False
         # By length first: a comparison of sizes at unlike places would bind them in a trace.
@@ -107,13 +109,8 @@ def batched(upstream: Tensor | None) -> bool:
 def backward_kernel(backend: str, name: str, *upstream: Tensor | None) -> Any:
     """The raw operator of a backward pass: the reference's where that pass is differentiated or transformed."""
     if torch.is_grad_enabled() or torch._C._are_functorch_transforms_active():
-        return getattr(reference, name)
+        return getattr(reference.KERNELS, name)
     for t in upstream:
         if batched(t):
             return kernel(backend, name, traced=True)
     return kernel(backend, name)
-
-
-def asked(needs: Sequence[bool], grads: Sequence[Tensor | None]) -> list[Tensor | None]:
-    """The gradients autograd asked for, None for the others."""
-    return [grad if need else None for need, grad in zip(needs, grads, strict=True)]

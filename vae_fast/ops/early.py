@@ -65,7 +65,7 @@ class early_gradients:
         _allowed = self.previous
 
 
-def wanted(backend: str, reduction: int, arithmetic: torch.dtype, weight: Tensor | None, *tensors: Any) -> bool:
+def wanted(backend: str, reduction: int, arithmetic: torch.dtype, operands: Sequence[Any]) -> bool:
     """Whether the forward pass of a call computes its gradients too.
 
     For a reduction to one number only, whose upstream gradient then scales them. Not where a gradient is of a
@@ -81,9 +81,10 @@ def wanted(backend: str, reduction: int, arithmetic: torch.dtype, weight: Tensor
         _allowed = _from_environment()
     if not _allowed or torch._C._autograd._top_saved_tensors_default_hooks(True) is not None:
         return False
+    *others, weight = operands
     if weight is not None and weight.requires_grad:
         return False
-    for t in tensors:
+    for t in others:
         if t is not None and t.requires_grad and (t.dtype not in _EXACT or t.dtype.itemsize < arithmetic.itemsize):
             return False
     return True
