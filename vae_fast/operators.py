@@ -132,7 +132,7 @@ class Signature:
     results: tuple[str, ...]
 
     @cached_property
-    def split(self) -> Callable[..., tuple[tuple[Any, ...], Any, Wanted]]:
+    def split(self) -> Callable[[tuple[Any, ...]], tuple[tuple[Any, ...], Any, Wanted]]:
         """Makes (upstream gradients and operands, options, what is wanted) of the arguments in their order."""
         # Plain numbers, which a compiler reads as constants.
         tensors = len(self.upstream) + len(self.operator.operands)
@@ -140,7 +140,7 @@ class Signature:
         needs = options + len(self.needs)
         record = self.operator.Options
 
-        def split(*args: Any) -> tuple[tuple[Any, ...], Any, Wanted]:
+        def split(args: tuple[Any, ...]) -> tuple[tuple[Any, ...], Any, Wanted]:
             return args[:tensors], record(*args[tensors:options]), Wanted(args[options:needs], *args[needs:])
 
         return split

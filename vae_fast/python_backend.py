@@ -20,7 +20,7 @@ def of_arguments(signature: Signature, function: Callable[..., Any]) -> Callable
     split = signature.split
 
     def call(*args: Any) -> Any:
-        tensors, options, wanted = split(*args)
+        tensors, options, wanted = split(args)
         return function(*tensors, options, wanted)
 
     return call
