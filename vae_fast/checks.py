@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -131,8 +130,8 @@ def check(name: str, args: Sequence[Any]) -> None:
     if not operator.density:
         _seed(options.seed_tensor, anchor.device)
         countable((*options.sample_shape, *shape), "z")
-    result_shapes = results.shapes(operator, shape, options)
-    for (grad_name, gradient), result in zip(zip(signature.upstream, upstream, strict=True), result_shapes):
+    triples = zip(signature.upstream, upstream, results.shapes(operator, shape, options), strict=False)
+    for grad_name, gradient, result in triples:
         _dtype(grad_name, gradient)
         _like(grad_name, gradient, result)
         _device(anchor, **{grad_name: gradient})

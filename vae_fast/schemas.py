@@ -211,7 +211,9 @@ def in_graphs(namespace: str) -> SimpleNamespace:
     """A namespace's operators by name as graphs hold them: with gradients, called with what a package can hold."""
     packet = getattr(torch.ops, namespace)
     overload = {name: "autograd" if name in DIFFERENTIABLE else "default" for name in _names(namespace)}
-    return SimpleNamespace(**{name: packable(getattr(getattr(packet, name), kind)) for name, kind in overload.items()})
+    return SimpleNamespace(
+        **{name: packable(getattr(getattr(packet, name), kind)) for name, kind in overload.items()}
+    )
 
 
 def by_device(op):

@@ -242,7 +242,8 @@ def _bernoulli_of_probs(case: Case, t: dict[str, Tensor]) -> _Element:
     p, x = t["logits"], t["x"]
     options = (0, NONE, 1.0, case.x_scale, PROBS)
     value, *_ = reference.KERNELS.bernoulli_log_prob_fwd(p, x, None, *options, False, False)
-    dp, dx = _all(reference.KERNELS.bernoulli_log_prob_bwd(torch.ones_like(value), p, x, None, *options, True, True, False))
+    ones = torch.ones_like(value)
+    dp, dx = _all(reference.KERNELS.bernoulli_log_prob_bwd(ones, p, x, None, *options, True, True, False))
     target, log_p, log_q = x * case.x_scale, torch.log(p), torch.log1p(-p)
     by_target = target if case.x_scale != 1.0 else torch.zeros_like(target)
     size_p, size_q = (-log.clamp(min=-100.0) for log in (log_p, log_q))

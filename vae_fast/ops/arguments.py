@@ -53,10 +53,10 @@ def floating(name: str, value: Any) -> Tensor:
 
 def floating_or_number(name: str, value: Any) -> Tensor:
     """As ``floating``; a number becomes a 0-d float64 tensor on the CPU, the raw operators' form of one."""
-    # A tensor first, and a float before other numbers: isinstance of an abstract class takes longer than the rest.
-    if not isinstance(value, Tensor) and isinstance(value, (float, int, numbers.Real)) and not isinstance(value, bool):
-        return torch.tensor(float(value), dtype=torch.float64, device="cpu")
-    return floating(name, value)
+    # Tensors first: to ask whether one is a Real takes as long as all the rest.
+    if isinstance(value, Tensor) or isinstance(value, bool) or not isinstance(value, (float, int, numbers.Real)):
+        return floating(name, value)
+    return torch.tensor(float(value), dtype=torch.float64, device="cpu")
 
 
 def target(name: str, value: Any) -> Tensor:
@@ -117,8 +117,8 @@ def _table(*shapes: Sequence[int]) -> float:
 def target_fits(names: str, parameters: Sequence[Tensor], x: Tensor) -> None:
     """Raises ValueError where x of another number of dims than the parameters would make a table of both.
 
-    Either side may be broadcast to the other's shape, and tensors of as many dims to a shape of their own: [64, 1] with
-    [64], a mistake nearly always, is neither.
+    Either side may be broadcast to the other's shape, and tensors of as many dims to a shape of their own: [64, 1]
+    with [64], a mistake nearly always, is neither.
     """
     n_dims = max([t.ndim for t in parameters])
     if x.ndim == n_dims or x.ndim == 0 or n_dims == 0:
@@ -150,8 +150,8 @@ def event_dims(event_ndim: int, shape: Sequence[int], names: str) -> int:
     return event_ndim
 
 
-# Checked operands, the shape that they have together, whether they need the reference's own operations (dispatch.py),
-# and the dtype computed in.
+# Checked operands, the shape that they have together, whether they need the reference's own operations
+# (dispatch.py), and the dtype computed in.
 Operands = tuple[tuple[Any, ...], tuple[int, ...], bool, torch.dtype]
 
 
@@ -193,7 +193,8 @@ def operands(op: str, *values: Any) -> Operands:
     if dispatch.uniform(*values):
         return values, tuple(values[0].shape), False, values[0].dtype
     rules = _RULES[op]
-    tensors = tuple([check(name, value) for check, name, value in zip(rules.checks, rules.names, values, strict=True)])
+    triples = zip(rules.checks, rules.names, values, strict=True)
+    tensors = tuple([check(name, value) for check, name, value in triples])
     named = dict(zip(rules.names, tensors, strict=True))
     composite = dispatch.needs_composite(**named)
     if composite and rules.draws:

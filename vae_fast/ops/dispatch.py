@@ -35,7 +35,7 @@ def needs_composite(**tensors: Tensor | None) -> bool:
 
 
 def uniform(first: Any, *others: Any) -> bool:
-    """Whether all that are there are plain dense tensors of one floating dtype, device and shape, outside transforms.
+    """Whether all (but None) are plain dense tensors of one floating dtype, device and shape, outside transforms.
 
     The common call. It needs no other check of its tensors, and at small sizes those take as long as the kernel.
     """

@@ -60,7 +60,9 @@ def gaussian_kl(
     Source: Kingma and Welling, "Auto-Encoding Variational Bayes" (2014), appendix B; free bits: Kingma et al.
     (2016), eq. 15, per latent and datum.
     """
-    operands, shape, composite, arithmetic = arguments.operands("gaussian_kl", mu, logvar, prior_mu, prior_logvar, weight)
+    operands, shape, composite, arithmetic = arguments.operands(
+        "gaussian_kl", mu, logvar, prior_mu, prior_logvar, weight
+    )
     arguments.event_dims(event_ndim, shape, "mu, logvar, the prior and weight")
     free = None if free_bits is None else arguments.number("free_bits", free_bits)
     code, eps, low, high = arguments.parametrisation(param, param_eps, bounds)

@@ -67,10 +67,14 @@ for _definition in DEFINITIONS:
 for _op, _qualified, _name in schemas.overloads("vae_fast_triton"):
     for _key in ("CPU", "CUDA"):
         library.impl(_qualified, schemas.unpacked(_op, _body(_name, getattr(KERNELS, _name))), _key)
-    torch.library.register_fake(f"vae_fast_triton::{_qualified}", schemas.unpacked(_op, schemas.fake(_name)), lib=library)
+    torch.library.register_fake(
+        f"vae_fast_triton::{_qualified}", schemas.unpacked(_op, schemas.fake(_name)), lib=library
+    )
 schemas.attach_gradients("vae_fast_triton", library)
 
-TRACED = SimpleNamespace(**{name: getattr(torch.ops.vae_fast_triton, name).default for name in SCHEMAS if hasattr(KERNELS, name)})
+TRACED = SimpleNamespace(
+    **{name: getattr(torch.ops.vae_fast_triton, name).default for name in SCHEMAS if hasattr(KERNELS, name)}
+)
 if hasattr(TRACED, "standard_normal_fwd"):
     library.impl("standard_normal_fwd", schemas.by_device(TRACED.standard_normal_fwd), "BackendSelect")
 GRAPH = schemas.in_graphs("vae_fast_triton")
