@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
-
 from vae_fast.triton_kernels.density_launch import Density, launchers
+
 from vae_fast.triton_kernels.formulas import constant, exp
 
 
