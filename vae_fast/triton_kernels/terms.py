@@ -18,7 +18,7 @@ from vae_fast.triton_kernels.formulas import (
     over_one_plus,
     power_of_two,
 )
-from vae_fast.triton_kernels.scale import (
+from vae_fast.triton_kernels.sigma import (
     LOGSTD,
     STD,
     VAR,
@@ -65,13 +65,13 @@ def bernoulli_of_probs(p, t):
 
 
 @triton.jit
-def standardised(difference, r, KIND: tl.constexpr):
+def standardised(difference, r, FORM: tl.constexpr):
     """½(difference/σ)² and difference/σ² where log σ² is r, or twice it: finite whenever they are.
 
     A difference of 0 gives 0 whatever σ. In two steps of 1/σ where 1/σ² is no ordinary number, each with its power
     of two in two steps.
     """
-    size = log_sigma(r, KIND)
+    size = log_sigma(r, FORM)
     whole, n, inv_var = exp_and_square(-size)
     slope = difference * inv_var
     half_square = difference * 0.5 * slope
@@ -113,8 +113,8 @@ def _is_big(a):
 
 
 @triton.jit
-def _gaussian_far(difference, r, eps, KIND: tl.constexpr, EPS: tl.constexpr):
-    var, dlog, size, _, _ = far_scale(r, eps, KIND, EPS)
+def _gaussian_far(difference, r, eps, FORM: tl.constexpr, EPS: tl.constexpr):
+    var, dlog, size, _, _ = far_scale(r, eps, FORM, EPS)
     square, slope = wide_standardised(difference, var)
     half_square = narrow(square)
     log_prob = -(half_square + (size + constant(r, 0.91893853320467274178)))
@@ -122,61 +122,61 @@ def _gaussian_far(difference, r, eps, KIND: tl.constexpr, EPS: tl.constexpr):
 
 
 @triton.jit
-def gaussian(difference, r, eps, KIND: tl.constexpr, EPS: tl.constexpr):
+def gaussian(difference, r, eps, FORM: tl.constexpr, EPS: tl.constexpr):
     """−½(log σ² + (difference/σ)² + log 2π) and its derivatives by the mean and by r; difference = x − mean."""
     half_log_2pi = constant(r, 0.91893853320467274178)
-    if KIND <= LOGSTD and not EPS:
-        half_square, slope = standardised(difference, r, KIND)
-        log_prob = -(half_square + (log_sigma(r, KIND) + half_log_2pi))
-        return log_prob, slope, twice(half_square - 0.5, KIND)
+    if FORM <= LOGSTD and not EPS:
+        half_square, slope = standardised(difference, r, FORM)
+        log_prob = -(half_square + (log_sigma(r, FORM) + half_log_2pi))
+        return log_prob, slope, twice(half_square - 0.5, FORM)
     else:
-        x = nearest(r, eps, KIND, EPS)
-        half_square, slope = _standardised_by(difference, x, KIND)
-        log_prob = -(half_square + (log_sigma_of(x, KIND) + half_log_2pi))
-        draw = (half_square - 0.5) * dlog_var(r, x, eps, KIND, EPS)
-        usual = is_usual(r, x, KIND) & (_is_big(half_square) == 0)
-        if KIND == STD or KIND == VAR:
+        x = nearest(r, eps, FORM, EPS)
+        half_square, slope = _standardised_by(difference, x, FORM)
+        log_prob = -(half_square + (log_sigma_of(x, FORM) + half_log_2pi))
+        draw = (half_square - 0.5) * dlog_var(r, x, eps, FORM, EPS)
+        usual = is_usual(r, x, FORM) & (_is_big(half_square) == 0)
+        if FORM == STD or FORM == VAR:
             # Where a tile ends all is 0.
             usual = usual | ((x == 0.0) & (difference == 0.0))
         if _anywhere(usual == 0):
-            far_log_prob, far_slope, far_draw = _gaussian_far(difference, r, eps, KIND, EPS)
+            far_log_prob, far_slope, far_draw = _gaussian_far(difference, r, eps, FORM, EPS)
             log_prob = tl.where(usual, log_prob, far_log_prob)
             slope, draw = tl.where(usual, slope, far_slope), tl.where(usual, draw, far_draw)
         return log_prob, slope, draw
 
 
 @triton.jit
-def _standardised_by(difference, x, KIND: tl.constexpr):
-    slope = difference * inv_var_of(x, KIND)
+def _standardised_by(difference, x, FORM: tl.constexpr):
+    slope = difference * inv_var_of(x, FORM)
     slope = tl.where((difference == 0.0) & (x == x), 0.0, slope)
     return difference * 0.5 * slope, slope
 
 
 @triton.jit
-def _gaussian_kl_far(r, eps, KIND: tl.constexpr, EPS: tl.constexpr):
-    var, dlog, size, _, _ = far_scale(r, eps, KIND, EPS)
+def _gaussian_kl_far(r, eps, FORM: tl.constexpr, EPS: tl.constexpr):
+    var, dlog, size, _, _ = far_scale(r, eps, FORM, EPS)
     grown = half_of(var)
     growth, spread = half_expm1_and_minus_by_grown(size + size, size, narrow(grown))
     return spread, narrow(_product(growth, dlog, times(grown, dlog)))
 
 
 @triton.jit
-def gaussian_kl(dm, r, eps, KIND: tl.constexpr, EPS: tl.constexpr):
+def gaussian_kl(dm, r, eps, FORM: tl.constexpr, EPS: tl.constexpr):
     """KL(N(μ, σ²) ‖ N(μp, 1)), dm = μ − μp, and its derivative by r; that by μ is dm."""
-    if KIND <= LOGSTD and not EPS:
-        growth, spread = half_expm1_and_minus(twice(r, KIND), log_sigma(r, KIND))
-        draw = twice(growth, KIND)
+    if FORM <= LOGSTD and not EPS:
+        growth, spread = half_expm1_and_minus(twice(r, FORM), log_sigma(r, FORM))
+        draw = twice(growth, FORM)
     else:
-        x = nearest(r, eps, KIND, EPS)
-        size, root = log_sigma_of(x, KIND), sigma_of(x, KIND)
+        x = nearest(r, eps, FORM, EPS)
+        size, root = log_sigma_of(x, FORM), sigma_of(x, FORM)
         growth, spread = half_expm1_and_minus_by_grown(size + size, size, (root * 0.5) * root)
-        draw = growth * dlog_var(r, x, eps, KIND, EPS)
-        usual = is_usual(r, x, KIND)
-        if KIND == STD or KIND == VAR:
+        draw = growth * dlog_var(r, x, eps, FORM, EPS)
+        usual = is_usual(r, x, FORM)
+        if FORM == STD or FORM == VAR:
             # Where a tile ends all is 0.
             usual = usual | (x == 0.0)
         if _anywhere(usual == 0):
-            far_spread, far_draw = _gaussian_kl_far(r, eps, KIND, EPS)
+            far_spread, far_draw = _gaussian_kl_far(r, eps, FORM, EPS)
             spread, draw = tl.where(usual, spread, far_spread), tl.where(usual, draw, far_draw)
     return tl.fma(dm * 0.5, dm, spread), draw
 
@@ -189,10 +189,10 @@ def _corrected(value, error, slope):
 
 
 @triton.jit
-def _gaussian_kl_to_prior_far(dm, r, prior_r, eps, KIND: tl.constexpr, EPS: tl.constexpr):
-    far, prior = far_scale(r, eps, KIND, EPS), far_scale(prior_r, eps, KIND, EPS)
-    ratio = var_ratio(far, prior, KIND, EPS)
-    beyond = half_of(var_ratio_slope(ratio, far, prior, KIND, EPS))
+def _gaussian_kl_to_prior_far(dm, r, prior_r, eps, FORM: tl.constexpr, EPS: tl.constexpr):
+    far, prior = far_scale(r, eps, FORM, EPS), far_scale(prior_r, eps, FORM, EPS)
+    ratio = var_ratio(far, prior, FORM, EPS)
+    beyond = half_of(var_ratio_slope(ratio, far, prior, FORM, EPS))
     # Nearer than the difference of two logarithms where the ratio is an ordinary number.
     square, half = narrow(ratio), far[2] - prior[2]
     big: tl.constexpr = 2.0**1000 if r.dtype == tl.float64 else 2.0**100
@@ -205,39 +205,39 @@ def _gaussian_kl_to_prior_far(dm, r, prior_r, eps, KIND: tl.constexpr, EPS: tl.c
 
 
 @triton.jit
-def gaussian_kl_to_prior(dm, r, prior_r, eps, KIND: tl.constexpr, EPS: tl.constexpr):
+def gaussian_kl_to_prior(dm, r, prior_r, eps, FORM: tl.constexpr, EPS: tl.constexpr):
     """KL(N(μ, σ²) ‖ N(μp, σp²)) and its derivatives by μ, r and the prior's r."""
-    if KIND <= LOGSTD and not EPS:
+    if FORM <= LOGSTD and not EPS:
         less = r - prior_r
-        d = twice(less, KIND)
+        d = twice(less, FORM)
         # The rounding error of d (Knuth's two-sum), which e^d would magnify; none where a step of it is infinite.
         part = r - less
-        error = twice((r - (less + part)) + (part - prior_r), KIND)
+        error = twice((r - (less + part)) + (part - prior_r), FORM)
         error = tl.where(tl.abs(error) < float("inf"), error, 0.0)
         half = tl.fma(prior_r, constant(r, -0.5), r * 0.5)
-        if KIND == LOGSTD:
+        if FORM == LOGSTD:
             # Where d overflows to infinity, any half of it will do that does not.
             half = tl.where(less == float("inf"), half, less)
         growth, spread = half_expm1_and_minus(d, half)
         spread = _corrected(spread, error, growth)
         growth = _corrected(growth, error, growth + 0.5)
-        half_square, slope = standardised(dm, prior_r, KIND)
-        return half_square + spread, slope, twice(growth, KIND), -twice(half_square + growth, KIND)
+        half_square, slope = standardised(dm, prior_r, FORM)
+        return half_square + spread, slope, twice(growth, FORM), -twice(half_square + growth, FORM)
     else:
-        x, prior_x = nearest(r, eps, KIND, EPS), nearest(prior_r, eps, KIND, EPS)
-        ratio = sigma_of(divide(x, prior_x), KIND)
+        x, prior_x = nearest(r, eps, FORM, EPS), nearest(prior_r, eps, FORM, EPS)
+        ratio = sigma_of(divide(x, prior_x), FORM)
         half = log(ratio)
         growth, spread = half_expm1_and_minus_by_grown(half + half, half, (ratio * 0.5) * ratio)
-        half_square, slope = _standardised_by(dm, prior_x, KIND)
-        kl, draw = half_square + spread, growth * dlog_var(r, x, eps, KIND, EPS)
-        dprior_raw = -(half_square + growth) * dlog_var(prior_r, prior_x, eps, KIND, EPS)
-        usual = is_usual(r, x, KIND) & is_usual(prior_r, prior_x, KIND)
+        half_square, slope = _standardised_by(dm, prior_x, FORM)
+        kl, draw = half_square + spread, growth * dlog_var(r, x, eps, FORM, EPS)
+        dprior_raw = -(half_square + growth) * dlog_var(prior_r, prior_x, eps, FORM, EPS)
+        usual = is_usual(r, x, FORM) & is_usual(prior_r, prior_x, FORM)
         usual = usual & (_is_big(tl.fma(ratio, ratio, half_square)) == 0)
-        if KIND == STD or KIND == VAR:
+        if FORM == STD or FORM == VAR:
             # Where a tile ends all is 0.
             usual = usual | ((x == 0.0) & (prior_x == 0.0) & (dm == 0.0))
         if _anywhere(usual == 0):
-            far = _gaussian_kl_to_prior_far(dm, r, prior_r, eps, KIND, EPS)
+            far = _gaussian_kl_to_prior_far(dm, r, prior_r, eps, FORM, EPS)
             kl, slope = tl.where(usual, kl, far[0]), tl.where(usual, slope, far[1])
             draw, dprior_raw = tl.where(usual, draw, far[2]), tl.where(usual, dprior_raw, far[3])
         return kl, slope, draw, dprior_raw
