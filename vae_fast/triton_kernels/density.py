@@ -45,11 +45,18 @@ def upstream_of(
 
 @triton.jit
 def read_operands(
-    operands, strides, tile, T: tl.constexpr, MODES: tl.constexpr, SAMPLES: tl.constexpr, VEC: tl.constexpr
+    operands,
+    strides,
+    tile,
+    T: tl.constexpr,
+    MODES: tl.constexpr,
+    N: tl.constexpr,
+    SAMPLES: tl.constexpr,
+    VEC: tl.constexpr,
 ):
-    """The operands' values, of one that is not given 0."""
-    values = ()
-    for k in tl.static_range(len(MODES)):
+    """The values of the first N, of one that is not given 0."""
+    values: tl.tuple = ()
+    for k in tl.static_range(N):
         if MODES[k] == ABSENT:
             values = values + (tl.full((1, 1), 0.0, T),)
         else:
@@ -60,7 +67,7 @@ def read_operands(
 
 @triton.jit
 def zero_sums(KINDS: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_COLUMNS: tl.constexpr):
-    sums = ()
+    sums: tl.tuple = ()
     for k in tl.static_range(len(KINDS)):
         sums = sums + (zero_sum(KINDS[k], BLOCK_ROWS, BLOCK_COLUMNS),)
     return sums
@@ -68,27 +75,26 @@ def zero_sums(KINDS: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_COLUMNS: tl.c
 
 @triton.jit
 def accumulate_gradients(
-    gradients,
-    strides,
-    tile,
-    sums,
-    slopes,
-    w,
-    WEIGHT: tl.constexpr,
-    KINDS: tl.constexpr,
-    SAMPLES: tl.constexpr,
-    VEC: tl.constexpr,
+    gradients, strides, tile, sums, values, KINDS: tl.constexpr, SAMPLES: tl.constexpr, VEC: tl.constexpr
 ):
-    """A tile's part of every operand's gradient: written, or added to the sums, which are returned."""
-    results = ()
+    """A tile's part of every gradient: written, or added to the sums, which are returned."""
+    results: tl.tuple = ()
     for k in tl.static_range(len(KINDS)):
         if KINDS[k] == NONE:
             results = results + (sums[k],)
         else:
-            slope = zero_where_unweighted(slopes[k], w, WEIGHT)
             sample, datum = strides[k]
-            sum = accumulate(gradients[k], sample, datum, tile, sums[k], slope, KINDS[k], SAMPLES, VEC)
+            sum = accumulate(gradients[k], sample, datum, tile, sums[k], values[k], KINDS[k], SAMPLES, VEC)
             results = results + (sum,)
+    return results
+
+
+@triton.jit
+def weighted(slopes, w, N: tl.constexpr, WEIGHT: tl.constexpr):
+    """The gradients by the first N operands: 0 where the weight is 0, whatever they are."""
+    results: tl.tuple = ()
+    for k in tl.static_range(N):
+        results = results + (zero_where_unweighted(slopes[k], w, WEIGHT),)
     return results
 
 
@@ -103,63 +109,66 @@ def zero_where_unweighted(value, w, WEIGHT: tl.constexpr):
 
 @kernel
 def density(
-    # As many as the density has: each a pointer, or None.
-    operands, gradients,
-    weight, dweight, upstream, out, partials, ticket,
-    # Of an operand and of its gradient, as many as a density can have (MOST_OPERANDS of density_launch.py).
+    # Operands and their gradients, the weight and its own at the end: each a pointer, or None.
+    operands, gradients, upstream, out, partials, ticket,
+    # As many as a density can have (MOST_OPERANDS of density_launch.py).
     sample0: tl.int64, datum0: tl.int64, sample1: tl.int64, datum1: tl.int64,
     sample2: tl.int64, datum2: tl.int64, sample3: tl.int64, datum3: tl.int64,
+    sample4: tl.int64, datum4: tl.int64,
     dsample0: tl.int64, ddatum0: tl.int64, dsample1: tl.int64, ddatum1: tl.int64,
     dsample2: tl.int64, ddatum2: tl.int64, dsample3: tl.int64, ddatum3: tl.int64,
-    weight_sample: tl.int64, weight_datum: tl.int64, dweight_sample: tl.int64, dweight_datum: tl.int64,
+    dsample4: tl.int64, ddatum4: tl.int64,
     upstream_sample: tl.int64, upstream_datum: tl.int64, out_sample: tl.int64, out_datum: tl.int64,
     rows: tl.int64, datum_rows: tl.int64, columns: tl.int64,
     column_tiles: tl.int64, tiles: tl.int64, segments: tl.int64,
     factor: tl.float64,
     number0: tl.float64, number1: tl.float64, number2: tl.float64, number3: tl.float64,
     TERM: tl.constexpr, CONSTANTS: tl.constexpr,
-    MODES: tl.constexpr, WEIGHT: tl.constexpr, UPSTREAM: tl.constexpr,
-    KINDS: tl.constexpr, DWEIGHT: tl.constexpr, VALUE: tl.constexpr, ALONE: tl.constexpr,
+    MODES: tl.constexpr, KINDS: tl.constexpr, VALUE: tl.constexpr, ALONE: tl.constexpr,
     T: tl.constexpr, WALK: tl.constexpr, SPACE: tl.constexpr, SAMPLES: tl.constexpr,
     BLOCK_ROWS: tl.constexpr, BLOCK_COLUMNS: tl.constexpr, VEC: tl.constexpr,
 ):  # fmt: skip
-    """``TERM(operands, g, numbers, CONSTANTS)`` gives elements' terms, and g times their derivatives by each operand.
+    """A call's sums and gradients. MODES are the operands' and, at the end, the upstream gradient's.
 
-    A weight multiplies g and the term; where it is 0 all results are 0, but its own gradient, the term.
+    ``TERM(operands, g, numbers, CONSTANTS)`` gives elements' terms, and g times their derivatives by each operand
+    but the weight. That multiplies g and the term; where it is 0 all results are 0, but its own gradient, the term.
     """
+    N: tl.constexpr = len(KINDS) - 1
+    WEIGHT: tl.constexpr = MODES[N]
+    UPSTREAM: tl.constexpr = MODES[N + 1]
     program = tl.program_id(0).to(tl.int64)
     space = (rows, datum_rows, columns, column_tiles, tiles, segments)
-    strides = ((sample0, datum0), (sample1, datum1), (sample2, datum2), (sample3, datum3))
-    dstrides = ((dsample0, ddatum0), (dsample1, ddatum1), (dsample2, ddatum2), (dsample3, ddatum3))
+    strides = ((sample0, datum0), (sample1, datum1), (sample2, datum2), (sample3, datum3), (sample4, datum4))
+    dstrides = (
+        (dsample0, ddatum0),
+        (dsample1, ddatum1),
+        (dsample2, ddatum2),
+        (dsample3, ddatum3),
+        (dsample4, ddatum4),
+    )
     numbers = tl.full((), number0, T), tl.full((), number1, T), tl.full((), number2, T), tl.full((), number3, T)
     value = zero_sum(VALUE, BLOCK_ROWS, BLOCK_COLUMNS)
     sums = zero_sums(KINDS, BLOCK_ROWS, BLOCK_COLUMNS)
-    of_weight = zero_sum(DWEIGHT, BLOCK_ROWS, BLOCK_COLUMNS)
     for step in range(tiles):
         tile = place(program, step, space, WALK, SPACE, SAMPLES, BLOCK_ROWS, BLOCK_COLUMNS, VEC)
-        values = read_operands(operands, strides, tile, T, MODES, SAMPLES, VEC)
-        reaching = upstream_of(
-            upstream, upstream_sample, upstream_datum, tile, factor, T, UPSTREAM, SAMPLES, VEC
-        )
+        values = read_operands(operands, strides, tile, T, MODES, N, SAMPLES, VEC)
+        reaching = upstream_of(upstream, upstream_sample, upstream_datum, tile, factor, T, UPSTREAM, SAMPLES, VEC)
         g = reaching
         w = reaching
         if WEIGHT != ABSENT:
-            w = read(weight, weight_sample, weight_datum, tile, T, WEIGHT, SAMPLES, VEC)
+            sample, datum = strides[N]
+            w = read(operands[N], sample, datum, tile, T, WEIGHT, SAMPLES, VEC)
             g = reaching * w
         term, slopes = TERM(values, g, numbers, CONSTANTS)
-        if DWEIGHT != NONE:
-            of_weight = accumulate(
-                dweight, dweight_sample, dweight_datum, tile, of_weight, reaching * term, DWEIGHT, SAMPLES, VEC
-            )
+        slopes = weighted(slopes, w, N, WEIGHT) + (reaching * term,)
+        sums = accumulate_gradients(gradients, dstrides, tile, sums, slopes, KINDS, SAMPLES, VEC)
         if VALUE != NONE:
             if WEIGHT != ABSENT:
                 term = zero_where_unweighted(term * w, w, WEIGHT)
             if VALUE == EACH:
                 term = term * tl.full((), factor, T)
             value = accumulate(out, out_sample, out_datum, tile, value, term, VALUE, SAMPLES, VEC)
-        sums = accumulate_gradients(gradients, dstrides, tile, sums, slopes, w, WEIGHT, KINDS, SAMPLES, VEC)
     tile = place(program, 0, space, WALK, SPACE, SAMPLES, BLOCK_ROWS, BLOCK_COLUMNS, VEC)
     for k in tl.static_range(len(KINDS)):
         store_partial_sum(gradients[k], sums[k], program, tile, space, KINDS[k], WALK, SPACE, VEC)
-    store_partial_sum(dweight, of_weight, program, tile, space, DWEIGHT, WALK, SPACE, VEC)
     store_sum(out, partials, ticket, value, program, tile, space, factor, VALUE, WALK, SPACE, VEC, ALONE)

@@ -12,7 +12,7 @@ from torch import Tensor
 from vae_fast.triton_kernels.density_launch import Density, launchers
 from vae_fast.triton_kernels.operands import form_of, is_plain
 from vae_fast.triton_kernels.sigma import clamped, within
-from vae_fast.triton_kernels.terms import gaussian_kl, gaussian_kl_to_prior
+from vae_fast.triton_kernels.terms import floored, gaussian_kl, gaussian_kl_to_prior
 
 
 @triton.jit
@@ -31,11 +31,9 @@ def _term(operands, g, numbers, CONSTANTS: tl.constexpr):
     else:
         kl, draw = gaussian_kl(dm, r, eps, FORM, EPS)
         slope, dprior_raw = dm, draw
-    if FLOOR:
-        below = kl <= floor
-        kl, g = tl.where(below, floor, kl), tl.where(below, 0.0, g)
-    slope = g * slope
-    draw, dprior_raw = within(raw, g * draw, low, high, BOUNDED), within(prior_raw, g * dprior_raw, low, high, BOUNDED)
+    kl, g = floored(kl, g, floor, FLOOR)
+    slope, draw, dprior_raw = g * slope, g * draw, g * dprior_raw
+    draw, dprior_raw = within(raw, draw, low, high, BOUNDED), within(prior_raw, dprior_raw, low, high, BOUNDED)
     return kl, (slope, draw, -slope, dprior_raw)
 
 

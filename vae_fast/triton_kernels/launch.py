@@ -16,10 +16,12 @@ from vae_fast.triton_kernels.kernel import kernel
 from vae_fast.triton_kernels.layout import JOIN_BLOCK, TILE_BYTES, ceil_div, power_of_two
 from vae_fast.triton_kernels.tiles import narrow
 
+# A tile has 8 elements for each thread.
 WARPS = 4
 # A thread's registers, all that there are: left to itself, the assembler for sm_80 spills some to have 128 at most.
 ALL_REGISTERS = 255
-# On Hopper the usual calls need so few, with which a multiprocessor holds 24 warps: an H200 takes up to 16 % less time.
+# On Hopper the usual calls need so few, with which a multiprocessor holds 24 warps: an H200 takes up to 16 % less
+# time.
 FEW_REGISTERS = 80
 # Gradients of half types beside eight normals a thread would spill with so few.
 MORE_REGISTERS = 128
@@ -29,10 +31,10 @@ tile_bytes = TILE_BYTES
 
 
 def options(registers: int, hopper: bool) -> dict[str, Any]:
-    """What a kernel is compiled with; ``registers``: how many suffice on Hopper.
+    """What a kernel is compiled with; ``registers``: a thread's, on Hopper.
 
-    No contraction: a multiply-add is fused where a formula says so. No stages: nothing here is worth a copy in shared
-    memory. Four warps: a tile has 8 elements for each thread.
+    No contraction: a multiply-add is fused where a formula says so. No stages: nothing here is worth a copy in
+    shared memory.
     """
     most = registers if hopper else ALL_REGISTERS
     return {"num_warps": WARPS, "num_stages": 1, "enable_fp_fusion": False, "maxnreg": most}

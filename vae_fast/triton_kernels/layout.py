@@ -59,9 +59,9 @@ class Request(NamedTuple):
 
     ``gradients[k]`` is the gradient of ``operands[k]`` as it will be returned; ``out`` a result of one value an
     element, ``value`` how the kernel makes its result (NONE, EACH, ROW or ALL). The dims from ``walk_as_anchor`` on
-    are walked as operand 0 holds them (None: all in C order). An access is as wide as elements of ``itemsize`` bytes
-    ask for, a tile as large as a type computed in of ``arithmetic`` bytes allows. ``step`` is one more stride that
-    kernels add up. Tiles may begin up to ``room`` columns before a row's first.
+    are walked as operand 0 holds them (None: all in C order). An access is as wide as elements of ``itemsize``
+    bytes ask for, a tile as large as a type computed in of ``arithmetic`` bytes allows. ``step`` is one more stride
+    that kernels add up. Tiles may begin up to ``room`` columns before a row's first.
     """
 
     operands: tuple[Spec | None, ...]
@@ -247,9 +247,7 @@ def layout(request: Request) -> Layout:
     # What is read and written, as rows and columns that suit all of it.
     read = [None if s is None or s.number else Placed(walk, s, False) for s in request.operands]
     # A gradient of a broadcast operand is not written element by element, unless it turns out to be FULL.
-    written = [
-        None if s is None or _kind(walk, s, 0) != EACH else Placed(walk, s, True) for s in request.gradients
-    ]
+    written = [None if s is None or _kind(walk, s, 0) != EACH else Placed(walk, s, True) for s in request.gradients]
     out = None if request.out is None else Placed(walk, request.out, True)
     placed = [p for p in (*read, *written, out) if p is not None]
     rows = split(placed, walk, ndim - request.event_ndim if request.value == ROW else None)

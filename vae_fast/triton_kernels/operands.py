@@ -137,15 +137,9 @@ def bits_of(number: float) -> int:
     return int(struct.unpack("<q", struct.pack("<d", number))[0])
 
 
-class Argument(NamedTuple):
-    """A tensor as kernels take it: a pointer, and strides over samples and over data."""
-
-    pointer: Tensor | None
-    sample: int
-    datum: int
-
-
-NOTHING = Argument(None, 0, 0)
+# A tensor as kernels take it: a pointer, and strides over samples and over data.
+Argument = tuple[Tensor | None, int, int]
+NOTHING: Argument = (None, 0, 0)
 
 
 def argument(tensor: Tensor | None, view: View, plan: Layout, leading: bool = False) -> Argument:
@@ -153,10 +147,10 @@ def argument(tensor: Tensor | None, view: View, plan: Layout, leading: bool = Fa
     if tensor is None or view.mode == ABSENT:
         return NOTHING
     if view.mode == NUMBER:
-        return Argument(None, bits_of(tensor.item()), 0)
+        return None, bits_of(tensor.item()), 0
     if view.copy is not None:
         tensor = _copied(tensor, view, plan, leading)
-    return Argument(tensor, *plan.strides(view))
+    return tensor, *plan.strides(view)
 
 
 def _copied(tensor: Tensor, view: View, plan: Layout, leading: bool = False) -> Tensor:
@@ -171,27 +165,33 @@ def _copied(tensor: Tensor, view: View, plan: Layout, leading: bool = False) -> 
 
 
 class Gradients:
-    """The tensors of gradients, of which the first two may be the halves of one, ``wanted.packed``'s."""
+    """The tensors of gradients, one for each operand; None for those that are not ``wanted``.
 
-    def __init__(self, operands: Sequence[Tensor | None], wanted: Wanted, device: torch.device) -> None:
-        self.operands, self.whole = operands, None if wanted.packed is None else torch.empty_like(wanted.packed)
-        halves = () if self.whole is None else self.whole.chunk(2, wanted.packed_dim)
-        self.each: list[Tensor | None] = [
-            *halves,
-            *(
-                torch.empty_like(t, device=device) if need and t is not None else None
-                for t, need in list(zip(operands, wanted.needs, strict=True))[len(halves) :]
-            ),
-        ]
+    ``made`` are the operands' places that ``wanted.needs`` are of. The first two gradients may be the halves of
+    one, ``wanted.packed``'s.
+    """
+
+    def __init__(
+        self, operands: Sequence[Tensor | None], made: Sequence[int], wanted: Wanted, device: torch.device
+    ) -> None:
+        self.operands, self.made = operands, made
+        self.whole = None if wanted.packed is None else torch.empty_like(wanted.packed)
+        self.each: list[Tensor | None] = [None] * len(operands)
+        for k, need in zip(made, wanted.needs, strict=True):
+            operand = operands[k]
+            if need and operand is not None and (self.whole is None or k > 1):
+                self.each[k] = torch.empty_like(operand, device=device)
+        if self.whole is not None:
+            self.each[0], self.each[1] = self.whole.chunk(2, wanted.packed_dim)
 
     def finished(self) -> tuple[Tensor, ...]:
         """As the raw operators return them, each on its operand's device; one not asked for has shape (0,)."""
         anchor = self.operands[0]
         assert anchor is not None
-        out = [
-            anchor.new_empty(0) if g is None or t is None else g.to(t.device)
-            for g, t in zip(self.each, self.operands, strict=True)
-        ]
+        out = []
+        for k in self.made:
+            grad, operand = self.each[k], self.operands[k]
+            out.append(anchor.new_empty(0) if grad is None or operand is None else grad.to(operand.device))
         return tuple(out) if self.whole is None else (self.whole, anchor.new_empty(0), *out[2:])
 
 
@@ -204,20 +204,22 @@ class GradientOut:
         self.tensor, self.made, self.plan = tensor, made, plan
         self.filled = tensor
         self.partials: Tensor | None = None
-        if tensor is not None and made.temporary is not None:
+        if tensor is None:
+            return
+        if made.temporary is not None:
             dtype = compute if made.kind == layout.FULL else tensor.dtype
             self.filled = torch.empty(made.temporary, dtype=dtype, device=device)
-        if self.filled is not None and made.partials:
+        if made.partials:
+            assert self.filled is not None
             shape = (made.partials, self.filled.numel())
             self.partials = torch.empty(shape, dtype=torch.float64, device=device)
 
-    @property
     def argument(self) -> Argument:
         if self.filled is None:
             return NOTHING
         if self.partials is not None:
-            return Argument(self.partials, 0, 0)
-        return Argument(self.filled, *self.plan.strides(self.made.view))
+            return self.partials, 0, 0
+        return self.filled, *self.plan.strides(self.made.view)
 
     def finish(self) -> None:
         """After the kernel was launched."""

@@ -11,7 +11,7 @@ import triton.language as tl
 from vae_fast.triton_kernels.kernel import kernel
 from vae_fast.triton_kernels.noise import NORMALS_OF_COUNTER, normals
 from vae_fast.triton_kernels.sigma import clamped, dsigma, sigma, within
-from vae_fast.triton_kernels.terms import gaussian_kl
+from vae_fast.triton_kernels.terms import floored, gaussian_kl
 from vae_fast.triton_kernels.tiles import (
     ABSENT,
     NONE,
@@ -134,8 +134,7 @@ def forward(
         r = clamped(raw, lowest, highest, BOUNDED)
         if VALUE != NONE:
             kl, _ = gaussian_kl(m, r, eps, FORM, EPS)
-            if FLOOR:
-                kl = tl.where(kl <= floor, floor, kl)
+            kl, _ = floored(kl, kl, floor, FLOOR)
             value = add(value, kl, tile, VALUE)
         s = sigma(r, eps, FORM, EPS)
         for draw in range(first_draw, last_draw):
@@ -252,8 +251,7 @@ def backward(
             m = read(mu, mu_sample, mu_datum, tile, T, MODES[0], SAMPLES, VEC)
             g = read(dkl, dkl_sample, dkl_datum, tile, T, MODES[3], SAMPLES, VEC)
             kl, draw_kl = gaussian_kl(m, r, eps, FORM, EPS)
-            if FLOOR:
-                g = tl.where(kl <= floor, 0.0, g)
+            _, g = floored(kl, g, floor, FLOOR)
             # Of the groups of samples one adds the KL's part.
             dm = tl.where(group == 0, dm + g * m, dm)
             dr = tl.where(group == 0, dr + g * draw_kl, dr)

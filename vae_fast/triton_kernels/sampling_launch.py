@@ -74,9 +74,7 @@ def _is_half(types: Types) -> bool:
     return types.promoted.itemsize == torch.float16.itemsize
 
 
-def _plan(
-    draw: Draw, types: Types, specs: Sequence[Spec | None], step: int, **results: Any
-) -> tuple[Layout, bool]:
+def _plan(draw: Draw, types: Types, specs: Sequence[Spec | None], step: int, **results: Any) -> tuple[Layout, bool]:
     """The layout of a call, and whether every row's noise begins with a counter.
 
     ``step`` is from one sample to the next, ``results`` what of a ``Request`` says where results go.
@@ -160,7 +158,7 @@ def backward(upstream: Upstream, mu: Tensor, logvar: Tensor, draw: Draw, wanted:
         check_upstream("dz", dz, (*sample_shape, *shape), mu.device)
     if dkl is not None:
         check_upstream("dkl", dkl, shape[: len(shape) - event_ndim], mu.device)
-    gradients = Gradients((mu, logvar), wanted, mu.device)
+    gradients = Gradients((mu, logvar), (0, 1), wanted, mu.device)
     if shape.numel() == 0:
         for grad in gradients.each:
             if grad is not None:
@@ -193,11 +191,10 @@ class _Groups:
         self.out, self.groups, self.plan = out, groups, plan
         self.parts = torch.empty((groups, plan.rows * plan.columns), dtype=types.arithmetic, device=out.device)
 
-    @property
     def argument(self) -> Argument:
         """A group's gradient is dense in C order."""
         datum = self.plan.columns // self.plan.vec
-        return Argument(self.parts, datum * self.plan.datum_rows, datum)
+        return self.parts, datum * self.plan.datum_rows, datum
 
     def finish(self) -> None:
         """After the kernel was launched."""
@@ -235,10 +232,10 @@ def _differentiate(
     for grad, made in zip(grads, plan.gradients, strict=True):
         if groups == 1 or grad is None:
             filled.append(GradientOut(grad, made, plan, types.arithmetic, device))
-            args += (*filled[-1].argument, 0)
+            args += (*filled[-1].argument(), 0)
         else:
             filled.append(_Groups(grad, groups, plan, types))
-            args += (*filled[-1].argument, plan.columns // plan.vec * plan.rows)
+            args += (*filled[-1].argument(), plan.columns // plan.vec * plan.rows)
     args += draw.arguments(groups, plan)
     one = draw.samples == 1
     constants = {**draw.constants(groups, plan, aligned, types), "KINDS": plan.kinds, "ONE": one}

@@ -182,6 +182,16 @@ def gaussian_kl(dm, r, eps, FORM: tl.constexpr, EPS: tl.constexpr):
 
 
 @triton.jit
+def floored(kl, g, floor, FLOOR: tl.constexpr):
+    """max(kl, floor), and the gradient that reaches kl: 0 where the floor is not exceeded."""
+    if FLOOR:
+        below = kl <= floor
+        return tl.where(below, floor, kl), tl.where(below, 0.0, g)
+    else:
+        return kl, g
+
+
+@triton.jit
 def _corrected(value, error, slope):
     """value + error·slope, a first-order correction; an infinite value needs none."""
     keep = (error == 0.0) | (tl.abs(value) == float("inf"))

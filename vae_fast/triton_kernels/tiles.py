@@ -150,9 +150,7 @@ def add(sum, value, tile, KIND: tl.constexpr):
 
 
 @triton.jit
-def accumulate(
-    ptr, sample, datum, tile, sum, value, KIND: tl.constexpr, SAMPLES: tl.constexpr, VEC: tl.constexpr
-):
+def accumulate(ptr, sample, datum, tile, sum, value, KIND: tl.constexpr, SAMPLES: tl.constexpr, VEC: tl.constexpr):
     """A tile's part of a gradient or a result: written where it stays, or added to the sum, which is returned."""
     if KIND == EACH:
         write(ptr, sample, datum, tile, value, SAMPLES, VEC)

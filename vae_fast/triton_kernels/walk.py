@@ -1,7 +1,7 @@
 """How tensors lie over the dims of a call: which dims are rows and which columns, and what has to be copied first.
 
-Dims come in walking order, those of one element left out. What is worked out here of strides is a ``View``: a stride
-over samples and one over data, and columns that are neighbours in memory, or one value for all of them.
+Dims come in walking order, those of one element left out. What comes of a tensor is a ``View``: a stride over
+samples and one over data, and columns that are neighbours in memory, or one value for all of them.
 """
 
 from __future__ import annotations
