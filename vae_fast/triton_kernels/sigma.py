@@ -8,7 +8,10 @@ import triton
 import triton.language as tl
 
 from vae_fast import sigma as definition
-from vae_fast.triton_kernels.formulas import clamp, constant, divide, exp, half_exp, log, logistic, root, softplus
+from vae_fast.triton_kernels.arithmetic import clamp, constant, divide, root
+from vae_fast.triton_kernels.exponentials import exp, half_exp
+from vae_fast.triton_kernels.logarithms import log
+from vae_fast.triton_kernels.softplus import logistic, softplus
 from vae_fast.triton_kernels.wide import over, times, wide, wide_exp
 
 LOGVAR = tl.constexpr(definition.LOGVAR)

@@ -3,21 +3,15 @@
 import triton
 import triton.language as tl
 
-from vae_fast.triton_kernels.formulas import (
-    clamped_log,
-    clamped_log1m,
-    constant,
-    divide,
+from vae_fast.triton_kernels.arithmetic import constant, divide, power_of_two
+from vae_fast.triton_kernels.exponentials import (
     exp_and_square,
     exp_of_negative,
     half_expm1_and_minus,
     half_expm1_and_minus_by_grown,
     is_ordinary,
-    log,
-    log1p_unit,
-    over_one_plus,
-    power_of_two,
 )
+from vae_fast.triton_kernels.logarithms import clamped_log, clamped_log1m, log
 from vae_fast.triton_kernels.sigma import (
     LOGSTD,
     STD,
@@ -34,7 +28,16 @@ from vae_fast.triton_kernels.sigma import (
     var_ratio,
     var_ratio_slope,
 )
+from vae_fast.triton_kernels.softplus import log1p_unit, over_one_plus
 from vae_fast.triton_kernels.wide import either, half_of, halved, narrow, over, plus, times, wide
+
+HALF_LOG_2PI = tl.constexpr(0.91893853320467274178)
+# F.binary_cross_entropy's least p(1 − p).
+LEAST_VARIANCE = tl.constexpr(1e-12)
+# Beyond it, and below its inverse, products with other numbers may leave a dtype's range.
+BIG_64, BIG_32 = tl.constexpr(2.0**1000), tl.constexpr(2.0**100)
+# An exponent smaller than that of any number that a 0 is added to.
+SMALLEST = tl.constexpr(-4096.0)
 
 
 @triton.jit
@@ -59,7 +62,7 @@ def bernoulli_of_probs(p, t):
     The one by p is what F.binary_cross_entropy gives.
     """
     log_p, log_q = clamped_log(p), clamped_log1m(p)
-    variance, least = p * (1.0 - p), constant(p, 1e-12)
+    variance, least = p * (1.0 - p), constant(p, LEAST_VARIANCE)
     slope = divide(t - p, tl.where(variance < least, least, variance))
     return tl.fma(t, log_p, (1.0 - t) * log_q), slope, log_p - log_q
 
@@ -90,7 +93,7 @@ def wide_standardised(difference, var):
     slope_m, slope_n = over((m, n), var)
     # A 0 is smaller than any number that it is added to.
     none = (difference == 0.0) & (var[0] == var[0])
-    square_m, square_n = tl.where(none, 0.0, slope_m * m * 0.5), tl.where(none, -4096.0, slope_n + n)
+    square_m, square_n = tl.where(none, 0.0, slope_m * m * 0.5), tl.where(none, SMALLEST, slope_n + n)
     return (square_m, square_n), tl.where(none, 0.0, narrow((slope_m, slope_n)))
 
 
@@ -108,7 +111,7 @@ def _anywhere(condition):
 
 @triton.jit
 def _is_big(a):
-    big: tl.constexpr = 2.0**1000 if a.dtype == tl.float64 else 2.0**100
+    big: tl.constexpr = BIG_64 if a.dtype == tl.float64 else BIG_32
     return tl.abs(a) >= big
 
 
@@ -117,14 +120,14 @@ def _gaussian_far(difference, r, eps, FORM: tl.constexpr, EPS: tl.constexpr):
     var, dlog, size, _, _ = far_scale(r, eps, FORM, EPS)
     square, slope = wide_standardised(difference, var)
     half_square = narrow(square)
-    log_prob = -(half_square + (size + constant(r, 0.91893853320467274178)))
+    log_prob = -(half_square + (size + constant(r, HALF_LOG_2PI)))
     return log_prob, slope, narrow(_product(half_square - 0.5, dlog, times(square, dlog)))
 
 
 @triton.jit
 def gaussian(difference, r, eps, FORM: tl.constexpr, EPS: tl.constexpr):
     """−½(log σ² + (difference/σ)² + log 2π) and its derivatives by the mean and by r; difference = x − mean."""
-    half_log_2pi = constant(r, 0.91893853320467274178)
+    half_log_2pi = constant(r, HALF_LOG_2PI)
     if FORM <= LOGSTD and not EPS:
         half_square, slope = standardised(difference, r, FORM)
         log_prob = -(half_square + (log_sigma(r, FORM) + half_log_2pi))
@@ -205,7 +208,7 @@ def _gaussian_kl_to_prior_far(dm, r, prior_r, eps, FORM: tl.constexpr, EPS: tl.c
     beyond = half_of(var_ratio_slope(ratio, far, prior, FORM, EPS))
     # Nearer than the difference of two logarithms where the ratio is an ordinary number.
     square, half = narrow(ratio), far[2] - prior[2]
-    big: tl.constexpr = 2.0**1000 if r.dtype == tl.float64 else 2.0**100
+    big: tl.constexpr = BIG_64 if r.dtype == tl.float64 else BIG_32
     half = tl.where((square > 1.0 / big) & (square < big), log(square) * 0.5, half)
     growth, spread = half_expm1_and_minus_by_grown(half + half, half, narrow(half_of(ratio)))
     squared, slope = wide_standardised(dm, prior[0])
