@@ -160,14 +160,15 @@ def density(
             w = read(operands[N], sample, datum, tile, T, WEIGHT, SAMPLES, VEC)
             g = reaching * w
         term, slopes = TERM(values, g, numbers, CONSTANTS)
+        if VALUE != NONE:
+            summand = term
+            if WEIGHT != ABSENT:
+                summand = zero_where_unweighted(term * w, w, WEIGHT)
+            if VALUE == EACH:
+                summand = summand * tl.full((), factor, T)
+            value = accumulate(out, out_sample, out_datum, tile, value, summand, VALUE, SAMPLES, VEC)
         slopes = weighted(slopes, w, N, WEIGHT) + (reaching * term,)
         sums = accumulate_gradients(gradients, dstrides, tile, sums, slopes, KINDS, SAMPLES, VEC)
-        if VALUE != NONE:
-            if WEIGHT != ABSENT:
-                term = zero_where_unweighted(term * w, w, WEIGHT)
-            if VALUE == EACH:
-                term = term * tl.full((), factor, T)
-            value = accumulate(out, out_sample, out_datum, tile, value, term, VALUE, SAMPLES, VEC)
     tile = place(program, 0, space, WALK, SPACE, SAMPLES, BLOCK_ROWS, BLOCK_COLUMNS, VEC)
     for k in tl.static_range(len(KINDS)):
         store_partial_sum(gradients[k], sums[k], program, tile, space, KINDS[k], WALK, SPACE, VEC)
