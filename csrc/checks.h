@@ -9,10 +9,10 @@
 namespace vae_fast {
 
 // A parameter of a distribution, an upstream gradient: no bytes.
-inline void check_floating(std::initializer_list<const Operand*> operands) {
-  for (const Operand* o : operands)
-    VF_CHECK(!*o || is_floating(o->dtype), o->name, " must be a dense tensor of a floating dtype, got ",
-                    dtype_name(o->scalar_type));
+inline void check_floating(const Operands& operands) {
+  for (const Operand& o : operands)
+    VF_CHECK(!o || is_floating(o.dtype), o.name, " must be a dense tensor of a floating dtype, got ",
+                    dtype_name(o.scalar_type));
 }
 
 // An upstream gradient: of the result's shape.

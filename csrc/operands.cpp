@@ -64,42 +64,41 @@ bool is_number(const Operand& o) { return o.ndim == 0 && o.dtype == DType::kFloa
 
 }  // namespace
 
-Arithmetic arithmetic_of(std::initializer_list<const Operand*> parameters,
-                         std::initializer_list<const Operand*> others) {
+Arithmetic arithmetic_of(const Operands& parameters, const Operands& others) {
   bool with_dims = false;
-  for (const Operand* o : parameters) with_dims = with_dims || (*o && o->ndim > 0);
+  for (const Operand& o : parameters) with_dims = with_dims || (o && o.ndim > 0);
   const Operand* first = nullptr;
   Arithmetic result{DType::kFloat32, false};
-  for (const Operand* o : parameters) {
+  for (const Operand& o : parameters) {
     // 0-d tensors do not promote ones with dims.
-    if (!*o || (with_dims && o->ndim == 0) || (o != *parameters.begin() && is_number(*o))) continue;
-    result.result = first ? promoted(result.result, o->dtype) : o->dtype;
-    first = o;
+    if (!o || (with_dims && o.ndim == 0) || (&o != parameters.begin() && is_number(o))) continue;
+    result.result = first ? promoted(result.result, o.dtype) : o.dtype;
+    first = &o;
   }
   result.is_double = result.result == DType::kFloat64;
-  for (const Operand* o : others) result.is_double = result.is_double || (*o && o->ndim > 0 && o->dtype == DType::kFloat64);
+  for (const Operand& o : others) result.is_double = result.is_double || (o && o.ndim > 0 && o.dtype == DType::kFloat64);
   return result;
 }
 
 int32_t compute_type(bool is_double) { return is_double ? aoti_torch_dtype_float64() : aoti_torch_dtype_float32(); }
 
-Space::Space(std::initializer_list<const Operand*> operands) {
-  for (const Operand* o : operands) ndim = std::max(ndim, o->ndim);
+Space::Space(const Operands& operands) {
+  for (const Operand& o : operands) ndim = std::max(ndim, o.ndim);
   event = ndim;
   std::fill(size, size + ndim, 1);
   std::iota(order, order + ndim, 0);
   bool fit = true;
-  for (const Operand* o : operands) {
-    for (int d = 0; d < o->ndim; ++d) {
-      int64_t& n = size[d + ndim - o->ndim];
-      fit = fit && (o->size[d] == n || o->size[d] == 1 || n == 1);
-      if (n == 1) n = o->size[d];
+  for (const Operand& o : operands) {
+    for (int d = 0; d < o.ndim; ++d) {
+      int64_t& n = size[d + ndim - o.ndim];
+      fit = fit && (o.size[d] == n || o.size[d] == 1 || n == 1);
+      if (n == 1) n = o.size[d];
     }
   }
   if (!fit) {
     std::string shapes;
-    for (const Operand* o : operands)
-      if (*o) shapes += (shapes.empty() ? "" : ", ") + shape_name(o->size, o->ndim);
+    for (const Operand& o : operands)
+      if (o) shapes += (shapes.empty() ? "" : ", ") + shape_name(o.size, o.ndim);
     refuse("the operands do not broadcast: ", shapes);
   }
   check_elements("the operands together", size, ndim);

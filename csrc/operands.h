@@ -45,13 +45,28 @@ struct Operand {
   int64_t numel() const;
 };
 
+// Operands that stand one after the other.
+class Operands {
+ public:
+  Operands(const Operand* first, const Operand* last) : first_(first), last_(last) {}
+  Operands(const Operand* first, size_t count) : Operands(first, first + count) {}
+  template <size_t count>
+  Operands(const Operand (&all)[count]) : Operands(all, count) {}
+  Operands(const Operand& one) : Operands(&one, 1) {}
+
+  const Operand* begin() const { return first_; }
+  const Operand* end() const { return last_; }
+
+ private:
+  const Operand *first_, *last_;
+};
+
 // The dtypes of a call: each operand keeps its own, and is widened, never rounded, but for a number.
 struct Arithmetic {
   DType result;    // what the parameters promote to by PyTorch's rule; numbers take no part unless the first is one
   bool is_double;  // where the result is, or an operand with dims
 };
-Arithmetic arithmetic_of(std::initializer_list<const Operand*> parameters,
-                         std::initializer_list<const Operand*> others = {});
+Arithmetic arithmetic_of(const Operands& parameters, const Operands& others = {nullptr, nullptr});
 // The dtype of sums.
 int32_t compute_type(bool is_double);
 
@@ -63,7 +78,7 @@ struct Space {
   int order[kMaxDims];
 
   // Operands without a tensor take no part.
-  Space(std::initializer_list<const Operand*> operands);
+  explicit Space(const Operands& operands);
 
   // Makes the dims from `first` on the event, and walks them as the operand holds them in memory.
   void set_event(int first, const Operand& like);

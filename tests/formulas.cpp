@@ -84,7 +84,7 @@ Apply<T> apply_of(int core) {
 // ---- functions of several numbers: `in` and `out` are arrays of arrays
 
 struct Options {
-  int kind;
+  int param;
   double eps, low, high;
 };
 
@@ -96,24 +96,24 @@ VF_INLINE void write(Element<T>* const* out, int64_t i, const T (&results)[n]) {
 template <class T>
 void apply_terms(int which, const Options& options, const Element<T>* const* in, Element<T>* const* out, int64_t n) {
   using E = Element<T>;
-  const Scale<E> scale(options);
+  const SigmaForm<E> form(options);
   each<T>(n, [&](int64_t i) {
     const auto x = [&](int k) { return read<T>(in[k] + i); };
     if (which == 0) {
       const BernoulliTerm<T> term = bernoulli(x(0), x(1));
       write(out, i, {term.log_prob, term.slope});
     } else if (which == 1) {
-      const GaussianTerm<T> term = gaussian(x(0), scale.clamp(x(1)), scale);
-      write(out, i, {term.log_prob, term.dmean, scale.inside(x(1), term.draw)});
+      const GaussianTerm<T> term = gaussian(x(0), form.clamp(x(1)), form);
+      write(out, i, {term.log_prob, term.dmean, form.inside(x(1), term.draw)});
     } else if (which == 2) {
-      const KLTerm<T> term = gaussian_kl(x(0), scale.clamp(x(1)), scale);
-      write(out, i, {term.kl, term.dmu, scale.inside(x(1), term.draw)});
+      const KLTerm<T> term = gaussian_kl(x(0), form.clamp(x(1)), form);
+      write(out, i, {term.kl, term.dmu, form.inside(x(1), term.draw)});
     } else if (which == 3) {
-      const KLTerm<T> term = gaussian_kl(x(0), scale.clamp(x(1)), scale.clamp(x(2)), scale);
-      write(out, i, {term.kl, term.dmu, scale.inside(x(1), term.draw), scale.inside(x(2), term.dprior_raw)});
+      const KLTerm<T> term = gaussian_kl(x(0), form.clamp(x(1)), form.clamp(x(2)), form);
+      write(out, i, {term.kl, term.dmu, form.inside(x(1), term.draw), form.inside(x(2), term.dprior_raw)});
     } else {
-      const T r = scale.clamp(x(0));
-      write(out, i, {r, scale.inside(x(0), splat<T>(1)), scale.sigma(r), scale.dsigma(r)});
+      const T r = form.clamp(x(0));
+      write(out, i, {r, form.inside(x(0), splat<T>(1)), form.sigma(r), form.dsigma(r)});
     }
   });
 }

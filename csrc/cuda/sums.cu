@@ -50,8 +50,7 @@ struct Sum {
   using Number = T;
   static constexpr int kInputs = 1, kSlots = 1;
   static constexpr bool kEven = false;
-  static constexpr int kLoad = 0;
-  static constexpr __device__ __forceinline__ bool dense(int) { return true; }
+  using Traits = DensityTraits<>;
   static constexpr __device__ __forceinline__ bool always(int) { return true; }
   static constexpr __device__ __forceinline__ bool exact(int) { return true; }
   __device__ __forceinline__ void operator()(const T (&in)[kInputs], T, T (&out)[kSlots]) const { out[0] = in[0]; }
