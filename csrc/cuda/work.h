@@ -11,6 +11,8 @@ namespace vae_fast {
 namespace cuda {
 
 constexpr int kThreads = 256;
+// Blocks that sum everything, whose parts the last one joins: at most.
+constexpr int64_t kMostBlocks = 2048;
 // How many blocks a multiprocessor holds at a time at least, and so how many registers a thread has: as many blocks as
 // can be without spills. The chunks of half types are longer; where all chunks are even, a kernel needs fewer; and more
 // where it computes many numbers of an element: `load` is 0, 1 or 2.
