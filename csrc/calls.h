@@ -42,15 +42,15 @@ class Sums {
     check_floating(upstream);
     check_like(upstream, space.size, each ? data_ndim : 0);
     device.equip(args);
-    args.is_double = arithmetic.is_double;
+    args.compute = arithmetic.compute;
     args.scale = options.scale;
     args.divisor = options.reduction == kMean ? static_cast<double>(space.numel(0, data_ndim)) : 1.0;
     args.out = nullptr;
     if (!upstream) {
-      sums_ = empty(space.size, each ? data_ndim : 0, compute_type(args.is_double));
+      sums_ = empty(space.size, each ? data_ndim : 0, compute_type(args.compute));
       args.out = data_of(sums_);
       // Where float32 parameters meet float64 data.
-      narrower_ = args.is_double && arithmetic.result != DType::kFloat64;
+      narrower_ = args.compute == DType::kFloat64 && arithmetic.result != DType::kFloat64;
     }
     space.set_event(each ? data_ndim : 0, anchor);
     args.rows = space.rows();
@@ -62,7 +62,7 @@ class Sums {
   Tensor finish() const {
     if (!narrower_) return sums_;
     const Operand own("sums", sums_);
-    Tensor result = empty(own.size, own.ndim, compute_type(false));
+    Tensor result = empty(own.size, own.ndim, compute_type(DType::kFloat32));
     torch::stable::copy_(result, sums_);
     return result;
   }
@@ -98,7 +98,7 @@ std::array<Tensor, inputs + 2> run_density(void (*kernel)(const Args&), Args& ar
                   tensors.upstream, options);
   const PackedGradient whole(tensors.packed, tensors.packed_dim);
   GradientOut gradients[] = {
-      GradientOut(tensors.needs[I], operands[I], anchor, space, args.is_double, whole.half(I))...};
+      GradientOut(tensors.needs[I], operands[I], anchor, space, args.compute, whole.half(I))...};
   for (size_t k = 0; k < inputs; ++k) {
     args.in[k] = space.view(operands[k]);
     args.gradients[k] = gradients[k].spec();
@@ -197,7 +197,7 @@ struct Sampling {
     // Without set_event: the noise's order is that of μ's dims, wherever they are in memory.
     space.event = event_ndim ? space.ndim - static_cast<int>(*event_ndim) : 0;
     device.equip(args);
-    args.is_double = arithmetic.is_double;
+    args.compute = arithmetic.compute;
     args.rows = space.rows();
     args.n_samples = product(sample_shape);
     args.mu = space.view(operands[0]);
@@ -265,8 +265,8 @@ struct Sampling {
     const Operand packed("packed", packed_);
     check_packed(packed, packed_dim, mu, logvar, need_dmu, need_dlogvar);
     const PackedGradient whole(packed, packed_dim);
-    GradientOut dmu(need_dmu, mu, mu, space, args.is_double, whole.half(0)),
-        dlogvar(need_dlogvar, logvar, mu, space, args.is_double, whole.half(1));
+    GradientOut dmu(need_dmu, mu, mu, space, args.compute, whole.half(0)),
+        dlogvar(need_dlogvar, logvar, mu, space, args.compute, whole.half(1));
     args.dmu = dmu.spec();
     args.dlogvar = dlogvar.spec();
     run(kernel, args);

@@ -58,7 +58,7 @@ struct NoiseOptions {
 struct DensityCall {
   ParallelFor parallel_for = nullptr;  // on a CPU
   Device* device = nullptr;            // on a GPU
-  bool is_double;
+  DType compute;  // float32 or float64
   Rows rows;
   View weight;
   View upstream;
@@ -100,7 +100,7 @@ struct KLArgs : DensityArgs<4, 4> {
 struct SampleArgs {
   ParallelFor parallel_for = nullptr;  // on a CPU
   Device* device = nullptr;            // on a GPU
-  bool is_double;
+  DType compute;  // float32 or float64
   Rows rows;
   int64_t n_samples;
   View mu, logvar;

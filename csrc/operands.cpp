@@ -68,19 +68,22 @@ Arithmetic arithmetic_of(const Operands& parameters, const Operands& others) {
   bool with_dims = false;
   for (const Operand& o : parameters) with_dims = with_dims || (o && o.ndim > 0);
   const Operand* first = nullptr;
-  Arithmetic result{DType::kFloat32, false};
+  Arithmetic result{DType::kFloat32, DType::kFloat32};
   for (const Operand& o : parameters) {
     // 0-d tensors do not promote ones with dims.
     if (!o || (with_dims && o.ndim == 0) || (&o != parameters.begin() && is_number(o))) continue;
     result.result = first ? promoted(result.result, o.dtype) : o.dtype;
     first = &o;
   }
-  result.is_double = result.result == DType::kFloat64;
-  for (const Operand& o : others) result.is_double = result.is_double || (o && o.ndim > 0 && o.dtype == DType::kFloat64);
+  bool is_double = result.result == DType::kFloat64;
+  for (const Operand& o : others) is_double = is_double || (o && o.ndim > 0 && o.dtype == DType::kFloat64);
+  result.compute = is_double ? DType::kFloat64 : DType::kFloat32;
   return result;
 }
 
-int32_t compute_type(bool is_double) { return is_double ? aoti_torch_dtype_float64() : aoti_torch_dtype_float32(); }
+int32_t compute_type(DType compute) {
+  return compute == DType::kFloat64 ? aoti_torch_dtype_float64() : aoti_torch_dtype_float32();
+}
 
 Space::Space(const Operands& operands) {
   for (const Operand& o : operands) ndim = std::max(ndim, o.ndim);
@@ -230,7 +233,7 @@ OptionalTensor PackedGradient::half(int which) const {
 }
 
 GradientOut::GradientOut(bool needed, const Operand& operand, const Operand& anchor, const Space& space,
-                         bool is_double, const OptionalTensor& place)
+                         DType compute, const OptionalTensor& place)
     : tensor_(!needed || !operand ? nothing(anchor)
               : place             ? *place
               : operand.number    ? empty(operand.size, operand.ndim, operand.scalar_type)
@@ -258,7 +261,7 @@ GradientOut::GradientOut(bool needed, const Operand& operand, const Operand& anc
     for (int d = 0; d < grad.ndim; ++d) spec_.view.append(grad.size[d], grad.stride[d]);
     spec_.index = space.index(operand);
   } else {
-    each_ = empty(space.size, space.ndim, compute_type(is_double));
+    each_ = empty(space.size, space.ndim, compute_type(compute));
     spec_.kind = Gradient::kEach;
     spec_.view = space.view(Operand("gradient", *each_));
   }

@@ -64,11 +64,11 @@ class Operands {
 // The dtypes of a call: each operand keeps its own, and is widened, never rounded, but for a number.
 struct Arithmetic {
   DType result;    // what the parameters promote to by PyTorch's rule; numbers take no part unless the first is one
-  bool is_double;  // where the result is, or an operand with dims
+  DType compute;  // float64 where the result is, or an operand with dims; else float32
 };
 Arithmetic arithmetic_of(const Operands& parameters, const Operands& others = {nullptr, nullptr});
-// The dtype of sums.
-int32_t compute_type(bool is_double);
+// PyTorch's number of a dtype computed in.
+int32_t compute_type(DType compute);
 
 // The shape operands broadcast to, and the order in which its dims are walked.
 struct Space {
@@ -123,7 +123,7 @@ class PackedGradient {
 class GradientOut {
  public:
   // `place` is where it goes, if that is not for this to choose.
-  GradientOut(bool needed, const Operand& operand, const Operand& anchor, const Space& space, bool is_double,
+  GradientOut(bool needed, const Operand& operand, const Operand& anchor, const Space& space, DType compute,
               const OptionalTensor& place = std::nullopt);
 
   const Gradient& spec() const { return spec_; }

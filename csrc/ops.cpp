@@ -134,7 +134,7 @@ std::tuple<Tensor, Tensor> rsample_kl_fwd(Tensor mu, Tensor logvar, std::vector<
   Sampling sampling(mu, logvar, sample_shape, noise_of(seed, seed_tensor, offset, first_sample), event_ndim, free_bits,
                     form_of(param, eps, low, high));
   Tensor z = sampling.make_z();
-  Tensor kl = empty(sampling.space.size, sampling.space.event, compute_type(sampling.args.is_double));
+  Tensor kl = empty(sampling.space.size, sampling.space.event, compute_type(sampling.args.compute));
   sampling.args.kl = data_of(kl);
   run(kernels().rsample_kl_fwd, sampling.args);
   return {z, kl};

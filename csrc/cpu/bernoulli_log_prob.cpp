@@ -6,7 +6,7 @@ namespace vae_fast {
 namespace VF_ISA {
 
 void bernoulli_log_prob(const BernoulliArgs& args) {
-  in_dtype(args.is_double, [&](auto number) {
+  in_dtype(args.compute, [&](auto number) {
     using T = decltype(number);
     const T x_scale = static_cast<T>(args.x_scale);
     args.probs ? run_density<T>(args, BernoulliDensity<T, true>{x_scale}, 1.0)

@@ -6,7 +6,7 @@ namespace vae_fast {
 namespace VF_ISA {
 
 void gaussian_kl(const KLArgs& args) {
-  in_dtype_and_form(args.is_double, args.form, [&](auto number, auto form) {
+  in_dtype_and_form(args.compute, args.form, [&](auto number, auto form) {
     using T = decltype(number);
     using Form = decltype(form);
     const T floor = static_cast<T>(args.free_bits);

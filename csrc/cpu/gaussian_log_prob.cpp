@@ -6,7 +6,7 @@ namespace vae_fast {
 namespace VF_ISA {
 
 void gaussian_log_prob(const GaussianArgs& args) {
-  in_dtype_and_form(args.is_double, args.form, [&](auto number, auto form) {
+  in_dtype_and_form(args.compute, args.form, [&](auto number, auto form) {
     using T = decltype(number);
     run_density<T>(args, GaussianDensity<T, decltype(form)>{form, static_cast<T>(args.x_scale)}, 1.0);
   });

@@ -246,14 +246,14 @@ class SampleBackward {
 
 template <bool kKL>
 void run_forward(const SampleArgs& args) {
-  in_dtype_and_form(args.is_double, args.form, [&](auto number, auto form) {
+  in_dtype_and_form(args.compute, args.form, [&](auto number, auto form) {
     sample_fwd<decltype(number), kKL>(args, form);
   });
 }
 
 template <bool kKL>
 void run_backward(const SampleArgs& args) {
-  in_dtype_and_form(args.is_double, args.form, [&](auto number, auto form) {
+  in_dtype_and_form(args.compute, args.form, [&](auto number, auto form) {
     SampleBackward<decltype(number), kKL, decltype(form)>(args, form).run();
   });
 }

@@ -9,7 +9,7 @@ namespace {
 // Even chunks: without a gradient of x.
 template <class T>
 struct BernoulliTraits : DensityTraits<2, 1> {
-  static constexpr bool by_pass(bool) { return sizeof(T) == 4; }
+  static constexpr bool by_pass(bool) { return std::is_same_v<T, float>; }
 };
 
 }  // namespace

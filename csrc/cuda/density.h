@@ -269,7 +269,7 @@ void run_density(const char* name, const Args& args, const Density& density) {
   if (!plan.resolve()) return;
   const Op op{density, static_cast<bool>(args.weight), dweight};
   bool even = false;
-  if constexpr (Traits::kEvenInputs > 0 && sizeof(T) == 4 && !kAny<S>) {
+  if constexpr (Traits::kEvenInputs > 0 && std::is_same_v<T, float> && !kAny<S>) {
     using Even = typename Op::Even;
     even = has_even_operands<Even>(plan);
     if (even) launch_density<S>(name, args, plan, Even{density, false, false}, value, grad);
@@ -300,7 +300,7 @@ void in_form(const SigmaOptions& options, const F& f) {
 // Calls f with a value of a density's storage type.
 template <class Args, class F>
 void in_storage(const Args& args, const F& f) {
-  Storage storage(args.is_double);
+  Storage storage(args.compute);
   for (int k = 0; k < Args::kInputs; ++k)
     k < Args::kParameters ? storage.read(args.in[k]) : storage.read_any(args.in[k]);
   storage.read_any(args.weight);

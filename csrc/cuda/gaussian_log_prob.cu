@@ -12,7 +12,7 @@ struct GaussianTraits : DensityTraits<3, 2> {
   static constexpr bool kPlain = std::is_same_v<Form, SigmaForm<T, true>>;
   static constexpr int kLoad = kPlain ? kMiddling : 1;
   static constexpr __host__ __device__ __forceinline__ bool dense(int k) { return k != 1; }
-  static constexpr bool by_pass(bool) { return kPlain && sizeof(T) == 4; }
+  static constexpr bool by_pass(bool) { return kPlain && std::is_same_v<T, float>; }
 };
 
 }  // namespace

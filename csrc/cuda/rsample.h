@@ -282,7 +282,7 @@ void in_sampler(const SampleArgs& args, const Storage& storage, Body body) {
 
 template <bool kKL>
 void run_forward(const char* name, const SampleArgs& args) {
-  Storage storage(args.is_double);
+  Storage storage(args.compute);
   storage.read(args.mu);
   storage.read(args.logvar);
   storage.write(args.z.dtype);
@@ -311,7 +311,7 @@ void run_forward(const char* name, const SampleArgs& args) {
 
 template <bool kKL>
 void run_backward(const char* name, const SampleArgs& args) {
-  Storage storage(args.is_double);
+  Storage storage(args.compute);
   storage.read(args.mu);
   storage.read(args.logvar);
   storage.read_any(args.dz);

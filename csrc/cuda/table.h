@@ -14,11 +14,12 @@ void rsample_bwd(const SampleArgs&);
 void rsample_kl_fwd(const SampleArgs&);
 void rsample_kl_bwd(const SampleArgs&);
 void standard_normal(const NormalArgs&);
-// Gradients of one call, each dense, of float32 or float64.
+// Gradients of one call, as many as a density's forward pass makes, each dense, of float32 or float64.
 struct Rescaled {
-  void* data[4];
-  DType dtype[4];
-  int64_t numel[4];
+  static constexpr int kMost = 4;
+  void* data[kMost];
+  DType dtype[kMost];
+  int64_t numel[kMost];
   int count;
 };
 // Times the one factor.

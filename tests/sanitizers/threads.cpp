@@ -53,7 +53,7 @@ static void run(int64_t rows, int64_t size, Gradient::Kind kind) {
   std::vector<float> a(rows * size, 0.5f), b(size, 0.25f), c(rows * size, 0.75f), out(rows), g[5], z(3 * rows * size);
   const auto density = [&](DensityCall& args) {
     args.parallel_for = on_threads;
-    args.is_double = false;
+    args.compute = DType::kFloat32;
     args.rows = {rows, size};
     args.out = out.data();
     args.scale = args.divisor = 1;
@@ -108,7 +108,7 @@ static void run(int64_t rows, int64_t size, Gradient::Kind kind) {
 
   SampleArgs sample;
   sample.parallel_for = on_threads;
-  sample.is_double = false;
+  sample.compute = DType::kFloat32;
   sample.rows = {rows, size};
   sample.n_samples = 3;
   sample.mu = over(a, rows, size, size, 1);
