@@ -97,8 +97,7 @@ std::array<Tensor, inputs + 2> run_density(void (*kernel)(const Args&), Args& ar
   const Sums sums(tensors.device, args, space, arithmetic_of(parameters, others), anchor, operands[inputs],
                   tensors.upstream, options);
   const PackedGradient whole(tensors.packed, tensors.packed_dim);
-  GradientOut gradients[] = {
-      GradientOut(tensors.needs[I], operands[I], anchor, space, args.compute, whole.half(I))...};
+  GradientOut gradients[] = {GradientOut(tensors.needs[I], operands[I], anchor, space, args.compute, whole.half(I))...};
   for (size_t k = 0; k < inputs; ++k) {
     args.in[k] = space.view(operands[k]);
     args.gradients[k] = gradients[k].spec();

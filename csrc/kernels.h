@@ -58,7 +58,7 @@ struct NoiseOptions {
 struct DensityCall {
   ParallelFor parallel_for = nullptr;  // on a CPU
   Device* device = nullptr;            // on a GPU
-  DType compute;  // float32 or float64
+  DType compute;                       // float32 or float64
   Rows rows;
   View weight;
   View upstream;
@@ -68,8 +68,8 @@ struct DensityCall {
   Gradient dweight;
 };
 
-// And one of `inputs` operands, of which the first `parameters` decide the result's dtype: of a GPU's storage types they
-// are of the main one, and the others may be bytes.
+// And one of `inputs` operands, of which the first `parameters` decide the result's dtype: of a GPU's storage types
+// they are of the main one, and the others may be bytes.
 template <int inputs, int parameters>
 struct DensityArgs : DensityCall {
   static constexpr int kInputs = inputs, kParameters = parameters;
@@ -100,7 +100,7 @@ struct KLArgs : DensityArgs<4, 4> {
 struct SampleArgs {
   ParallelFor parallel_for = nullptr;  // on a CPU
   Device* device = nullptr;            // on a GPU
-  DType compute;  // float32 or float64
+  DType compute;                       // float32 or float64
   Rows rows;
   int64_t n_samples;
   View mu, logvar;
@@ -126,16 +126,17 @@ struct NormalArgs {
   View out;  // over samples and elements
 };
 
+// Every kernel, and what it takes.
+#define VF_KERNELS(kernel)                                                                                      \
+  kernel(bernoulli_log_prob, BernoulliArgs) kernel(gaussian_log_prob, GaussianArgs) kernel(gaussian_kl, KLArgs) \
+      kernel(rsample_fwd, SampleArgs) kernel(rsample_bwd, SampleArgs) kernel(rsample_kl_fwd, SampleArgs)        \
+          kernel(rsample_kl_bwd, SampleArgs) kernel(standard_normal, NormalArgs)
+
 struct Kernels {
   const char* isa;
-  void (*bernoulli_log_prob)(const BernoulliArgs&);
-  void (*gaussian_log_prob)(const GaussianArgs&);
-  void (*gaussian_kl)(const KLArgs&);
-  void (*rsample_fwd)(const SampleArgs&);
-  void (*rsample_bwd)(const SampleArgs&);
-  void (*rsample_kl_fwd)(const SampleArgs&);
-  void (*rsample_kl_bwd)(const SampleArgs&);
-  void (*standard_normal)(const NormalArgs&);
+#define VF_KERNEL(name, Args) void (*name)(const Args&);
+  VF_KERNELS(VF_KERNEL)
+#undef VF_KERNEL
 };
 
 // The table of the best instruction set of this processor that VAE_FAST_CPU_ISA allows.

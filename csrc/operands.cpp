@@ -24,7 +24,7 @@ void check_elements(const char* what, const int64_t* size, int ndim) {
     if (counted) count *= n;
   }
   VF_CHECK(counted, what, " of shape ", shape_name(size, ndim),
-                  " has a negative size, or more elements than 64 bits can count");
+           " has a negative size, or more elements than 64 bits can count");
 }
 
 void check_memory(const char* name, const Tensor& tensor, int64_t element_size) {
@@ -39,7 +39,7 @@ void check_memory(const char* name, const Tensor& tensor, int64_t element_size) 
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_storage_size(tensor.get(), &bytes));
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_storage_offset(tensor.get(), &offset));
   VF_CHECK((offset + last + 1) * element_size <= bytes, name, " of shape ", shape_name(size, ndim),
-                  " has elements outside its memory of ", bytes, " bytes: was that freed?");
+           " has elements outside its memory of ", bytes, " bytes: was that freed?");
 }
 
 Operand::Operand(const char* name, const Tensor& t) : tensor(&t), name(name), ndim(static_cast<int>(t.dim())) {
@@ -232,8 +232,8 @@ OptionalTensor PackedGradient::half(int which) const {
   return torch::stable::narrow(whole, dim_, which * n, n);
 }
 
-GradientOut::GradientOut(bool needed, const Operand& operand, const Operand& anchor, const Space& space,
-                         DType compute, const OptionalTensor& place)
+GradientOut::GradientOut(bool needed, const Operand& operand, const Operand& anchor, const Space& space, DType compute,
+                         const OptionalTensor& place)
     : tensor_(!needed || !operand ? nothing(anchor)
               : place             ? *place
               : operand.number    ? empty(operand.size, operand.ndim, operand.scalar_type)
@@ -271,7 +271,8 @@ Tensor GradientOut::finish() {
   if (each_) {
     // Summed in the dtype computed in, and rounded once, by the copy.
     const Tensor sum = torch::stable::sum(*each_, summed_dims_, true);
-    torch::stable::copy_(tensor_, torch::stable::reshape(sum, std::vector<int64_t>(tensor_.sizes().begin(), tensor_.sizes().end())));
+    torch::stable::copy_(
+        tensor_, torch::stable::reshape(sum, std::vector<int64_t>(tensor_.sizes().begin(), tensor_.sizes().end())));
   }
   if (!number_) return tensor_;
   Tensor own = torch::stable::empty_like(*number_);

@@ -63,7 +63,7 @@ class Operands {
 
 // The dtypes of a call: each operand keeps its own, and is widened, never rounded, but for a number.
 struct Arithmetic {
-  DType result;    // what the parameters promote to by PyTorch's rule; numbers take no part unless the first is one
+  DType result;   // what the parameters promote to by PyTorch's rule; numbers take no part unless the first is one
   DType compute;  // float64 where the result is, or an operand with dims; else float32
 };
 Arithmetic arithmetic_of(const Operands& parameters, const Operands& others = {nullptr, nullptr});
@@ -104,7 +104,8 @@ Tensor nothing(const Operand& anchor);
 
 void* data_of(const Tensor& tensor);
 
-// One buffer for the gradients of two operands that are the halves of a tensor along a dim; without that tensor, nothing.
+// One buffer for the gradients of two operands that are the halves of a tensor along a dim; without that tensor,
+// nothing.
 class PackedGradient {
  public:
   PackedGradient(const Operand& packed, int64_t dim);

@@ -21,15 +21,17 @@ std::tuple<Tensor, Tensor, Tensor> bernoulli_log_prob_fwd(Tensor logits, Tensor 
                                                           int64_t event_ndim, int64_t reduction, double scale,
                                                           double x_scale, int64_t param, bool need_dlogits,
                                                           bool need_dx) {
-  return forward(bernoulli({OnDevice(logits), {{"logits", logits}, {"x", x}, {"weight", weight}}, {}, {need_dlogits, need_dx}},
-                           {event_ndim, reduction, scale}, x_scale, param));
+  return forward(
+      bernoulli({OnDevice(logits), {{"logits", logits}, {"x", x}, {"weight", weight}}, {}, {need_dlogits, need_dx}},
+                {event_ndim, reduction, scale}, x_scale, param));
 }
 
 std::tuple<Tensor, Tensor, Tensor> bernoulli_log_prob_bwd(Tensor dlog_prob, Tensor logits, Tensor x,
                                                           OptionalTensor weight, int64_t event_ndim, int64_t reduction,
                                                           double scale, double x_scale, int64_t param,
                                                           bool need_dlogits, bool need_dx, bool need_dweight) {
-  return backward(bernoulli({OnDevice(logits), {{"logits", logits}, {"x", x}, {"weight", weight}},
+  return backward(bernoulli({OnDevice(logits),
+                             {{"logits", logits}, {"x", x}, {"weight", weight}},
                              {"dlog_prob", dlog_prob},
                              {need_dlogits, need_dx, need_dweight}},
                             {event_ndim, reduction, scale}, x_scale, param));
@@ -50,7 +52,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> gaussian_log_prob_fwd(Tensor mean, Te
                                                                  int64_t reduction, double scale, double x_scale,
                                                                  int64_t param, double eps, double low, double high,
                                                                  bool need_dmean, bool need_dlogvar, bool need_dx) {
-  return forward(gaussian({OnDevice(mean), {{"mean", mean}, {"logvar", logvar}, {"x", x}, {"weight", weight}},
+  return forward(gaussian({OnDevice(mean),
+                           {{"mean", mean}, {"logvar", logvar}, {"x", x}, {"weight", weight}},
                            {},
                            {need_dmean, need_dlogvar, need_dx}},
                           {event_ndim, reduction, scale}, x_scale, form_of(param, eps, low, high)));
@@ -60,7 +63,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> gaussian_log_prob_bwd(
     Tensor dlog_prob, Tensor mean, Tensor logvar, Tensor x, OptionalTensor weight, int64_t event_ndim,
     int64_t reduction, double scale, double x_scale, int64_t param, double eps, double low, double high,
     bool need_dmean, bool need_dlogvar, bool need_dx, bool need_dweight, OptionalTensor packed, int64_t packed_dim) {
-  return backward(gaussian({OnDevice(mean), {{"mean", mean}, {"logvar", logvar}, {"x", x}, {"weight", weight}},
+  return backward(gaussian({OnDevice(mean),
+                            {{"mean", mean}, {"logvar", logvar}, {"x", x}, {"weight", weight}},
                             {"dlog_prob", dlog_prob},
                             {need_dmean, need_dlogvar, need_dx, need_dweight},
                             {"packed", packed},
@@ -70,8 +74,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> gaussian_log_prob_bwd(
 
 // ---- gaussian_kl -----------------------------------------------------------------------------------------
 
-std::array<Tensor, 6> kl(DensityTensors<4>&& tensors, const DensityOptions& options,
-                         std::optional<double> free_bits, const SigmaOptions& form) {
+std::array<Tensor, 6> kl(DensityTensors<4>&& tensors, const DensityOptions& options, std::optional<double> free_bits,
+                         const SigmaOptions& form) {
   KLArgs args;
   args.has_free_bits = free_bits.has_value();
   args.free_bits = free_bits.value_or(0.0);
@@ -84,7 +88,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> gaussian_kl_fwd(
     int64_t event_ndim, int64_t reduction, double scale, std::optional<double> free_bits, int64_t param, double eps,
     double low, double high, bool need_dmu, bool need_dlogvar, bool need_dprior_mu, bool need_dprior_logvar) {
   return forward(
-      kl({OnDevice(mu), {{"mu", mu}, {"logvar", logvar}, {"prior_mu", prior_mu}, {"prior_logvar", prior_logvar}, {"weight", weight}},
+      kl({OnDevice(mu),
+          {{"mu", mu}, {"logvar", logvar}, {"prior_mu", prior_mu}, {"prior_logvar", prior_logvar}, {"weight", weight}},
           {},
           {need_dmu, need_dlogvar, need_dprior_mu, need_dprior_logvar}},
          {event_ndim, reduction, scale}, free_bits, form_of(param, eps, low, high)));
@@ -96,7 +101,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> gaussian_kl_bwd(
     double low, double high, bool need_dmu, bool need_dlogvar, bool need_dprior_mu, bool need_dprior_logvar,
     bool need_dweight, OptionalTensor packed, int64_t packed_dim) {
   return backward(
-      kl({OnDevice(mu), {{"mu", mu}, {"logvar", logvar}, {"prior_mu", prior_mu}, {"prior_logvar", prior_logvar}, {"weight", weight}},
+      kl({OnDevice(mu),
+          {{"mu", mu}, {"logvar", logvar}, {"prior_mu", prior_mu}, {"prior_logvar", prior_logvar}, {"weight", weight}},
           {"dkl", dkl},
           {need_dmu, need_dlogvar, need_dprior_mu, need_dprior_logvar, need_dweight},
           {"packed", packed},
@@ -178,22 +184,17 @@ Tensor standard_normal_fwd(std::vector<int64_t> sample_shape, std::vector<int64_
 }  // namespace
 }  // namespace vae_fast
 
+// Both directions of an operator, and its overload for graphs.
+#define VF_REGISTER(m, op)                       \
+  m.impl(#op "_fwd", VF_BOX(op##_fwd));          \
+  m.impl(#op "_fwd.autograd", VF_BOX(op##_fwd)); \
+  m.impl(#op "_bwd", VF_BOX(op##_bwd))
+
 STABLE_TORCH_LIBRARY_IMPL(vae_fast, VF_DISPATCH_KEY, m) {
-  using namespace vae_fast;
-  m.impl("bernoulli_log_prob_fwd", VF_BOX(bernoulli_log_prob_fwd));
-  m.impl("bernoulli_log_prob_fwd.autograd", VF_BOX(bernoulli_log_prob_fwd));
-  m.impl("bernoulli_log_prob_bwd", VF_BOX(bernoulli_log_prob_bwd));
-  m.impl("gaussian_log_prob_fwd", VF_BOX(gaussian_log_prob_fwd));
-  m.impl("gaussian_log_prob_fwd.autograd", VF_BOX(gaussian_log_prob_fwd));
-  m.impl("gaussian_log_prob_bwd", VF_BOX(gaussian_log_prob_bwd));
-  m.impl("gaussian_kl_fwd", VF_BOX(gaussian_kl_fwd));
-  m.impl("gaussian_kl_fwd.autograd", VF_BOX(gaussian_kl_fwd));
-  m.impl("gaussian_kl_bwd", VF_BOX(gaussian_kl_bwd));
-  m.impl("rsample_fwd", VF_BOX(rsample_fwd));
-  m.impl("rsample_fwd.autograd", VF_BOX(rsample_fwd));
-  m.impl("rsample_bwd", VF_BOX(rsample_bwd));
-  m.impl("rsample_kl_fwd", VF_BOX(rsample_kl_fwd));
-  m.impl("rsample_kl_fwd.autograd", VF_BOX(rsample_kl_fwd));
-  m.impl("rsample_kl_bwd", VF_BOX(rsample_kl_bwd));
+  VF_REGISTER(m, bernoulli_log_prob);
+  VF_REGISTER(m, gaussian_log_prob);
+  VF_REGISTER(m, gaussian_kl);
+  VF_REGISTER(m, rsample);
+  VF_REGISTER(m, rsample_kl);
   m.impl("standard_normal_fwd", VF_BOX(standard_normal_fwd));
 }

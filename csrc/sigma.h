@@ -47,22 +47,32 @@ class SigmaForm {
   template <class T>
   VF_INLINE T sigma(T r) const {
     switch (param()) {
-      case kLogvar: return plus_eps(exp(r * E(0.5)));
-      case kLogstd: return plus_eps(exp(r));
-      case kStd: return plus_eps(r);
-      case kVar: return sqrt(plus_eps(r));
-      default: return plus_eps(softplus(r));
+      case kLogvar:
+        return plus_eps(exp(r * E(0.5)));
+      case kLogstd:
+        return plus_eps(exp(r));
+      case kStd:
+        return plus_eps(r);
+      case kVar:
+        return sqrt(plus_eps(r));
+      default:
+        return plus_eps(softplus(r));
     }
   }
   // dσ/dr.
   template <class T>
   VF_INLINE T dsigma(T r) const {
     switch (param()) {
-      case kLogvar: return half_exp(r * E(0.5));
-      case kLogstd: return exp(r);
-      case kStd: return splat<T>(1);
-      case kVar: return E(0.5) / sigma(r);
-      default: return logistic(r);
+      case kLogvar:
+        return half_exp(r * E(0.5));
+      case kLogstd:
+        return exp(r);
+      case kStd:
+        return splat<T>(1);
+      case kVar:
+        return E(0.5) / sigma(r);
+      default:
+        return logistic(r);
     }
   }
 
@@ -177,7 +187,8 @@ class SigmaForm {
   VF_INLINE Wide<T> var_ratio(const Far<T>& a, const Far<T>& prior) const {
     return param() == kVar ? a.var / prior.var : square_of_ratio(a.sigma, prior.sigma);
   }
-  // The same times d log σp²/dr: in one exponential, since the ratio may be beyond all range and the derivative below it.
+  // The same times d log σp²/dr: in one exponential, since the ratio may be beyond all range and the derivative below
+  // it.
   template <class T>
   VF_INLINE Wide<T> var_ratio_slope(const Far<T>& a, const Far<T>& prior) const {
     if (param() > kLogstd) return var_ratio(a, prior) * prior.dlog_var;

@@ -1,5 +1,5 @@
-// The formulas of csrc, applied to arrays for tests/test_formulas.py, which compiles this file once for each instruction
-// set and calls it by ctypes; and a sweep over float32 that compares them with the C library's in double.
+// The formulas of csrc, applied to arrays for tests/test_formulas.py, which compiles this file once for each
+// instruction set and calls it by ctypes; and a sweep over float32 that compares them with the C library's in double.
 #include "../csrc/cpu/pack.h"
 
 #include "../csrc/terms.h"
@@ -31,20 +31,28 @@ VF_INLINE T core(T x) {
 // 2⁻⁵³ of the value or less away, by the C library: exact beside a float32.
 double truth(int core, double x) {
   switch (core) {
-    case 0: return std::exp(x);
-    case 1: return std::log(x);
-    case 2: return std::log1p(x);
+    case 0:
+      return std::exp(x);
+    case 1:
+      return std::log(x);
+    case 2:
+      return std::log1p(x);
     case 3: {
       if (!(std::fabs(x) <= 1)) return (std::expm1(x) - x) / 2;
       double sum = 0;
       for (int k = 20; k >= 2; --k) sum = (sum * x + 1) / k;  // Σ xᵏ⁻²/k!, twice
       return sum * x * x / 2;
     }
-    case 4: return std::expm1(x) / 2;
-    case 5: return x > 0 ? x + std::log1p(std::exp(-x)) : std::log1p(std::exp(x));
-    case 6: return x > 0 ? 1 / (1 + std::exp(-x)) : std::exp(x) / (1 + std::exp(x));
-    case 7: return std::isnan(x) ? x : std::fmax(std::log(x), -100);
-    default: return std::isnan(x) ? x : std::fmax(std::log1p(-x), -100);
+    case 4:
+      return std::expm1(x) / 2;
+    case 5:
+      return x > 0 ? x + std::log1p(std::exp(-x)) : std::log1p(std::exp(x));
+    case 6:
+      return x > 0 ? 1 / (1 + std::exp(-x)) : std::exp(x) / (1 + std::exp(x));
+    case 7:
+      return std::isnan(x) ? x : std::fmax(std::log(x), -100);
+    default:
+      return std::isnan(x) ? x : std::fmax(std::log1p(-x), -100);
   }
 }
 

@@ -1,4 +1,5 @@
-// The pass that all densities (densities.h) make over their elements: terms and gradients in one, as they are or summed.
+// The pass that all densities (densities.h) make over their elements: terms and gradients in one, as they are or
+// summed.
 #pragma once
 
 #include <array>
@@ -39,8 +40,8 @@ class Upstream {
   alignas(64) T buffer_[kTile<T>];
 };
 
-// A call's weights, in passes of their own over tiles that are in a core's first cache: the loops between them make terms
-// and slopes of the operands as they are, and know nothing of weights.
+// A call's weights, in passes of their own over tiles that are in a core's first cache: the loops between them make
+// terms and slopes of the operands as they are, and know nothing of weights.
 template <class T>
 class Weights {
  public:

@@ -1,6 +1,6 @@
 // KL(N(μ, σ²) ‖ N(μp, σp²)) and its gradients, in one pass.
+#include "../table.h"
 #include "density.h"
-#include "table.h"
 
 namespace vae_fast {
 namespace VF_ISA {

@@ -1,6 +1,6 @@
 // log p(x|z) of a Gaussian with diagonal covariance, and its gradients, in one pass.
+#include "../table.h"
 #include "density.h"
-#include "table.h"
 
 namespace vae_fast {
 namespace VF_ISA {

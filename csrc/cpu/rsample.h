@@ -2,10 +2,10 @@
 // and without the KL.
 #pragma once
 
+#include "../table.h"
 #include "dispatch.h"
 #include "normals.h"
 #include "rows.h"
-#include "table.h"
 
 namespace vae_fast {
 namespace VF_ISA {
@@ -246,9 +246,8 @@ class SampleBackward {
 
 template <bool kKL>
 void run_forward(const SampleArgs& args) {
-  in_dtype_and_form(args.compute, args.form, [&](auto number, auto form) {
-    sample_fwd<decltype(number), kKL>(args, form);
-  });
+  in_dtype_and_form(args.compute, args.form,
+                    [&](auto number, auto form) { sample_fwd<decltype(number), kKL>(args, form); });
 }
 
 template <bool kKL>

@@ -1,6 +1,6 @@
 // log p(x|z) of a Bernoulli given by its logits or probabilities, and its gradients, in one pass.
+#include "../table.h"
 #include "density.h"
-#include "table.h"
 
 namespace vae_fast {
 namespace cuda {
@@ -19,9 +19,7 @@ void bernoulli_log_prob(const BernoulliArgs& args) {
     using S = decltype(element);
     using T = typename Compute<S>::Type;
     const T x_scale = static_cast<T>(args.x_scale);
-    const auto run = [&](auto density) {
-      run_density<S, BernoulliTraits<T>>("bernoulli_log_prob", args, density);
-    };
+    const auto run = [&](auto density) { run_density<S, BernoulliTraits<T>>("bernoulli_log_prob", args, density); };
     args.probs ? run(BernoulliDensity<T, true>{x_scale}) : run(BernoulliDensity<T, false>{x_scale});
   });
 }

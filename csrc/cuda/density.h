@@ -1,4 +1,5 @@
-// The pass that all densities (densities.h) make over their elements: terms and gradients in one, as they are or summed.
+// The pass that all densities (densities.h) make over their elements: terms and gradients in one, as they are or
+// summed.
 #pragma once
 
 #include "../densities.h"
@@ -24,8 +25,8 @@ struct DensityTraits {
   static constexpr bool by_pass(bool /*even*/) { return false; }
 };
 
-// A density as kernels run it, with the weight as its last operand. With even chunks (Chunk) there is no weight, and fewer
-// operands and gradients, which are as many questions less for every element.
+// A density as kernels run it, with the weight as its last operand. With even chunks (Chunk) there is no weight, and
+// fewer operands and gradients, which are as many questions less for every element.
 template <class T, class Density_, class Traits_, int parameters, bool even>
 struct DensityOp {
   using Number = T;
@@ -210,8 +211,9 @@ __global__ void __launch_bounds__(kThreads, 1)
 // Operands are inputs of the plan in their order, then the weight and the upstream gradient.
 template <class Op>
 DensityParams<Op> density_params(const DensityCall& args, const Plan& plan, const Op& op) {
-  DensityParams<Op> p{plan.work(), op, {}, plan.input(Op::Density::kInputs + 1), args.scale, args.divisor, {},
-                      plan.ticket(), plan.total()};
+  DensityParams<Op> p{plan.work(), op,           {}, plan.input(Op::Density::kInputs + 1),
+                      args.scale,  args.divisor, {}, plan.ticket(),
+                      plan.total()};
   for (int k = 0; k < Op::kInputs; ++k) p.in[k] = plan.input(k);
   for (int k = 0; k < Op::kSlots; ++k) p.slots[k] = plan.slot(k);
   return p;

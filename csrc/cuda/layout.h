@@ -1,4 +1,5 @@
-// The elements as rows of columns, and how a row's columns are cut up for threads and blocks. By shapes and strides only.
+// The elements as rows of columns, and how a row's columns are cut up for threads and blocks. By shapes and strides
+// only.
 #pragma once
 
 #include "work.h"

@@ -12,7 +12,8 @@ namespace cuda {
 template <class S>
 constexpr int kSampleChunk = kChunk<S> < kPerCounter ? kPerCounter : kChunk<S>;
 
-// The keys of Philox's rounds, worked out on the host: parameters of a kernel, which an instruction can take as they are.
+// The keys of Philox's rounds, worked out on the host: parameters of a kernel, which an instruction can take as they
+// are.
 struct HostKeys {
   static constexpr bool kOnHost = true;
   uint32_t key[2 * kRounds];
@@ -41,8 +42,8 @@ struct DeviceKeys {
   }
 };
 
-// Calls body(keys) with those that a call with this noise takes. Elements of 64 bits, or of several dtypes, have kernels
-// for one kind only.
+// Calls body(keys) with those that a call with this noise takes. Elements of 64 bits, or of several dtypes, have
+// kernels for one kind only.
 template <class S, class Body>
 void in_keys(const NoiseOptions& noise, Body body) {
   if constexpr (sizeof(S) < 8 && !kAny<S>) {
@@ -67,8 +68,7 @@ __device__ __forceinline__ void normals(const Keys& keys, uint64_t sample, uint6
 
 // The index of a chunk's first column in row r of μ.
 template <int N, bool kEven>
-__device__ __forceinline__ uint64_t index_of(const NoiseOptions& noise, int64_t row,
-                                             const Chunk<N, kEven>& chunk) {
+__device__ __forceinline__ uint64_t index_of(const NoiseOptions& noise, int64_t row, const Chunk<N, kEven>& chunk) {
   return static_cast<uint64_t>(row * chunk.columns + chunk.column) + noise.offset;
 }
 

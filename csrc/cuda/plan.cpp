@@ -52,7 +52,8 @@ bool Plan::even() const {
   for (const Writing& o : outputs_)
     if (apart(o.out.data, o.out.dtype, o.out.s, o.out.d)) return false;
   for (const Summing& s : slots_)
-    if (s.slot.kind == Slot::kEach && apart(s.slot.out.data, s.slot.out.dtype, s.slot.out.s, s.slot.out.d)) return false;
+    if (s.slot.kind == Slot::kEach && apart(s.slot.out.data, s.slot.out.dtype, s.slot.out.s, s.slot.out.d))
+      return false;
   return true;
 }
 
@@ -160,8 +161,8 @@ void Plan::set_phase() {
   for (const Reading& r : inputs_) {
     const Input& lead = r.input;
     if (!lead.dense || lead.number) continue;
-    w.phase = static_cast<int64_t>(reinterpret_cast<uintptr_t>(lead.data) / static_cast<uintptr_t>(size_of(lead.dtype)) %
-                                   static_cast<uintptr_t>(chunk_));
+    w.phase = static_cast<int64_t>(reinterpret_cast<uintptr_t>(lead.data) /
+                                   static_cast<uintptr_t>(size_of(lead.dtype)) % static_cast<uintptr_t>(chunk_));
     w.phase_s = modulo(lead.s);
     w.phase_d = modulo(lead.d);
     return;
@@ -183,7 +184,8 @@ void Plan::place(Reading& reading) {
     strides = layout_.strides(view);
   } else {
     void* dense = device_.scratch(reading.samples * numel_ * size_of(input.dtype));
-    gather(device_, of_samples(view, reading.samples, reading.sample_stride), reading.samples * numel_, dense, input.dtype);
+    gather(device_, of_samples(view, reading.samples, reading.sample_stride), reading.samples * numel_, dense,
+           input.dtype);
     reading.sample_stride = numel_;
     input.data = dense;
   }

@@ -70,16 +70,16 @@ class Plan {
   };
   struct Summing {
     Slot slot;
-    const View* each = nullptr;         // kEach: the elements
-    const Gradient* gradient = nullptr; // else where its values belong
+    const View* each = nullptr;          // kEach: the elements
+    const Gradient* gradient = nullptr;  // else where its values belong
     DType compute = DType::kFloat32;
-    int64_t row_size = 0;               // kRow: elements that each sum is over
-    bool features = false;              // one value a column of rows of row_size, by way of all elements
-    bool by_column = false;             // or by a kernel of its own
-    bool rows_apart = false;            // one value a row, by way of all elements: into `whole`, or the gradient
+    int64_t row_size = 0;     // kRow: elements that each sum is over
+    bool features = false;    // one value a column of rows of row_size, by way of all elements
+    bool by_column = false;   // or by a kernel of its own
+    bool rows_apart = false;  // one value a row, by way of all elements: into `whole`, or the gradient
     void* whole = nullptr;
     double whole_factor = 1;
-    void* dense = nullptr;              // scratch that a result is brought from
+    void* dense = nullptr;  // scratch that a result is brought from
   };
 
   // Every view that the kernel walks, operands first.

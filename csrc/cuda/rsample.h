@@ -2,14 +2,15 @@
 // and with the KL.
 #pragma once
 
+#include "../table.h"
 #include "density.h"
 #include "normals.h"
-#include "table.h"
 
 namespace vae_fast {
 namespace cuda {
 
-// Samples of an element are a loop of its thread; where there are few elements, in groups, of which blocks take one each.
+// Samples of an element are a loop of its thread; where there are few elements, in groups, of which blocks take one
+// each.
 struct SampleGroups {
   int64_t n_samples;
   int count;
@@ -123,9 +124,9 @@ struct Compensated {
 
 // Registers that a backward pass needs (kResident): one that asks the most questions, some more.
 template <class S, bool kKL, class Form, class Keys, bool kEven>
-constexpr int kLoad = kKL && kEven && sizeof(S) == 4 && !std::is_same_v<Form, SigmaForm<float, true>> && !Keys::kOnHost
-                          ? 1 + kMiddling
-                          : 1;
+constexpr int kLoad =
+    kKL && kEven && sizeof(S) == 4 && !std::is_same_v<Form, SigmaForm<float, true>> && !Keys::kOnHost ? 1 + kMiddling
+                                                                                                      : 1;
 
 template <class S, bool kKL, class Form, class Keys, bool kEven>
 __global__ void __launch_bounds__(kThreads, kResident<S, kEven, kLoad<S, kKL, Form, Keys, kEven>>)
@@ -257,8 +258,26 @@ constexpr bool kMayBeEven = sizeof(S) < 8 && !kAny<S>;
 template <class Form, class Keys>
 SampleParams<Form, Keys> sample_params(const SampleArgs& args, const Form& form, const Keys& keys) {
   const SampleGroups groups(args.rows.count * args.rows.size, args.n_samples);
-  return {{}, form, keys, args.noise, groups, {}, {}, args.free_bits, args.has_free_bits, {}, args.z_sample_stride, {}, {},
-          args.dz_sample_stride, args.dlogvar.kind != Gradient::kNone, nullptr, 0, {}, nullptr, false};
+  return {{},
+          form,
+          keys,
+          args.noise,
+          groups,
+          {},
+          {},
+          args.free_bits,
+          args.has_free_bits,
+          {},
+          args.z_sample_stride,
+          {},
+          {},
+          args.dz_sample_stride,
+          args.dlogvar.kind != Gradient::kNone,
+          nullptr,
+          0,
+          {},
+          nullptr,
+          false};
 }
 
 template <class Params>

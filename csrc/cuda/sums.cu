@@ -62,8 +62,8 @@ void sum_rows(Device& device, const View& values, const Rows& rows, double facto
   plan.read(values);
   plan.value(out, dtype, factor);
   if (!plan.resolve()) return;
-  const DensityParams<Sum<T>> p{plan.work(), {},      {plan.input(0)}, {}, 1.0, 1.0, {plan.slot(0)}, plan.ticket(),
-                                plan.total()};
+  const DensityParams<Sum<T>> p{plan.work(),   {},          {plan.input(0)}, {}, 1.0, 1.0, {plan.slot(0)},
+                                plan.ticket(), plan.total()};
   launch(device, "sum_rows", density_kernel<Sum<T>, T, true, false>, p, plan.blocks(), 1, plan.threads());
   plan.finish();
 }
@@ -157,12 +157,18 @@ void scatter(Device& device, const void* from, DType dtype, int64_t numel, const
 
 double number_of(const View& view) {
   switch (view.dtype) {
-    case DType::kFloat64: return *static_cast<const double*>(view.data);
-    case DType::kFloat32: return static_cast<double>(*static_cast<const float*>(view.data));
-    case DType::kBFloat16: return static_cast<double>(widen(*static_cast<const BFloat16*>(view.data)));
-    case DType::kFloat16: return static_cast<double>(widen(*static_cast<const Float16*>(view.data)));
-    case DType::kBool: return static_cast<double>(widen(*static_cast<const Bool*>(view.data)));
-    default: return static_cast<double>(*static_cast<const uint8_t*>(view.data));
+    case DType::kFloat64:
+      return *static_cast<const double*>(view.data);
+    case DType::kFloat32:
+      return static_cast<double>(*static_cast<const float*>(view.data));
+    case DType::kBFloat16:
+      return static_cast<double>(widen(*static_cast<const BFloat16*>(view.data)));
+    case DType::kFloat16:
+      return static_cast<double>(widen(*static_cast<const Float16*>(view.data)));
+    case DType::kBool:
+      return static_cast<double>(widen(*static_cast<const Bool*>(view.data)));
+    default:
+      return static_cast<double>(*static_cast<const uint8_t*>(view.data));
   }
 }
 

@@ -1,8 +1,8 @@
 // What a kernel on a GPU sees of a call: how the elements are cut up, the operands, and where results go.
 //
 // Elements are rows of columns. Row r is (s, d), r = s·inner + d, and an operand has a stride for each; along the
-// columns it is dense or constant. A row's columns are taken in chunks of 16 bytes of the main operand, whose boundaries
-// are those of memory: the first and the last chunk of a row may be part of one.
+// columns it is dense or constant. A row's columns are taken in chunks of 16 bytes of the main operand, whose
+// boundaries are those of memory: the first and the last chunk of a row may be part of one.
 #pragma once
 
 #include "../kernels.h"
@@ -19,8 +19,8 @@ constexpr int64_t kMostBlocks = 2048;
 template <class S>
 constexpr bool kAny = false;  // access.h
 template <class S, bool kEven, int load = 0>
-constexpr int kResident = kAny<S> || sizeof(S) == 8 || (load == 2 && !kEven) ? 1
-                                                                  : (sizeof(S) == 4 ? 2 : 1) + (kEven ? 2 - load : 0);
+constexpr int kResident =
+    kAny<S> || sizeof(S) == 8 || (load == 2 && !kEven) ? 1 : (sizeof(S) == 4 ? 2 : 1) + (kEven ? 2 - load : 0);
 // The compilers for other GPUs need more registers than that for sm_90.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ == 900
 constexpr int kMiddling = 0;

@@ -1,4 +1,4 @@
-// The kernels of the GPU.
+// Gradients of a forward pass, scaled on the GPU.
 #pragma once
 
 #include "../kernels.h"
@@ -6,14 +6,6 @@
 namespace vae_fast {
 namespace cuda {
 
-void bernoulli_log_prob(const BernoulliArgs&);
-void gaussian_log_prob(const GaussianArgs&);
-void gaussian_kl(const KLArgs&);
-void rsample_fwd(const SampleArgs&);
-void rsample_bwd(const SampleArgs&);
-void rsample_kl_fwd(const SampleArgs&);
-void rsample_kl_bwd(const SampleArgs&);
-void standard_normal(const NormalArgs&);
 // Gradients of one call, as many as a density's forward pass makes, each dense, of float32 or float64.
 struct Rescaled {
   static constexpr int kMost = 4;
