@@ -15,6 +15,7 @@ BIN := $(VENV)/bin
 OPERATORS := tests/operators tests/dropins/test_diagonal_gaussian.py \
   $(addprefix tests/backends/test_,native.py registration.py storage_dtypes.py hostile_calls.py)
 SETTINGS := tests/settings/test_settings.py tests/dropins/test_monitoring.py
+CXX_SOURCES = $(foreach kind,h cpp cu,$(wildcard csrc/*.$(kind) csrc/*/*.$(kind) tests/*/*.$(kind)))
 # In several processes, beside which pytest-benchmark has nothing to do.
 TESTS := $(BIN)/python -m pytest -p no:benchmark -n $(JOBS) --dist worksteal
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
@@ -33,7 +34,7 @@ help:  ## list the commands
 	@echo "  PYTHON=$(PYTHON) makes the environment VENV=$(VENV)"
 
 # The pins go first: the package then finds its torch there, and no other one is fetched.
-$(READY): requirements-dev.txt pyproject.toml setup.py setup_cuda.py vae_fast/_version.py vae_fast/signatures.py $(wildcard csrc/*.* csrc/cpu/*.* csrc/cuda/*.*)
+$(READY): requirements-dev.txt pyproject.toml setup.py setup_cuda.py vae_fast/_version.py vae_fast/operators.py $(wildcard csrc/*.* csrc/cpu/*.* csrc/cuda/*.*)
 	@$(PYTHON) -c 'import sys; sys.exit("vae_fast needs Python >= 3.10, and $(PYTHON) is %d.%d: use make PYTHON=..." % sys.version_info[:2] if sys.version_info < (3, 10) else 0)'
 	@echo "installing the pinned versions into $(VENV); the first time takes minutes"
 	@$(PYTHON) -m venv $(VENV)
@@ -47,14 +48,16 @@ demo: $(READY)  ## train on handwritten digits for under two minutes, leave plot
 	@test -e "$(DEMO)" || { mkdir -p "$(DEMO)" && touch "$(DEMO)/.made-by-demo"; }
 	@$(BIN)/python -m vae_fast train $(DEMO_ARGS) --out "$(DEMO)"
 
-lint: $(READY)  ## ruff (rules and format) and mypy (the types of the package)
+lint: $(READY)  ## ruff (rules and format), clang-format, and mypy (the types of the package)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/clang-format --dry-run --Werror $(CXX_SOURCES)
 	@$(BIN)/mypy
 
-format: $(READY)  ## let ruff mend the format and what rules it can
+format: $(READY)  ## let ruff and clang-format mend the format, and what rules they can
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+	@$(BIN)/clang-format -i $(CXX_SOURCES)
 
 test: $(READY)  ## the test suite, in under eight minutes on two cores
 	@$(TESTS) $(PYTEST_ARGS)

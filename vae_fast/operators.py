@@ -1,38 +1,53 @@
-"""Every operator, once: its operands, its options and its results. All that says them elsewhere derives from here.
+"""Every operator, once: its operands, its options and its results. What else says them derives from here.
 
-Of an operator <op> there is a raw operator <op>_fwd, which takes operands and options, and one <op>_bwd, which takes
-upstream gradients before them. A density's _fwd also makes gradients, for an upstream gradient of 1, of all operands
-but the weight. A shape may be None, which stands for (): AOTInductor passes an empty list so.
+Of an operator <op> there is a raw operator <op>_fwd, which takes operands and options, and one <op>_bwd, which
+takes upstream gradients before them. A density's _fwd also makes gradients, for an upstream gradient of 1, of all
+operands but the weight. A shape may be None, which stands for (): AOTInductor passes an empty list so.
 
-Without torch, since the build reads the signatures too: the compiled library defines the operators in a process that
-has not this package.
+Without torch, since the build reads the signatures too: the compiled library defines the operators in a process
+that has not this package.
 """
 
 from __future__ import annotations
 
 import math
 from collections import namedtuple
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from enum import Enum
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-PARAMETER, DATA, WEIGHT = "parameter", "data", "weight"
+REDUCTIONS = {"none": 0, "sum": 1, "mean": 2}
+# What a Gaussian's second argument says of σ (sigma.py), and what a Bernoulli's first one is.
+FORMS = {"logvar": 0, "logstd": 1, "std": 2, "var": 3, "softplus": 4}
+BERNOULLI_PARAMS = {"logits": 0, "probs": 1}
+
+
+class Role(Enum):
+    """Parameters decide a result's dtype; data and weights do not, and may be bytes or bools."""
+
+    PARAMETER = "parameter"
+    DATA = "data"
+    WEIGHT = "weight"
+
+
+PARAMETER, DATA, WEIGHT = Role
 
 
 class Operand(NamedTuple):
-    """A tensor that broadcasts against the others.
+    """A tensor that broadcasts against the others, which come in the order of their roles.
 
-    Parameters decide a result's dtype; data and weights do not, and may be bytes or bools. ``neutral`` is what leaves
-    every term and gradient finite, in the operand's place where a weight is 0. ``torch_name`` is torch.distributions'.
+    ``neutral`` leaves every term and gradient finite, in the operand's place where a weight is 0. ``torch_name`` is
+    torch.distributions' name for it.
     """
 
     name: str
     torch_name: str
-    role: Literal["parameter", "data", "weight"] = PARAMETER
+    role: Role = PARAMETER
     neutral: float = 0.0
     optional: bool = False
     differentiable: bool = True
@@ -43,11 +58,15 @@ class _Required:
 
 
 class Option(NamedTuple):
-    """What is no operand: its type in the language of PyTorch's schemas, and its value where nothing is said."""
+    """What is no operand: its type in the language of PyTorch's schemas, and its value where nothing is said.
+
+    ``codes`` are the numbers that stand for the words which the public function takes.
+    """
 
     name: str
     type: str
     default: Any = _Required
+    codes: dict[str, int] | None = None
 
 
 class Wanted(NamedTuple):
@@ -74,8 +93,10 @@ class Operator:
         return any(operand.role == WEIGHT for operand in self.operands)
 
     @cached_property
-    def parameters(self) -> tuple[Operand, ...]:
-        return tuple(operand for operand in self.operands if operand.role == PARAMETER)
+    def sums(self) -> tuple[str, ...]:
+        """The results that sum over event dims: all but a sampler's first one, the sample."""
+        sample, *others = self.results
+        return self.results if self.density else tuple(others)
 
     @cached_property
     def differentiable(self) -> tuple[str, ...]:
@@ -121,24 +142,18 @@ class Signature:
     results: tuple[str, ...]
 
     @cached_property
-    def n_tensors(self) -> int:
-        """How many upstream gradients and operands come before the options."""
-        return len(self.upstream) + len(self.operator.operands)
+    def split(self) -> Callable[[tuple[Any, ...]], tuple[tuple[Any, ...], Any, Wanted]]:
+        """Makes (upstream gradients and operands, options, what is wanted) of the arguments in their order."""
+        # Plain numbers, which a compiler reads as constants.
+        tensors = len(self.upstream) + len(self.operator.operands)
+        options = tensors + len(self.operator.options)
+        needs = options + len(self.needs)
+        record = self.operator.Options
 
-    @cached_property
-    def n_options(self) -> int:
-        """How many arguments come before the ``need_…``."""
-        return self.n_tensors + len(self.operator.options)
+        def split(args: tuple[Any, ...]) -> tuple[tuple[Any, ...], Any, Wanted]:
+            return args[:tensors], record(*args[tensors:options]), Wanted(args[options:needs], *args[needs:])
 
-    @cached_property
-    def n_needs(self) -> int:
-        """How many arguments come before ``packed``."""
-        return self.n_options + len(self.needs)
-
-    def split(self, args: tuple[Any, ...]) -> tuple[tuple[Any, ...], Any, Wanted]:
-        """(upstream gradients and operands, options, what is wanted) of the raw operator's arguments in order."""
-        wanted = Wanted(args[self.n_options : self.n_needs], *args[self.n_needs :])
-        return args[: self.n_tensors], self.operator.Options(*args[self.n_tensors : self.n_options]), wanted
+        return split
 
     def _arguments(self) -> Iterator[str]:
         # Of several results one may have no gradient.
@@ -161,11 +176,14 @@ class Signature:
 
 _WEIGHT = Operand("weight", "weight", WEIGHT, neutral=1.0, optional=True)
 _MOMENTS = (Operand("mu", "loc"), Operand("logvar", "scale", neutral=1.0))
-# ``reduction`` is a code of reference.densities.REDUCTIONS.
-_SUM = (Option("event_ndim", "int", 1), Option("reduction", "int", 0), Option("scale", "float", 1.0))
-# ``param`` is a code of sigma.FORMS; infinite bounds are none.
+_SUM = (
+    Option("event_ndim", "int", 1),
+    Option("reduction", "int", 0, REDUCTIONS),
+    Option("scale", "float", 1.0),
+)
+# Infinite bounds are none.
 _FORM = (
-    Option("param", "int", 0),
+    Option("param", "int", 0, FORMS),
     Option("param_eps", "float", 0.0),
     Option("low", "float", -math.inf),
     Option("high", "float", math.inf),
@@ -223,8 +241,7 @@ _OPERATORS = (
     Operator(
         "bernoulli_log_prob",
         operands=(Operand("logits", "logits"), Operand("x", "value", DATA), _WEIGHT),
-        # ``param`` is a code of reference.bernoulli_log_prob.PARAMS.
-        options=(*_SUM, _X_SCALE, Option("param", "int", 0)),
+        options=(*_SUM, _X_SCALE, Option("param", "int", 0, BERNOULLI_PARAMS)),
         results=("log_prob",),
     ),
     Operator(

@@ -12,7 +12,7 @@ from helpers import accuracy
 from helpers.accuracy import float32_patterns, ulp, units, wide
 from helpers.behaviour import with_grads
 from helpers.marks import each_backend
-from vae_fast.scale import Scale
+from vae_fast.sigma import SigmaForm
 
 pytestmark = each_backend
 
@@ -26,7 +26,7 @@ class TestAccuracy:
         """exp(½lv) ≤ 2 ULP, no worse than PyTorch's own exp(½lv)."""
         lv = float32_patterns(1 << 19) if dtype == torch.float32 else accuracy.everywhere(4000, dtype)
         value = accuracy.exp(wide(lv) / 2)
-        errors = ulp(Scale().sigma(lv), value)
+        errors = ulp(SigmaForm().sigma(lv), value)
         accuracy.assert_within(2, errors, lv)
         accuracy.assert_no_worse(errors, ulp(torch.exp(0.5 * lv), value), dtype, lv)
 

@@ -3,7 +3,7 @@
 ``check`` and ``check_module`` are the face; what they need is imported when they are called.
 
     cases.py     what a case is, and its names; defaults.py: the cases tried by default
-    choice.py    what was asked for
+    choice.py    what is to be checked
     operands.py  a case's tensors, from its seed
     formulas.py  what an element should be, in float64 or more, and the terms that rounding errors go with
     truth.py     a case's results and gradients: elements weighted and summed
@@ -73,11 +73,11 @@ def check(
         ValueError: an unknown name, with the list of those there are; a choice that leaves no case.
         RuntimeError: a named backend that is not available, or does not serve the operator or device.
     """
-    from vae_fast.checking.choice import asked
+    from vae_fast.checking.choice import checked
     from vae_fast.checking.runner import run_check
 
-    names = {"op": op, "backend": backend, "layout": layout, "inputs": inputs}
-    choice = asked(names, device=device, dtype=dtype, shape=shape, options=options, seed=seed)
+    where = {"op": op, "backend": backend, "device": device, "dtype": dtype}
+    choice = checked(seed, **where, shape=shape, layout=layout, inputs=inputs, options=options)
     return run_check(choice, thorough, cases, every, progress)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from vae_fast.checking.formulas import Form
-from vae_fast.operators import DATA, OPERATORS, PARAMETER, Operator
+from vae_fast.operators import DATA, FORMS, OPERATORS, PARAMETER, REDUCTIONS, Operator
 
 DTYPES = {
     "float32": torch.float32,
@@ -22,8 +22,8 @@ DTYPES = {
 }
 INPUTS = ("ordinary", "extreme")
 
-_PARAMS = ("logstd", "std", "var", "softplus")
-_REDUCTIONS = ("sum", "mean")
+_PARAMS = tuple(name for name in FORMS if name != "logvar")
+_REDUCTIONS = tuple(name for name in REDUCTIONS if name != "none")
 _WEIGHTS = ("weight", "datum_weight", "masked")
 _BYTES = ("uint8", "bool")
 _EVENTS = ("event0", "event2")
