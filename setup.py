@@ -137,7 +137,7 @@ class Build(build_ext):
 
     def write_signatures(self):
         """The operators' signatures, for csrc/schemas.cpp: read without importing the package."""
-        definitions = runpy.run_path(str(ROOT / "vae_fast/signatures.py"))["DEFINITIONS"]
+        definitions = runpy.run_path(str(ROOT / "vae_fast/operators.py"))["DEFINITIONS"]
         folder = Path(self.build_temp)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "signatures.inc").write_text("".join(f'"{definition}",\n' for definition in definitions))

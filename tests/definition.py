@@ -11,7 +11,8 @@ from calls import BERNOULLI, GAUSSIAN, KL, PROBS, RSAMPLE_KL
 from random_cases import cases
 
 import vae_fast as vf
-from vae_fast.scale import KINDS, Scale
+from vae_fast.operators import FORMS
+from vae_fast.sigma import SigmaForm
 
 __all__ = ["cases", "check"]
 
@@ -74,7 +75,7 @@ def scales_of(raw, options):
     """σ, |log σ²|, |dσ/dr| and |d log σ²/dr| of a raw scale."""
     low, high = options["bounds"] or (None, None)
     low, high = -math.inf if low is None else low, math.inf if high is None else high
-    scale = Scale(KINDS[options["param"]], options["param_eps"], low, high)
+    scale = SigmaForm(FORMS[options["param"]], options["param_eps"], low, high)
     r = scale.clamp(raw)
     return scale.sigma(r), scale.log_var(r).abs(), scale.dsigma(r).abs(), scale.dlog_var(r).abs()
 

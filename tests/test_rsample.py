@@ -12,7 +12,7 @@ from behaviour import with_grads
 from torch.testing import assert_close
 
 import vae_fast as vf
-from vae_fast.scale import Scale
+from vae_fast.sigma import SigmaForm
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 PARAMS = ("logvar", "logstd", "std", "var", "softplus")
@@ -24,7 +24,7 @@ class TestAccuracy:
         """exp(½lv) ≤ 2 ULP, no worse than PyTorch's own exp(½lv)."""
         lv = float32_patterns(1 << 19) if dtype == torch.float32 else accuracy.everywhere(4000, dtype)
         value = accuracy.exp(wide(lv) / 2)
-        errors = ulp(Scale().sigma(lv), value)
+        errors = ulp(SigmaForm().sigma(lv), value)
         accuracy.assert_within(2, errors, lv)
         accuracy.assert_no_worse(errors, ulp(torch.exp(0.5 * lv), value), dtype, lv)
 

@@ -5,20 +5,14 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
 from vae_fast import native, reference, tracing, triton_kernels
+from vae_fast.operators import OPERATORS
 
-OPS = (
-    "standard_normal",
-    "rsample",
-    "rsample_kl",
-    "gaussian_kl",
-    "bernoulli_log_prob",
-    "gaussian_log_prob",
-)
+OPS = tuple(OPERATORS)
 
 
 @dataclass(frozen=True)
@@ -26,7 +20,8 @@ class Backend:
     """One implementation of the operators.
 
     ``available`` says whether it can serve here, ``reason`` why not (empty where it can), ``devices`` the device
-    types it serves ("*" for all), ``ops`` the operators it has.
+    types it serves ("*" for all), ``ops`` the operators it has. ``lacking`` says which of them it has not on all of
+    its devices, as (operator, device type).
     """
 
     name: str
@@ -34,20 +29,41 @@ class Backend:
     reason: str
     devices: tuple[str, ...]
     ops: tuple[str, ...]
+    lacking: tuple[tuple[str, str], ...] = ()
+
+    def serves(self, op: str, device: str) -> bool:
+        """Whether it has an operator for a device type."""
+        on_device = "*" in self.devices or device in self.devices
+        return on_device and op in self.ops and (op, device) not in self.lacking
+
+
+def _written_in_python(kernels: Any) -> tuple[str, ...]:
+    return tuple(name for name, operator in OPERATORS.items() if hasattr(kernels, operator.forward.name))
+
+
+def _native() -> Backend:
+    ops = tuple(op for op in OPS if any(op in served for served in native.OPS.values()))
+    lacking = tuple((op, device) for op in ops for device, served in native.OPS.items() if op not in served)
+    return Backend("native", not native.REASON, native.REASON, native.DEVICES, ops, lacking)
+
+
+def _triton() -> Backend:
+    reason = triton_kernels.REASON
+    devices = () if reason else triton_kernels.DEVICES
+    return Backend("triton", not reason, reason, devices, _written_in_python(triton_kernels.KERNELS))
 
 
 _TABLE = {
-    "reference": Backend("reference", True, "", ("*",), OPS),
-    "native": Backend("native", not native.REASON, native.REASON, native.DEVICES, OPS if native.DEVICES else ()),
-    "triton": Backend(
-        "triton",
-        not triton_kernels.REASON,
-        triton_kernels.REASON,
-        *((), ()) if triton_kernels.REASON else (triton_kernels.DEVICES, OPS),
-    ),
+    "reference": Backend("reference", True, "", ("*",), _written_in_python(reference.KERNELS)),
+    "native": _native(),
+    "triton": _triton(),
 }
 # Where an available backend's <op>_fwd and <op>_bwd are found, and where a compiler's trace finds them.
-_KERNELS: dict[str, Any] = {"reference": reference, "native": native.KERNELS, "triton": triton_kernels.KERNELS}
+_KERNELS: dict[str, Any] = {
+    "reference": reference.KERNELS,
+    "native": native.KERNELS,
+    "triton": triton_kernels.KERNELS,
+}
 _TRACED: dict[str, Any] = {"triton": triton_kernels.TRACED}
 _GRAPH: dict[str, Any] = {"native": native.GRAPH, "triton": triton_kernels.GRAPH}
 
@@ -57,7 +73,7 @@ _PREFERENCE = {"cpu": ("native",), "cuda": ("native", "triton")}
 # kernels take 10 µs less than native's for a density and 30 to 60 µs less for a sample, but its calls 180 to 400 µs
 # more of the host (benchmarks/results/nvidia-h200-9-0-16-threads). This is where that evens out, for kernels that
 # take time in proportion to their size.
-_TRITON_FROM = {op: 1 << (27 if op in ("standard_normal", "rsample", "rsample_kl") else 28) for op in OPS}
+_TRITON_FROM = {name: 1 << (28 if operator.density else 27) for name, operator in OPERATORS.items()}
 
 
 def _automatic() -> dict[tuple[str, str], str]:
@@ -66,8 +82,8 @@ def _automatic() -> dict[tuple[str, str], str]:
         (op, device): name
         for device, names in _PREFERENCE.items()
         for name in reversed(names)
-        if device in _TABLE[name].devices
-        for op in _TABLE[name].ops
+        for op in OPS
+        if _TABLE[name].serves(op, device)
     }
 
 
@@ -140,15 +156,23 @@ def choose(op: str, device: torch.device, backend: str | None, numel: int = 0) -
         name = _AUTO.get((op, kind), "reference")
         if kind != "cuda" or tracing.traced() or numel < _TRITON_FROM[op]:
             return name
-        return "triton" if op in _TABLE["triton"].ops else name
+        return "triton" if _TABLE["triton"].serves(op, kind) else name
     source = _current_source if backend is None else "backend"
     found = _TABLE[_named(name, source)]
-    if op not in found.ops:
-        raise RuntimeError(f"{source}: the backend {name!r} does not serve {op}")
-    if "*" not in found.devices and device.type not in found.devices:
-        why = f": {native.CUDA_REASON}" if (name, device.type) == ("native", "cuda") else ""
-        raise RuntimeError(f"{source}: the backend {name!r} does not serve {device.type} tensors{why}")
+    if not found.serves(op, device.type):
+        _refuse(op, device.type, found, source)
     return name
+
+
+def _refuse(op: str, device: str, backend: Backend, source: str) -> NoReturn:
+    """Raises RuntimeError: why a backend does not serve an operator, and which ones do."""
+    refusal = f"{source}: the backend {backend.name!r} does not serve"
+    if "*" not in backend.devices and device not in backend.devices:
+        why = f": {native.CUDA_REASON}" if (backend.name, device) == ("native", "cuda") else ""
+        raise RuntimeError(f"{refusal} {device} tensors{why}")
+    where = f" on {device} tensors" if op in backend.ops else ""
+    others = ", ".join(name for name, other in _TABLE.items() if other.serves(op, device))
+    raise RuntimeError(f"{refusal} {op}{where}, which {others or 'none'} does here")
 
 
 def kernel(backend: str, name: str, traced: bool = False) -> Any:

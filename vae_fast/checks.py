@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from vae_fast.reference.bernoulli_log_prob import PARAMS
-from vae_fast.reference.densities import NONE, REDUCTIONS
-from vae_fast.scale import KINDS
+from vae_fast import results
+from vae_fast.operators import PARAMETER, SIGNATURES, Wanted
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 TARGETS = (*FLOATS, torch.uint8, torch.bool)
@@ -22,10 +20,15 @@ _MOST = 2**60
 def countable(shape: Sequence[int], what: str) -> None:
     """Raises ValueError for a negative size, or more elements than can be counted; not for traced sizes."""
     # To a compiler, that shows traced sizes as numbers, the comparison would be a bound of them.
-    if torch.compiler.is_compiling() or not all(type(n) is int for n in shape):
+    if torch.compiler.is_compiling():
         return
-    # An empty dim hides the others from the product, but not from strides.
-    if any(n < 0 for n in shape) or math.prod(max(n, 1) for n in shape) > _MOST:
+    least, most = 0, 1
+    for n in shape:
+        if type(n) is not int:
+            return
+        # An empty dim hides the others from the product, but not from strides.
+        least, most = min(least, n), most * max(n, 1)
+    if least < 0 or most > _MOST:
         raise ValueError(
             f"{what} of shape {tuple(shape)} has a negative size, or more elements than 64 bits can count"
         )
@@ -64,20 +67,18 @@ def _code(name: str, code: int, codes: dict[str, int]) -> None:
         raise ValueError(f"{name} must be a code from 0 to {len(codes) - 1}, got {code}")
 
 
-def _events(event_ndim: int, shape: Sequence[int]) -> tuple[int, ...]:
-    """The data dims."""
+def _events(event_ndim: int, shape: Sequence[int]) -> None:
     if not 0 <= event_ndim <= len(shape):
         raise ValueError(f"event_ndim={event_ndim} does not fit a shape of {len(shape)} dims")
-    return tuple(shape[: len(shape) - event_ndim])
 
 
-def _packed(
-    first: Tensor, second: Tensor, needs: Sequence[bool], packed: Tensor | None = None, dim: int = 0
-) -> None:
-    """``packed`` is the tensor whose halves along ``dim`` the two operands are; its gradient is that of both."""
+def _packed(operands: Sequence[Any], wanted: Wanted) -> None:
+    """``packed`` is the tensor whose halves along a dim the first two are; its gradient is that of both."""
+    packed, dim = wanted.packed, wanted.packed_dim
     if packed is None:
         return
-    if not all(needs):
+    (first, second, *_), (need_first, need_second, *_) = operands, wanted.needs
+    if not (need_first and need_second):
         raise ValueError("packed stands for both gradients, and one of them is not asked for")
     _dtype("packed", packed)
     fits = -packed.ndim <= dim < packed.ndim and packed.ndim == first.ndim
@@ -90,87 +91,6 @@ def _packed(
         )
 
 
-def _result_of_density(
-    upstream: tuple[str, Tensor] | None, event_ndim: int, reduction: int, anchor: Tensor, *others: Tensor | None
-) -> None:
-    data = _events(event_ndim, _broadcast(anchor, *others))
-    _code("reduction", reduction, REDUCTIONS)
-    if upstream is not None:
-        name, gradient = upstream
-        _dtype(name, gradient)
-        _like(name, gradient, data if reduction == NONE else ())
-        _device(anchor, **{name: gradient})
-
-
-def bernoulli_log_prob(
-    dlog_prob: Tensor | None, logits: Tensor, x: Tensor, weight: Tensor | None, event_ndim: int, reduction: int,
-    scale: float, x_scale: float, param: int, *needs: bool,
-) -> None:  # fmt: skip
-    _dtype("logits", logits)
-    _dtype("x", x, TARGETS)
-    _dtype("weight", weight, TARGETS)
-    _device(logits, x=x, weight=weight)
-    _code("param", param, PARAMS)
-    upstream = None if dlog_prob is None else ("dlog_prob", dlog_prob)
-    _result_of_density(upstream, event_ndim, reduction, logits, x, weight)
-    _differentiable(dict(zip(("x", "weight"), (x, weight), strict=True)), needs[1:])
-
-
-def _differentiable(operands: dict[str, Tensor | None], needs: Sequence[bool]) -> None:
-    for (name, operand), need in zip(operands.items(), needs, strict=False):
-        if need and operand is not None and operand.dtype not in FLOATS:
-            raise TypeError(f"{name} of {operand.dtype} has no gradient")
-
-
-def gaussian_log_prob(
-    dlog_prob: Tensor | None, mean: Tensor, logvar: Tensor, x: Tensor, weight: Tensor | None, event_ndim: int,
-    reduction: int, scale: float, x_scale: float, param: int, param_eps: float, low: float, high: float,
-    need_dmean: bool, need_dlogvar: bool, need_dx: bool, need_dweight: bool = False, *packed: Any,
-) -> None:  # fmt: skip
-    _dtype("mean", mean)
-    _dtype("logvar", logvar)
-    _dtype("x", x, TARGETS)
-    _dtype("weight", weight, TARGETS)
-    _device(mean, logvar=logvar, x=x, weight=weight)
-    _code("param", param, KINDS)
-    upstream = None if dlog_prob is None else ("dlog_prob", dlog_prob)
-    _result_of_density(upstream, event_ndim, reduction, mean, logvar, x, weight)
-    _differentiable({"x": x, "weight": weight}, (need_dx, need_dweight))
-    _packed(mean, logvar, (need_dmean, need_dlogvar), *packed)
-
-
-def gaussian_kl(
-    dkl: Tensor | None, mu: Tensor, logvar: Tensor, prior_mu: Tensor | None, prior_logvar: Tensor | None,
-    weight: Tensor | None, event_ndim: int, reduction: int, scale: float, free_bits: float | None, param: int,
-    param_eps: float, low: float, high: float, need_dmu: bool, need_dlogvar: bool, need_dprior_mu: bool,
-    need_dprior_logvar: bool, need_dweight: bool = False, *packed: Any,
-) -> None:  # fmt: skip
-    operands = {"mu": mu, "logvar": logvar, "prior_mu": prior_mu, "prior_logvar": prior_logvar}
-    for name, operand in operands.items():
-        _dtype(name, operand)
-    _dtype("weight", weight, TARGETS)
-    _device(mu, **operands, weight=weight)
-    _code("param", param, KINDS)
-    upstream = None if dkl is None else ("dkl", dkl)
-    _result_of_density(upstream, event_ndim, reduction, mu, logvar, prior_mu, prior_logvar, weight)
-    _differentiable({"weight": weight}, (need_dweight,))
-    _packed(mu, logvar, (need_dmu, need_dlogvar), *packed)
-
-
-def _moments(
-    mu: Tensor, logvar: Tensor, sample_shape: Sequence[int], seed_tensor: Tensor | None, param: int
-) -> tuple[int, ...]:
-    """The shape of mu and logvar together."""
-    _dtype("mu", mu)
-    _dtype("logvar", logvar)
-    _device(mu, logvar=logvar)
-    _code("param", param, KINDS)
-    _seed(seed_tensor, mu.device)
-    shape = _broadcast(mu, logvar)
-    countable((*sample_shape, *shape), "z")
-    return shape
-
-
 def _seed(seed_tensor: Tensor | None, device: torch.device) -> None:
     if seed_tensor is None:
         return
@@ -180,64 +100,50 @@ def _seed(seed_tensor: Tensor | None, device: torch.device) -> None:
         raise ValueError(f"seed_tensor is on {seed_tensor.device}, the result on {device}")
 
 
-def rsample(
-    dz: Tensor | None, mu: Tensor, logvar: Tensor, sample_shape: Sequence[int], seed: int,
-    seed_tensor: Tensor | None, offset: int, first_sample: int, param: int, param_eps: float, low: float,
-    high: float, need_dmu: bool = False, need_dlogvar: bool = False, *packed: Any,
-) -> None:  # fmt: skip
-    shape = _moments(mu, logvar, sample_shape, seed_tensor, param)
-    _dtype("dz", dz)
-    _like("dz", dz, (*sample_shape, *shape))
-    _device(mu, dz=dz)
-    _packed(mu, logvar, (need_dmu, need_dlogvar), *packed)
-
-
-def rsample_kl(
-    dz: Tensor | None, dkl: Tensor | None, mu: Tensor, logvar: Tensor, sample_shape: Sequence[int], seed: int,
-    seed_tensor: Tensor | None, offset: int, first_sample: int, event_ndim: int, free_bits: float | None,
-    param: int, param_eps: float, low: float, high: float, need_dmu: bool = False, need_dlogvar: bool = False,
-    *packed: Any,
-) -> None:  # fmt: skip
-    shape = _moments(mu, logvar, sample_shape, seed_tensor, param)
-    for name, gradient, wanted in (("dz", dz, (*sample_shape, *shape)), ("dkl", dkl, _events(event_ndim, shape))):
-        _dtype(name, gradient)
-        _like(name, gradient, wanted)
-        _device(mu, **{name: gradient})
-    _packed(mu, logvar, (need_dmu, need_dlogvar), *packed)
-
-
-def standard_normal(
-    sample_shape: Sequence[int], shape: Sequence[int], seed: int, seed_tensor: Tensor | None, offset: int,
-    first_sample: int, dtype: torch.dtype, device: torch.device,
-) -> None:  # fmt: skip
-    countable((*sample_shape, *shape), "the result")
-    _seed(seed_tensor, device)
-    if dtype not in FLOATS:
-        raise TypeError(f"dtype must be float32, bfloat16, float16 or float64, got {dtype}")
-
-
-_CHECKS: dict[str, Callable[..., None]] = {
-    "bernoulli_log_prob_fwd": lambda *args: bernoulli_log_prob(None, *args),
-    "bernoulli_log_prob_bwd": bernoulli_log_prob,
-    "gaussian_log_prob_fwd": lambda *args: gaussian_log_prob(None, *args),
-    "gaussian_log_prob_bwd": gaussian_log_prob,
-    "gaussian_kl_fwd": lambda *args: gaussian_kl(None, *args),
-    "gaussian_kl_bwd": gaussian_kl,
-    "rsample_fwd": lambda *args: rsample(None, *args),
-    "rsample_bwd": rsample,
-    "rsample_kl_fwd": lambda *args: rsample_kl(None, None, *args),
-    "rsample_kl_bwd": rsample_kl,
-    "standard_normal_fwd": standard_normal,
-}
+def _standard_normal(options: Any) -> None:
+    countable((*options.sample_shape, *options.shape), "the result")
+    _seed(options.seed_tensor, options.device)
+    if options.dtype not in FLOATS:
+        raise TypeError(f"dtype must be float32, bfloat16, float16 or float64, got {options.dtype}")
 
 
 def check(name: str, args: Sequence[Any]) -> None:
     """Raises TypeError or ValueError where the arguments of the raw operator ``name`` do not go together."""
-    _CHECKS[name](*args)
+    signature = SIGNATURES[name]
+    operator, n_upstream = signature.operator, len(signature.upstream)
+    tensors, options, wanted = signature.split(tuple(args))
+    upstream, operands = tensors[:n_upstream], tensors[n_upstream:]
+    if not operands:
+        _standard_normal(options)
+        return
+    anchor, *_ = operands
+    named = {operand.name: tensor for operand, tensor in zip(operator.operands, operands, strict=True)}
+    for operand in operator.operands:
+        _dtype(operand.name, named[operand.name], FLOATS if operand.role == PARAMETER else TARGETS)
+    _device(anchor, **named)
+    for option in operator.options:
+        if option.codes is not None:
+            _code(option.name, getattr(options, option.name), option.codes)
+    shape = _broadcast(*operands)
+    if operator.sums:
+        _events(options.event_ndim, shape)
+    if not operator.density:
+        _seed(options.seed_tensor, anchor.device)
+        countable((*options.sample_shape, *shape), "z")
+    triples = zip(signature.upstream, upstream, results.shapes(operator, shape, options), strict=False)
+    for grad_name, gradient, result in triples:
+        _dtype(grad_name, gradient)
+        _like(grad_name, gradient, result)
+        _device(anchor, **{grad_name: gradient})
+    for operand_name, need in zip(signature.needs, wanted.needs, strict=True):
+        tensor = named[operand_name]
+        if need and tensor is not None and tensor.dtype not in FLOATS:
+            raise TypeError(f"{operand_name} of {tensor.dtype} has no gradient")
+    _packed(operands, wanted)
 
 
 def check_devices(name: str, args: Sequence[Any]) -> None:
     """Raises ValueError where operands are on several devices: all that can be checked without their sizes."""
-    anchor = args[2 if name == "rsample_kl_bwd" else 1 if name.endswith("_bwd") else 0]
+    anchor = args[len(SIGNATURES[name].upstream)]
     if isinstance(anchor, Tensor):
         _device(anchor, **{f"argument {k}": arg for k, arg in enumerate(args) if isinstance(arg, Tensor)})

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from vae_fast import seeds
-from vae_fast.ops import arguments, gaussian_kl, packed
+from vae_fast.ops import arguments, packed
 from vae_fast.ops.arguments import Bounds
+from vae_fast.ops.gaussian_kl import gaussian_kl
 
 
 class DiagonalGaussian:
@@ -63,7 +64,7 @@ class DiagonalGaussian:
     @property
     def logvar(self) -> Tensor:
         """log σ², clamped."""
-        form = arguments.scale_form("logvar", 0.0, self.logvar_bounds)
+        form = arguments.sigma_form("logvar", 0.0, self.logvar_bounds)
         return form.clamp(self.parameters.chunk(2, self.dim)[1])
 
     @property

@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from vae_fast.reference.densities import REDUCTIONS
-from vae_fast.scale import KINDS, Scale
+from vae_fast.operators import FORMS, REDUCTIONS
+from vae_fast.sigma import SigmaForm
 
 DTYPES = {
     "float32": torch.float32,
@@ -23,7 +23,7 @@ DTYPES = {
 }
 INPUTS = ("ordinary", "extreme")
 
-_PARAMS = tuple(name for name in KINDS if name != "logvar")
+_PARAMS = tuple(name for name in FORMS if name != "logvar")
 _REDUCTIONS = tuple(name for name in REDUCTIONS if name != "none")
 _WEIGHTS = ("weight", "datum_weight", "masked")
 _BYTES = ("uint8", "bool")
@@ -210,11 +210,12 @@ class Case:
         return self.param in ("std", "var")
 
     @property
-    def scale(self) -> Scale:
-        """What the case's Gaussians make of their scale argument."""
+    def form(self) -> SigmaForm:
+        """What the case's Gaussians make of their second argument."""
         low, high = ((0.25, 1.5) if self.positive else (-0.75, 0.75)) if "bounds" in self.options else (None, None)
         eps = 1e-3 if "eps" in self.options else 0.0
-        return Scale(KINDS[self.param], eps, -math.inf if low is None else low, math.inf if high is None else high)
+        bounds = -math.inf if low is None else low, math.inf if high is None else high
+        return SigmaForm(FORMS[self.param], eps, *bounds)
 
     @property
     def free_bits(self) -> float | None:
@@ -276,7 +277,7 @@ class Case:
         if self.op == "bernoulli_log_prob":
             kwargs["param"] = "probs" if self.probs else "logits"
         else:
-            form = self.scale
+            form = self.form
             bounds = (form.low, form.high) if form.bounded else None
             kwargs |= {"param": self.param, "param_eps": form.eps, "bounds": bounds}
         return [tensors[name] for name in self.operands], kwargs

@@ -11,9 +11,9 @@ from torch.distributions import Normal, kl_divergence
 
 from vae_fast.checking.cases import Case
 from vae_fast.checking.operands import Operands
-from vae_fast.reference import standard_normal_fwd
+from vae_fast.reference import KERNELS
 from vae_fast.reference.densities import MEAN, NONE
-from vae_fast.scale import LOGSTD, LOGVAR, STD, VAR
+from vae_fast.sigma import LOGSTD, LOGVAR, STD, VAR
 
 
 def common(case: Case, operands: Operands) -> tuple[Tensor, ...]:
@@ -45,7 +45,7 @@ def common(case: Case, operands: Operands) -> tuple[Tensor, ...]:
 
 def _kl(case: Case, t: dict[str, Any]) -> Tensor:
     mu, raw = t["mu"], t["logvar"]
-    if "prior_mu" not in t and case.param == "logvar" and not case.scale.eps:
+    if "prior_mu" not in t and case.param == "logvar" and not case.form.eps:
         logvar = _clamped(case, mu, raw)
         return -0.5 * (1 + logvar - mu**2 - logvar.exp())
     if "prior_mu" in t:
@@ -57,12 +57,12 @@ def _kl(case: Case, t: dict[str, Any]) -> Tensor:
 
 def _clamped(case: Case, like: Tensor, raw: Tensor | float) -> Tensor:
     raw = raw if isinstance(raw, Tensor) else torch.tensor(raw, dtype=like.dtype, device=like.device)
-    form = case.scale
+    form = case.form
     return raw.clamp(form.low, form.high) if form.bounded else raw
 
 
 def _sigma(case: Case, like: Tensor, raw: Tensor | float) -> Tensor:
-    form, r = case.scale, _clamped(case, like, raw)
+    form, r = case.form, _clamped(case, like, raw)
     if form.kind == VAR:
         return torch.sqrt(r + form.eps)
     if form.kind == STD:
@@ -78,7 +78,7 @@ def _sigma(case: Case, like: Tensor, raw: Tensor | float) -> Tensor:
 
 def _noise(case: Case, mu: Tensor) -> Tensor:
     offset, first_sample = case.noise
-    return standard_normal_fwd(
+    return KERNELS.standard_normal_fwd(
         case.sample_shape, case.shape, case.seed, None, offset, first_sample, mu.dtype, mu.device
     )
 

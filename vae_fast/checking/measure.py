@@ -10,7 +10,7 @@ from torch import Tensor
 from vae_fast.checking.cases import Case
 from vae_fast.checking.truth import Expected
 from vae_fast.reference.densities import MEAN
-from vae_fast.scale import SOFTPLUS
+from vae_fast.sigma import SOFTPLUS
 
 # What adding up n terms in float32 tiles may cost, as a share of Σ|terms|, is this times 1 + log2 n.
 _SUM = 1e-7
@@ -48,13 +48,13 @@ def bar(case: Case, name: str, want: Expected) -> float:
     if name == "eps":
         return 0.0
     bound = 2.0 if name == "z" else 3.0
-    rounded = case.scale.kind == SOFTPLUS or case.scale.eps != 0
+    rounded = case.form.kind == SOFTPLUS or case.form.eps != 0
     if rounded and case.op not in ("rsample", "bernoulli_log_prob") and name != "z":
         bound += 6.0 if name.endswith("logvar") else 4.0
     if name not in case.spec.results:
         factors = (case.inputs == "ordinary") + case.weighted + (case.reduction == MEAN)
         bound += 0.5 * factors
-        if name.endswith("logvar") and not case.scale.logarithmic:
+        if name.endswith("logvar") and not case.form.logarithmic:
             bound += 1.0
     if want.n > 1:
         share = 1.0 if want.dtype == torch.float64 else _SUM / torch.finfo(want.dtype).eps

@@ -16,7 +16,7 @@ from vae_fast.ops.arguments import Bounds, Param
 from vae_fast.ops.gaussian_log_prob import gaussian_log_prob
 from vae_fast.ops.rsample import rsample
 from vae_fast.reference.densities import compute_dtype
-from vae_fast.scale import VAR
+from vae_fast.sigma import VAR
 
 # The second arguments that are σ = 1.
 _ONE = {"logvar": 0.0, "logstd": 0.0, "std": 1.0, "var": 1.0}
@@ -74,7 +74,7 @@ class DiagonalNormal(Vector):
         backend: str | None = None,
         validate_args: bool | None = None,
     ) -> None:
-        self._form = arguments.scale_form(param, param_eps, bounds)
+        self._form = arguments.sigma_form(param, param_eps, bounds)
         self._gaussian: dict[str, Any] = {"param": param, "param_eps": param_eps, "bounds": bounds}
         self._backend = backend
         # As given, so that a scale a feature gets its gradient summed in the kernel.

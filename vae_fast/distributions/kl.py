@@ -23,7 +23,7 @@ from vae_fast.distributions.diagonal_normal import DiagonalNormal
 from vae_fast.ops import arguments
 from vae_fast.ops.gaussian_kl import gaussian_kl
 from vae_fast.reference.densities import NONE, reduce
-from vae_fast.scale import LOGSTD, LOGVAR, SOFTPLUS, STD, Scale
+from vae_fast.sigma import LOGSTD, LOGVAR, SOFTPLUS, STD, SigmaForm
 
 
 def _drop_in(d: Distribution, event_ndim: int = 0) -> Any:
@@ -91,7 +91,7 @@ def _narrowed(d: Any, n: int) -> Any:
     return Independent(d.base_dist, rest) if rest else d.base_dist
 
 
-def _as(form: Scale, q: DiagonalNormal) -> Tensor:
+def _as(form: SigmaForm, q: DiagonalNormal) -> Tensor:
     """The second argument that has q's σ in another form, one without eps and bounds."""
     r = q._clamped()
     if form.kind in (LOGVAR, LOGSTD):
@@ -100,10 +100,10 @@ def _as(form: Scale, q: DiagonalNormal) -> Tensor:
     return sigma if form.kind == STD else sigma * sigma
 
 
-def _common(a: Scale, b: Scale) -> Scale:
+def _common(a: SigmaForm, b: SigmaForm) -> SigmaForm:
     """A form for both: σ, or log σ where an exponential may make σ too small for its dtype."""
     exponential = any(f.kind in (LOGVAR, LOGSTD, SOFTPLUS) and not f.eps for f in (a, b))
-    return Scale(LOGSTD if exponential else STD)
+    return SigmaForm(LOGSTD if exponential else STD)
 
 
 def _within(shape: torch.Size, other: torch.Size) -> bool:

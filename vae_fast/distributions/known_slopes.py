@@ -29,8 +29,8 @@ def known_slopes(value: Callable[..., Tensor], slopes: Callable[..., Sequence[Te
 
         @staticmethod
         def backward(ctx: Any, upstream: Any) -> Any:
-            asked = zip(ctx.needs_input_grad, slopes(*ctx.saved_tensors), strict=True)
-            return tuple(upstream * slope if needed else None for needed, slope in asked)
+            pairs = zip(ctx.needs_input_grad, slopes(*ctx.saved_tensors), strict=True)
+            return tuple(upstream * slope if needed else None for needed, slope in pairs)
 
     class Transformed(Known):
         """The same with forward derivatives and vmap, which torch.compile does not trace."""
@@ -44,11 +44,12 @@ def known_slopes(value: Callable[..., Tensor], slopes: Callable[..., Sequence[Te
 
         @staticmethod
         def jvp(ctx: Any, *tangents: Any) -> Any:
-            parts = [t * s for t, s in zip(tangents, slopes(*ctx.saved_tensors), strict=True) if t is not None]
-            return sum(parts[1:], parts[0])
+            pairs = zip(tangents, slopes(*ctx.saved_tensors), strict=True)
+            first, *others = [t * s for t, s in pairs if t is not None]
+            return sum(others, first)
 
     def call(*operands: Tensor) -> Tensor:
-        if dispatch.in_the_open(**{str(k): t for k, t in enumerate(operands)}):
+        if dispatch.needs_composite(**{str(k): t for k, t in enumerate(operands)}):
             result: Tensor = Transformed.apply(*operands)
         elif dispatch.differentiable(*operands):
             result = Known.apply(*dispatch.distinct(operands))

@@ -2,37 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
 from torch import Tensor
 
-from vae_fast.backends import choose, kernel
-from vae_fast.ops import arguments, dispatch, early
+from vae_fast.backends import choose
+from vae_fast.operators import OPERATORS
+from vae_fast.ops import arguments
 from vae_fast.ops.arguments import BernoulliParam, Reduction
+from vae_fast.ops.autograd import density
 from vae_fast.reference.bernoulli_log_prob import PROBS
-from vae_fast.reference.densities import arithmetic_dtype
 from vae_fast.tracing import public
 
-
-class _BernoulliLogProb(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, backend: str, in_forward: bool, logits: Any, x: Any, weight: Any, options: Any) -> Any:
-        ctx.save_for_backward(logits, x, weight)
-        ctx.backend, ctx.options = backend, options
-        needs = ctx.needs_input_grad[2:4] if in_forward else (False, False)
-        log_prob, *grads = kernel(backend, "bernoulli_log_prob_fwd")(logits, x, weight, *options, *needs)
-        early.keep(ctx, grads if in_forward else None)
-        return log_prob
-
-    @staticmethod
-    def backward(ctx: Any, dlog_prob: Any) -> Any:
-        needs = ctx.needs_input_grad[2:5]
-        grads = early.take(ctx, dlog_prob)
-        if grads is None:
-            bwd = dispatch.backward_kernel(ctx.backend, "bernoulli_log_prob_bwd", dlog_prob)
-            grads = bwd(dlog_prob, *ctx.saved_tensors, *ctx.options, *needs)
-        return (None, None, *dispatch.asked(needs, grads), None)
+_Options = OPERATORS["bernoulli_log_prob"].Options
 
 
 def _within(name: str, values: Tensor) -> None:
@@ -85,17 +65,7 @@ def bernoulli_log_prob(
 
     Source: Kingma and Welling, "Auto-Encoding Variational Bayes" (2014), eq. 11 in appendix C.
     """
-    if weight is None and dispatch.uniform(logits, x):
-        shape, in_the_open = tuple(logits.shape), False
-        arithmetic = logits.dtype
-    else:
-        logits, x = arguments.floating("logits", logits), arguments.target("x", x)
-        weight = arguments.weights(weight)
-        in_the_open = dispatch.in_the_open(logits=logits, x=x, weight=weight)
-        arguments.same_device("logits", logits, x=x, weight=weight)
-        shape = arguments.broadcast_shape("logits", logits.shape, x=x, weight=weight)
-        arguments.target_fits("logits", logits.shape, x)
-        arithmetic = arithmetic_dtype(logits.dtype, x, weight)
+    operands, shape, composite, arithmetic = arguments.operands("bernoulli_log_prob", logits, x, weight)
     arguments.event_dims(event_ndim, shape, "logits, x and weight")
     x_scale, code = arguments.number("x_scale", x_scale), arguments.bernoulli_code(param)
     if validate:
@@ -103,11 +73,12 @@ def bernoulli_log_prob(
         if code == PROBS:
             _within("logits, given as probabilities,", logits.detach())
     name = choose("bernoulli_log_prob", logits.device, backend, logits.numel())
-    density = (event_ndim, arguments.reduction_code(reduction), arguments.number("scale", scale))
-    operands, options = (logits, x, weight), (*density, x_scale, code)
-    if in_the_open or not dispatch.differentiable(*operands):
-        return kernel("reference" if in_the_open else name, "bernoulli_log_prob_fwd")(
-            *operands, *options, False, False
-        )[0]
-    in_forward = early.wanted(name, density[1], arithmetic, weight, logits, x)
-    return _BernoulliLogProb.apply(name, in_forward, *dispatch.distinct(operands), options)
+    options = _Options(
+        event_ndim=event_ndim,
+        reduction=arguments.reduction_code(reduction),
+        scale=arguments.number("scale", scale),
+        x_scale=x_scale,
+        param=code,
+    )
+    log_prob: Tensor = density("bernoulli_log_prob", name, operands, options, composite, arithmetic)
+    return log_prob

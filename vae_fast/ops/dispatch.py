@@ -1,4 +1,4 @@
-"""Which path a call takes: a backend behind one autograd.Function, or the reference formulas in the open."""
+"""Which path a call takes: a backend behind an autograd.Function, or the reference's own operations (composite)."""
 
 from __future__ import annotations
 
@@ -15,10 +15,14 @@ from vae_fast.checks import FLOATS
 
 _PLAIN = tracing.PLAIN
 _FLOATS, _STRIDED = FLOATS, torch.strided
+# By names of their own: looking them up would take longer than the calls.
+_compiling = torch.compiler.is_compiling
+_is_legacy_batch = torch._C._functorch.is_legacy_batchedtensor
+_is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor
 
 
-def in_the_open(**tensors: Tensor | None) -> bool:
-    """Whether PyTorch must see the reference's own operations.
+def needs_composite(**tensors: Tensor | None) -> bool:
+    """Whether PyTorch must see the operations that the operator is composed of: the reference's.
 
     So under functorch transforms (vmap, grad, jvp …) and forward-mode AD, and for tensor subclasses: whatever
     backend is named, the reference formulas serve there. Raises TypeError where a DTensor meets plain tensors.
@@ -31,7 +35,7 @@ def in_the_open(**tensors: Tensor | None) -> bool:
 
 
 def uniform(first: Any, *others: Any) -> bool:
-    """Whether all are plain dense tensors of one floating dtype, one device and one shape, outside transforms.
+    """Whether all (but None) are plain dense tensors of one floating dtype, device and shape, outside transforms.
 
     The common call. It needs no other check of its tensors, and at small sizes those take as long as the kernel.
     """
@@ -41,7 +45,10 @@ def uniform(first: Any, *others: Any) -> bool:
     if dtype not in _FLOATS:
         return False
     n_dims = len(shape)
-    for t in others:
+    # The last ones are the likeliest to differ.
+    for t in reversed(others):
+        if t is None:
+            continue
         if type(t) not in _PLAIN or t.dtype != dtype or t.device != device:
             return False
         # By length first: a comparison of sizes at unlike places would bind them in a trace.
@@ -77,7 +84,7 @@ def _refuse_mixed_dtensors(tensors: dict[str, Tensor | None]) -> None:
 
 def distinct(args: Sequence[Any]) -> Sequence[Any]:
     """The arguments, a repeated tensor as a view: torch.compile does not trace a Function that gets one twice."""
-    if not torch.compiler.is_compiling():
+    if not _compiling():
         return args
     return [
         a.view_as(a) if isinstance(a, Tensor) and any(a is other for other in args[:k]) else a
@@ -98,22 +105,16 @@ def differentiable(*tensors: Any) -> bool:
 
 def batched(upstream: Tensor | None) -> bool:
     """Whether this is a batch of upstream gradients (is_grads_batched, vmap), which no kernel can read."""
-    if upstream is None or torch.compiler.is_compiling():
+    if upstream is None or _compiling():
         return False
-    functorch = torch._C._functorch
-    return bool(functorch.is_legacy_batchedtensor(upstream) or functorch.is_functorch_wrapped_tensor(upstream))
+    return bool(_is_legacy_batch(upstream) or _is_wrapped(upstream))
 
 
 def backward_kernel(backend: str, name: str, *upstream: Tensor | None) -> Any:
     """The raw operator of a backward pass: the reference's where that pass is differentiated or transformed."""
     if torch.is_grad_enabled() or torch._C._are_functorch_transforms_active():
-        return getattr(reference, name)
+        return getattr(reference.KERNELS, name)
     for t in upstream:
         if batched(t):
             return kernel(backend, name, traced=True)
     return kernel(backend, name)
-
-
-def asked(needs: Sequence[bool], grads: Sequence[Tensor | None]) -> list[Tensor | None]:
-    """The gradients autograd asked for, None for the others."""
-    return [grad if need else None for need, grad in zip(needs, grads, strict=True)]

@@ -2,47 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
 from torch import Tensor
 
-from vae_fast.backends import choose, kernel
-from vae_fast.ops import arguments, dispatch, early
+from vae_fast.backends import choose
+from vae_fast.operators import OPERATORS
+from vae_fast.ops import arguments
 from vae_fast.ops.arguments import Bounds, Param, Reduction
-from vae_fast.reference.densities import arithmetic_dtype, promoted_dtype
+from vae_fast.ops.autograd import density
 from vae_fast.tracing import public
 
-
-class _GaussianKL(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        backend: str,
-        in_forward: bool,
-        mu: Any,
-        logvar: Any,
-        prior_mu: Any,
-        prior_logvar: Any,
-        weight: Any,
-        options: Any,
-    ) -> Any:
-        ctx.save_for_backward(mu, logvar, prior_mu, prior_logvar, weight)
-        ctx.backend, ctx.options = backend, options
-        needs = ctx.needs_input_grad[2:6] if in_forward else (False,) * 4
-        fwd = kernel(backend, "gaussian_kl_fwd")
-        kl, *grads = fwd(mu, logvar, prior_mu, prior_logvar, weight, *options, *needs)
-        early.keep(ctx, grads if in_forward else None)
-        return kl
-
-    @staticmethod
-    def backward(ctx: Any, dkl: Any) -> Any:
-        needs = ctx.needs_input_grad[2:7]
-        grads = early.take(ctx, dkl)
-        if grads is None:
-            bwd = dispatch.backward_kernel(ctx.backend, "gaussian_kl_bwd", dkl)
-            grads = bwd(dkl, *ctx.saved_tensors, *ctx.options, *needs)
-        return (None, None, *dispatch.asked(needs, grads), None)
+_Options = OPERATORS["gaussian_kl"].Options
 
 
 @public
@@ -91,29 +60,22 @@ def gaussian_kl(
     Source: Kingma and Welling, "Auto-Encoding Variational Bayes" (2014), appendix B; free bits: Kingma et al.
     (2016), eq. 15, per latent and datum.
     """
-    if prior_mu is None and prior_logvar is None and weight is None and dispatch.uniform(mu, logvar):
-        shape, in_the_open, arithmetic = tuple(mu.shape), False, mu.dtype
-    else:
-        mu, logvar = arguments.floating("mu", mu), arguments.floating_or_number("logvar", logvar)
-        if prior_mu is not None:
-            prior_mu = arguments.floating_or_number("prior_mu", prior_mu)
-        if prior_logvar is not None:
-            prior_logvar = arguments.floating_or_number("prior_logvar", prior_logvar)
-        weight = arguments.weights(weight)
-        others = {"logvar": logvar, "prior_mu": prior_mu, "prior_logvar": prior_logvar, "weight": weight}
-        in_the_open = dispatch.in_the_open(mu=mu, **others)
-        arguments.same_device("mu", mu, **others)
-        shape = arguments.broadcast_shape("mu", mu.shape, **others)
-        parameters = (mu, logvar, prior_mu, prior_logvar)
-        arithmetic = arithmetic_dtype(promoted_dtype(*parameters), *parameters, weight)
+    operands, shape, composite, arithmetic = arguments.operands(
+        "gaussian_kl", mu, logvar, prior_mu, prior_logvar, weight
+    )
     arguments.event_dims(event_ndim, shape, "mu, logvar, the prior and weight")
     free = None if free_bits is None else arguments.number("free_bits", free_bits)
-    form = arguments.scale_form(param, param_eps, bounds)
+    code, eps, low, high = arguments.parametrisation(param, param_eps, bounds)
     name = choose("gaussian_kl", mu.device, backend, mu.numel())
-    density = (event_ndim, arguments.reduction_code(reduction), arguments.number("scale", scale))
-    operands, options = (mu, logvar, prior_mu, prior_logvar, weight), (*density, free, *form)
-    if in_the_open or not dispatch.differentiable(*operands):
-        fwd = kernel("reference" if in_the_open else name, "gaussian_kl_fwd")
-        return fwd(*operands, *options, False, False, False, False)[0]
-    in_forward = early.wanted(name, density[1], arithmetic, weight, *operands[:4])
-    return _GaussianKL.apply(name, in_forward, *dispatch.distinct(operands), options)
+    options = _Options(
+        event_ndim=event_ndim,
+        reduction=arguments.reduction_code(reduction),
+        scale=arguments.number("scale", scale),
+        free_bits=free,
+        param=code,
+        param_eps=eps,
+        low=low,
+        high=high,
+    )
+    kl: Tensor = density("gaussian_kl", name, operands, options, composite, arithmetic)
+    return kl

@@ -2,38 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
 from torch import Tensor
 
-from vae_fast.backends import choose, kernel
-from vae_fast.ops import arguments, dispatch, early
+from vae_fast.backends import choose
+from vae_fast.operators import OPERATORS
+from vae_fast.ops import arguments
 from vae_fast.ops.arguments import Bounds, Param, Reduction
-from vae_fast.reference.densities import arithmetic_dtype, promoted_dtype
+from vae_fast.ops.autograd import density
 from vae_fast.tracing import public
 
-
-class _GaussianLogProb(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, backend: str, in_forward: bool, mean: Any, logvar: Any, x: Any, weight: Any, options: Any
-    ) -> Any:
-        ctx.save_for_backward(mean, logvar, x, weight)
-        ctx.backend, ctx.options = backend, options
-        needs = ctx.needs_input_grad[2:5] if in_forward else (False, False, False)
-        log_prob, *grads = kernel(backend, "gaussian_log_prob_fwd")(mean, logvar, x, weight, *options, *needs)
-        early.keep(ctx, grads if in_forward else None)
-        return log_prob
-
-    @staticmethod
-    def backward(ctx: Any, dlog_prob: Any) -> Any:
-        needs = ctx.needs_input_grad[2:6]
-        grads = early.take(ctx, dlog_prob)
-        if grads is None:
-            bwd = dispatch.backward_kernel(ctx.backend, "gaussian_log_prob_bwd", dlog_prob)
-            grads = bwd(dlog_prob, *ctx.saved_tensors, *ctx.options, *needs)
-        return (None, None, *dispatch.asked(needs, grads), None)
+_Options = OPERATORS["gaussian_log_prob"].Options
 
 
 @public
@@ -76,23 +54,19 @@ def gaussian_log_prob(
 
     Source: Kingma and Welling, "Auto-Encoding Variational Bayes" (2014), eq. 12 in appendix C.
     """
-    if weight is None and dispatch.uniform(mean, logvar, x):
-        shape, in_the_open, arithmetic = tuple(mean.shape), False, mean.dtype
-    else:
-        mean, logvar = arguments.floating("mean", mean), arguments.floating_or_number("logvar", logvar)
-        x, weight = arguments.target("x", x), arguments.weights(weight)
-        in_the_open = dispatch.in_the_open(mean=mean, logvar=logvar, x=x, weight=weight)
-        arguments.same_device("mean", mean, logvar=logvar, x=x, weight=weight)
-        shape = arguments.broadcast_shape("mean", mean.shape, logvar=logvar, x=x, weight=weight)
-        arguments.target_fits("mean and logvar", torch.broadcast_shapes(mean.shape, logvar.shape), x)
-        arithmetic = arithmetic_dtype(promoted_dtype(mean, logvar), mean, logvar, x, weight)
+    operands, shape, composite, arithmetic = arguments.operands("gaussian_log_prob", mean, logvar, x, weight)
     arguments.event_dims(event_ndim, shape, "mean, logvar, x and weight")
-    form = arguments.scale_form(param, param_eps, bounds)
+    code, eps, low, high = arguments.parametrisation(param, param_eps, bounds)
     name = choose("gaussian_log_prob", mean.device, backend, mean.numel())
-    density = (event_ndim, arguments.reduction_code(reduction), arguments.number("scale", scale))
-    operands, options = (mean, logvar, x, weight), (*density, arguments.number("x_scale", x_scale), *form)
-    if in_the_open or not dispatch.differentiable(*operands):
-        fwd = kernel("reference" if in_the_open else name, "gaussian_log_prob_fwd")
-        return fwd(*operands, *options, False, False, False)[0]
-    in_forward = early.wanted(name, density[1], arithmetic, weight, mean, logvar, x)
-    return _GaussianLogProb.apply(name, in_forward, *dispatch.distinct(operands), options)
+    options = _Options(
+        event_ndim=event_ndim,
+        reduction=arguments.reduction_code(reduction),
+        scale=arguments.number("scale", scale),
+        x_scale=arguments.number("x_scale", x_scale),
+        param=code,
+        param_eps=eps,
+        low=low,
+        high=high,
+    )
+    log_prob: Tensor = density("gaussian_log_prob", name, operands, options, composite, arithmetic)
+    return log_prob

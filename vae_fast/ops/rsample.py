@@ -3,46 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from vae_fast import seeds
-from vae_fast.backends import choose, kernel
+from vae_fast.backends import choose
 from vae_fast.checks import countable
-from vae_fast.ops import arguments, dispatch
+from vae_fast.operators import OPERATORS
+from vae_fast.ops import arguments
 from vae_fast.ops.arguments import Bounds, Param
+from vae_fast.ops.autograd import draw
 from vae_fast.tracing import public
 
-
-class _Rsample(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, backend: str, mu: Any, logvar: Any, seed_tensor: Any, drawn: Any, options: Any) -> Any:
-        ctx.save_for_backward(mu, logvar, seed_tensor)
-        ctx.backend, ctx.drawn, ctx.options = backend, drawn, options
-        return kernel(backend, "rsample_fwd")(mu, logvar, *drawn, seed_tensor, *options)
-
-    @staticmethod
-    def backward(ctx: Any, dz: Any) -> Any:
-        mu, logvar, seed_tensor = ctx.saved_tensors
-        needs = ctx.needs_input_grad[1:3]
-        bwd = dispatch.backward_kernel(ctx.backend, "rsample_bwd", dz)
-        grads = bwd(dz, mu, logvar, *ctx.drawn, seed_tensor, *ctx.options, *needs)
-        return (None, *dispatch.asked(needs, grads), None, None, None)
-
-
-def moments(mu: Tensor, logvar: Tensor | float) -> tuple[Tensor, Tensor, tuple[int, ...], bool]:
-    """The checked (mu, logvar), their broadcast shape, and whether the reference must be seen."""
-    if dispatch.uniform(mu, logvar):
-        return mu, cast(Tensor, logvar), tuple(mu.shape), False
-    mu, spread = arguments.floating("mu", mu), arguments.floating_or_number("logvar", logvar)
-    in_the_open = dispatch.in_the_open(mu=mu, logvar=spread)
-    if in_the_open:
-        dispatch.refuse_dtensors(mu=mu, logvar=spread)
-    arguments.same_device("mu", mu, logvar=spread)
-    shape = arguments.broadcast_shape("mu", mu.shape, logvar=spread)
-    return mu, spread, shape, in_the_open
+_Options = OPERATORS["rsample"].Options
 
 
 @public
@@ -94,15 +68,22 @@ def rsample(
 
     Source: Kingma and Welling, "Auto-Encoding Variational Bayes" (2014), section 2.4.
     """
-    mu, logvar, shape, in_the_open = moments(mu, logvar)
-    form = arguments.scale_form(param, param_eps, bounds)
+    operands, shape, composite, _ = arguments.operands("rsample", mu, logvar)
+    code, eps, low, high = arguments.parametrisation(param, param_eps, bounds)
     name = choose("rsample", mu.device, backend, mu.numel())
     samples = arguments.sizes("sample_shape", sample_shape)
     countable((*samples, *shape), "z")
     offset, first_sample = seeds.integer("offset", offset), seeds.integer("first_sample", first_sample)
     key, key_tensor = seeds.resolve(seed, generator, mu.device)
-    drawn, options = (samples, key), (offset, first_sample, *form)
-    if in_the_open or not dispatch.differentiable(mu, logvar):
-        fwd = kernel("reference" if in_the_open else name, "rsample_fwd")
-        return fwd(mu, logvar, *drawn, key_tensor, *options)
-    return _Rsample.apply(name, *dispatch.distinct((mu, logvar, key_tensor)), drawn, options)
+    options = _Options(
+        sample_shape=samples,
+        seed=key,
+        offset=offset,
+        first_sample=first_sample,
+        param=code,
+        param_eps=eps,
+        low=low,
+        high=high,
+    )
+    z: Tensor = draw("rsample", name, operands, options, composite, key_tensor)
+    return z

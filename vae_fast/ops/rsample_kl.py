@@ -3,37 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from vae_fast import seeds
-from vae_fast.backends import choose, kernel
+from vae_fast.backends import choose
 from vae_fast.checks import countable
-from vae_fast.ops import arguments, dispatch
+from vae_fast.operators import OPERATORS
+from vae_fast.ops import arguments
 from vae_fast.ops.arguments import Bounds, Param
-from vae_fast.ops.rsample import moments
+from vae_fast.ops.autograd import draw
 from vae_fast.tracing import public
 
-
-class _RsampleKL(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, backend: str, mu: Any, logvar: Any, seed_tensor: Any, drawn: Any, options: Any) -> Any:
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(mu, logvar, seed_tensor)
-        ctx.backend, ctx.drawn, ctx.options = backend, drawn, options
-        return kernel(backend, "rsample_kl_fwd")(mu, logvar, *drawn, seed_tensor, *options)
-
-    @staticmethod
-    def backward(ctx: Any, dz: Any, dkl: Any) -> Any:
-        if dz is None and dkl is None:
-            return (None,) * 6
-        mu, logvar, seed_tensor = ctx.saved_tensors
-        needs = ctx.needs_input_grad[1:3]
-        bwd = dispatch.backward_kernel(ctx.backend, "rsample_kl_bwd", dz, dkl)
-        grads = bwd(dz, dkl, mu, logvar, *ctx.drawn, seed_tensor, *ctx.options, *needs)
-        return (None, *dispatch.asked(needs, grads), None, None, None)
+_Options = OPERATORS["rsample_kl"].Options
 
 
 @public
@@ -73,8 +56,8 @@ def rsample_kl(
     Source: Kingma and Welling, "Auto-Encoding Variational Bayes" (2014), eq. 10 and appendix B; free bits:
     Kingma et al. (2016), eq. 15, per latent and datum.
     """
-    mu, logvar, shape, in_the_open = moments(mu, logvar)
-    form = arguments.scale_form(param, param_eps, bounds)
+    operands, shape, composite, _ = arguments.operands("rsample_kl", mu, logvar)
+    code, eps, low, high = arguments.parametrisation(param, param_eps, bounds)
     arguments.event_dims(event_ndim, shape, "mu and logvar")
     free = None if free_bits is None else arguments.number("free_bits", free_bits)
     name = choose("rsample_kl", mu.device, backend, mu.numel())
@@ -82,8 +65,17 @@ def rsample_kl(
     countable((*samples, *shape), "z")
     offset, first_sample = seeds.integer("offset", offset), seeds.integer("first_sample", first_sample)
     key, key_tensor = seeds.resolve(seed, generator, mu.device)
-    drawn, options = (samples, key), (offset, first_sample, event_ndim, free, *form)
-    if in_the_open or not dispatch.differentiable(mu, logvar):
-        fwd = kernel("reference" if in_the_open else name, "rsample_kl_fwd")
-        return fwd(mu, logvar, *drawn, key_tensor, *options)
-    return _RsampleKL.apply(name, *dispatch.distinct((mu, logvar, key_tensor)), drawn, options)
+    options = _Options(
+        sample_shape=samples,
+        seed=key,
+        offset=offset,
+        first_sample=first_sample,
+        event_ndim=event_ndim,
+        free_bits=free,
+        param=code,
+        param_eps=eps,
+        low=low,
+        high=high,
+    )
+    z, kl = draw("rsample_kl", name, operands, options, composite, key_tensor)
+    return z, kl

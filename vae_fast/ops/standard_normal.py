@@ -11,8 +11,11 @@ from torch import Tensor
 from vae_fast import seeds
 from vae_fast.backends import choose, kernel
 from vae_fast.checks import FLOATS, countable
+from vae_fast.operators import OPERATORS
 from vae_fast.ops import arguments
 from vae_fast.tracing import public
+
+_Options = OPERATORS["standard_normal"].Options
 
 
 @public
@@ -60,5 +63,14 @@ def standard_normal(
     sizes = arguments.sizes("shape", shape)
     countable(sizes, "the result")
     fwd = kernel(choose("standard_normal", device, backend, math.prod(sizes)), "standard_normal_fwd")
-    offset, sample = seeds.integer("offset", offset), seeds.integer("sample", sample)
-    return fwd((), sizes, key, key_tensor, offset, sample, dtype, device)
+    options = _Options(
+        sample_shape=(),
+        shape=sizes,
+        seed=key,
+        seed_tensor=key_tensor,
+        offset=seeds.integer("offset", offset),
+        first_sample=seeds.integer("sample", sample),
+        dtype=dtype,
+        device=device,
+    )
+    return fwd(*options)

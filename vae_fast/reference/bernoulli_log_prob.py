@@ -5,21 +5,21 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from vae_fast.operators import BERNOULLI_PARAMS
 from vae_fast.reference.densities import (
-    arithmetic_dtype,
     broadcast_shape,
-    compute_dtype,
-    grad_like,
+    dtypes,
+    gradients,
     reduce,
     unmasked,
     upstream,
     weighted,
+    with_gradients,
 )
 from vae_fast.reference.formulas import logistic
-from vae_fast.scale import magnitude
+from vae_fast.sigma import magnitude
 
-LOGITS, PROBS = range(2)
-PARAMS = {"logits": LOGITS, "probs": PROBS}
+LOGITS, PROBS = BERNOULLI_PARAMS.values()
 
 
 def _bernoulli_arguments(logits: Tensor, x: Tensor, mask: Tensor | None, x_scale: float, dtype: torch.dtype):
@@ -70,38 +70,31 @@ def _of_probs(p: Tensor, t: Tensor) -> Tensor:
     return t * log_p + (1.0 - t) * log_q
 
 
-def bernoulli_log_prob_fwd(
-    logits, x, weight, event_ndim, reduction, scale, x_scale, param, need_dlogits, need_dx
-) -> tuple[Tensor, Tensor | None, Tensor | None]:
+def bernoulli_log_prob_fwd(logits, x, weight, options, wanted) -> tuple[Tensor | None, ...]:
     """Σ w·(t·log p + (1 − t)·log(1 − p)), p = σ(y) or the operand, t = x·x_scale; gradients as gaussian_kl_fwd."""
-    dtype = arithmetic_dtype(logits.dtype, x, weight)
+    dtype, result = dtypes((logits,), x, weight)
 
     def terms(mask):
-        y, t = _bernoulli_arguments(logits, x, mask, x_scale, dtype)
-        return ((_of_probs if param == PROBS else _of_logits)(y, t),)
+        y, t = _bernoulli_arguments(logits, x, mask, options.x_scale, dtype)
+        return ((_of_probs if options.param == PROBS else _of_logits)(y, t),)
 
     (term,) = weighted(weight, terms)
-    log_prob = reduce(term, event_ndim, reduction, scale).to(compute_dtype(logits.dtype))
-    options = (event_ndim, reduction, scale, x_scale, param, need_dlogits, need_dx, False)
-    return (log_prob, *bernoulli_log_prob_bwd(torch.ones_like(log_prob), logits, x, weight, *options)[:2])
+    log_prob = reduce(term, options.event_ndim, options.reduction, options.scale).to(result)
+    return with_gradients(log_prob, bernoulli_log_prob_bwd, (logits, x, weight), options, wanted)
 
 
-def bernoulli_log_prob_bwd(
-    dlog_prob, logits, x, weight, event_ndim, reduction, scale, x_scale, param, need_dlogits, need_dx, need_dweight
-) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+def bernoulli_log_prob_bwd(dlog_prob, logits, x, weight, options, wanted) -> tuple[Tensor | None, ...]:
     """dy = t − σ(y), dx = y·x_scale; dp = (t − p)/max(p(1 − p), 1e-12), dx = (log p − log(1 − p))·x_scale.
 
     dw = t·log p + (1 − t)·log(1 − p), of the operands as they are.
     """
-    if not (need_dlogits or need_dx or need_dweight):
-        return None, None, None
-    dtype = arithmetic_dtype(logits.dtype, x, weight)
-    shape = broadcast_shape(logits, x, weight)
-    g = upstream(dlog_prob.to(dtype), shape, event_ndim, reduction, scale)
+    dtype, _ = dtypes((logits,), x, weight)
+    g = upstream(dlog_prob.to(dtype), broadcast_shape(logits, x, weight), options)
+    x_scale = options.x_scale
 
     def slopes(mask):
         y, t = _bernoulli_arguments(logits, x, mask, x_scale, dtype)
-        if param == PROBS:
+        if options.param == PROBS:
             slope = (t - y) / (y * (1.0 - y)).clamp(min=1e-12)
             log_p, log_q = _clamped_logs(y)
             by_target = log_p - log_q
@@ -111,12 +104,9 @@ def bernoulli_log_prob_bwd(
         return g * slope, by_x
 
     dlogits, dx = weighted(weight, slopes)
+    *_, need_dweight = wanted.needs
     dweight = None
     if need_dweight:
         y, t = _bernoulli_arguments(logits, x, None, x_scale, dtype)
-        dweight = g * (_of_probs if param == PROBS else _of_logits)(y, t)
-    return (
-        grad_like(need_dlogits, logits, dlogits),
-        grad_like(need_dx, x, dx),
-        grad_like(need_dweight, weight, dweight),
-    )
+        dweight = g * (_of_probs if options.param == PROBS else _of_logits)(y, t)
+    return gradients(wanted, (logits, x, weight), (dlogits, dx, dweight))

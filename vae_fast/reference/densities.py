@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from vae_fast import tracing
+from vae_fast.operators import REDUCTIONS, Wanted
 
-NONE, SUM, MEAN = range(3)
-REDUCTIONS = {"none": NONE, "sum": SUM, "mean": MEAN}
+NONE, SUM, MEAN = REDUCTIONS.values()
 
 
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -49,6 +49,12 @@ def arithmetic_dtype(promoted: torch.dtype, *others: Tensor | None) -> torch.dty
         if t is not None and t.ndim > 0 and t.dtype == torch.float64:
             return torch.float64
     return compute_dtype(promoted)
+
+
+def dtypes(parameters: tuple[Tensor, ...], *others: Tensor | None) -> tuple[torch.dtype, torch.dtype]:
+    """The dtype that an operator computes in, and that of its sums."""
+    promoted = promoted_dtype(*parameters)
+    return arithmetic_dtype(promoted, *parameters, *others), compute_dtype(promoted)
 
 
 def unmasked(weight: Tensor | None, value: Tensor, neutral: float = 0.0) -> Tensor:
@@ -134,13 +140,13 @@ def reduce(term: Tensor, event_ndim: int, reduction: int, scale: float) -> Tenso
     return result if scale == 1.0 else result * scale
 
 
-def upstream(dout: Tensor, shape: Sequence[int], event_ndim: int, reduction: int, scale: float) -> Tensor:
+def upstream(dout: Tensor, shape: Sequence[int], options: Any) -> Tensor:
     """The gradient that reaches the weighted term of every element of ``shape``."""
-    g = dout if scale == 1.0 else dout * scale
-    if reduction == NONE:
-        g = g.reshape((*g.shape, *(1,) * event_ndim))
-    elif reduction == MEAN:
-        g = g / math.prod(shape[: len(shape) - event_ndim])
+    g = dout if options.scale == 1.0 else dout * options.scale
+    if options.reduction == NONE:
+        g = g.reshape((*g.shape, *(1,) * options.event_ndim))
+    elif options.reduction == MEAN:
+        g = g / math.prod(shape[: len(shape) - options.event_ndim])
     return g.expand(shape)
 
 
@@ -153,14 +159,27 @@ def grad_like(needed: bool, like: Tensor | None, value: Tensor | None) -> Tensor
     return value.sum_to_size(like.shape).to(like.dtype)
 
 
-def together(
-    dmu: Tensor | None, dlogvar: Tensor | None, packed: Tensor | None, packed_dim: int
-) -> tuple[Tensor | None, Tensor | None]:
-    """The gradients of mu and logvar; where those are the halves of ``packed``, its gradient and None."""
-    if packed is None:
-        return dmu, dlogvar
-    assert dmu is not None and dlogvar is not None
-    return torch.cat([dmu, dlogvar], packed_dim), None
+def gradients(
+    wanted: Wanted, operands: Sequence[Tensor | None], values: Sequence[Tensor | None]
+) -> tuple[Tensor | None, ...]:
+    """The gradients that are wanted, of values an element; of the halves of ``packed`` its own, and None."""
+    triples = zip(wanted.needs, operands, values, strict=True)
+    grads = tuple(grad_like(need, like, value) for need, like, value in triples)
+    if wanted.packed is None:
+        return grads
+    first, second, *others = grads
+    assert first is not None and second is not None
+    return (torch.cat([first, second], wanted.packed_dim), None, *others)
+
+
+def with_gradients(
+    value: Tensor, backward: Callable[..., Any], operands: Sequence[Tensor | None], options: Any, wanted: Wanted
+) -> tuple[Tensor | None, ...]:
+    """A density's value, and its gradients for an upstream gradient of 1: of all operands but the weight."""
+    if not any(wanted.needs):
+        return (value, *(None for _ in wanted.needs))
+    *grads, _ = backward(torch.ones_like(value), *operands, options, Wanted((*wanted.needs, False)))
+    return (value, *grads)
 
 
 def broadcast_shape(*tensors: Tensor | None) -> torch.Size:

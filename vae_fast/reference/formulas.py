@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from vae_fast.scale import LOGVAR, Scale
+from vae_fast.sigma import LOGVAR, SigmaForm
 from vae_fast.wide import Wide, either, half_exp, split_exp, wide
 
 # Where e^x is so large that expm1, whose range ends below that of ½e^x, is not needed.
@@ -77,22 +77,22 @@ class Standardised(NamedTuple):
     wide: Wide | None
 
 
-def standardised(difference: Tensor, scale: Scale, r: Tensor) -> Standardised:
+def standardised(difference: Tensor, form: SigmaForm, r: Tensor) -> Standardised:
     """Finite whenever they are; a difference of 0 gives 0 whatever σ."""
-    if not scale.logarithmic:
-        var, d = scale.wide_var(r), wide(difference)
+    if not form.logarithmic:
+        var, d = form.wide_var(r), wide(difference)
         none = (difference == 0) & ~var.m.isnan()
         square = d.times(d).over(var).half()
         # A 0 is smaller than any number that it is added to.
         square = Wide(torch.where(none, 0.0, square.m), torch.where(none, -math.inf, square.n))
         return Standardised(square.narrow(), torch.where(none, 0.0, d.over(var).narrow()), square)
     # By 1/σ² where that is an ordinary number, in two steps of 1/σ where it is not.
-    ordinary = scale.log_var(r).detach().abs() < _largest_exponent(r)
-    slope = difference * scale.inv_var(torch.where(ordinary, r, 1.0))
+    ordinary = form.log_var(r).detach().abs() < _largest_exponent(r)
+    slope = difference * form.inv_var(torch.where(ordinary, r, 1.0))
     # Up to where the results are beyond the dtype whatever the difference; and the power of two in two steps too:
     # no part of a product is to overflow that the product does not.
     limit = 1400.0 if r.dtype == torch.float64 else 175.0
-    size = scale.log_sigma(torch.where(ordinary, 1.0, r))
+    size = form.log_sigma(torch.where(ordinary, 1.0, r))
     inverse = split_exp(torch.clamp(-size, -limit, limit))
     root, m = torch.exp2(inverse.n), torch.where(size == math.inf, 0.0, inverse.m)
     t = ((difference * root) * m) * root
@@ -100,11 +100,11 @@ def standardised(difference: Tensor, scale: Scale, r: Tensor) -> Standardised:
     return Standardised(half_square, torch.where(ordinary, slope, ((t * root) * m) * root), None)
 
 
-def by_raw(growth: Tensor, beyond: Wide | None, scale: Scale, r: Tensor) -> Tensor:
+def by_raw(growth: Tensor, beyond: Wide | None, form: SigmaForm, r: Tensor) -> Tensor:
     """growth·d log σ²/dr, finite whenever it is; ``beyond`` is growth where that is no ordinary number."""
     if beyond is None:
-        return growth if scale.kind == LOGVAR else 2.0 * growth
-    slope = scale.wide_dlog_var(r)
+        return growth if form.kind == LOGVAR else 2.0 * growth
+    slope = form.wide_dlog_var(r)
     return wide_product(growth, slope, beyond.times(slope)).narrow()
 
 

@@ -9,16 +9,14 @@ import torch
 from torch import Tensor
 
 from vae_fast.reference.densities import (
-    arithmetic_dtype,
     broadcast_shape,
-    compute_dtype,
-    grad_like,
-    promoted_dtype,
+    dtypes,
+    gradients,
     reduce,
-    together,
     unmasked,
     upstream,
     weighted,
+    with_gradients,
 )
 from vae_fast.reference.formulas import (
     by_raw,
@@ -28,7 +26,7 @@ from vae_fast.reference.formulas import (
     standardised,
     wide_product,
 )
-from vae_fast.scale import LOGVAR, Scale, difference
+from vae_fast.sigma import LOGVAR, SigmaForm, difference
 from vae_fast.wide import Wide
 
 
@@ -42,22 +40,22 @@ class _LogRatio(NamedTuple):
     grown: Wide | None
 
 
-def _log_ratio(r: Tensor, prior_r: Tensor | None, scale: Scale) -> _LogRatio:
+def _log_ratio(r: Tensor, prior_r: Tensor | None, form: SigmaForm) -> _LogRatio:
     if prior_r is None:
-        half = scale.log_sigma(r)
-        if scale.logarithmic:
-            return _LogRatio(scale.log_var(r), half, None, None)
-        return _LogRatio(2.0 * half, half, None, scale.wide_var(r).half())
-    if scale.logarithmic:
+        half = form.log_sigma(r)
+        if form.logarithmic:
+            return _LogRatio(form.log_var(r), half, None, None)
+        return _LogRatio(2.0 * half, half, None, form.wide_var(r).half())
+    if form.logarithmic:
         d, error = difference(r, prior_r)
         half = 0.5 * r - 0.5 * prior_r
-        if scale.kind == LOGVAR:
+        if form.kind == LOGVAR:
             return _LogRatio(d, half, error, None)
         # Where d overflows to infinity, any half of it will do that does not.
         return _LogRatio(2.0 * d, torch.where(d == math.inf, half, d), 2.0 * error, None)
-    ratio = scale.var_ratio(r, prior_r)
+    ratio = form.var_ratio(r, prior_r)
     square = ratio.narrow()
-    far = scale.log_sigma(r) - scale.log_sigma(prior_r)
+    far = form.log_sigma(r) - form.log_sigma(prior_r)
     # Nearer than the difference of two logarithms where the ratio is an ordinary number.
     ordinary = (square.detach() > 1e-30) & (square.detach() < 1e30)
     half = torch.where(ordinary, 0.5 * torch.log(torch.where(ordinary, square, 1.0)), far)
@@ -76,10 +74,10 @@ def _growth(ratio: _LogRatio) -> Tensor:
     return growth if ratio.error is None else corrected(growth, ratio.error, growth + 0.5)
 
 
-def _terms(means: Tensor, r: Tensor, prior_r: Tensor | None, scale: Scale) -> Tensor:
+def _terms(means: Tensor, r: Tensor, prior_r: Tensor | None, form: SigmaForm) -> Tensor:
     """½((μ − μp)²/σp² + e^d − 1 − d), element by element."""
-    spread = _spread(_log_ratio(r, prior_r, scale))
-    half_square = (0.5 * means) * means if prior_r is None else standardised(means, scale, prior_r).half_square
+    spread = _spread(_log_ratio(r, prior_r, form))
+    half_square = (0.5 * means) * means if prior_r is None else standardised(means, form, prior_r).half_square
     return half_square + spread
 
 
@@ -87,97 +85,44 @@ def _free(term: Tensor, free_bits: float | None) -> Tensor:
     return term if free_bits is None else torch.where(term <= free_bits, free_bits, term)
 
 
-def _dtypes(mu, logvar, prior_mu, prior_logvar, weight) -> tuple[torch.dtype, torch.dtype]:
-    """The dtype computed in, and that of the result."""
-    parameters = (mu, logvar, prior_mu, prior_logvar)
-    promoted = promoted_dtype(*parameters)
-    return arithmetic_dtype(promoted, *parameters, weight), compute_dtype(promoted)
-
-
-def _arguments(
-    mu, logvar, prior_mu, prior_logvar, mask, scale: Scale, dtype: torch.dtype
-) -> tuple[Tensor, Tensor, Tensor | None]:
+def _arguments(args, mask, form: SigmaForm, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor | None]:
     """μ − μp, r, and the prior's r (None where σp = 1): in ``dtype``, masked and clamped."""
+    mu, logvar, prior_mu, prior_logvar = args
     dm = unmasked(mask, mu.to(dtype))
     if prior_mu is not None:
         dm = dm - unmasked(mask, prior_mu.to(dtype))
-    r = scale.clamp(unmasked(mask, logvar.to(dtype), 1.0))
+    r = form.clamp(unmasked(mask, logvar.to(dtype), 1.0))
     if prior_logvar is None:
         return dm, r, None
-    return dm, r, scale.clamp(unmasked(mask, prior_logvar.to(dtype), 1.0))
+    return dm, r, form.clamp(unmasked(mask, prior_logvar.to(dtype), 1.0))
 
 
-def gaussian_kl_fwd(
-    mu,
-    logvar,
-    prior_mu,
-    prior_logvar,
-    weight,
-    event_ndim,
-    reduction,
-    scale,
-    free_bits,
-    param,
-    param_eps,
-    low,
-    high,
-    need_dmu,
-    need_dlogvar,
-    need_dprior_mu,
-    need_dprior_logvar,
-) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
-    """Σ w·max(KL, free_bits), and its gradients for an upstream gradient of 1 where asked for."""
+def gaussian_kl_fwd(mu, logvar, prior_mu, prior_logvar, weight, options, wanted) -> tuple[Tensor | None, ...]:
+    """Σ w·max(KL, free_bits), and its gradients for an upstream gradient of 1 where wanted."""
     args = (mu, logvar, prior_mu, prior_logvar)
-    form = Scale(param, param_eps, low, high)
-    dtype, result = _dtypes(*args, weight)
+    form = SigmaForm.of(options)
+    dtype, result = dtypes(args, weight)
 
     def terms(mask):
-        return (_free(_terms(*_arguments(*args, mask, form, dtype), form), free_bits),)
+        return (_free(_terms(*_arguments(args, mask, form, dtype), form), options.free_bits),)
 
     (term,) = weighted(weight, terms)
-    kl = reduce(term, event_ndim, reduction, scale).to(result)
-    needs = (need_dmu, need_dlogvar, need_dprior_mu, need_dprior_logvar, False)
-    options = (event_ndim, reduction, scale, free_bits, param, param_eps, low, high)
-    return (kl, *gaussian_kl_bwd(torch.ones_like(kl), *args, weight, *options, *needs)[:4])
+    kl = reduce(term, options.event_ndim, options.reduction, options.scale).to(result)
+    return with_gradients(kl, gaussian_kl_bwd, (*args, weight), options, wanted)
 
 
-def gaussian_kl_bwd(
-    dkl,
-    mu,
-    logvar,
-    prior_mu,
-    prior_logvar,
-    weight,
-    event_ndim,
-    reduction,
-    scale,
-    free_bits,
-    param,
-    param_eps,
-    low,
-    high,
-    need_dmu,
-    need_dlogvar,
-    need_dprior_mu,
-    need_dprior_logvar,
-    need_dweight,
-    packed=None,
-    packed_dim=0,
-) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
+def gaussian_kl_bwd(dkl, mu, logvar, prior_mu, prior_logvar, weight, options, wanted) -> tuple[Tensor | None, ...]:
     """dμ = (μ − μp)/σp² = −dμp; d log σ² = ½ expm1(d); d log σp² = −½((μ − μp)²/σp² + expm1(d)).
 
     dw = max(KL, free_bits), of the operands as they are.
     """
-    if not (need_dmu or need_dlogvar or need_dprior_mu or need_dprior_logvar or need_dweight):
-        return None, None, None, None, None
     args = (mu, logvar, prior_mu, prior_logvar)
-    form = Scale(param, param_eps, low, high)
-    dtype, _ = _dtypes(*args, weight)
-    shape = broadcast_shape(*args, weight)
-    g = upstream(dkl.to(dtype), shape, event_ndim, reduction, scale)
+    form, free_bits = SigmaForm.of(options), options.free_bits
+    dtype, _ = dtypes(args, weight)
+    g = upstream(dkl.to(dtype), broadcast_shape(*args, weight), options)
 
     def slopes(mask):
-        means, r, prior_r = _arguments(*args, mask, form, dtype)
+        means, r, prior_r = _arguments(args, mask, form, dtype)
         free = g
         if free_bits is not None:
             free = torch.where(_terms(means, r, prior_r, form) <= free_bits, 0.0, g)
@@ -200,16 +145,14 @@ def gaussian_kl_bwd(
         # No weight, infinite or NaN, gives a bound a slope.
         draw = form.inside(logvar.to(dtype), draw)
         dprior_raw = [form.inside(prior_logvar.to(dtype), v) for v in dprior_raw]
-    if weight is not None and (free_bits is not None or need_dweight):
-        real = _terms(*_arguments(*args, None, form, dtype), form)
-        if free_bits is not None:
-            dmean, draw, *dprior_raw = (torch.where(real <= free_bits, 0.0, v) for v in (dmean, draw, *dprior_raw))
-        if need_dweight:
-            dweight = g * _free(real, free_bits)
-    grads = grad_like(need_dmu, mu, dmean), grad_like(need_dlogvar, logvar, draw)
-    return (
-        *together(*grads, packed, packed_dim),
-        grad_like(need_dprior_mu, prior_mu, -dmean),
-        grad_like(need_dprior_logvar, prior_logvar, dprior_raw[0] if dprior_raw else None),
-        grad_like(need_dweight, weight, dweight),
-    )
+        *_, need_dweight = wanted.needs
+        if free_bits is not None or need_dweight:
+            real = _terms(*_arguments(args, None, form, dtype), form)
+            if free_bits is not None:
+                dmean, draw, *dprior_raw = (
+                    torch.where(real <= free_bits, 0.0, v) for v in (dmean, draw, *dprior_raw)
+                )
+            if need_dweight:
+                dweight = g * _free(real, free_bits)
+    of_prior = (-dmean, *dprior_raw) if dprior_raw else (-dmean, None)
+    return gradients(wanted, (*args, weight), (dmean, draw, *of_prior, dweight))

@@ -4,55 +4,39 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from vae_fast.reference.densities import broadcast_shape, compute_dtype, grad_like, promoted_dtype, together
+from vae_fast.operators import OPERATORS, Wanted
+from vae_fast.reference.densities import broadcast_shape, compute_dtype, gradients, promoted_dtype
 from vae_fast.reference.standard_normal import standard_normal_fwd
-from vae_fast.scale import Scale
+from vae_fast.sigma import SigmaForm
+
+_Noise, _Sample = OPERATORS["standard_normal"].Options, OPERATORS["rsample"].Options
+_SHARED = tuple(name for name in _Noise._fields if name in _Sample._fields)
 
 
-def _eps(mu: Tensor, logvar: Tensor, sample_shape, seed, seed_tensor, offset, first_sample) -> Tensor:
+def _eps(mu: Tensor, logvar: Tensor, options) -> Tensor:
     """ε in compute dtype. Half types use the float32 normal unrounded."""
+    drawn = {name: getattr(options, name) for name in _SHARED}
     shape, dtype = broadcast_shape(mu, logvar), compute_dtype(promoted_dtype(mu, logvar))
-    return standard_normal_fwd(sample_shape, shape, seed, seed_tensor, offset, first_sample, dtype, mu.device)
+    return standard_normal_fwd(_Noise(shape=shape, dtype=dtype, device=mu.device, **drawn), Wanted(()))
 
 
-def rsample_fwd(
-    mu, logvar, sample_shape, seed, seed_tensor, offset, first_sample, param, param_eps, low, high
-) -> Tensor:
+def rsample_fwd(mu, logvar, options, wanted) -> Tensor:
     """z = μ + σε, of shape sample_shape + broadcast(mu, logvar).shape in what mu and logvar promote to."""
-    scale = Scale(param, param_eps, low, high)
-    eps = _eps(mu, logvar, sample_shape, seed, seed_tensor, offset, first_sample)
-    sigma = scale.sigma(scale.clamp(logvar.to(eps.dtype)))
+    form, eps = SigmaForm.of(options), _eps(mu, logvar, options)
+    sigma = form.sigma(form.clamp(logvar.to(eps.dtype)))
     z = mu.to(eps.dtype) + sigma * eps
     # torch.compile of torch 2.11 takes a result that is converted to its own dtype for one without a gradient.
     dtype = promoted_dtype(mu, logvar)
     return z if z.dtype == dtype else z.to(dtype)
 
 
-def rsample_bwd(
-    dz,
-    mu,
-    logvar,
-    sample_shape,
-    seed,
-    seed_tensor,
-    offset,
-    first_sample,
-    param,
-    param_eps,
-    low,
-    high,
-    need_dmu,
-    need_dlogvar,
-    packed=None,
-    packed_dim=0,
-) -> tuple[Tensor | None, Tensor | None]:
+def rsample_bwd(dz, mu, logvar, options, wanted) -> tuple[Tensor | None, ...]:
     """dμ = Σ dz over samples, dr = dσ/dr · Σ dz·ε."""
     dz = dz.to(compute_dtype(promoted_dtype(mu, logvar)))
     dlogvar = None
+    _, need_dlogvar = wanted.needs
     if need_dlogvar:
-        scale, raw = Scale(param, param_eps, low, high), logvar.to(dz.dtype)
-        eps = _eps(mu, logvar, sample_shape, seed, seed_tensor, offset, first_sample)
-        weighted = (dz * eps).sum_to_size(broadcast_shape(mu, logvar))
-        dlogvar = scale.inside(raw, weighted * scale.dsigma(scale.clamp(raw)))
-    grads = grad_like(need_dmu, mu, dz), grad_like(need_dlogvar, logvar, dlogvar)
-    return together(*grads, packed, packed_dim)
+        form, raw = SigmaForm.of(options), logvar.to(dz.dtype)
+        weighted = (dz * _eps(mu, logvar, options)).sum_to_size(broadcast_shape(mu, logvar))
+        dlogvar = form.inside(raw, weighted * form.dsigma(form.clamp(raw)))
+    return gradients(wanted, (mu, logvar), (dz, dlogvar))

@@ -8,7 +8,7 @@ from typing import Any
 import triton.language as tl
 from torch import Tensor
 
-from vae_fast.scale import Scale
+from vae_fast.sigma import SigmaForm
 from vae_fast.triton_kernels.density import (
     Density,
     deliver,
@@ -188,7 +188,7 @@ def _run(
     high: float,
     *needs_and_packed: Any,
 ) -> tuple[Tensor, ...]:
-    form = Scale(param, param_eps, low, high)
+    form = SigmaForm(param, param_eps, low, high)
     constants = {"FLOOR": free_bits is not None, **form_constants(form)}
     density = Density(4, event_ndim, reduction, scale, (free_bits or 0.0, *form[1:]), constants)
     return run(_kernel, operands, upstream, density, *needs_and_packed)

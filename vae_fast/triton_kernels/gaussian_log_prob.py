@@ -8,7 +8,7 @@ from typing import Any
 import triton.language as tl
 from torch import Tensor
 
-from vae_fast.scale import Scale
+from vae_fast.sigma import SigmaForm
 from vae_fast.triton_kernels.density import (
     Density,
     deliver,
@@ -148,7 +148,7 @@ def _run(
     high: float,
     *needs_and_packed: Any,
 ) -> tuple[Tensor, ...]:
-    form = Scale(param, param_eps, low, high)
+    form = SigmaForm(param, param_eps, low, high)
     density = Density(2, event_ndim, reduction, scale, (x_scale, *form[1:]), form_constants(form))
     return run(_kernel, operands, upstream, density, *needs_and_packed)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vae_fast.checks import FLOATS, TARGETS
 from vae_fast.reference.densities import arithmetic_dtype, compute_dtype, promoted_dtype
-from vae_fast.scale import Scale
+from vae_fast.sigma import SigmaForm
 from vae_fast.triton_kernels import launch, layout
 from vae_fast.triton_kernels.layout import Gradient, Layout, Spec
 
@@ -120,7 +120,7 @@ def readable(tensor: Tensor | None) -> Tensor | None:
     return tensor.resolve_neg() if tensor is not None and tensor.is_neg() else tensor
 
 
-def form_constants(form: Scale) -> dict[str, Any]:
+def form_constants(form: SigmaForm) -> dict[str, Any]:
     """What of a parametrisation of σ a kernel is compiled for."""
     return {"KIND": form.kind, "EPS": form.eps != 0.0, "BOUNDED": form.bounded}
 

@@ -5,6 +5,7 @@ An operator in Python costs a call several times what launching the kernel does;
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -12,8 +13,8 @@ from typing import Any
 import torch
 
 from vae_fast import schemas
-from vae_fast.checks import check, check_devices
-from vae_fast.signatures import DEFINITIONS, SCHEMAS
+from vae_fast.checks import check
+from vae_fast.operators import DEFINITIONS, SCHEMAS
 from vae_fast.triton_kernels import launch
 from vae_fast.triton_kernels.bernoulli_log_prob import bernoulli_log_prob_bwd, bernoulli_log_prob_fwd
 from vae_fast.triton_kernels.early import rescale
@@ -59,24 +60,21 @@ def _body(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     return body
 
 
-def _fake(name: str) -> Callable[..., Any]:
-    def fake(*args: Any) -> Any:
-        check_devices(name, args)
-        return schemas.FAKES[name](*args)
-
-    return fake
-
-
 library = torch.library.Library("vae_fast_triton", "DEF")
 for _definition in DEFINITIONS:
-    if not _definition.startswith("reference_normals"):
+    if hasattr(KERNELS, re.split(r"[.(]", _definition)[0]):
         library.define(_definition, tags=(torch.Tag.pt2_compliant_tag,))
 for _op, _qualified, _name in schemas.overloads("vae_fast_triton"):
     for _key in ("CPU", "CUDA"):
         library.impl(_qualified, schemas.unpacked(_op, _body(_name, getattr(KERNELS, _name))), _key)
-    torch.library.register_fake(f"vae_fast_triton::{_qualified}", schemas.unpacked(_op, _fake(_name)), lib=library)
+    torch.library.register_fake(
+        f"vae_fast_triton::{_qualified}", schemas.unpacked(_op, schemas.fake(_name)), lib=library
+    )
 schemas.attach_gradients("vae_fast_triton", library)
 
-TRACED = SimpleNamespace(**{name: getattr(torch.ops.vae_fast_triton, name).default for name in SCHEMAS})
-library.impl("standard_normal_fwd", schemas.by_device(TRACED.standard_normal_fwd), "BackendSelect")
+TRACED = SimpleNamespace(
+    **{name: getattr(torch.ops.vae_fast_triton, name).default for name in SCHEMAS if hasattr(KERNELS, name)}
+)
+if hasattr(TRACED, "standard_normal_fwd"):
+    library.impl("standard_normal_fwd", schemas.by_device(TRACED.standard_normal_fwd), "BackendSelect")
 GRAPH = schemas.in_graphs("vae_fast_triton")

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from vae_fast.scale import Scale
+from vae_fast.sigma import SigmaForm
 from vae_fast.triton_kernels.sampling_launch import Draw, backward, forward
 
 
@@ -19,7 +19,7 @@ def _draw(
     first_sample: int,
     *form: Any,
 ) -> Draw:
-    return Draw(sample_shape, seed, seed_tensor, offset, first_sample, Scale(*form))
+    return Draw(sample_shape, seed, seed_tensor, offset, first_sample, SigmaForm(*form))
 
 
 def rsample_fwd(mu: Tensor, logvar: Tensor, *options: Any) -> Tensor:

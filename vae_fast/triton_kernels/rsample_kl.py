@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from vae_fast.scale import Scale
+from vae_fast.sigma import SigmaForm
 from vae_fast.triton_kernels.sampling_launch import Draw, backward, forward
 
 
@@ -21,7 +21,7 @@ def _draw(
     free_bits: float | None,
     *form: Any,
 ) -> Draw:
-    return Draw(sample_shape, seed, seed_tensor, offset, first_sample, Scale(*form), event_ndim, free_bits)
+    return Draw(sample_shape, seed, seed_tensor, offset, first_sample, SigmaForm(*form), event_ndim, free_bits)
 
 
 def rsample_kl_fwd(mu: Tensor, logvar: Tensor, *options: Any) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ import torch
 import triton.language as tl
 from torch import Tensor
 
-from vae_fast.scale import Scale
+from vae_fast.sigma import SigmaForm
 from vae_fast.triton_kernels import launch, layout, sampling
 from vae_fast.triton_kernels.layout import BUSY, Layout, Spec, ceil_div
 from vae_fast.triton_kernels.operands import (
@@ -38,7 +38,7 @@ class Draw(NamedTuple):
     seed_tensor: Tensor | None
     offset: int
     first_sample: int
-    form: Scale
+    form: SigmaForm
     # None: no KL.
     event_ndim: int | None = None
     free_bits: float | None = None

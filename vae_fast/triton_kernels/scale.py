@@ -1,4 +1,4 @@
-"""What the second argument of a Gaussian is, and σ from it: vae_fast/scale.py in Triton, in the same words.
+"""What the second argument of a Gaussian is, and σ from it: vae_fast/sigma.py in Triton, in the same words.
 
 r is the raw argument, clamped. KIND is one of that file's kinds; where EPS is set, ``eps`` is added to σ (σ² for
 VAR).
@@ -7,15 +7,15 @@ VAR).
 import triton
 import triton.language as tl
 
-from vae_fast import scale
+from vae_fast import sigma as codes
 from vae_fast.triton_kernels.formulas import constant, divide, exp, half_exp, log, logistic, root, softplus
 from vae_fast.triton_kernels.wide import over, times, wide, wide_exp
 
-LOGVAR = tl.constexpr(scale.LOGVAR)
-LOGSTD = tl.constexpr(scale.LOGSTD)
-STD = tl.constexpr(scale.STD)
-VAR = tl.constexpr(scale.VAR)
-SOFTPLUS = tl.constexpr(scale.SOFTPLUS)
+LOGVAR = tl.constexpr(codes.LOGVAR)
+LOGSTD = tl.constexpr(codes.LOGSTD)
+STD = tl.constexpr(codes.STD)
+VAR = tl.constexpr(codes.VAR)
+SOFTPLUS = tl.constexpr(codes.SOFTPLUS)
 
 
 @triton.jit

@@ -8,7 +8,7 @@
     softplus   log(1 + e^r) + eps        2 log σ
 
 r is the raw argument clamped to [low, high]; its gradient is 0 outside. Where eps is not 0 the first two rows
-have log σ² = 2 log σ. ``Scale`` holds plain numbers only, in the form the raw operators take them.
+have log σ² = 2 log σ. ``SigmaForm`` holds plain numbers only, as the raw operators take them.
 
 An exponential that is beyond the range of a dtype is not formed but where it is the result: σ is s·e^q, where q is
 not 0 only for arguments so far out that e^q alone is left of σ.
@@ -17,15 +17,15 @@ not 0 only for arguments so far out that e^q alone is left of σ.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from vae_fast.operators import FORMS
 from vae_fast.wide import Wide, half_exp, wide, wide_exp
 
-LOGVAR, LOGSTD, STD, VAR, SOFTPLUS = range(5)
-KINDS = {"logvar": LOGVAR, "logstd": LOGSTD, "std": STD, "var": VAR, "softplus": SOFTPLUS}
+LOGVAR, LOGSTD, STD, VAR, SOFTPLUS = FORMS.values()
 
 
 def magnitude(a: Tensor) -> Tensor:
@@ -33,13 +33,22 @@ def magnitude(a: Tensor) -> Tensor:
     return torch.where(a > 0, a, -a)
 
 
-class Scale(NamedTuple):
+class SigmaForm(NamedTuple):
     """A parametrisation of σ: its kind, the eps added to σ (σ² for VAR), and the clamp of r."""
 
     kind: int = LOGVAR
     eps: float = 0.0
     low: float = -math.inf
     high: float = math.inf
+
+    @classmethod
+    def of(cls, options: Any) -> SigmaForm:
+        """That of an operator's options."""
+        return cls(options.param, options.param_eps, options.low, options.high)
+
+    def options(self) -> dict[str, float]:
+        """It as options."""
+        return {"param": self.kind, "param_eps": self.eps, "low": self.low, "high": self.high}
 
     @property
     def bounded(self) -> bool:

@@ -1,0 +1,285 @@
+"""Every operator, once: its operands, its options and its results. What else says them derives from here.
+
+Of an operator <op> there is a raw operator <op>_fwd, which takes operands and options, and one <op>_bwd, which
+takes upstream gradients before them. A density's _fwd also makes gradients, for an upstream gradient of 1, of all
+operands but the weight. A shape may be None, which stands for (): AOTInductor passes an empty list so.
+
+Without torch, since the build reads the signatures too: the compiled library defines the operators in a process
+that has not this package.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import namedtuple
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+REDUCTIONS = {"none": 0, "sum": 1, "mean": 2}
+# What a Gaussian's second argument says of σ (sigma.py), and what a Bernoulli's first one is.
+FORMS = {"logvar": 0, "logstd": 1, "std": 2, "var": 3, "softplus": 4}
+BERNOULLI_PARAMS = {"logits": 0, "probs": 1}
+
+
+class Role(Enum):
+    """Parameters decide a result's dtype; data and weights do not, and may be bytes or bools."""
+
+    PARAMETER = "parameter"
+    DATA = "data"
+    WEIGHT = "weight"
+
+
+PARAMETER, DATA, WEIGHT = Role
+
+
+class Operand(NamedTuple):
+    """A tensor that broadcasts against the others, which come in the order of their roles.
+
+    ``neutral`` leaves every term and gradient finite, in the operand's place where a weight is 0. ``torch_name`` is
+    torch.distributions' name for it.
+    """
+
+    name: str
+    torch_name: str
+    role: Role = PARAMETER
+    neutral: float = 0.0
+    optional: bool = False
+    differentiable: bool = True
+
+
+class _Required:
+    """Stands for no default."""
+
+
+class Option(NamedTuple):
+    """What is no operand: its type in the language of PyTorch's schemas, and its value where nothing is said.
+
+    ``codes`` are the numbers that stand for the words which the public function takes.
+    """
+
+    name: str
+    type: str
+    default: Any = _Required
+    codes: dict[str, int] | None = None
+
+
+class Wanted(NamedTuple):
+    """The gradients that a call is to make: which, and the tensor whose halves the first two operands are."""
+
+    needs: tuple[bool, ...]
+    packed: Tensor | None = None
+    packed_dim: int = 0
+
+
+@dataclass(frozen=True)
+class Operator:
+    """An operator's facts. ``packed`` says that its first two operands may be the halves of one tensor."""
+
+    name: str
+    operands: tuple[Operand, ...]
+    options: tuple[Option, ...]
+    results: tuple[str, ...]
+    packed: bool = False
+
+    @property
+    def density(self) -> bool:
+        """Whether it sums terms, which a weight may multiply; otherwise it draws noise."""
+        return any(operand.role == WEIGHT for operand in self.operands)
+
+    @cached_property
+    def sums(self) -> tuple[str, ...]:
+        """The results that sum over event dims: all but a sampler's first one, the sample."""
+        sample, *others = self.results
+        return self.results if self.density else tuple(others)
+
+    @cached_property
+    def differentiable(self) -> tuple[str, ...]:
+        """The operands with a gradient, by name: those that a backward pass is asked for."""
+        return tuple(operand.name for operand in self.operands if operand.differentiable)
+
+    @cached_property
+    def differentiable_in_forward(self) -> tuple[str, ...]:
+        """Those whose gradients a forward pass can be asked for."""
+        others = (operand for operand in self.operands if operand.differentiable and operand.role != WEIGHT)
+        return tuple(operand.name for operand in others) if self.density else ()
+
+    @cached_property
+    def Options(self) -> Any:
+        """The options' record: a NamedTuple of the schema's names in the schema's order."""
+        with_default = [option.default for option in self.options if option.default is not _Required]
+        title = "".join(word.title() for word in self.name.split("_"))
+        return namedtuple(f"{title}Options", [option.name for option in self.options], defaults=with_default)
+
+    @cached_property
+    def forward(self) -> Signature:
+        made = self.differentiable_in_forward
+        return Signature(f"{self.name}_fwd", self, (), made, (*self.results, *(f"d{name}" for name in made)))
+
+    @cached_property
+    def backward(self) -> Signature | None:
+        """None where there is nothing to differentiate by."""
+        if not self.differentiable:
+            return None
+        upstream = tuple(f"d{result}" for result in self.results)
+        made = self.differentiable
+        return Signature(f"{self.name}_bwd", self, upstream, made, tuple(f"d{name}" for name in made))
+
+
+@dataclass(frozen=True)
+class Signature:
+    """A raw operator's arguments: upstream gradients, operands, options, which gradients are wanted."""
+
+    name: str
+    operator: Operator
+    upstream: tuple[str, ...]
+    needs: tuple[str, ...]
+    results: tuple[str, ...]
+
+    @cached_property
+    def split(self) -> Callable[[tuple[Any, ...]], tuple[tuple[Any, ...], Any, Wanted]]:
+        """Makes (upstream gradients and operands, options, what is wanted) of the arguments in their order."""
+        # Plain numbers, which a compiler reads as constants.
+        tensors = len(self.upstream) + len(self.operator.operands)
+        options = tensors + len(self.operator.options)
+        needs = options + len(self.needs)
+        record = self.operator.Options
+
+        def split(args: tuple[Any, ...]) -> tuple[tuple[Any, ...], Any, Wanted]:
+            return args[:tensors], record(*args[tensors:options]), Wanted(args[options:needs], *args[needs:])
+
+        return split
+
+    def _arguments(self) -> Iterator[str]:
+        # Of several results one may have no gradient.
+        yield from (f"{'Tensor' if len(self.upstream) == 1 else 'Tensor?'} {name}" for name in self.upstream)
+        yield from (f"{'Tensor?' if o.optional else 'Tensor'} {o.name}" for o in self.operator.operands)
+        yield from (f"{option.type} {option.name}" for option in self.operator.options)
+        yield from (f"bool need_d{name}" for name in self.needs)
+        if self.upstream and self.operator.packed:
+            yield "Tensor? packed=None"
+            yield "int packed_dim=0"
+
+    @property
+    def schema(self) -> str:
+        """In the language of PyTorch's schemas, without the name."""
+        several = ", ".join(f"Tensor {name}" for name in self.results)
+        return f"({', '.join(self._arguments())}) -> {f'({several})' if len(self.results) > 1 else 'Tensor'}"
+
+
+# ---- the table -------------------------------------------------------------------------------------------
+
+_WEIGHT = Operand("weight", "weight", WEIGHT, neutral=1.0, optional=True)
+_MOMENTS = (Operand("mu", "loc"), Operand("logvar", "scale", neutral=1.0))
+_SUM = (
+    Option("event_ndim", "int", 1),
+    Option("reduction", "int", 0, REDUCTIONS),
+    Option("scale", "float", 1.0),
+)
+# Infinite bounds are none.
+_FORM = (
+    Option("param", "int", 0, FORMS),
+    Option("param_eps", "float", 0.0),
+    Option("low", "float", -math.inf),
+    Option("high", "float", math.inf),
+)
+# ``seed`` holds 64 bits as a signed integer; ``seed_tensor``, one int64 element, replaces it where given.
+_NOISE = (
+    Option("seed", "SymInt", 0),
+    Option("seed_tensor", "Tensor?", None),
+    Option("offset", "SymInt", 0),
+    Option("first_sample", "SymInt", 0),
+)
+_SAMPLES = Option("sample_shape", "SymInt[]?", ())
+_FREE_BITS = Option("free_bits", "float?", None)
+_X_SCALE = Option("x_scale", "float", 1.0)
+
+_OPERATORS = (
+    Operator(
+        "standard_normal",
+        operands=(),
+        options=(
+            Option("sample_shape", "SymInt[]?"),
+            Option("shape", "SymInt[]?"),
+            *(option._replace(default=_Required) for option in _NOISE),
+            Option("dtype", "ScalarType"),
+            Option("device", "Device"),
+        ),
+        results=("eps",),
+    ),
+    Operator(
+        "rsample",
+        operands=_MOMENTS,
+        options=(_SAMPLES, *_NOISE, *_FORM),
+        results=("z",),
+        packed=True,
+    ),
+    Operator(
+        "rsample_kl",
+        operands=_MOMENTS,
+        options=(_SAMPLES, *_NOISE, Option("event_ndim", "int", 1), _FREE_BITS, *_FORM),
+        results=("z", "kl"),
+        packed=True,
+    ),
+    Operator(
+        "gaussian_kl",
+        operands=(
+            *_MOMENTS,
+            Operand("prior_mu", "loc", optional=True),
+            Operand("prior_logvar", "scale", neutral=1.0, optional=True),
+            _WEIGHT,
+        ),
+        options=(*_SUM, _FREE_BITS, *_FORM),
+        results=("kl",),
+        packed=True,
+    ),
+    Operator(
+        "bernoulli_log_prob",
+        operands=(Operand("logits", "logits"), Operand("x", "value", DATA), _WEIGHT),
+        options=(*_SUM, _X_SCALE, Option("param", "int", 0, BERNOULLI_PARAMS)),
+        results=("log_prob",),
+    ),
+    Operator(
+        "gaussian_log_prob",
+        operands=(
+            Operand("mean", "loc"),
+            Operand("logvar", "scale", neutral=1.0),
+            Operand("x", "value", DATA),
+            _WEIGHT,
+        ),
+        options=(*_SUM, _X_SCALE, *_FORM),
+        results=("log_prob",),
+        packed=True,
+    ),
+)
+
+OPERATORS = {operator.name: operator for operator in _OPERATORS}
+
+# ---- the signatures that follow --------------------------------------------------------------------------
+
+SIGNATURES = {
+    signature.name: signature
+    for operator in _OPERATORS
+    for signature in (operator.forward, operator.backward)
+    if signature is not None
+}
+SCHEMAS = {name: signature.schema for name, signature in SIGNATURES.items()}
+
+# The reference's noise as one operator of its own, so that it stays the reference's when a backend serves
+# standard_normal_fwd.
+NORMALS = f"({SCHEMAS['standard_normal_fwd'].replace('ScalarType dtype, ', '')[1:]}"
+
+# Those whose overload "autograd" has a gradient, for graphs made of operators; the default one has none.
+DIFFERENTIABLE = tuple(operator.forward.name for operator in _OPERATORS if operator.backward)
+
+# What is defined: every operator and overload with its signature.
+DEFINITIONS = (
+    *(name + schema for name, schema in SCHEMAS.items()),
+    *(f"{name}.autograd{SCHEMAS[name]}" for name in DIFFERENTIABLE),
+    f"reference_normals{NORMALS}",
+)

@@ -1,0 +1,118 @@
+"""The two autograd.Functions behind all operators: they save operands and options only, and compute gradients anew.
+
+Their tensors are the operator's operands. Or, with a ``dim``, the first tensor is one whose halves along it are the
+first two operands, and its gradient is made in one buffer (packed.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vae_fast.backends import kernel
+from vae_fast.operators import OPERATORS
+from vae_fast.ops import dispatch, early
+
+# What a call is beside its tensors: operator, backend, dim, options. One argument, since each costs.
+Call = tuple[str, str, int | None, Any]
+
+_VALUE_ALONE = {name: (False,) * len(operator.differentiable_in_forward) for name, operator in OPERATORS.items()}
+
+
+class Density(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, call: Call, in_forward: bool, *tensors: Any) -> Any:
+        ctx.save_for_backward(*tensors)
+        ctx.call = call
+        op, backend, dim, options = call
+        operands = tensors if dim is None else _halves(tensors, dim)
+        needs: Sequence[bool] = _VALUE_ALONE[op]
+        if in_forward:
+            _, _, *needs, _ = ctx.needs_input_grad
+        value, *grads = kernel(backend, f"{op}_fwd")(*operands, *options, *needs)
+        early.keep(ctx, grads if in_forward else None)
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Any) -> Any:
+        op, backend, dim, options = ctx.call
+        _, _, *needs = ctx.needs_input_grad
+        grads = early.take(ctx, backend, upstream)
+        if grads is None:
+            bwd = dispatch.backward_kernel(backend, f"{op}_bwd", upstream)
+            if dim is not None:
+                return None, None, *_packed(bwd, (upstream,), ctx.saved_tensors, options, needs, dim)
+            grads = bwd(upstream, *ctx.saved_tensors, *options, *needs)
+        return None, None, *_wanted(needs, grads)
+
+
+class Draw(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, call: Call, seed_tensor: Any, *tensors: Any) -> Any:
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(seed_tensor, *tensors)
+        ctx.call = call
+        op, backend, dim, options = call
+        operands = tensors if dim is None else _halves(tensors, dim)
+        return kernel(backend, f"{op}_fwd")(*operands, *_seeded(options, seed_tensor))
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Any) -> Any:
+        op, backend, dim, options = ctx.call
+        _, _, *needs = ctx.needs_input_grad
+        if all(g is None for g in upstream):
+            return None, None, *(None for _ in needs)
+        seed_tensor, *tensors = ctx.saved_tensors
+        options = _seeded(options, seed_tensor)
+        bwd = dispatch.backward_kernel(backend, f"{op}_bwd", *upstream)
+        if dim is not None:
+            return None, None, *_packed(bwd, upstream, tensors, options, needs, dim)
+        return None, None, *_wanted(needs, bwd(*upstream, *tensors, *options, *needs))
+
+
+def _seeded(options: Any, seed_tensor: Tensor | None) -> Any:
+    """The options of a draw with the seed's tensor, which autograd saves by itself."""
+    return options if seed_tensor is None else options._replace(seed_tensor=seed_tensor)
+
+
+def _halves(tensors: Sequence[Any], dim: int) -> tuple[Any, ...]:
+    moments, *others = tensors
+    return (*moments.chunk(2, dim), *others)
+
+
+def _wanted(needs: Sequence[bool], grads: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """The gradients that autograd asked for; what a kernel returns for the others is empty."""
+    return [grad if need else None for need, grad in zip(needs, grads, strict=True)]
+
+
+def _packed(
+    bwd: Any, upstream: Sequence[Any], tensors: Sequence[Any], options: Any, needs: Sequence[bool], dim: int
+) -> list[Tensor | None]:
+    moments, *_ = tensors
+    need, *others = needs
+    both, _, *grads = bwd(*upstream, *_halves(tensors, dim), *options, need, need, *others, moments, dim)
+    return [both, *_wanted(others, grads)]
+
+
+def density(
+    op: str, backend: str, operands: Sequence[Any], options: Any, composite: bool, arithmetic: torch.dtype
+) -> Any:
+    """A density of checked operands (arguments.py), the weight the last of them, on a backend."""
+    if composite or not dispatch.differentiable(*operands):
+        fwd = kernel("reference" if composite else backend, f"{op}_fwd")
+        return fwd(*operands, *options, *_VALUE_ALONE[op])[0]
+    in_forward = early.wanted(backend, options.reduction, arithmetic, operands)
+    return Density.apply((op, backend, None, options), in_forward, *dispatch.distinct(operands))
+
+
+def draw(
+    op: str, backend: str, operands: Sequence[Any], options: Any, composite: bool, seed_tensor: Tensor | None
+) -> Any:
+    """A sampler's results of checked operands; the options have the rest of the seed."""
+    if composite or not dispatch.differentiable(*operands):
+        fwd = kernel("reference" if composite else backend, f"{op}_fwd")
+        return fwd(*operands, *_seeded(options, seed_tensor))
+    return Draw.apply((op, backend, None, options), *dispatch.distinct((seed_tensor, *operands)))
