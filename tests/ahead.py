@@ -28,7 +28,7 @@ TYPES = {
     torch.int64: "*i64",
 }
 CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
-THREADS = 32 * launch.options({}, False, False)["num_warps"]
+THREADS = 32 * launch.WARPS
 
 
 @dataclass(frozen=True)
@@ -63,31 +63,47 @@ class Compiled:
         return {name: int(n) for name, n in re.findall(r"(REG|STACK|LOCAL):(\d+)", text)}
 
 
+def _typed(value, param):
+    """An argument's type as the compiler names it."""
+    if isinstance(value, torch.Tensor):
+        return TYPES[value.dtype]
+    if isinstance(value, tuple):
+        return tuple(_typed(v, param) for v in value)
+    if value is None:
+        return "constexpr"
+    assert param.annotation_type in ("i64", "fp64"), f"{param.name} has no type of its own"
+    assert param.do_not_specialize or param.annotation_type == "fp64", f"{param.name} is specialised"
+    return param.annotation_type
+
+
+def _places(value, place):
+    """An argument and its place; of a tuple every element and its own."""
+    if isinstance(value, tuple):
+        return [found for k, v in enumerate(value) for found in _places(v, (*place, k))]
+    return [(place, value)]
+
+
 def compile_call(monkeypatch, capability, function, *args):
     """What ``function(*args)`` would launch, in order."""
     found = []
 
-    def run(kernel, programs, device, args, constants, crowded=False):
+    def run(kernel, programs, device, args, constants, registers=launch.ALL_REGISTERS):
         assert programs > 0 and len(args) + len(constants) == len(kernel.params)
-        signature, known, attributes, pointers = {}, dict(constants), {}, {}
+        signature, known, attributes, pointers = {}, {}, {}, {}
         for index, (param, value) in enumerate(zip(kernel.params, args, strict=False)):
-            if isinstance(value, torch.Tensor):
-                signature[param.name] = TYPES[value.dtype]
-                pointers[param.name] = value.dtype
-                if value.data_ptr() % 16 == 0:
-                    attributes[(index,)] = [["tt.divisibility", 16]]
-            elif value is None:
-                signature[param.name] = "constexpr"
-                known[param.name] = None
-            else:
-                assert param.annotation_type in ("i64", "fp64"), f"{param.name} has no type of its own"
-                assert param.do_not_specialize or param.annotation_type == "fp64", f"{param.name} is specialised"
-                signature[param.name] = param.annotation_type
+            signature[param.name] = _typed(value, param)
+            for place, leaf in _places(value, (index,)):
+                if isinstance(leaf, torch.Tensor):
+                    pointers[(param.name, *place[1:])] = leaf.dtype
+                    if leaf.data_ptr() % 16 == 0:
+                        attributes[place] = [["tt.divisibility", 16]]
+                elif leaf is None:
+                    known[place] = None
         signature |= dict.fromkeys(constants, "constexpr")
         compiled = triton.compile(
-            ASTSource(kernel, signature, known, attributes),
+            ASTSource(kernel, signature, {**known, **constants}, attributes),
             target=GPUTarget("cuda", capability, 32),
-            options=launch.options(constants, crowded, capability // 10 == 9),
+            options=launch.options(registers, capability // 10 == 9),
         )
         name = f"{kernel.__module__.rpartition('.')[2]}.{kernel.__name__}"
         found.append(Compiled(name, constants, pointers, compiled.asm["ptx"], compiled.asm["cubin"]))

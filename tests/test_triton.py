@@ -62,16 +62,17 @@ class TestLayout:
 
         cpu = torch.device("cpu")
         return layout.layout(
-            tuple(spec_of(t, cpu) for t in tensors),
-            tuple(spec_of(g, cpu) for g in gradients),
-            None,
-            event_ndim,
-            rows,
-            everything,
-            as_anchor,
-            tensors[0].element_size(),
-            max(tensors[0].element_size(), 4),
-            4096,
+            layout.Request(
+                operands=tuple(spec_of(t, cpu) for t in tensors),
+                gradients=tuple(spec_of(g, cpu) for g in gradients),
+                out=None,
+                value=layout.ROW if rows else layout.ALL if everything else layout.NONE,
+                event_ndim=event_ndim,
+                walk_as_anchor=as_anchor,
+                itemsize=tensors[0].element_size(),
+                arithmetic=max(tensors[0].element_size(), 4),
+                tile_bytes=layout.TILE_BYTES,
+            )
         )
 
     def test_dense_tensors_are_one_row(self):

@@ -17,7 +17,7 @@ from ahead import THREADS, compile_call
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
-from vae_fast.triton_kernels import launch, layout, operators
+from vae_fast.triton_kernels import launch, layout, operators, walk
 
 K = operators.KERNELS
 INF = math.inf
@@ -212,39 +212,40 @@ def check(compiled):
     return compiled
 
 
+def reads_and_writes(compiled):
+    """A kernel's pointers that are read, and written, column by column: their names, and places in a tuple."""
+    c = compiled.constants
+    if compiled.name == "density.density":
+        *operands, upstream = c["MODES"]
+        modes = {("operands", k): mode for k, mode in enumerate(operands)} | {("upstream",): upstream}
+        kinds = {("gradients", k): kind for k, kind in enumerate(c["KINDS"])}
+    else:
+        operands, gradients = SAMPLERS[compiled.name]
+        modes = {(name,): mode for name, mode in zip(operands, c.get("MODES", ()), strict=True)}
+        kinds = {(name,): kind for name, kind in zip(gradients, c.get("KINDS", [layout.EACH]), strict=True)}
+        if modes.get(("dkl",)) == walk.ABSENT:
+            # z's gradient does not depend on μ.
+            del modes[("mu",)]
+    read = [name for name, mode in modes.items() if mode == walk.COLUMNS]
+    return read, [name for name, kind in kinds.items() if kind == layout.EACH]
+
+
 def accesses(compiled):
     """How many accesses of 16 bytes a thread has to make to read, and to write, a tile's columns."""
     c = compiled.constants
     tile = c["BLOCK_ROWS"] * c["BLOCK_COLUMNS"] if "BLOCK_ROWS" in c else c["BLOCK"]
-    modes = dict(zip(OPERANDS[compiled.name], c.get("MODES", ()), strict=False))
-    read = [n for n in OPERANDS[compiled.name] if modes[n] == layout.COLUMNS]
-    if compiled.name == "sampling.backward" and modes["dkl"] == layout.ABSENT:
-        # z's gradient does not depend on μ.
-        read.remove("mu")
-    kinds = dict(zip(GRADIENTS[compiled.name], c.get("KINDS", ()), strict=False))
-    written = [n for n in GRADIENTS[compiled.name] if kinds.get(n, layout.EACH) == layout.EACH]
 
     def sized(pointers):
-        return sum(tile * compiled.pointers[n].itemsize // (16 * THREADS) for n in pointers)
+        return sum(tile * compiled.pointers[name].itemsize // (16 * THREADS) for name in pointers)
 
-    return sized(read), sized(written)
+    return tuple(sized(pointers) for pointers in reads_and_writes(compiled))
 
 
-OPERANDS = {
-    "bernoulli_log_prob._kernel": ("logits", "x", "weight", "upstream"),
-    "gaussian_log_prob._kernel": ("mean", "logvar", "x", "weight", "upstream"),
-    "gaussian_kl._kernel": ("mu", "logvar", "prior_mu", "prior_logvar", "weight", "upstream"),
-    "sampling.forward": ("mu", "logvar"),
-    "sampling.backward": ("mu", "logvar", "dz", "dkl"),
-    "standard_normal._kernel": (),
-}
-GRADIENTS = {
-    "bernoulli_log_prob._kernel": ("dlogits", "dx", "dweight"),
-    "gaussian_log_prob._kernel": ("dmean", "dlogvar", "dx", "dweight"),
-    "gaussian_kl._kernel": ("dmu", "dlogvar", "dprior_mu", "dprior_logvar", "dweight"),
-    "sampling.forward": ("z",),
-    "sampling.backward": ("dmu", "dlogvar"),
-    "standard_normal._kernel": ("out",),
+# Their operands and their results.
+SAMPLERS = {
+    "sampling.forward": (("mu", "logvar"), ("z",)),
+    "sampling.backward": (("mu", "logvar", "dz", "dkl"), ("dmu", "dlogvar")),
+    "standard_normal._kernel": ((), ("out",)),
 }
 
 
@@ -302,8 +303,8 @@ def launches(monkeypatch):
     """Launches as Triton makes them, up to the GPU: (kernel, how many variants of it are compiled by then)."""
     found = []
 
-    def run(kernel, programs, device, args, constants, crowded=False):
-        kernel.warmup(*args, grid=(programs,), **constants, **launch.options(constants, crowded, True))
+    def run(kernel, programs, device, args, constants, registers=launch.ALL_REGISTERS):
+        kernel.warmup(*args, grid=(programs,), **constants, **launch.options(registers, True))
         found.append((kernel, len(kernel.device_caches[0][0])))
 
     monkeypatch.setattr(launch, "run", run)

@@ -10,9 +10,9 @@ def launched(monkeypatch):
     """The compile-time constants of every launch, by the kernel's name."""
     record, run = [], launch.run
 
-    def recorded(kernel, programs, device, args, constants, crowded=False):
+    def recorded(kernel, programs, device, args, constants, *registers):
         record.append((kernel.__name__, programs, constants))
-        return run(kernel, programs, device, args, constants, crowded)
+        return run(kernel, programs, device, args, constants, *registers)
 
     monkeypatch.setattr(launch, "run", recorded)
     return record

@@ -11,7 +11,7 @@ from calls import BERNOULLI, GAUSSIAN, KL, KL_PRIOR, PROBS, RSAMPLE, RSAMPLE_KL,
 from torch.testing import assert_close
 
 import vae_fast as vf
-from vae_fast.triton_kernels import early, launch, layout
+from vae_fast.triton_kernels import early, launch, layout, walk
 
 pytestmark = pytest.mark.usefixtures("small_tiles")
 
@@ -98,7 +98,7 @@ class TestDensities:
     def test_sums_of_two_orders_are_made_apart(self, launched):
         m, r = draw(LONG), draw((70,))
         vf.gaussian_kl(m, r, reduction="sum", backend="triton")
-        values = [c["VALUE"] for name, _, c in launched if name == "_kernel"]
+        values = [c["VALUE"] for name, _, c in launched if name == "density"]
         assert values == [layout.ALL, layout.NONE]
 
     @pytest.mark.parametrize("event_ndim", (0, 1, 2, 3))
@@ -142,7 +142,7 @@ class TestDensities:
         m, x = draw(LONG), draw(LONG)
         got = vf.gaussian_log_prob(m, -0.3, x, backend="triton")
         assert_close(got, vf.gaussian_log_prob(m, -0.3, x, backend="reference"))
-        assert launched[0][2]["MODES"][1] == layout.NUMBER
+        assert launched[0][2]["MODES"][1] == walk.NUMBER
         got = vf.gaussian_kl(m.double(), 0.1, 0.2, 0.3, backend="triton")
         assert_close(got, vf.gaussian_kl(m.double(), 0.1, 0.2, 0.3, backend="reference"), rtol=1e-14, atol=0)
 

@@ -122,19 +122,19 @@ class TestTiles:
         bounds(BUSY=4)
         mean, logvar, x = (torch.randn(2, 300).requires_grad_() for _ in range(3))
         agree(GAUSSIAN, (mean, logvar, x))
-        assert (4, layout.ROW) in [(n, c["VALUE"]) for name, n, c in launched if name == "_kernel"]
+        assert (4, layout.ROW) in [(n, c["VALUE"]) for name, n, c in launched if name == "density"]
 
     def test_no_more_segments_than_a_join_takes(self, bounds, launched):
         bounds(MOST_PARTIALS=2)
         logits, x = torch.randn(1, 300).requires_grad_(), torch.rand(1, 300)
         agree(BERNOULLI, (logits, x))
-        assert (2, layout.ROW) in [(n, c["VALUE"]) for name, n, c in launched if name == "_kernel"]
+        assert (2, layout.ROW) in [(n, c["VALUE"]) for name, n, c in launched if name == "density"]
 
     def test_no_more_slabs_than_a_join_takes(self, bounds, launched):
         bounds(SLAB_TILES=1, MOST_SLABS=2)
         m, r = torch.randn(5, 70).requires_grad_(), torch.randn(70).requires_grad_()
         agree(KL, (m, r), reduction="mean")
-        assert 2 in [n for name, n, c in launched if name == "_kernel" and layout.COLUMN in c["KINDS"]]
+        assert 2 in [n for name, n, c in launched if name == "density" and layout.COLUMN in c["KINDS"]]
 
 
 @pytest.mark.parametrize("call", (BERNOULLI, GAUSSIAN, KL), ids=str)

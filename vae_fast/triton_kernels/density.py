@@ -1,30 +1,25 @@
-"""What the densities share: the upstream gradient, sums on their way to a result, and the launch."""
+"""The kernel of every density: a pass over its operands that sums terms, and makes gradients.
 
-from __future__ import annotations
+What an element's term is and what its derivatives are, ``TERM`` says; <op>.py has one for each density. Here stands
+what they share: operands of any layout, weights, upstream gradients, and sums on their way to results.
+"""
 
-import math
-from collections.abc import Sequence
-from typing import Any, NamedTuple
-
-import torch
 import triton
 import triton.language as tl
-from torch import Tensor
 
-from vae_fast.reference.densities import MEAN, NONE
-from vae_fast.triton_kernels import launch, layout
-from vae_fast.triton_kernels.operands import (
-    GradientOut,
-    Gradients,
-    Types,
-    arguments,
-    fitting,
-    readable,
-    shape_of,
-    spec_of,
-    types_of,
+from vae_fast.triton_kernels.kernel import kernel
+from vae_fast.triton_kernels.tiles import (
+    ABSENT,
+    COLUMNS,
+    EACH,
+    NONE,
+    accumulate,
+    place,
+    read,
+    store_partial_sum,
+    store_sum,
+    zero_sum,
 )
-from vae_fast.triton_kernels.tiles import ABSENT, ALL, COLUMNS, EACH, ROW, add, finish, leave, read, write
 
 
 @triton.jit
@@ -49,199 +44,132 @@ def upstream_of(
 
 
 @triton.jit
-def weight_of(
-    weight, sample, datum, tile, T: tl.constexpr, MODE: tl.constexpr, SAMPLES: tl.constexpr, VEC: tl.constexpr
+def read_operands(
+    operands,
+    strides,
+    tile,
+    T: tl.constexpr,
+    MODES: tl.constexpr,
+    N: tl.constexpr,
+    SAMPLES: tl.constexpr,
+    VEC: tl.constexpr,
 ):
-    if MODE == ABSENT:
-        return tl.full((1, 1), 1.0, T)
-    else:
-        return read(weight, sample, datum, tile, T, MODE, SAMPLES, VEC)
+    """The values of the first N, of one that is not given 0."""
+    values: tl.tuple = ()
+    for k in tl.static_range(N):
+        if MODES[k] == ABSENT:
+            values = values + (tl.full((1, 1), 0.0, T),)
+        else:
+            sample, datum = strides[k]
+            values = values + (read(operands[k], sample, datum, tile, T, MODES[k], SAMPLES, VEC),)
+    return values
 
 
 @triton.jit
-def weighted(value, w, MODE: tl.constexpr):
-    """w·value; 0 where w is 0, whatever the value."""
-    if MODE == ABSENT:
-        return value
-    else:
-        return shown(value * w, w, MODE)
+def zero_sums(KINDS: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_COLUMNS: tl.constexpr):
+    sums: tl.tuple = ()
+    for k in tl.static_range(len(KINDS)):
+        sums = sums + (zero_sum(KINDS[k], BLOCK_ROWS, BLOCK_COLUMNS),)
+    return sums
 
 
 @triton.jit
-def shown(value, w, MODE: tl.constexpr):
-    """The value, 0 where w is 0."""
-    if MODE == ABSENT:
+def accumulate_gradients(
+    gradients, strides, tile, sums, values, KINDS: tl.constexpr, SAMPLES: tl.constexpr, VEC: tl.constexpr
+):
+    """A tile's part of every gradient: written, or added to the sums, which are returned."""
+    results: tl.tuple = ()
+    for k in tl.static_range(len(KINDS)):
+        if KINDS[k] == NONE:
+            results = results + (sums[k],)
+        else:
+            sample, datum = strides[k]
+            sum = accumulate(gradients[k], sample, datum, tile, sums[k], values[k], KINDS[k], SAMPLES, VEC)
+            results = results + (sum,)
+    return results
+
+
+@triton.jit
+def weighted(slopes, w, N: tl.constexpr, WEIGHT: tl.constexpr):
+    """The gradients by the first N operands: 0 where the weight is 0, whatever they are."""
+    results: tl.tuple = ()
+    for k in tl.static_range(N):
+        results = results + (zero_where_unweighted(slopes[k], w, WEIGHT),)
+    return results
+
+
+@triton.jit
+def zero_where_unweighted(value, w, WEIGHT: tl.constexpr):
+    """The value; 0 where the weight is 0, whatever it is."""
+    if WEIGHT == ABSENT:
         return value
     else:
         return tl.where(w == 0.0, 0.0, value)
 
 
-@triton.jit
-def give(ptr, sample, datum, tile, sum, value, KIND: tl.constexpr, SAMPLES: tl.constexpr, VEC: tl.constexpr):
-    """A tile's part of a gradient or a result: written where it stays, or added to the sum, which is returned."""
-    if KIND == EACH:
-        write(ptr, sample, datum, tile, value, SAMPLES, VEC)
-        return sum
-    else:
-        return add(sum, value, tile, KIND)
+@kernel
+def density(
+    # Operands and their gradients, the weight and its own at the end: each a pointer, or None.
+    operands, gradients, upstream, out, partials, ticket,
+    # As many as a density can have (MOST_OPERANDS of density_launch.py).
+    sample0: tl.int64, datum0: tl.int64, sample1: tl.int64, datum1: tl.int64,
+    sample2: tl.int64, datum2: tl.int64, sample3: tl.int64, datum3: tl.int64,
+    sample4: tl.int64, datum4: tl.int64,
+    dsample0: tl.int64, ddatum0: tl.int64, dsample1: tl.int64, ddatum1: tl.int64,
+    dsample2: tl.int64, ddatum2: tl.int64, dsample3: tl.int64, ddatum3: tl.int64,
+    dsample4: tl.int64, ddatum4: tl.int64,
+    upstream_sample: tl.int64, upstream_datum: tl.int64, out_sample: tl.int64, out_datum: tl.int64,
+    rows: tl.int64, datum_rows: tl.int64, columns: tl.int64,
+    column_tiles: tl.int64, tiles: tl.int64, segments: tl.int64,
+    factor: tl.float64,
+    number0: tl.float64, number1: tl.float64, number2: tl.float64, number3: tl.float64,
+    TERM: tl.constexpr, CONSTANTS: tl.constexpr,
+    MODES: tl.constexpr, KINDS: tl.constexpr, VALUE: tl.constexpr, ALONE: tl.constexpr,
+    T: tl.constexpr, WALK: tl.constexpr, SPACE: tl.constexpr, SAMPLES: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr, BLOCK_COLUMNS: tl.constexpr, VEC: tl.constexpr,
+):  # fmt: skip
+    """A call's sums and gradients. MODES are the operands' and, at the end, the upstream gradient's.
 
-
-@triton.jit
-def deliver(
-    out,
-    partials,
-    ticket,
-    sum,
-    program,
-    tile,
-    space,
-    factor,
-    VALUE: tl.constexpr,
-    WALK: tl.constexpr,
-    SPACE: tl.constexpr,
-    VEC: tl.constexpr,
-    ALONE: tl.constexpr,
-):
-    """A program's sum on its way to the result. ALONE: no other program has a part in it."""
-    if VALUE == ALL:
-        finish(partials, ticket, out, sum, program, factor, ALONE)
-    elif VALUE == ROW:
-        if ALONE:
-            row = tl.reshape(tile[0], sum.shape)
-            tl.store(out + row, (sum * factor).to(out.dtype.element_ty), mask=row < space[0])
-        else:
-            leave(partials, sum, program, tile, space, VALUE, WALK, SPACE, VEC)
-
-
-class Density(NamedTuple):
-    """How a density is summed, and what else its kernel takes: numbers, then compile-time constants.
-
-    Of its operands the first ``parameters`` decide the dtype of the result.
+    ``TERM(operands, g, numbers, CONSTANTS)`` gives elements' terms, and g times their derivatives by each operand
+    but the weight. That multiplies g and the term; where it is 0 all results are 0, but its own gradient, the term.
     """
-
-    parameters: int
-    event_ndim: int
-    reduction: int
-    scale: float
-    numbers: tuple[float, ...]
-    constants: dict[str, Any]
-
-    def factor(self, shape: Sequence[int]) -> float:
-        """What the sum of all terms is multiplied by."""
-        data = math.prod(shape[: len(shape) - self.event_ndim])
-        return self.scale / data if self.reduction == MEAN else self.scale
-
-
-def run(
-    kernel: Any,
-    operands: Sequence[Tensor | None],
-    upstream: Tensor | None,
-    density: Density,
-    *needs_and_packed: Any,
-) -> tuple[Tensor, ...]:
-    """Runs a density's kernel: the gradients of the operands that are needed, ``packed`` as ``Gradients``.
-
-    ``operands`` are all there are, the weight at the end. Without an upstream gradient the density's value comes
-    before the gradients, which are those for an upstream of 1, and has none by the weight.
-    """
-    anchor = operands[0]
-    assert anchor is not None
-    device, shape = anchor.device, shape_of(operands, density.parameters, density.event_ndim)
-    types = types_of(operands, density.parameters)
-    data = shape[: len(shape) - density.event_ndim] if density.reduction == NONE else torch.Size()
-    if upstream is not None:
-        fitting("the upstream gradient", upstream, data, device)
-    n = len(operands) if upstream is not None else len(operands) - 1
-    needs, packed = needs_and_packed[:n], needs_and_packed[n:]
-    made = Gradients(operands[:n], needs, device, *packed)
-    grads = [*made.each, *[None] * (len(operands) - n)]
-    out = torch.empty(data, dtype=types.sums, device=device) if upstream is None else None
-    if shape.numel() == 0:
-        _of_nothing(out, grads, shape, density)
-    elif out is not None and any(g is not None and g.shape != shape for g in grads):
-        # Sums of two orders: the value in one pass, the gradients in another.
-        _launch(kernel, operands, [None] * len(grads), None, out, shape, density, types)
-        _launch(kernel, operands, grads, None, None, shape, density, types)
-    else:
-        _launch(kernel, operands, grads, upstream, out, shape, density, types)
-    return (*(() if out is None else (out,)), *made.finished())
-
-
-def _of_nothing(out: Tensor | None, grads: Sequence[Tensor | None], shape: Sequence[int], density: Density) -> None:
-    """Sums of no elements are 0, their mean over no data NaN."""
-    if out is not None:
-        mean_of_none = density.reduction == MEAN and math.prod(shape[: len(shape) - density.event_ndim]) == 0
-        out.fill_(math.nan if mean_of_none else 0.0 * density.factor(shape))
-    for grad in grads:
-        if grad is not None:
-            grad.zero_()
-
-
-def _launch(
-    kernel: Any,
-    operands: Sequence[Tensor | None],
-    grads: Sequence[Tensor | None],
-    upstream: Tensor | None,
-    out: Tensor | None,
-    shape: torch.Size,
-    density: Density,
-    types: Types,
-) -> None:
-    """The kernel's arguments: (pointer, stride, stride) of every operand, of the upstream gradient, of every
-    gradient and of the result; partial sums and ticket; the space; the factor and the density's numbers.
-    """
-    anchor = operands[0]
-    assert anchor is not None
-    device = anchor.device
-    operands, upstream = [readable(t) for t in operands], readable(upstream)
-    event_ndim, factor = density.event_ndim, density.factor(shape)
-    value = layout.NONE
-    if out is not None:
-        value = layout.ALL if density.reduction != NONE else layout.ROW if event_ndim else layout.EACH
-    plan = layout.layout(
-        (*(spec_of(t, device) for t in operands), spec_of(upstream, device, True)),
-        tuple(spec_of(g, device) for g in grads),
-        spec_of(out, device) if value == layout.EACH else None,
-        event_ndim,
-        value == layout.ROW,
-        value == layout.ALL,
-        len(shape) - event_ndim if density.reduction == NONE else 0,
-        types.itemsize,
-        types.arithmetic.itemsize,
-        launch.tile_bytes,
+    N: tl.constexpr = len(KINDS) - 1
+    WEIGHT: tl.constexpr = MODES[N]
+    UPSTREAM: tl.constexpr = MODES[N + 1]
+    program = tl.program_id(0).to(tl.int64)
+    space = (rows, datum_rows, columns, column_tiles, tiles, segments)
+    strides = ((sample0, datum0), (sample1, datum1), (sample2, datum2), (sample3, datum3), (sample4, datum4))
+    dstrides = (
+        (dsample0, ddatum0),
+        (dsample1, ddatum1),
+        (dsample2, ddatum2),
+        (dsample3, ddatum3),
+        (dsample4, ddatum4),
     )
-    made = [GradientOut(g, p, types.arithmetic, device) for g, p in zip(grads, plan.gradients, strict=True)]
-    args: list[Any] = []
-    for t, view in zip(operands, plan.operands, strict=False):
-        args += arguments(t, view, plan)
-    args += arguments(upstream, plan.operands[-1], plan, True)
-    for grad in made:
-        args += grad.arguments(plan)
-    alone = plan.programs == 1 if value == layout.ALL else plan.segments == 1
-    target, partials, ticket = out, None, None
-    if value == layout.EACH and plan.out.copy is not None:
-        target = torch.empty(plan.out.copy, dtype=types.sums, device=device)
-    elif value == layout.ROW and not alone:
-        partials = torch.empty((plan.segments, plan.rows), dtype=torch.float64, device=device)
-    elif value == layout.ALL and not alone:
-        partials = torch.empty(plan.programs, dtype=torch.float64, device=device)
-        ticket = launch.ticket(device)
-    args += (target, *plan.strides(plan.out), partials, ticket)
-    args += (*plan.space_arguments, factor, *density.numbers)
-    constants = {
-        **density.constants,
-        "MODES": plan.modes,
-        "KINDS": plan.kinds,
-        "VALUE": value,
-        "ALONE": alone,
-        "T": tl.float64 if types.arithmetic == torch.float64 else tl.float32,
-        **plan.constants,
-    }
-    crowded = sum(t is not None for t in operands) > 3 or grads[-1] is not None
-    launch.run(kernel, plan.programs, device, args, constants, crowded)
-    if value == layout.ROW and partials is not None and out is not None:
-        launch.join(partials, plan.segments, out, factor)
-    if out is not None and target is not None and target is not out:
-        out.copy_(target.reshape(out.shape))
-    for grad in made:
-        grad.finish(plan)
+    numbers = tl.full((), number0, T), tl.full((), number1, T), tl.full((), number2, T), tl.full((), number3, T)
+    value = zero_sum(VALUE, BLOCK_ROWS, BLOCK_COLUMNS)
+    sums = zero_sums(KINDS, BLOCK_ROWS, BLOCK_COLUMNS)
+    for step in range(tiles):
+        tile = place(program, step, space, WALK, SPACE, SAMPLES, BLOCK_ROWS, BLOCK_COLUMNS, VEC)
+        values = read_operands(operands, strides, tile, T, MODES, N, SAMPLES, VEC)
+        reaching = upstream_of(upstream, upstream_sample, upstream_datum, tile, factor, T, UPSTREAM, SAMPLES, VEC)
+        g = reaching
+        w = reaching
+        if WEIGHT != ABSENT:
+            sample, datum = strides[N]
+            w = read(operands[N], sample, datum, tile, T, WEIGHT, SAMPLES, VEC)
+            g = reaching * w
+        term, slopes = TERM(values, g, numbers, CONSTANTS)
+        if VALUE != NONE:
+            summand = term
+            if WEIGHT != ABSENT:
+                summand = zero_where_unweighted(term * w, w, WEIGHT)
+            if VALUE == EACH:
+                summand = summand * tl.full((), factor, T)
+            value = accumulate(out, out_sample, out_datum, tile, value, summand, VALUE, SAMPLES, VEC)
+        slopes = weighted(slopes, w, N, WEIGHT) + (reaching * term,)
+        sums = accumulate_gradients(gradients, dstrides, tile, sums, slopes, KINDS, SAMPLES, VEC)
+    tile = place(program, 0, space, WALK, SPACE, SAMPLES, BLOCK_ROWS, BLOCK_COLUMNS, VEC)
+    for k in tl.static_range(len(KINDS)):
+        store_partial_sum(gradients[k], sums[k], program, tile, space, KINDS[k], WALK, SPACE, VEC)
+    store_sum(out, partials, ticket, value, program, tile, space, factor, VALUE, WALK, SPACE, VEC, ALONE)

@@ -13,30 +13,31 @@ import triton.language as tl
 from torch import Tensor
 
 from vae_fast.triton_kernels.kernel import kernel
-from vae_fast.triton_kernels.layout import TILE_BYTES, ceil_div, power_of_two
+from vae_fast.triton_kernels.layout import JOIN_BLOCK, TILE_BYTES, ceil_div, power_of_two
 from vae_fast.triton_kernels.tiles import narrow
 
-# No contraction: a multiply-add is fused where a formula says so. No stages: nothing here is worth a copy in shared
-# memory. Four warps: a tile has 8 elements for each thread.
-# All the registers there are: left to itself, the assembler for sm_80 spills some to have 128 at most.
-_OPTIONS: dict[str, Any] = {"num_warps": 4, "num_stages": 1, "enable_fp_fusion": False, "maxnreg": 255}
-# On Hopper the usual calls need 80, with which a multiprocessor holds 24 warps: an H200 takes up to 16 % less time.
-_OPTIONS_HOPPER: dict[str, Any] = {**_OPTIONS, "maxnreg": 80}
+# A tile has 8 elements for each thread.
+WARPS = 4
+# A thread's registers, all that there are: left to itself, the assembler for sm_80 spills some to have 128 at most.
+ALL_REGISTERS = 255
+# On Hopper the usual calls need so few, with which a multiprocessor holds 24 warps: an H200 takes up to 16 % less
+# time.
+FEW_REGISTERS = 80
 # Gradients of half types beside eight normals a thread would spill with so few.
-_OPTIONS_HOPPER_MORE: dict[str, Any] = {**_OPTIONS, "maxnreg": 128}
+MORE_REGISTERS = 128
 
 # What a tile of one operand holds; the tests make it small, so that small tensors have many.
 tile_bytes = TILE_BYTES
 
 
-def options(constants: dict[str, Any], crowded: bool, hopper: bool) -> dict[str, Any]:
-    """What a kernel with these constants is compiled with; ``crowded``: it has more than three operands."""
-    get = constants.get
-    plain = get("KIND", 0) == 0 and not get("EPS") and not get("BOUNDED")
-    usual = plain and get("VEC", 1) > 1 and get("ONE", True) and not get("GROUPED") and get("T") is not tl.float64
-    if not hopper or not usual or crowded:
-        return _OPTIONS
-    return _OPTIONS_HOPPER_MORE if get("LANES") == 8 and "KINDS" in constants else _OPTIONS_HOPPER
+def options(registers: int, hopper: bool) -> dict[str, Any]:
+    """What a kernel is compiled with; ``registers``: a thread's, on Hopper.
+
+    No contraction: a multiply-add is fused where a formula says so. No stages: nothing here is worth a copy in
+    shared memory.
+    """
+    most = registers if hopper else ALL_REGISTERS
+    return {"num_warps": WARPS, "num_stages": 1, "enable_fp_fusion": False, "maxnreg": most}
 
 
 @functools.cache
@@ -50,10 +51,10 @@ def run(
     device: torch.device,
     args: Sequence[Any],
     constants: dict[str, Any],
-    crowded: bool = False,
+    registers: int = ALL_REGISTERS,
 ) -> None:
     """Launches ``kernel`` on the device's current stream."""
-    chosen = options(constants, crowded, _is_hopper(device))
+    chosen = options(registers, _is_hopper(device))
     if device.type == "cuda" and device.index != torch.cuda.current_device():
         with torch.cuda.device(device):
             kernel[(programs,)](*args, **constants, **chosen)
@@ -102,6 +103,10 @@ def ticket(device: torch.device) -> Tensor:
 # ---- joining partial sums --------------------------------------------------------------------------------
 
 
+# Columns whose partial sums a program adds up.
+JOIN_COLUMNS = 64
+
+
 @kernel
 def _join(
     partials,
@@ -125,6 +130,6 @@ def _join(
 def join(partials: Tensor, n: int, out: Tensor, factor: float = 1.0) -> None:
     """Sums ``partials`` [n, out.numel()] over n into the contiguous ``out``."""
     columns = out.numel()
-    width = min(power_of_two(columns), 64)
-    constants = {"BLOCK_N": 1024 // width, "BLOCK_COLUMNS": width}
+    width = min(power_of_two(columns), JOIN_COLUMNS)
+    constants = {"BLOCK_N": JOIN_BLOCK // width, "BLOCK_COLUMNS": width}
     run(_join, ceil_div(columns, width), out.device, (partials, out, n, columns, factor), constants)

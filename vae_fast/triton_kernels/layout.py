@@ -16,46 +16,65 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import torch
-from torch import Tensor
+from vae_fast.triton_kernels.walk import (
+    COLUMNS,
+    NOTHING,
+    NUMBER,
+    Placed,
+    Spec,
+    View,
+    Walk,
+    cut_of,
+    split,
+    walking_order,
+)
 
-# What a kernel reads of an operand, or how a gradient is made.
-ABSENT, COLUMNS, REPEATED, NUMBER = range(4)
+# How a gradient, or a result, is made: not at all; one value an element; a sum of each row, of each column, of all;
+# or one value an element, of a tensor of full size that is summed afterwards.
 NONE, EACH, ROW, COLUMN, ALL, FULL = range(6)
 # In what order programs walk the tiles: along a row, one after the other, down a column.
 ROWS, TILES, COLUMN_TILES = range(3)
 # Shapes of the space, for which the way from a program to its tile is shorter: one row; rows no longer than a tile.
 FLAT, SHORT, LONG = range(3)
 
+# Bytes of the widest access to memory.
+ACCESS_BYTES = 16
 # Bytes of a tile in the type that is computed in: 8 float32 or 4 float64 for each thread of four warps, one or two
-# accesses of 16 bytes an operand. With 16 elements a thread, some kernels of half types ran out of registers.
+# accesses an operand. With 16 elements a thread, some kernels of half types ran out of registers.
 TILE_BYTES = 4096
+# Columns of a tile at least, and its elements.
+LEAST_COLUMNS = 8
 # Programs that a GPU of any size is busy with; where a row or a sample is cut, then into no more than these need.
 BUSY = 512
-# Partial sums that one program adds up at the end.
+# Partial sums that one program adds up at the end, and how many of them at a time.
 MOST_PARTIALS = 4096
+JOIN_BLOCK = 1024
 # Columns of a tile whose rows are summed up, and rows of tiles in a slab at least.
 COLUMN_TILE, SLAB_TILES = 128, 8
 MOST_SLABS = 256
 
 
-class Spec(NamedTuple):
-    """A tensor over the space: its shape and strides, or a 0-d tensor that is passed as a number."""
+class Request(NamedTuple):
+    """What a layout depends on.
 
-    shape: tuple[int, ...]
-    stride: tuple[int, ...]
-    # Its dims are the space's first ones: an upstream gradient.
-    leading: bool = False
-    number: bool = False
+    ``gradients[k]`` is the gradient of ``operands[k]`` as it will be returned; ``out`` a result of one value an
+    element, ``value`` how the kernel makes its result (NONE, EACH, ROW or ALL). The dims from ``walk_as_anchor`` on
+    are walked as operand 0 holds them (None: all in C order). An access is as wide as elements of ``itemsize``
+    bytes ask for, a tile as large as a type computed in of ``arithmetic`` bytes allows. ``step`` is one more stride
+    that kernels add up. Tiles may begin up to ``room`` columns before a row's first.
+    """
 
-
-class View(NamedTuple):
-    """What a kernel sees of a tensor, and the shape to copy it to first, in walking order (None: no copy)."""
-
-    mode: int
-    sample: int
-    datum: int
-    copy: tuple[int, ...] | None
+    operands: tuple[Spec | None, ...]
+    gradients: tuple[Spec | None, ...]
+    out: Spec | None
+    value: int
+    event_ndim: int
+    walk_as_anchor: int | None
+    itemsize: int
+    arithmetic: int
+    tile_bytes: int
+    step: int = 0
+    room: int = 0
 
 
 class Gradient(NamedTuple):
@@ -72,6 +91,25 @@ class Gradient(NamedTuple):
     partials: int
 
 
+class Tiles(NamedTuple):
+    """A tile's rows and columns, how many tiles a row has and a program walks, and how many programs there are.
+
+    ``segments`` are the programs that share a row's tiles, or, for COLUMN_TILES, a column's.
+    """
+
+    block_rows: int
+    block_columns: int
+    column_tiles: int
+    tiles: int
+    segments: int
+    programs: int
+
+    @property
+    def walked(self) -> tuple[int, int, int]:
+        """What a program needs to know of them."""
+        return self.column_tiles, self.tiles, self.segments
+
+
 class Layout(NamedTuple):
     # The walk over the broadcast shape's dims, and the way back.
     order: tuple[int, ...]
@@ -81,9 +119,8 @@ class Layout(NamedTuple):
     columns: int
     # Rows of one sample.
     datum_rows: int
-    # Elements in an access of 16 bytes; 1 where not all rows begin and end at such.
+    # Elements in an access; 1 where not all rows begin and end at such.
     vec: int
-    # Programs that share a row's tiles, or, for COLUMN_TILES, a column's.
     segments: int
     programs: int
     operands: tuple[View, ...]
@@ -107,7 +144,7 @@ def ceil_div(a: int, b: int) -> int:
 
 def tile_of(tile_bytes: int, itemsize: int) -> int:
     """Elements of a tile of an operand of this size."""
-    return max(tile_bytes // max(itemsize, 4), 8)
+    return max(tile_bytes // max(itemsize, 4), LEAST_COLUMNS)
 
 
 def power_of_two(n: int) -> int:
@@ -115,127 +152,18 @@ def power_of_two(n: int) -> int:
     return 1 << max(n - 1, 0).bit_length()
 
 
-_NOTHING = View(ABSENT, 0, 0, None)
+def _broadcast_shape(operands: Sequence[Spec | None]) -> tuple[int, ...]:
+    present = [s for s in operands if s is not None]
+    ndim = max(len(s.shape) for s in present)
+    sizes = [1] * ndim
+    for s in present:
+        for k, n in enumerate(s.shape):
+            d = k if s.leading else k + ndim - len(s.shape)
+            sizes[d] = n if sizes[d] == 1 else sizes[d]
+    return tuple(sizes)
 
 
-class _Walk:
-    """The space's dims of more than one element in walking order, and a tensor's strides over them."""
-
-    def __init__(self, shape: tuple[int, ...], order: Sequence[int]) -> None:
-        self.shape, self.order = shape, tuple(order)
-        self.dims = [d for d in self.order if shape[d] != 1]
-        self.sizes = [shape[d] for d in self.dims]
-
-    def strides(self, spec: Spec) -> list[int]:
-        shift = 0 if spec.leading else len(self.shape) - len(spec.shape)
-        result = []
-        for d in self.dims:
-            own = d - shift
-            there = 0 <= own < len(spec.shape) and spec.shape[own] != 1
-            result.append(spec.stride[own] if there else 0)
-        return result
-
-    def repeated(self, spec: Spec) -> list[bool]:
-        """Along which dims an operand repeats its elements."""
-        shift = len(self.shape) - len(spec.shape)
-        return [d < shift or spec.shape[d - shift] == 1 for d in self.dims]
-
-    def dense(self, kept: Sequence[bool]) -> list[int]:
-        """The strides of a contiguous copy that has the kept dims only."""
-        strides, step = [0] * len(self.sizes), 1
-        for k in reversed(range(len(self.sizes))):
-            if kept[k]:
-                strides[k] = step
-                step *= self.sizes[k]
-        return strides
-
-    def copied_shape(self, strides: Sequence[int]) -> tuple[int, ...]:
-        """The shape, all dims in walking order, of such a copy."""
-        kept = {d for d, stride in zip(self.dims, strides, strict=True) if stride != 0}
-        return tuple(self.shape[d] if d in kept else 1 for d in self.order)
-
-
-def _fits(sizes: Sequence[int], strides: Sequence[int]) -> bool:
-    """Whether dims are one with a stride of 0, or of 1."""
-    if not any(strides):
-        return True
-    step = 1
-    for n, stride in zip(reversed(sizes), reversed(strides), strict=True):
-        if stride != step:
-            return False
-        step *= n
-    return True
-
-
-class _Placed:
-    """One tensor on its way to a view."""
-
-    def __init__(self, walk: _Walk, spec: Spec, written: bool) -> None:
-        self.walk, self.written = walk, written
-        self.strides = walk.strides(spec)
-        self.copied = False
-
-    def copy(self, kept: Sequence[bool]) -> None:
-        self.strides = self.walk.dense(kept)
-        self.copied = True
-
-    def breaks(self, rows: int) -> set[int]:
-        """The row dims that do not follow the one before them in memory."""
-        sizes, strides = self.walk.sizes, self.strides
-        return {k for k in range(1, rows) if strides[k - 1] != strides[k] * sizes[k]}
-
-    def view(self, rows: int, cut: int) -> View:
-        strides = self.strides
-        mode = COLUMNS if any(strides[rows:]) or self.written else REPEATED
-        sample = strides[cut - 1] if cut else 0
-        datum = strides[rows - 1] if rows > cut else 0
-        return View(mode, sample, datum, self.walk.copied_shape(strides) if self.copied else None)
-
-
-def _split(placed: Sequence[_Placed], walk: _Walk, fixed: int | None) -> int:
-    """How many of the walk's dims are rows. Tensors that do not fit are marked for a copy."""
-    n = len(walk.sizes)
-    if fixed is not None:
-        rows = sum(d < fixed for d in walk.dims)
-        for p in placed:
-            if not _fits(walk.sizes[rows:], p.strides[rows:]):
-                # The event whole; of the rows what the tensor has.
-                p.copy([stride != 0 or k >= rows for k, stride in enumerate(p.strides)])
-        return rows
-    for p in placed:
-        if n and p.strides[-1] not in (0, 1):
-            p.copy([stride != 0 for stride in p.strides])
-    rows = n
-    while rows and all(_fits(walk.sizes[rows - 1 :], p.strides[rows - 1 :]) for p in placed):
-        rows -= 1
-    return rows
-
-
-def _cut(placed: Sequence[_Placed], rows: int) -> int:
-    """Where rows divide into samples and data: the one place at which tensors may break. 0: nowhere."""
-    while True:
-        breaks = [p.breaks(rows) for p in placed]
-        places = set().union(*breaks) if breaks else set()
-        if len(places) <= 1:
-            return places.pop() if places else 0
-        worst = max(range(len(placed)), key=lambda k: len(breaks[k]))
-        p = placed[worst]
-        repeated = not any(p.strides[rows:])
-        p.copy([k < rows or not repeated for k in range(len(p.strides))])
-
-
-def _walking_order(shape: tuple[int, ...], first: int, anchor: Spec) -> list[int]:
-    """The dims, those from ``first`` on as the anchor holds them in memory; dims of size 1 keep their place."""
-    order = list(range(len(shape)))
-    shift = len(shape) - len(anchor.shape)
-    places = [d for d in range(first, len(shape)) if shape[d] != 1]
-    moving = sorted(places, key=lambda d: 0 if d < shift else -abs(anchor.stride[d - shift]))
-    for place, d in zip(places, moving, strict=True):
-        order[place] = d
-    return order
-
-
-def _kind(walk: _Walk, spec: Spec, rows: int) -> int:
+def _kind(walk: Walk, spec: Spec, rows: int) -> int:
     """How the gradient of an operand of this shape is made of one value an element."""
     repeated = walk.repeated(spec)
     if not any(repeated):
@@ -250,158 +178,125 @@ def _kind(walk: _Walk, spec: Spec, rows: int) -> int:
     return FULL
 
 
-@functools.lru_cache(maxsize=4096)
-def layout(
-    operands: tuple[Spec | None, ...],
-    gradients: tuple[Spec | None, ...],
-    out: Spec | None,
-    event_ndim: int,
-    sums_rows: bool,
-    sums_all: bool,
-    walk_as_anchor: int | None,
-    itemsize: int,
-    arithmetic: int,
-    tile_bytes: int,
-    step: int = 0,
-    room: int = 0,
-) -> Layout:
-    """The layout of a call.
+def _kinds(request: Request, walk: Walk, rows: int) -> tuple[list[int], int]:
+    """How every gradient is made, and the order of tiles.
 
-    ``gradients[k]`` is the gradient of ``operands[k]`` as it will be returned; ``out`` a result of one value an
-    element; ``sums_rows`` and ``sums_all`` say which sums the kernel makes. ``walk_as_anchor`` is the first of the
-    dims that are walked as operand 0 holds them (None: all in C order). An access is as wide as elements of
-    ``itemsize`` bytes ask for, a tile as large as a type computed in of ``arithmetic`` bytes allows.
-    ``step`` is one more stride that kernels add up. Tiles may begin up to ``room`` columns before a row's first.
+    One order serves one kind of sums; what else there is goes by way of a tensor of full size.
     """
-    present = [s for s in operands if s is not None]
-    ndim = max(len(s.shape) for s in present)
-    sizes = [1] * ndim
-    for s in present:
-        for k, n in enumerate(s.shape):
-            d = k if s.leading else k + ndim - len(s.shape)
-            sizes[d] = n if sizes[d] == 1 else sizes[d]
-    shape = tuple(sizes)
-    anchor = operands[0]
-    assert anchor is not None
-    order = list(range(ndim)) if walk_as_anchor is None else _walking_order(shape, walk_as_anchor, anchor)
-    walk = _Walk(shape, order)
-
-    def place(spec: Spec | None, written: bool = False) -> _Placed | None:
-        return None if spec is None or spec.number else _Placed(walk, spec, written)
-
-    read = [place(s) for s in operands]
-    # A gradient of a broadcast operand is not written element by element, unless it turns out to be FULL.
-    written = [place(s, True) if s is not None and _kind(walk, s, 0) == EACH else None for s in gradients]
-    placed_out = place(out, True)
-    placed = [p for p in (*read, *written, placed_out) if p is not None]
-    rows = _split(placed, walk, ndim - event_ndim if sums_rows else None)
-    cut = _cut(placed, rows)
-    kinds = [NONE if s is None else _kind(walk, s, rows) for s in gradients]
-    n_rows, n_columns = math.prod(walk.sizes[:rows]), math.prod(walk.sizes[rows:])
-    n_samples = math.prod(walk.sizes[:cut])
-
-    # One order of tiles serves one kind of sums; what else there is goes by way of a tensor of full size.
-    if sums_rows or room:
+    kinds = [NONE if s is None else _kind(walk, s, rows) for s in request.gradients]
+    if request.value == ROW or request.room:
         # Where rows begin at different places of a tile there are no columns.
         kinds = [FULL if k == COLUMN else k for k in kinds]
-    if sums_rows:
-        walk_kind = ROWS
-    elif COLUMN in kinds:
-        kinds = [FULL if k == ROW else k for k in kinds]
-        walk_kind = COLUMN_TILES
-    else:
-        walk_kind = ROWS if ROW in kinds else TILES
+    if request.value == ROW:
+        return kinds, ROWS
+    if COLUMN in kinds:
+        return [FULL if k == ROW else k for k in kinds], COLUMN_TILES
+    return kinds, ROWS if ROW in kinds else TILES
 
-    vec = 16 // itemsize
-    views = tuple(_NOTHING if p is None else p.view(rows, cut) for p in read)
-    views = tuple(
-        View(NUMBER, 0, 0, None) if s is not None and s.number else v for s, v in zip(operands, views, strict=True)
-    )
-    dense = _Placed(walk, Spec((1,) * ndim, (0,) * ndim), True)
-    dense.copy([True] * len(walk.sizes))
-    out_view = _NOTHING if placed_out is None else placed_out.view(rows, cut)
-    each = [
-        dense.view(rows, cut) if kind == FULL else _NOTHING if p is None else p.view(rows, cut)
-        for kind, p in zip(kinds, written, strict=True)
-    ]
-    steps = [n_columns, step]
-    steps += [n for v in (*views, *each, out_view) if v.mode == COLUMNS for n in (v.sample, v.datum)]
-    if room or any(n % vec for n in steps):
-        vec = 1
 
-    # Tiles.
-    tile = tile_of(tile_bytes, arithmetic)
-    if room:
+def _tiles(request: Request, n_rows: int, n_columns: int, order: int, sums_all: bool) -> Tiles:
+    tile = tile_of(request.tile_bytes, request.arithmetic)
+    if request.room:
         # Rows at any address: every element of a thread has one of its own, in registers.
         tile //= 2
-    reach = n_columns + room
-    block_columns = min(power_of_two(max(reach, 8)), COLUMN_TILE if walk_kind == COLUMN_TILES else tile)
+    reach = n_columns + request.room
+    widest = COLUMN_TILE if order == COLUMN_TILES else tile
+    block_columns = min(power_of_two(max(reach, LEAST_COLUMNS)), widest)
     block_rows = max(tile // block_columns, 1)
     row_tiles, column_tiles = ceil_div(n_rows, block_rows), ceil_div(reach, block_columns)
     segments = 1
-    if walk_kind == ROWS:
+    if order == ROWS:
         segments = min(column_tiles, max(1, ceil_div(BUSY, row_tiles)), MOST_PARTIALS)
         tiles = ceil_div(column_tiles, segments)
         segments = ceil_div(column_tiles, tiles)
         programs = row_tiles * segments
-    elif walk_kind == COLUMN_TILES:
+    elif order == COLUMN_TILES:
         slabs = min(ceil_div(row_tiles, SLAB_TILES), MOST_SLABS)
         tiles = ceil_div(row_tiles, slabs)
         segments = ceil_div(row_tiles, tiles)
         programs = column_tiles * segments
     else:
         count = row_tiles * column_tiles
-        tiles = ceil_div(count, MOST_PARTIALS) if sums_all or ALL in kinds else 1
+        tiles = ceil_div(count, MOST_PARTIALS) if sums_all else 1
         programs = ceil_div(count, tiles)
+    return Tiles(block_rows, block_columns, column_tiles, tiles, segments, programs)
 
-    made = []
-    for spec, kind, view in zip(gradients, kinds, each, strict=True):
-        if spec is None:
-            made.append(Gradient(NONE, _NOTHING, None, (), 0))
-            continue
-        repeated = walk.repeated(spec)
-        temporary = view.copy
-        if kind not in (EACH, FULL):
-            own = walk.dense([not r for r in repeated])
-            temporary = None if walk.strides(spec) == own else walk.copied_shape(own)
-        over = {d for d, r in zip(walk.dims, repeated, strict=True) if r and kind == FULL}
-        summed = tuple(k for k, d in enumerate(order) if d in over)
-        count = {ROW: segments, COLUMN: segments, ALL: programs}.get(kind, 0)
-        made.append(Gradient(kind, view, temporary, summed, count))
 
+def _gradient(walk: Walk, spec: Spec | None, kind: int, view: View, tiles: Tiles) -> Gradient:
+    if spec is None:
+        return Gradient(NONE, NOTHING, None, (), 0)
+    repeated = walk.repeated(spec)
+    temporary = view.copy
+    if kind not in (EACH, FULL):
+        own = walk.dense([not r for r in repeated])
+        temporary = None if walk.strides(spec) == own else walk.copied_shape(own)
+    over = {d for d, r in zip(walk.dims, repeated, strict=True) if r and kind == FULL}
+    summed = tuple(k for k, d in enumerate(walk.order) if d in over)
+    partials = {ROW: tiles.segments, COLUMN: tiles.segments, ALL: tiles.programs}.get(kind, 0)
+    return Gradient(kind, view, temporary, summed, partials)
+
+
+@functools.lru_cache(maxsize=4096)
+def layout(request: Request) -> Layout:
+    """The layout of a call."""
+    anchor, shape, first = request.operands[0], _broadcast_shape(request.operands), request.walk_as_anchor
+    assert anchor is not None
+    ndim = len(shape)
+    walk = Walk(shape, range(ndim) if first is None else walking_order(shape, first, anchor))
+
+    # What is read and written, as rows and columns that suit all of it.
+    read = [None if s is None or s.number else Placed(walk, s, False) for s in request.operands]
+    # A gradient of a broadcast operand is not written element by element, unless it turns out to be FULL.
+    written = [None if s is None or _kind(walk, s, 0) != EACH else Placed(walk, s, True) for s in request.gradients]
+    out = None if request.out is None else Placed(walk, request.out, True)
+    placed = [p for p in (*read, *written, out) if p is not None]
+    rows = split(placed, walk, ndim - request.event_ndim if request.value == ROW else None)
+    cut = cut_of(placed, rows)
+    n_rows, n_columns = math.prod(walk.sizes[:rows]), math.prod(walk.sizes[rows:])
+    n_samples = math.prod(walk.sizes[:cut])
+    kinds, order = _kinds(request, walk, rows)
+
+    def view(p: Placed | None) -> View:
+        return NOTHING if p is None else p.view(rows, cut)
+
+    dense = Placed(walk, Spec((1,) * ndim, (0,) * ndim), True)
+    dense.copy([True] * len(walk.sizes))
+    views = tuple(
+        View(NUMBER, 0, 0, None) if s is not None and s.number else view(p)
+        for s, p in zip(request.operands, read, strict=True)
+    )
+    each = [view(dense if kind == FULL else p) for kind, p in zip(kinds, written, strict=True)]
+    out_view = view(out)
+
+    vec = ACCESS_BYTES // request.itemsize
+    steps = [n_columns, request.step]
+    steps += [n for v in (*views, *each, out_view) if v.mode == COLUMNS for n in (v.sample, v.datum)]
+    if request.room or any(n % vec for n in steps):
+        vec = 1
+    tiles = _tiles(request, n_rows, n_columns, order, request.value == ALL or ALL in kinds)
+    gradients = zip(request.gradients, kinds, each, strict=True)
     return Layout(
-        order=tuple(order),
-        inverse=tuple(order.index(d) for d in range(ndim)),
+        order=walk.order,
+        inverse=tuple(walk.order.index(d) for d in range(ndim)),
         ndim=ndim,
         rows=n_rows,
         columns=n_columns,
         datum_rows=n_rows // n_samples,
         vec=vec,
-        segments=segments,
-        programs=programs,
+        segments=tiles.segments,
+        programs=tiles.programs,
         operands=views,
-        gradients=tuple(made),
+        gradients=tuple(_gradient(walk, spec, kind, v, tiles) for spec, kind, v in gradients),
         out=out_view,
-        space_arguments=(n_rows, n_rows // n_samples, n_columns // vec, column_tiles, tiles, segments),
+        space_arguments=(n_rows, n_rows // n_samples, n_columns // vec, *tiles.walked),
         modes=tuple(v.mode for v in views),
         kinds=tuple(EACH if kind == FULL else kind for kind in kinds),
         constants={
-            "WALK": walk_kind,
-            "SPACE": FLAT if n_rows == 1 else SHORT if column_tiles == 1 else LONG,
+            "WALK": order,
+            "SPACE": FLAT if n_rows == 1 else SHORT if tiles.column_tiles == 1 else LONG,
             "SAMPLES": n_samples > 1,
-            "BLOCK_ROWS": block_rows,
-            "BLOCK_COLUMNS": block_columns,
+            "BLOCK_ROWS": tiles.block_rows,
+            "BLOCK_COLUMNS": tiles.block_columns,
             "VEC": vec,
         },
     )
-
-
-def copied(tensor: Tensor, view: View, plan: Layout, leading: bool = False) -> Tensor:
-    """The copy that a view asks for: contiguous in walking order."""
-    missing = (1,) * (plan.ndim - tensor.ndim)
-    shape = (*tensor.shape, *missing) if leading else (*missing, *tensor.shape)
-    assert view.copy is not None
-    if tensor.dtype == torch.bool:
-        # Byte by byte, for PyTorch is free to take any byte of a bool for 0 or 1.
-        return copied(tensor.view(torch.uint8), view, plan, leading).view(torch.bool)
-    return tensor.reshape(shape).permute(plan.order).expand(view.copy).contiguous()

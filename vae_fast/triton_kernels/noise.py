@@ -11,6 +11,10 @@ import triton.language as tl
 
 from vae_fast.triton_kernels.interpreter import INTERPRETED
 
+# What one counter gives, 2² normals: for launchers, and for kernels.
+NORMALS = 4
+NORMALS_OF_COUNTER = tl.constexpr(NORMALS)
+LOG_NORMALS = tl.constexpr(2)
 # Not every version of the interpreter rounds tl.fma once: there it is done as in vae_fast/noise.py.
 _BY_DOUBLE = tl.constexpr(INTERPRETED)
 # Where the code is PTX at the end.
@@ -149,12 +153,13 @@ def _four(counter, sample, key):
 def normals(index, sample, key, BLOCK: tl.constexpr, LANES: tl.constexpr):
     """Normals [rows, BLOCK] of a sample, from lane 0 of ``index``'s [rows, 1] counter on. All three hold 64 bits.
 
-    A thread gets LANES neighbouring ones, 4 or 8: as many as one access takes of the dtype they go with.
+    A thread gets LANES neighbouring ones, of one counter or of two: as many as one access takes of the dtype they
+    go with.
     """
-    each: tl.constexpr = LANES // 4
-    counter = (index >> 2) + tl.arange(0, BLOCK // LANES)[None, :] * each
+    each: tl.constexpr = LANES // NORMALS_OF_COUNTER
+    counter = (index >> LOG_NORMALS) + tl.arange(0, BLOCK // LANES)[None, :] * each
     z0, z1, z2, z3 = _four(counter, sample, key)
-    if LANES == 4:
+    if LANES == NORMALS_OF_COUNTER:
         lanes = tl.join(tl.join(z0, z2), tl.join(z1, z3))
     else:
         z4, z5, z6, z7 = _four(counter + 1, sample, key)

@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 
 from vae_fast.checks import FLOATS, TARGETS
+from vae_fast.operators import Wanted
 from vae_fast.reference.densities import arithmetic_dtype, compute_dtype, promoted_dtype
-from vae_fast.sigma import SigmaForm
+from vae_fast.sigma import LOGVAR
 from vae_fast.triton_kernels import launch, layout
-from vae_fast.triton_kernels.layout import Gradient, Layout, Spec
+from vae_fast.triton_kernels.layout import Gradient, Layout
+from vae_fast.triton_kernels.walk import ABSENT, NUMBER, Spec, View
 
 # Elements whose bytes, eight of each at most, fit 63 bits.
 _MOST = 2**60
@@ -56,7 +58,7 @@ def shape_of(operands: Sequence[Tensor | None], parameters: int, event_ndim: int
     return shape
 
 
-def fitting(name: str, gradient: Tensor, shape: Sequence[int], device: torch.device) -> None:
+def check_upstream(name: str, gradient: Tensor, shape: Sequence[int], device: torch.device) -> None:
     """Raises where ``gradient`` is not one of a result of this shape."""
     if gradient.shape != shape:
         raise ValueError(f"{name} has shape {tuple(gradient.shape)}, and not {tuple(shape)} as the result has")
@@ -120,9 +122,14 @@ def readable(tensor: Tensor | None) -> Tensor | None:
     return tensor.resolve_neg() if tensor is not None and tensor.is_neg() else tensor
 
 
-def form_constants(form: SigmaForm) -> dict[str, Any]:
-    """What of a parametrisation of σ a kernel is compiled for."""
-    return {"KIND": form.kind, "EPS": form.eps != 0.0, "BOUNDED": form.bounded}
+def form_of(options: Any) -> tuple[int, bool, bool]:
+    """What of σ's parametrisation a kernel is compiled for: its form, whether it has an eps, and bounds."""
+    return options.param, options.param_eps != 0.0, options.low != -math.inf or options.high != math.inf
+
+
+def is_plain(options: Any) -> bool:
+    """Whether log σ² is the argument itself, without bounds."""
+    return form_of(options) == (LOGVAR, False, False)
 
 
 def bits_of(number: float) -> int:
@@ -130,79 +137,98 @@ def bits_of(number: float) -> int:
     return int(struct.unpack("<q", struct.pack("<d", number))[0])
 
 
-def arguments(
-    tensor: Tensor | None, view: layout.View, plan: Layout, leading: bool = False
-) -> tuple[Any, int, int]:
-    """(pointer, sample stride, datum stride) of an operand as tiles.read takes them."""
-    if tensor is None or view.mode == layout.ABSENT:
-        return None, 0, 0
-    if view.mode == layout.NUMBER:
+# A tensor as kernels take it: a pointer, and strides over samples and over data.
+Argument = tuple[Tensor | None, int, int]
+NOTHING: Argument = (None, 0, 0)
+
+
+def argument(tensor: Tensor | None, view: View, plan: Layout, leading: bool = False) -> Argument:
+    """An operand as tiles.read takes it."""
+    if tensor is None or view.mode == ABSENT:
+        return NOTHING
+    if view.mode == NUMBER:
         return None, bits_of(tensor.item()), 0
     if view.copy is not None:
-        tensor = layout.copied(tensor, view, plan, leading)
+        tensor = _copied(tensor, view, plan, leading)
     return tensor, *plan.strides(view)
 
 
+def _copied(tensor: Tensor, view: View, plan: Layout, leading: bool = False) -> Tensor:
+    """The copy that a view asks for: contiguous in walking order."""
+    missing = (1,) * (plan.ndim - tensor.ndim)
+    shape = (*tensor.shape, *missing) if leading else (*missing, *tensor.shape)
+    assert view.copy is not None
+    if tensor.dtype == torch.bool:
+        # Byte by byte, for PyTorch is free to take any byte of a bool for 0 or 1.
+        return _copied(tensor.view(torch.uint8), view, plan, leading).view(torch.bool)
+    return tensor.reshape(shape).permute(plan.order).expand(view.copy).contiguous()
+
+
 class Gradients:
-    """The tensors of gradients, of which the first two may be the halves of one, ``packed``'s."""
+    """The tensors of gradients, one for each operand; None for those that are not ``wanted``.
+
+    ``made`` are the operands' places that ``wanted.needs`` are of. The first two gradients may be the halves of
+    one, ``wanted.packed``'s.
+    """
 
     def __init__(
-        self,
-        operands: Sequence[Tensor | None],
-        needs: Sequence[bool],
-        device: torch.device,
-        packed: Tensor | None = None,
-        packed_dim: int = 0,
+        self, operands: Sequence[Tensor | None], made: Sequence[int], wanted: Wanted, device: torch.device
     ) -> None:
-        self.operands, self.whole = operands, None if packed is None else torch.empty_like(packed)
-        halves = () if self.whole is None else self.whole.chunk(2, packed_dim)
-        self.each: list[Tensor | None] = [
-            *halves,
-            *(
-                torch.empty_like(t, device=device) if need and t is not None else None
-                for t, need in list(zip(operands, needs, strict=False))[len(halves) :]
-            ),
-        ]
+        self.operands, self.made = operands, made
+        self.whole = None if wanted.packed is None else torch.empty_like(wanted.packed)
+        self.each: list[Tensor | None] = [None] * len(operands)
+        for k, need in zip(made, wanted.needs, strict=True):
+            operand = operands[k]
+            if need and operand is not None and (self.whole is None or k > 1):
+                self.each[k] = torch.empty_like(operand, device=device)
+        if self.whole is not None:
+            self.each[0], self.each[1] = self.whole.chunk(2, wanted.packed_dim)
 
     def finished(self) -> tuple[Tensor, ...]:
         """As the raw operators return them, each on its operand's device; one not asked for has shape (0,)."""
         anchor = self.operands[0]
         assert anchor is not None
-        out = [
-            anchor.new_empty(0) if g is None or t is None else g.to(t.device)
-            for g, t in zip(self.each, self.operands, strict=False)
-        ]
+        out = []
+        for k in self.made:
+            grad, operand = self.each[k], self.operands[k]
+            out.append(anchor.new_empty(0) if grad is None or operand is None else grad.to(operand.device))
         return tuple(out) if self.whole is None else (self.whole, anchor.new_empty(0), *out[2:])
 
 
 class GradientOut:
     """A gradient on its way: what the kernel fills, and what becomes of it afterwards."""
 
-    def __init__(self, tensor: Tensor | None, plan: Gradient, compute: torch.dtype, device: torch.device) -> None:
-        self.tensor, self.plan = tensor, plan
+    def __init__(
+        self, tensor: Tensor | None, made: Gradient, plan: Layout, compute: torch.dtype, device: torch.device
+    ) -> None:
+        self.tensor, self.made, self.plan = tensor, made, plan
         self.filled = tensor
         self.partials: Tensor | None = None
-        if tensor is not None and plan.temporary is not None:
-            dtype = compute if plan.kind == layout.FULL else tensor.dtype
-            self.filled = torch.empty(plan.temporary, dtype=dtype, device=device)
+        if tensor is None:
+            return
+        if made.temporary is not None:
+            dtype = compute if made.kind == layout.FULL else tensor.dtype
+            self.filled = torch.empty(made.temporary, dtype=dtype, device=device)
+        if made.partials:
+            assert self.filled is not None
+            shape = (made.partials, self.filled.numel())
+            self.partials = torch.empty(shape, dtype=torch.float64, device=device)
 
-    def arguments(self, plan: Layout) -> tuple[Any, int, int]:
+    def argument(self) -> Argument:
         if self.filled is None:
-            return None, 0, 0
-        if self.plan.partials:
-            shape = (self.plan.partials, self.filled.numel())
-            self.partials = torch.empty(shape, dtype=torch.float64, device=self.filled.device)
+            return NOTHING
+        if self.partials is not None:
             return self.partials, 0, 0
-        return self.filled, *plan.strides(self.plan.view)
+        return self.filled, *self.plan.strides(self.made.view)
 
-    def finish(self, plan: Layout) -> None:
+    def finish(self) -> None:
         """After the kernel was launched."""
         if self.tensor is None or self.filled is None:
             return
         if self.partials is not None:
-            launch.join(self.partials, self.plan.partials, self.filled)
+            launch.join(self.partials, self.made.partials, self.filled)
         if self.filled is not self.tensor:
             value = self.filled
-            if self.plan.kind == layout.FULL:
-                value = value.sum(self.plan.summed, keepdim=True)
-            self.tensor.copy_(value.permute(plan.inverse).reshape(self.tensor.shape))
+            if self.made.kind == layout.FULL:
+                value = value.sum(self.made.summed, keepdim=True)
+            self.tensor.copy_(value.permute(self.plan.inverse).reshape(self.tensor.shape))

@@ -12,32 +12,15 @@ from typing import Any
 
 import torch
 
-from vae_fast import schemas
+from vae_fast import python_backend, schemas
 from vae_fast.checks import check
-from vae_fast.operators import DEFINITIONS, SCHEMAS
+from vae_fast.operators import DEFINITIONS
 from vae_fast.triton_kernels import launch
-from vae_fast.triton_kernels.bernoulli_log_prob import bernoulli_log_prob_bwd, bernoulli_log_prob_fwd
 from vae_fast.triton_kernels.early import rescale
-from vae_fast.triton_kernels.gaussian_kl import gaussian_kl_bwd, gaussian_kl_fwd
-from vae_fast.triton_kernels.gaussian_log_prob import gaussian_log_prob_bwd, gaussian_log_prob_fwd
-from vae_fast.triton_kernels.rsample import rsample_bwd, rsample_fwd
-from vae_fast.triton_kernels.rsample_kl import rsample_kl_bwd, rsample_kl_fwd
-from vae_fast.triton_kernels.standard_normal import standard_normal_fwd
 
-KERNELS = SimpleNamespace(
-    standard_normal_fwd=standard_normal_fwd,
-    rsample_fwd=rsample_fwd,
-    rsample_bwd=rsample_bwd,
-    rsample_kl_fwd=rsample_kl_fwd,
-    rsample_kl_bwd=rsample_kl_bwd,
-    gaussian_kl_fwd=gaussian_kl_fwd,
-    gaussian_kl_bwd=gaussian_kl_bwd,
-    bernoulli_log_prob_fwd=bernoulli_log_prob_fwd,
-    bernoulli_log_prob_bwd=bernoulli_log_prob_bwd,
-    gaussian_log_prob_fwd=gaussian_log_prob_fwd,
-    gaussian_log_prob_bwd=gaussian_log_prob_bwd,
-    rescale=rescale,
-)
+# Of every operator that has a file here.
+_LAUNCHERS = vars(python_backend.kernels(__package__))
+KERNELS = SimpleNamespace(**_LAUNCHERS, rescale=rescale)
 
 
 def _in_memory(tensor: torch.Tensor) -> bool:
@@ -62,19 +45,16 @@ def _body(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
 library = torch.library.Library("vae_fast_triton", "DEF")
 for _definition in DEFINITIONS:
-    if hasattr(KERNELS, re.split(r"[.(]", _definition)[0]):
+    if re.split(r"[.(]", _definition)[0] in _LAUNCHERS:
         library.define(_definition, tags=(torch.Tag.pt2_compliant_tag,))
 for _op, _qualified, _name in schemas.overloads("vae_fast_triton"):
     for _key in ("CPU", "CUDA"):
-        library.impl(_qualified, schemas.unpacked(_op, _body(_name, getattr(KERNELS, _name))), _key)
-    torch.library.register_fake(
-        f"vae_fast_triton::{_qualified}", schemas.unpacked(_op, schemas.fake(_name)), lib=library
-    )
+        library.impl(_qualified, schemas.unpacked(_op, _body(_name, _LAUNCHERS[_name])), _key)
+    _fake = schemas.unpacked(_op, schemas.fake(_name))
+    torch.library.register_fake(f"vae_fast_triton::{_qualified}", _fake, lib=library)
 schemas.attach_gradients("vae_fast_triton", library)
 
-TRACED = SimpleNamespace(
-    **{name: getattr(torch.ops.vae_fast_triton, name).default for name in SCHEMAS if hasattr(KERNELS, name)}
-)
-if hasattr(TRACED, "standard_normal_fwd"):
+TRACED = SimpleNamespace(**{name: getattr(torch.ops.vae_fast_triton, name).default for name in _LAUNCHERS})
+if "standard_normal_fwd" in _LAUNCHERS:
     library.impl("standard_normal_fwd", schemas.by_device(TRACED.standard_normal_fwd), "BackendSelect")
 GRAPH = schemas.in_graphs("vae_fast_triton")

@@ -8,21 +8,21 @@ columns before it, so that every Philox counter is computed once.
 import triton
 import triton.language as tl
 
-from vae_fast.triton_kernels.density import deliver, give
-from vae_fast.triton_kernels.formulas import clamp
 from vae_fast.triton_kernels.kernel import kernel
-from vae_fast.triton_kernels.noise import normals
-from vae_fast.triton_kernels.scale import dsigma, inside, sigma
-from vae_fast.triton_kernels.terms import gaussian_kl
+from vae_fast.triton_kernels.noise import NORMALS_OF_COUNTER, normals
+from vae_fast.triton_kernels.sigma import clamped, dsigma, sigma, within
+from vae_fast.triton_kernels.terms import floored, gaussian_kl
 from vae_fast.triton_kernels.tiles import (
     ABSENT,
     NONE,
+    accumulate,
     add,
-    leave,
-    no_sum,
     place,
     read,
+    store_partial_sum,
+    store_sum,
     write,
+    zero_sum,
 )
 
 
@@ -46,7 +46,7 @@ def place_noise(
     columns = space[2]
     first = row * (columns * VEC) + offset
     if not ALIGNED:
-        column = column - (first & 3).to(tl.int32)
+        column = column - (first & (NORMALS_OF_COUNTER - 1)).to(tl.int32)
         at = start + column
         mask = row_mask & (at >= 0) & (at < columns)
     return (row, sample, datum, row_mask, start, column, mask), first + start
@@ -102,7 +102,7 @@ def forward(
     low: tl.float64,
     high: tl.float64,
     FLOOR: tl.constexpr,
-    KIND: tl.constexpr,
+    FORM: tl.constexpr,
     EPS: tl.constexpr,
     BOUNDED: tl.constexpr,
     MODES: tl.constexpr,
@@ -124,21 +124,19 @@ def forward(
     floor, eps = tl.full((), free_bits, T), tl.full((), param_eps, T)
     lowest, highest = tl.full((), low, T), tl.full((), high, T)
     key = key_of(seed, seed_tensor)
-    value = no_sum(VALUE, BLOCK_ROWS, BLOCK_COLUMNS)
+    value = zero_sum(VALUE, BLOCK_ROWS, BLOCK_COLUMNS)
     for step in range(tiles):
         tile, index = place_noise(
             program, step, space, offset, ALIGNED, WALK, SPACE, SAMPLES, BLOCK_ROWS, BLOCK_COLUMNS, VEC
         )
         m = read(mu, mu_sample, mu_datum, tile, T, MODES[0], SAMPLES, VEC)
-        r = read(logvar, logvar_sample, logvar_datum, tile, T, MODES[1], SAMPLES, VEC)
-        if BOUNDED:
-            r = clamp(r, lowest, highest)
+        raw = read(logvar, logvar_sample, logvar_datum, tile, T, MODES[1], SAMPLES, VEC)
+        r = clamped(raw, lowest, highest, BOUNDED)
         if VALUE != NONE:
-            kl, _ = gaussian_kl(m, r, eps, KIND, EPS)
-            if FLOOR:
-                kl = tl.where(kl <= floor, floor, kl)
+            kl, _ = gaussian_kl(m, r, eps, FORM, EPS)
+            kl, _ = floored(kl, kl, floor, FLOOR)
             value = add(value, kl, tile, VALUE)
-        s = sigma(r, eps, KIND, EPS)
+        s = sigma(r, eps, FORM, EPS)
         for draw in range(first_draw, last_draw):
             noise = normals(index, first_sample + draw, key, BLOCK_COLUMNS, LANES).to(T)
             write(z + draw * (z_draw * VEC), z_sample, z_datum, tile, m + s * noise, SAMPLES, VEC)
@@ -147,7 +145,7 @@ def forward(
             tile, _ = place_noise(
                 program, 0, space, offset, ALIGNED, WALK, SPACE, SAMPLES, BLOCK_ROWS, BLOCK_COLUMNS, VEC
             )
-            deliver(out, partials, None, value, program, tile, space, 1.0, VALUE, WALK, SPACE, VEC, ALONE)
+            store_sum(out, partials, None, value, program, tile, space, 1.0, VALUE, WALK, SPACE, VEC, ALONE)
 
 
 @triton.jit
@@ -198,7 +196,7 @@ def backward(
     low: tl.float64,
     high: tl.float64,
     FLOOR: tl.constexpr,
-    KIND: tl.constexpr,
+    FORM: tl.constexpr,
     EPS: tl.constexpr,
     BOUNDED: tl.constexpr,
     MODES: tl.constexpr,
@@ -220,16 +218,14 @@ def backward(
     floor, eps = tl.full((), free_bits, T), tl.full((), param_eps, T)
     lowest, highest = tl.full((), low, T), tl.full((), high, T)
     key = key_of(seed, seed_tensor)
-    of_mu = no_sum(KINDS[0], BLOCK_ROWS, BLOCK_COLUMNS)
-    of_logvar = no_sum(KINDS[1], BLOCK_ROWS, BLOCK_COLUMNS)
+    of_mu = zero_sum(KINDS[0], BLOCK_ROWS, BLOCK_COLUMNS)
+    of_logvar = zero_sum(KINDS[1], BLOCK_ROWS, BLOCK_COLUMNS)
     for step in range(tiles):
         tile, index = place_noise(
             program, step, space, offset, ALIGNED, WALK, SPACE, SAMPLES, BLOCK_ROWS, BLOCK_COLUMNS, VEC
         )
         raw = read(logvar, logvar_sample, logvar_datum, tile, T, MODES[1], SAMPLES, VEC)
-        r = raw
-        if BOUNDED:
-            r = clamp(r, lowest, highest)
+        r = clamped(raw, lowest, highest, BOUNDED)
         dm = tl.zeros((BLOCK_ROWS, BLOCK_COLUMNS), T)
         dr = tl.zeros((BLOCK_ROWS, BLOCK_COLUMNS), T)
         if MODES[2] != ABSENT:
@@ -250,24 +246,22 @@ def backward(
                 dm = tl.where(tl.abs(dm) < float("inf"), dm + dm_low, dm)
                 dr = tl.where(tl.abs(dr) < float("inf"), dr + dr_low, dr)
             if KINDS[1] != NONE:
-                dr = dr * dsigma(r, eps, KIND, EPS)
+                dr = dr * dsigma(r, eps, FORM, EPS)
         if MODES[3] != ABSENT:
             m = read(mu, mu_sample, mu_datum, tile, T, MODES[0], SAMPLES, VEC)
             g = read(dkl, dkl_sample, dkl_datum, tile, T, MODES[3], SAMPLES, VEC)
-            kl, draw_kl = gaussian_kl(m, r, eps, KIND, EPS)
-            if FLOOR:
-                g = tl.where(kl <= floor, 0.0, g)
+            kl, draw_kl = gaussian_kl(m, r, eps, FORM, EPS)
+            _, g = floored(kl, g, floor, FLOOR)
             # Of the groups of samples one adds the KL's part.
             dm = tl.where(group == 0, dm + g * m, dm)
             dr = tl.where(group == 0, dr + g * draw_kl, dr)
-        if BOUNDED:
-            dr = inside(raw, dr, lowest, highest)
+        dr = within(raw, dr, lowest, highest, BOUNDED)
         if KINDS[0] != NONE:
-            of_mu = give(
+            of_mu = accumulate(
                 dmu + group * (dmu_group * VEC), dmu_sample, dmu_datum, tile, of_mu, dm, KINDS[0], SAMPLES, VEC
             )
         if KINDS[1] != NONE:
-            of_logvar = give(
+            of_logvar = accumulate(
                 dlogvar + group * (dlogvar_group * VEC),
                 dlogvar_sample,
                 dlogvar_datum,
@@ -279,5 +273,5 @@ def backward(
                 VEC,
             )
     tile, _ = place_noise(program, 0, space, offset, ALIGNED, WALK, SPACE, SAMPLES, BLOCK_ROWS, BLOCK_COLUMNS, VEC)
-    leave(dmu, of_mu, program, tile, space, KINDS[0], WALK, SPACE, VEC)
-    leave(dlogvar, of_logvar, program, tile, space, KINDS[1], WALK, SPACE, VEC)
+    store_partial_sum(dmu, of_mu, program, tile, space, KINDS[0], WALK, SPACE, VEC)
+    store_partial_sum(dlogvar, of_logvar, program, tile, space, KINDS[1], WALK, SPACE, VEC)

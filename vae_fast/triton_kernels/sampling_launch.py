@@ -10,147 +10,163 @@ import torch
 import triton.language as tl
 from torch import Tensor
 
-from vae_fast.sigma import SigmaForm
+from vae_fast.operators import Wanted
 from vae_fast.triton_kernels import launch, layout, sampling
-from vae_fast.triton_kernels.layout import BUSY, Layout, Spec, ceil_div
+from vae_fast.triton_kernels.layout import ACCESS_BYTES, BUSY, Layout, Request, ceil_div
+from vae_fast.triton_kernels.noise import NORMALS
 from vae_fast.triton_kernels.operands import (
+    Argument,
     GradientOut,
     Gradients,
     Types,
-    arguments,
-    fitting,
-    form_constants,
+    argument,
+    check_upstream,
+    form_of,
+    is_plain,
     readable,
     shape_of,
     spec_of,
     types_of,
 )
+from vae_fast.triton_kernels.walk import Spec
 
 # Samples that a program of a backward pass adds up at least, where others take the rest.
 GROUP_SAMPLES = 8
 
 
 class Draw(NamedTuple):
-    """What is drawn, and from which Gaussian: everything but the tensors."""
+    """What is drawn: an operator's options, and those of its KL (``event_ndim`` is None where it has none)."""
 
-    sample_shape: Sequence[int]
-    seed: int
-    seed_tensor: Tensor | None
-    offset: int
-    first_sample: int
-    form: SigmaForm
-    # None: no KL.
+    options: Any
     event_ndim: int | None = None
     free_bits: float | None = None
 
-    def arguments(self, samples: int, groups: int, plan: Layout) -> tuple[Any, ...]:
-        noise = (self.seed, self.seed_tensor, self.offset, self.first_sample, samples, groups)
-        return *noise, *plan.space_arguments, self.free_bits or 0.0, *self.form[1:]
+    @property
+    def samples(self) -> int:
+        return math.prod(self.options.sample_shape)
+
+    def arguments(self, groups: int, plan: Layout) -> tuple[Any, ...]:
+        o = self.options
+        noise = (o.seed, o.seed_tensor, o.offset, o.first_sample, self.samples, groups)
+        return *noise, *plan.space_arguments, self.free_bits or 0.0, o.param_eps, o.low, o.high
 
     def constants(self, groups: int, plan: Layout, aligned: bool, types: Types) -> dict[str, Any]:
+        form, eps, bounded = form_of(self.options)
         return {
             "FLOOR": self.free_bits is not None,
-            **form_constants(self.form),
+            "FORM": form,
+            "EPS": eps,
+            "BOUNDED": bounded,
             "GROUPED": groups > 1,
             "ALIGNED": aligned,
-            "LANES": 8 if types.promoted.itemsize == 2 and aligned else 4,
+            "LANES": ACCESS_BYTES // types.promoted.itemsize if _is_half(types) and aligned else NORMALS,
             "T": tl.float64 if types.arithmetic == torch.float64 else tl.float32,
             "MODES": plan.modes,
             **plan.constants,
         }
 
+    def is_light(self, groups: int, plan: Layout, types: Types) -> bool:
+        """Whether its kernel needs few registers on Hopper."""
+        return plan.vec > 1 and groups == 1 and types.arithmetic != torch.float64 and is_plain(self.options)
 
-def _plan(
-    mu: Tensor,
-    others: tuple[Spec | None, ...],
-    gradients: tuple[Spec | None, ...],
-    out: Spec | None,
-    draw: Draw,
-    types: Types,
-    sums_rows: bool,
-    step: int,
-) -> tuple[Layout, bool]:
+
+def _is_half(types: Types) -> bool:
+    return types.promoted.itemsize == torch.float16.itemsize
+
+
+def _plan(draw: Draw, types: Types, specs: Sequence[Spec | None], step: int, **results: Any) -> tuple[Layout, bool]:
     """The layout of a call, and whether every row's noise begins with a counter.
 
-    ``step`` is from one sample to the next.
+    ``step`` is from one sample to the next, ``results`` what of a ``Request`` says where results go.
     """
-    operands = (spec_of(mu, mu.device), *others)
-    sizes = (types.itemsize, types.arithmetic.itemsize, launch.tile_bytes)
-    parts = (operands, gradients, out, draw.event_ndim or 0, sums_rows, False, None, *sizes)
-    plan = layout.layout(*parts, step)
-    aligned = draw.offset % 4 == 0 and (plan.rows == 1 or plan.columns % 4 == 0)
-    return (plan if aligned else layout.layout(*parts, step, 3)), aligned
+    request = Request(
+        operands=tuple(specs),
+        **results,
+        event_ndim=draw.event_ndim or 0,
+        walk_as_anchor=None,
+        itemsize=types.itemsize,
+        arithmetic=types.arithmetic.itemsize,
+        tile_bytes=launch.tile_bytes,
+        step=step,
+    )
+    plan = layout.layout(request)
+    aligned = draw.options.offset % NORMALS == 0 and (plan.rows == 1 or plan.columns % NORMALS == 0)
+    return (plan if aligned else layout.layout(request._replace(room=NORMALS - 1))), aligned
 
 
 def forward(mu: Tensor, logvar: Tensor, draw: Draw) -> tuple[Tensor, Tensor | None]:
     """z, and with an ``event_ndim`` the KL of every datum."""
     shape, device = shape_of((mu, logvar), 2, draw.event_ndim or 0), mu.device
-    types = types_of((mu, logvar), 2)
-    samples = math.prod(draw.sample_shape)
-    if not draw.sample_shape and mu.shape == shape:
+    types, sample_shape = types_of((mu, logvar), 2), draw.options.sample_shape
+    if not sample_shape and mu.shape == shape:
         z = torch.empty_like(mu, dtype=types.promoted)
     else:
-        z = torch.empty((*draw.sample_shape, *shape), dtype=types.promoted, device=device)
+        z = torch.empty((*sample_shape, *shape), dtype=types.promoted, device=device)
     kl = None
     if draw.event_ndim is not None:
         kl = torch.empty(shape[: len(shape) - draw.event_ndim], dtype=types.sums, device=device)
     if shape.numel() == 0 or (z.numel() == 0 and kl is None):
         return z, kl if kl is None else kl.zero_()
-    mu_, logvar_ = readable(mu), readable(logvar)
-    of_one, step = Spec(shape, z.stride()[len(draw.sample_shape) :]), shape.numel()
-    plan, aligned = _plan(mu_, (spec_of(logvar_, device),), (), of_one, draw, types, kl is not None, step)
+    _draw(readable(mu), readable(logvar), draw, types, z, kl)
+    return z, kl
+
+
+def _draw(mu: Tensor, logvar: Tensor, draw: Draw, types: Types, z: Tensor, kl: Tensor | None) -> None:
+    """Fills z and the KL."""
+    device, sample_dims = mu.device, len(draw.options.sample_shape)
+    of_one = Spec(z.shape[sample_dims:], z.stride()[sample_dims:])
+    step, value = math.prod(of_one.shape), layout.NONE if kl is None else layout.ROW
+    specs = (spec_of(mu, device), spec_of(logvar, device))
+    plan, aligned = _plan(draw, types, specs, step, gradients=(), out=of_one, value=value)
     target = z if plan.out.copy is None else torch.empty(plan.out.copy, dtype=types.promoted, device=device)
-    groups = max(1, min(samples, ceil_div(BUSY, plan.programs)))
+    groups = max(1, min(draw.samples, ceil_div(BUSY, plan.programs)))
     partials = None
     if kl is not None and plan.segments > 1:
         partials = torch.empty((plan.segments, plan.rows), dtype=torch.float64, device=device)
     args = (
-        *arguments(mu_, plan.operands[0], plan),
-        *arguments(logvar_, plan.operands[1], plan),
+        *argument(mu, plan.operands[0], plan),
+        *argument(logvar, plan.operands[1], plan),
         target,
         *plan.strides(plan.out),
         step // plan.vec,
         kl,
         partials,
-        *draw.arguments(samples, groups, plan),
+        *draw.arguments(groups, plan),
     )
-    constants = {
-        **draw.constants(groups, plan, aligned, types),
-        "VALUE": layout.NONE if kl is None else layout.ROW,
-        "ALONE": partials is None,
-    }
-    launch.run(sampling.forward, plan.programs * groups, device, args, constants)
+    constants = {**draw.constants(groups, plan, aligned, types), "VALUE": value, "ALONE": partials is None}
+    registers = launch.FEW_REGISTERS if draw.is_light(groups, plan, types) else launch.ALL_REGISTERS
+    launch.run(sampling.forward, plan.programs * groups, device, args, constants, registers)
     if partials is not None and kl is not None:
         launch.join(partials, plan.segments, kl)
     if target is not z:
         z.copy_(target.reshape(z.shape))
-    return z, kl
 
 
-def backward(
-    dz: Tensor | None,
-    dkl: Tensor | None,
-    mu: Tensor,
-    logvar: Tensor,
-    draw: Draw,
-    needs: tuple[bool, bool],
-    *packed: Any,
-) -> tuple[Tensor, ...]:
+class Upstream(NamedTuple):
+    """The gradients that reach z and its KL."""
+
+    dz: Tensor | None
+    dkl: Tensor | None = None
+
+
+def backward(upstream: Upstream, mu: Tensor, logvar: Tensor, draw: Draw, wanted: Wanted) -> tuple[Tensor, ...]:
     """The gradients by μ and logvar of both results together."""
-    event_ndim = draw.event_ndim or 0
+    event_ndim, sample_shape = draw.event_ndim or 0, draw.options.sample_shape
     shape = shape_of((mu, logvar), 2, event_ndim)
+    dz, dkl = upstream
     if dz is not None:
-        fitting("dz", dz, (*draw.sample_shape, *shape), mu.device)
+        check_upstream("dz", dz, (*sample_shape, *shape), mu.device)
     if dkl is not None:
-        fitting("dkl", dkl, shape[: len(shape) - event_ndim], mu.device)
-    grads = Gradients((mu, logvar), needs, mu.device, *packed)
+        check_upstream("dkl", dkl, shape[: len(shape) - event_ndim], mu.device)
+    gradients = Gradients((mu, logvar), (0, 1), wanted, mu.device)
     if shape.numel() == 0:
-        for grad in grads.each:
+        for grad in gradients.each:
             if grad is not None:
                 grad.zero_()
-    elif any(needs):
-        _differentiate(readable(dz), readable(dkl), readable(mu), readable(logvar), draw, grads.each, shape)
-    return grads.finished()
+    elif any(wanted.needs):
+        given = Upstream(readable(dz), readable(dkl))
+        _differentiate(given, readable(mu), readable(logvar), draw, gradients.each, shape)
+    return gradients.finished()
 
 
 def _with_one_step(dz: Tensor | None, sample_dims: int) -> tuple[Tensor | None, int]:
@@ -168,63 +184,64 @@ def _with_one_step(dz: Tensor | None, sample_dims: int) -> tuple[Tensor | None, 
     return dz, walked[-1][1] if walked else 0
 
 
+class _Groups:
+    """A gradient to which several groups of samples have each their part, and which is their sum."""
+
+    def __init__(self, out: Tensor, groups: int, plan: Layout, types: Types) -> None:
+        self.out, self.groups, self.plan = out, groups, plan
+        self.parts = torch.empty((groups, plan.rows * plan.columns), dtype=types.arithmetic, device=out.device)
+
+    def argument(self) -> Argument:
+        """A group's gradient is dense in C order."""
+        datum = self.plan.columns // self.plan.vec
+        return self.parts, datum * self.plan.datum_rows, datum
+
+    def finish(self) -> None:
+        """After the kernel was launched."""
+        out = self.out
+        target = out if out.is_contiguous() else torch.empty(out.shape, dtype=out.dtype, device=out.device)
+        launch.join(self.parts, self.groups, target)
+        if target is not out:
+            out.copy_(target)
+
+
 def _differentiate(
-    dz: Tensor | None,
-    dkl: Tensor | None,
-    mu: Tensor,
-    logvar: Tensor,
-    draw: Draw,
-    grads: Sequence[Tensor | None],
-    shape: torch.Size,
+    upstream: Upstream, mu: Tensor, logvar: Tensor, draw: Draw, grads: Sequence[Tensor | None], shape: torch.Size
 ) -> None:
-    device, types, sample_dims = mu.device, types_of((mu, logvar), 2), len(draw.sample_shape)
-    samples = math.prod(draw.sample_shape)
+    device, types, sample_dims = mu.device, types_of((mu, logvar), 2), len(draw.options.sample_shape)
+    dkl = upstream.dkl
 
     def planned(dz: Tensor | None, step: int) -> tuple[Layout, bool]:
         of_one = None if dz is None else Spec(shape, dz.stride()[sample_dims:])
-        others = (spec_of(logvar, device), of_one, spec_of(dkl, device, True))
-        return _plan(mu, others, tuple(spec_of(g, device) for g in grads), None, draw, types, False, step)
+        specs = (spec_of(mu, device), spec_of(logvar, device), of_one, spec_of(dkl, device, True))
+        of_grads = tuple(spec_of(g, device) for g in grads)
+        return _plan(draw, types, specs, step, gradients=of_grads, out=None, value=layout.NONE)
 
-    dz, step = _with_one_step(dz, sample_dims)
+    dz, step = _with_one_step(upstream.dz, sample_dims)
     plan, aligned = planned(dz, step)
     if dz is not None and plan.operands[2].copy is not None:
         dz, step = dz.contiguous(), shape.numel()
         plan, aligned = planned(dz, step)
-    made = [GradientOut(g, p, types.arithmetic, device) for g, p in zip(grads, plan.gradients, strict=True)]
     groups = 1
     if dz is not None and all(p.kind in (layout.NONE, layout.EACH) for p in plan.gradients):
-        groups = max(1, min(samples // GROUP_SAMPLES, ceil_div(BUSY, plan.programs)))
-    by_group = [
-        None
-        if groups == 1 or g is None
-        else torch.empty((groups, shape.numel()), dtype=types.arithmetic, device=device)
-        for g in grads
-    ]
-    args: list[Any] = [*arguments(mu, plan.operands[0], plan), *arguments(logvar, plan.operands[1], plan)]
-    args += (
-        *arguments(dz, plan.operands[2], plan),
-        step // plan.vec,
-        *arguments(dkl, plan.operands[3], plan, True),
-    )
-    for grad, parts in zip(made, by_group, strict=True):
-        if parts is None:
-            args += (*grad.arguments(plan), 0)
+        groups = max(1, min(draw.samples // GROUP_SAMPLES, ceil_div(BUSY, plan.programs)))
+    args: list[Any] = [*argument(mu, plan.operands[0], plan), *argument(logvar, plan.operands[1], plan)]
+    args += (*argument(dz, plan.operands[2], plan), step // plan.vec)
+    args += argument(dkl, plan.operands[3], plan, True)
+    filled: list[GradientOut | _Groups] = []
+    for grad, made in zip(grads, plan.gradients, strict=True):
+        if groups == 1 or grad is None:
+            filled.append(GradientOut(grad, made, plan, types.arithmetic, device))
+            args += (*filled[-1].argument(), 0)
         else:
-            # A group's gradient is dense in C order.
-            datum = plan.columns // plan.vec
-            args += (parts, datum * plan.datum_rows, datum, datum * plan.rows)
-    args += draw.arguments(samples, groups, plan)
-    constants = {
-        **draw.constants(groups, plan, aligned, types),
-        "KINDS": plan.kinds,
-        "ONE": samples == 1,
-    }
-    launch.run(sampling.backward, plan.programs * groups, device, args, constants)
-    for grad, parts, out in zip(made, by_group, grads, strict=True):
-        if parts is None:
-            grad.finish(plan)
-        elif out is not None:
-            target = out if out.is_contiguous() else torch.empty(out.shape, dtype=out.dtype, device=device)
-            launch.join(parts, groups, target)
-            if target is not out:
-                out.copy_(target)
+            filled.append(_Groups(grad, groups, plan, types))
+            args += (*filled[-1].argument(), plan.columns // plan.vec * plan.rows)
+    args += draw.arguments(groups, plan)
+    one = draw.samples == 1
+    constants = {**draw.constants(groups, plan, aligned, types), "KINDS": plan.kinds, "ONE": one}
+    registers = launch.ALL_REGISTERS
+    if one and draw.is_light(groups, plan, types):
+        registers = launch.FEW_REGISTERS if constants["LANES"] == NORMALS else launch.MORE_REGISTERS
+    launch.run(sampling.backward, plan.programs * groups, device, args, constants, registers)
+    for part in filled:
+        part.finish()

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from typing import Any
 
 import torch
 import triton.language as tl
 from torch import Tensor
 
+from vae_fast.operators import Wanted
 from vae_fast.triton_kernels import launch
 from vae_fast.triton_kernels.kernel import kernel
-from vae_fast.triton_kernels.layout import ceil_div, tile_of
-from vae_fast.triton_kernels.noise import normals
+from vae_fast.triton_kernels.layout import ACCESS_BYTES, ceil_div, tile_of
+from vae_fast.triton_kernels.noise import NORMALS, NORMALS_OF_COUNTER, normals
 from vae_fast.triton_kernels.sampling import key_of
 from vae_fast.triton_kernels.tiles import narrow
 
@@ -39,32 +40,27 @@ def _kernel(
         left = tl.minimum(columns - start // VEC, BLOCK // VEC).to(tl.int32)
         mask = column // VEC < left
     else:
-        column = column - (first & 3).to(tl.int32)
+        column = column - (first & (NORMALS_OF_COUNTER - 1)).to(tl.int32)
         mask = (start + column >= 0) & (start + column < columns * VEC)
     noise = normals(first + start, first_sample + draw, key_of(seed, seed_tensor), BLOCK, LANES)
     tl.store(out + draw * (columns * VEC) + start + column, narrow(noise, out.dtype.element_ty), mask=mask)
 
 
-def standard_normal_fwd(
-    sample_shape: Sequence[int],
-    shape: Sequence[int],
-    seed: int,
-    seed_tensor: Tensor | None,
-    offset: int,
-    first_sample: int,
-    dtype: torch.dtype,
-    device: torch.device,
-) -> Tensor:
-    out = torch.empty((*sample_shape, *shape), dtype=dtype, device=device)
+def standard_normal_fwd(options: Any, wanted: Wanted) -> Tensor:
+    sample_shape, shape, dtype = options.sample_shape, options.shape, options.dtype
+    out = torch.empty((*sample_shape, *shape), dtype=dtype, device=options.device)
     if out.numel() == 0:
         return out
     draws, columns = math.prod(sample_shape), math.prod(shape)
-    aligned = offset % 4 == 0
-    vec = 16 // out.element_size()
+    aligned = options.offset % NORMALS == 0
+    vec = ACCESS_BYTES // dtype.itemsize
     vec = vec if aligned and columns % vec == 0 else 1
-    block = tile_of(launch.tile_bytes, out.element_size())
-    column_tiles = ceil_div(columns if aligned else columns + 3, block)
-    args = (out, seed, seed_tensor, offset, first_sample, columns // vec, column_tiles)
-    constants = {"ALIGNED": aligned, "LANES": 8 if dtype.itemsize == 2 else 4, "BLOCK": block, "VEC": vec}
-    launch.run(_kernel, draws * column_tiles, out.device, args, constants)
+    block = tile_of(launch.tile_bytes, dtype.itemsize)
+    column_tiles = ceil_div(columns if aligned else columns + NORMALS - 1, block)
+    noise = (options.seed, options.seed_tensor, options.offset, options.first_sample)
+    args = (out, *noise, columns // vec, column_tiles)
+    lanes = ACCESS_BYTES // dtype.itemsize if dtype.itemsize == torch.float16.itemsize else NORMALS
+    constants = {"ALIGNED": aligned, "LANES": lanes, "BLOCK": block, "VEC": vec}
+    registers = launch.FEW_REGISTERS if vec > 1 else launch.ALL_REGISTERS
+    launch.run(_kernel, draws * column_tiles, out.device, args, constants, registers)
     return out

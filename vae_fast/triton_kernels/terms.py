@@ -3,22 +3,16 @@
 import triton
 import triton.language as tl
 
-from vae_fast.triton_kernels.formulas import (
-    clamped_log,
-    clamped_log1m,
-    constant,
-    divide,
+from vae_fast.triton_kernels.arithmetic import constant, divide, power_of_two
+from vae_fast.triton_kernels.exponentials import (
     exp_and_square,
     exp_of_negative,
     half_expm1_and_minus,
     half_expm1_and_minus_by_grown,
     is_ordinary,
-    log,
-    log1p_unit,
-    over_one_plus,
-    power_of_two,
 )
-from vae_fast.triton_kernels.scale import (
+from vae_fast.triton_kernels.logarithms import clamped_log, clamped_log1m, log
+from vae_fast.triton_kernels.sigma import (
     LOGSTD,
     STD,
     VAR,
@@ -34,7 +28,16 @@ from vae_fast.triton_kernels.scale import (
     var_ratio,
     var_ratio_slope,
 )
+from vae_fast.triton_kernels.softplus import log1p_unit, over_one_plus
 from vae_fast.triton_kernels.wide import either, half_of, halved, narrow, over, plus, times, wide
+
+HALF_LOG_2PI = tl.constexpr(0.91893853320467274178)
+# F.binary_cross_entropy's least p(1 − p).
+LEAST_VARIANCE = tl.constexpr(1e-12)
+# Beyond it, and below its inverse, products with other numbers may leave a dtype's range.
+BIG_64, BIG_32 = tl.constexpr(2.0**1000), tl.constexpr(2.0**100)
+# An exponent smaller than that of any number that a 0 is added to.
+SMALLEST = tl.constexpr(-4096.0)
 
 
 @triton.jit
@@ -59,19 +62,19 @@ def bernoulli_of_probs(p, t):
     The one by p is what F.binary_cross_entropy gives.
     """
     log_p, log_q = clamped_log(p), clamped_log1m(p)
-    variance, least = p * (1.0 - p), constant(p, 1e-12)
+    variance, least = p * (1.0 - p), constant(p, LEAST_VARIANCE)
     slope = divide(t - p, tl.where(variance < least, least, variance))
     return tl.fma(t, log_p, (1.0 - t) * log_q), slope, log_p - log_q
 
 
 @triton.jit
-def standardised(difference, r, KIND: tl.constexpr):
+def standardised(difference, r, FORM: tl.constexpr):
     """½(difference/σ)² and difference/σ² where log σ² is r, or twice it: finite whenever they are.
 
     A difference of 0 gives 0 whatever σ. In two steps of 1/σ where 1/σ² is no ordinary number, each with its power
     of two in two steps.
     """
-    size = log_sigma(r, KIND)
+    size = log_sigma(r, FORM)
     whole, n, inv_var = exp_and_square(-size)
     slope = difference * inv_var
     half_square = difference * 0.5 * slope
@@ -90,7 +93,7 @@ def wide_standardised(difference, var):
     slope_m, slope_n = over((m, n), var)
     # A 0 is smaller than any number that it is added to.
     none = (difference == 0.0) & (var[0] == var[0])
-    square_m, square_n = tl.where(none, 0.0, slope_m * m * 0.5), tl.where(none, -4096.0, slope_n + n)
+    square_m, square_n = tl.where(none, 0.0, slope_m * m * 0.5), tl.where(none, SMALLEST, slope_n + n)
     return (square_m, square_n), tl.where(none, 0.0, narrow((slope_m, slope_n)))
 
 
@@ -108,77 +111,87 @@ def _anywhere(condition):
 
 @triton.jit
 def _is_big(a):
-    big: tl.constexpr = 2.0**1000 if a.dtype == tl.float64 else 2.0**100
+    big: tl.constexpr = BIG_64 if a.dtype == tl.float64 else BIG_32
     return tl.abs(a) >= big
 
 
 @triton.jit
-def _gaussian_far(difference, r, eps, KIND: tl.constexpr, EPS: tl.constexpr):
-    var, dlog, size, _, _ = far_scale(r, eps, KIND, EPS)
+def _gaussian_far(difference, r, eps, FORM: tl.constexpr, EPS: tl.constexpr):
+    var, dlog, size, _, _ = far_scale(r, eps, FORM, EPS)
     square, slope = wide_standardised(difference, var)
     half_square = narrow(square)
-    log_prob = -(half_square + (size + constant(r, 0.91893853320467274178)))
+    log_prob = -(half_square + (size + constant(r, HALF_LOG_2PI)))
     return log_prob, slope, narrow(_product(half_square - 0.5, dlog, times(square, dlog)))
 
 
 @triton.jit
-def gaussian(difference, r, eps, KIND: tl.constexpr, EPS: tl.constexpr):
+def gaussian(difference, r, eps, FORM: tl.constexpr, EPS: tl.constexpr):
     """−½(log σ² + (difference/σ)² + log 2π) and its derivatives by the mean and by r; difference = x − mean."""
-    half_log_2pi = constant(r, 0.91893853320467274178)
-    if KIND <= LOGSTD and not EPS:
-        half_square, slope = standardised(difference, r, KIND)
-        log_prob = -(half_square + (log_sigma(r, KIND) + half_log_2pi))
-        return log_prob, slope, twice(half_square - 0.5, KIND)
+    half_log_2pi = constant(r, HALF_LOG_2PI)
+    if FORM <= LOGSTD and not EPS:
+        half_square, slope = standardised(difference, r, FORM)
+        log_prob = -(half_square + (log_sigma(r, FORM) + half_log_2pi))
+        return log_prob, slope, twice(half_square - 0.5, FORM)
     else:
-        x = nearest(r, eps, KIND, EPS)
-        half_square, slope = _standardised_by(difference, x, KIND)
-        log_prob = -(half_square + (log_sigma_of(x, KIND) + half_log_2pi))
-        draw = (half_square - 0.5) * dlog_var(r, x, eps, KIND, EPS)
-        usual = is_usual(r, x, KIND) & (_is_big(half_square) == 0)
-        if KIND == STD or KIND == VAR:
+        x = nearest(r, eps, FORM, EPS)
+        half_square, slope = _standardised_by(difference, x, FORM)
+        log_prob = -(half_square + (log_sigma_of(x, FORM) + half_log_2pi))
+        draw = (half_square - 0.5) * dlog_var(r, x, eps, FORM, EPS)
+        usual = is_usual(r, x, FORM) & (_is_big(half_square) == 0)
+        if FORM == STD or FORM == VAR:
             # Where a tile ends all is 0.
             usual = usual | ((x == 0.0) & (difference == 0.0))
         if _anywhere(usual == 0):
-            far_log_prob, far_slope, far_draw = _gaussian_far(difference, r, eps, KIND, EPS)
+            far_log_prob, far_slope, far_draw = _gaussian_far(difference, r, eps, FORM, EPS)
             log_prob = tl.where(usual, log_prob, far_log_prob)
             slope, draw = tl.where(usual, slope, far_slope), tl.where(usual, draw, far_draw)
         return log_prob, slope, draw
 
 
 @triton.jit
-def _standardised_by(difference, x, KIND: tl.constexpr):
-    slope = difference * inv_var_of(x, KIND)
+def _standardised_by(difference, x, FORM: tl.constexpr):
+    slope = difference * inv_var_of(x, FORM)
     slope = tl.where((difference == 0.0) & (x == x), 0.0, slope)
     return difference * 0.5 * slope, slope
 
 
 @triton.jit
-def _gaussian_kl_far(r, eps, KIND: tl.constexpr, EPS: tl.constexpr):
-    var, dlog, size, _, _ = far_scale(r, eps, KIND, EPS)
+def _gaussian_kl_far(r, eps, FORM: tl.constexpr, EPS: tl.constexpr):
+    var, dlog, size, _, _ = far_scale(r, eps, FORM, EPS)
     grown = half_of(var)
     growth, spread = half_expm1_and_minus_by_grown(size + size, size, narrow(grown))
     return spread, narrow(_product(growth, dlog, times(grown, dlog)))
 
 
 @triton.jit
-def gaussian_kl(dm, r, eps, KIND: tl.constexpr, EPS: tl.constexpr):
+def gaussian_kl(dm, r, eps, FORM: tl.constexpr, EPS: tl.constexpr):
     """KL(N(μ, σ²) ‖ N(μp, 1)), dm = μ − μp, and its derivative by r; that by μ is dm."""
-    if KIND <= LOGSTD and not EPS:
-        growth, spread = half_expm1_and_minus(twice(r, KIND), log_sigma(r, KIND))
-        draw = twice(growth, KIND)
+    if FORM <= LOGSTD and not EPS:
+        growth, spread = half_expm1_and_minus(twice(r, FORM), log_sigma(r, FORM))
+        draw = twice(growth, FORM)
     else:
-        x = nearest(r, eps, KIND, EPS)
-        size, root = log_sigma_of(x, KIND), sigma_of(x, KIND)
+        x = nearest(r, eps, FORM, EPS)
+        size, root = log_sigma_of(x, FORM), sigma_of(x, FORM)
         growth, spread = half_expm1_and_minus_by_grown(size + size, size, (root * 0.5) * root)
-        draw = growth * dlog_var(r, x, eps, KIND, EPS)
-        usual = is_usual(r, x, KIND)
-        if KIND == STD or KIND == VAR:
+        draw = growth * dlog_var(r, x, eps, FORM, EPS)
+        usual = is_usual(r, x, FORM)
+        if FORM == STD or FORM == VAR:
             # Where a tile ends all is 0.
             usual = usual | (x == 0.0)
         if _anywhere(usual == 0):
-            far_spread, far_draw = _gaussian_kl_far(r, eps, KIND, EPS)
+            far_spread, far_draw = _gaussian_kl_far(r, eps, FORM, EPS)
             spread, draw = tl.where(usual, spread, far_spread), tl.where(usual, draw, far_draw)
     return tl.fma(dm * 0.5, dm, spread), draw
+
+
+@triton.jit
+def floored(kl, g, floor, FLOOR: tl.constexpr):
+    """max(kl, floor), and the gradient that reaches kl: 0 where the floor is not exceeded."""
+    if FLOOR:
+        below = kl <= floor
+        return tl.where(below, floor, kl), tl.where(below, 0.0, g)
+    else:
+        return kl, g
 
 
 @triton.jit
@@ -189,13 +202,13 @@ def _corrected(value, error, slope):
 
 
 @triton.jit
-def _gaussian_kl_to_prior_far(dm, r, prior_r, eps, KIND: tl.constexpr, EPS: tl.constexpr):
-    far, prior = far_scale(r, eps, KIND, EPS), far_scale(prior_r, eps, KIND, EPS)
-    ratio = var_ratio(far, prior, KIND, EPS)
-    beyond = half_of(var_ratio_slope(ratio, far, prior, KIND, EPS))
+def _gaussian_kl_to_prior_far(dm, r, prior_r, eps, FORM: tl.constexpr, EPS: tl.constexpr):
+    far, prior = far_scale(r, eps, FORM, EPS), far_scale(prior_r, eps, FORM, EPS)
+    ratio = var_ratio(far, prior, FORM, EPS)
+    beyond = half_of(var_ratio_slope(ratio, far, prior, FORM, EPS))
     # Nearer than the difference of two logarithms where the ratio is an ordinary number.
     square, half = narrow(ratio), far[2] - prior[2]
-    big: tl.constexpr = 2.0**1000 if r.dtype == tl.float64 else 2.0**100
+    big: tl.constexpr = BIG_64 if r.dtype == tl.float64 else BIG_32
     half = tl.where((square > 1.0 / big) & (square < big), log(square) * 0.5, half)
     growth, spread = half_expm1_and_minus_by_grown(half + half, half, narrow(half_of(ratio)))
     squared, slope = wide_standardised(dm, prior[0])
@@ -205,39 +218,39 @@ def _gaussian_kl_to_prior_far(dm, r, prior_r, eps, KIND: tl.constexpr, EPS: tl.c
 
 
 @triton.jit
-def gaussian_kl_to_prior(dm, r, prior_r, eps, KIND: tl.constexpr, EPS: tl.constexpr):
+def gaussian_kl_to_prior(dm, r, prior_r, eps, FORM: tl.constexpr, EPS: tl.constexpr):
     """KL(N(μ, σ²) ‖ N(μp, σp²)) and its derivatives by μ, r and the prior's r."""
-    if KIND <= LOGSTD and not EPS:
+    if FORM <= LOGSTD and not EPS:
         less = r - prior_r
-        d = twice(less, KIND)
+        d = twice(less, FORM)
         # The rounding error of d (Knuth's two-sum), which e^d would magnify; none where a step of it is infinite.
         part = r - less
-        error = twice((r - (less + part)) + (part - prior_r), KIND)
+        error = twice((r - (less + part)) + (part - prior_r), FORM)
         error = tl.where(tl.abs(error) < float("inf"), error, 0.0)
         half = tl.fma(prior_r, constant(r, -0.5), r * 0.5)
-        if KIND == LOGSTD:
+        if FORM == LOGSTD:
             # Where d overflows to infinity, any half of it will do that does not.
             half = tl.where(less == float("inf"), half, less)
         growth, spread = half_expm1_and_minus(d, half)
         spread = _corrected(spread, error, growth)
         growth = _corrected(growth, error, growth + 0.5)
-        half_square, slope = standardised(dm, prior_r, KIND)
-        return half_square + spread, slope, twice(growth, KIND), -twice(half_square + growth, KIND)
+        half_square, slope = standardised(dm, prior_r, FORM)
+        return half_square + spread, slope, twice(growth, FORM), -twice(half_square + growth, FORM)
     else:
-        x, prior_x = nearest(r, eps, KIND, EPS), nearest(prior_r, eps, KIND, EPS)
-        ratio = sigma_of(divide(x, prior_x), KIND)
+        x, prior_x = nearest(r, eps, FORM, EPS), nearest(prior_r, eps, FORM, EPS)
+        ratio = sigma_of(divide(x, prior_x), FORM)
         half = log(ratio)
         growth, spread = half_expm1_and_minus_by_grown(half + half, half, (ratio * 0.5) * ratio)
-        half_square, slope = _standardised_by(dm, prior_x, KIND)
-        kl, draw = half_square + spread, growth * dlog_var(r, x, eps, KIND, EPS)
-        dprior_raw = -(half_square + growth) * dlog_var(prior_r, prior_x, eps, KIND, EPS)
-        usual = is_usual(r, x, KIND) & is_usual(prior_r, prior_x, KIND)
+        half_square, slope = _standardised_by(dm, prior_x, FORM)
+        kl, draw = half_square + spread, growth * dlog_var(r, x, eps, FORM, EPS)
+        dprior_raw = -(half_square + growth) * dlog_var(prior_r, prior_x, eps, FORM, EPS)
+        usual = is_usual(r, x, FORM) & is_usual(prior_r, prior_x, FORM)
         usual = usual & (_is_big(tl.fma(ratio, ratio, half_square)) == 0)
-        if KIND == STD or KIND == VAR:
+        if FORM == STD or FORM == VAR:
             # Where a tile ends all is 0.
             usual = usual | ((x == 0.0) & (prior_x == 0.0) & (dm == 0.0))
         if _anywhere(usual == 0):
-            far = _gaussian_kl_to_prior_far(dm, r, prior_r, eps, KIND, EPS)
+            far = _gaussian_kl_to_prior_far(dm, r, prior_r, eps, FORM, EPS)
             kl, slope = tl.where(usual, kl, far[0]), tl.where(usual, slope, far[1])
             draw, dprior_raw = tl.where(usual, draw, far[2]), tl.where(usual, dprior_raw, far[3])
         return kl, slope, draw, dprior_raw

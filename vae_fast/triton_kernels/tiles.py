@@ -9,12 +9,12 @@ by VEC, so that the compiler sees how many neighbouring elements are one access.
 import triton
 import triton.language as tl
 
-from vae_fast.triton_kernels import layout
+from vae_fast.triton_kernels import layout, walk
 
-ABSENT = tl.constexpr(layout.ABSENT)
-COLUMNS = tl.constexpr(layout.COLUMNS)
-REPEATED = tl.constexpr(layout.REPEATED)
-NUMBER = tl.constexpr(layout.NUMBER)
+ABSENT = tl.constexpr(walk.ABSENT)
+COLUMNS = tl.constexpr(walk.COLUMNS)
+REPEATED = tl.constexpr(walk.REPEATED)
+NUMBER = tl.constexpr(walk.NUMBER)
 NONE = tl.constexpr(layout.NONE)
 EACH = tl.constexpr(layout.EACH)
 ROW = tl.constexpr(layout.ROW)
@@ -24,6 +24,7 @@ ROWS = tl.constexpr(layout.ROWS)
 TILES = tl.constexpr(layout.TILES)
 FLAT = tl.constexpr(layout.FLAT)
 SHORT = tl.constexpr(layout.SHORT)
+JOIN_BLOCK = tl.constexpr(layout.JOIN_BLOCK)
 
 
 @triton.jit
@@ -123,7 +124,7 @@ def write(ptr, sample, datum, tile, value, SAMPLES: tl.constexpr, VEC: tl.conste
 
 
 @triton.jit
-def no_sum(KIND: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_COLUMNS: tl.constexpr):
+def zero_sum(KIND: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_COLUMNS: tl.constexpr):
     """The start of a sum; a 0 that nobody reads where there is none."""
     if KIND == ROW:
         return tl.zeros((BLOCK_ROWS,), tl.float64)
@@ -149,7 +150,17 @@ def add(sum, value, tile, KIND: tl.constexpr):
 
 
 @triton.jit
-def leave(
+def accumulate(ptr, sample, datum, tile, sum, value, KIND: tl.constexpr, SAMPLES: tl.constexpr, VEC: tl.constexpr):
+    """A tile's part of a gradient or a result: written where it stays, or added to the sum, which is returned."""
+    if KIND == EACH:
+        write(ptr, sample, datum, tile, value, SAMPLES, VEC)
+        return sum
+    else:
+        return add(sum, value, tile, KIND)
+
+
+@triton.jit
+def store_partial_sum(
     partials,
     sum,
     program,
@@ -175,7 +186,7 @@ def leave(
 
 
 @triton.jit
-def total(partials, n, BLOCK: tl.constexpr):
+def total_of(partials, n, BLOCK: tl.constexpr):
     """Σ of n float64 in a fixed order, read past the first-level cache: another program may have written them."""
     sum = tl.zeros((BLOCK,), tl.float64)
     for first in range(0, n, BLOCK):
@@ -185,7 +196,7 @@ def total(partials, n, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def finish(partials, ticket, out, sum, program, factor, ALONE: tl.constexpr):
+def store_total(partials, ticket, out, sum, program, factor, ALONE: tl.constexpr):
     """Writes the sum of all programs' sums, times ``factor``: the last one to draw a ticket adds them in order."""
     T: tl.constexpr = out.dtype.element_ty
     if ALONE:
@@ -197,6 +208,33 @@ def finish(partials, ticket, out, sum, program, factor, ALONE: tl.constexpr):
         drawn = tl.atomic_add(ticket, 1, sem="acq_rel")
         tl.debug_barrier()
         if drawn == tl.num_programs(0) - 1:
-            tl.store(out, (total(partials, tl.num_programs(0), 1024) * factor).to(T))
+            tl.store(out, (total_of(partials, tl.num_programs(0), JOIN_BLOCK) * factor).to(T))
             # For the next kernel on this stream.
             tl.store(ticket, 0)
+
+
+@triton.jit
+def store_sum(
+    out,
+    partials,
+    ticket,
+    sum,
+    program,
+    tile,
+    space,
+    factor,
+    VALUE: tl.constexpr,
+    WALK: tl.constexpr,
+    SPACE: tl.constexpr,
+    VEC: tl.constexpr,
+    ALONE: tl.constexpr,
+):
+    """A program's sum on its way to the result. ALONE: no other program has a part in it."""
+    if VALUE == ALL:
+        store_total(partials, ticket, out, sum, program, factor, ALONE)
+    elif VALUE == ROW:
+        if ALONE:
+            row = tl.reshape(tile[0], sum.shape)
+            tl.store(out + row, (sum * factor).to(out.dtype.element_ty), mask=row < space[0])
+        else:
+            store_partial_sum(partials, sum, program, tile, space, VALUE, WALK, SPACE, VEC)

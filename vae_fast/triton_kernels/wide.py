@@ -7,7 +7,23 @@ infinite, NaN; n integral.
 import triton
 import triton.language as tl
 
-from vae_fast.triton_kernels.formulas import bits, clamp, constant, divide, expand, expanded_in_two, power_of_two
+from vae_fast.triton_kernels.arithmetic import (
+    BIAS_32,
+    BIAS_64,
+    DIGITS_32,
+    DIGITS_64,
+    SHIFT_32,
+    SHIFT_64,
+    bits,
+    clamp,
+    constant,
+    divide,
+    power_of_two,
+)
+from vae_fast.triton_kernels.exponentials import expand, expanded_in_two
+
+# A power of 4 that is nothing beside 1.
+NOTHING_BESIDE = tl.constexpr(-60.0)
 
 
 @triton.jit
@@ -27,7 +43,7 @@ def half_of(a):
 
 @triton.jit
 def _shifted(a, n):
-    root = power_of_two(tl.where(a[1] - n < -60.0, -60.0, a[1] - n))
+    root = power_of_two(tl.where(a[1] - n < NOTHING_BESIDE, NOTHING_BESIDE, a[1] - n))
     return (a[0] * root) * root
 
 
@@ -42,7 +58,7 @@ def plus(a, b):
 def narrow(a):
     """The number in its dtype: rounded once, infinite or 0 where it is beyond."""
     m, n = a
-    limit: tl.constexpr = 1022.0 if m.dtype == tl.float64 else 126.0
+    limit: tl.constexpr = BIAS_64 - 1.0 if m.dtype == tl.float64 else BIAS_32 - 1.0
     root = power_of_two(clamp(n, constant(m, -limit), constant(m, limit)))
     return (m * root) * root
 
@@ -54,8 +70,8 @@ def either(condition, a, b):
 
 @triton.jit
 def wide(x):
-    digits: tl.constexpr = 52 if x.dtype == tl.float64 else 23
-    bias: tl.constexpr = 1023 if x.dtype == tl.float64 else 127
+    digits: tl.constexpr = DIGITS_64 if x.dtype == tl.float64 else DIGITS_32
+    bias: tl.constexpr = BIAS_64 if x.dtype == tl.float64 else BIAS_32
     # Half of x's exponent, rounded down; of a subnormal number that of the smallest normal one.
     n = (((bits(tl.abs(x)) >> digits) - bias) >> 1).to(x.dtype)
     root = power_of_two(-n)
@@ -66,7 +82,7 @@ def wide(x):
 def halved(whole, n):
     """whole·2ⁿ in this form, and 4ⁿ's root."""
     # Added and taken away again: rounds to an integer.
-    shift: tl.constexpr = 6755399441055744.0 if n.dtype == tl.float64 else 12582912.0
+    shift: tl.constexpr = SHIFT_64 if n.dtype == tl.float64 else SHIFT_32
     h = tl.fma(n, constant(n, 0.5), constant(n, shift)) - constant(n, shift)
     return whole * power_of_two(tl.fma(h, constant(n, -2.0), n)), h
 

@@ -1,27 +1,41 @@
 """What the second argument of a Gaussian is, and σ from it: vae_fast/sigma.py in Triton, in the same words.
 
-r is the raw argument, clamped. KIND is one of that file's kinds; where EPS is set, ``eps`` is added to σ (σ² for
+r is the raw argument, clamped. FORM is one of that file's forms; where EPS is set, ``eps`` is added to σ (σ² for
 VAR).
 """
 
 import triton
 import triton.language as tl
 
-from vae_fast import sigma as codes
-from vae_fast.triton_kernels.formulas import constant, divide, exp, half_exp, log, logistic, root, softplus
+from vae_fast import sigma as definition
+from vae_fast.triton_kernels.arithmetic import clamp, constant, divide, root
+from vae_fast.triton_kernels.exponentials import exp, half_exp
+from vae_fast.triton_kernels.logarithms import log
+from vae_fast.triton_kernels.softplus import logistic, softplus
 from vae_fast.triton_kernels.wide import over, times, wide, wide_exp
 
-LOGVAR = tl.constexpr(codes.LOGVAR)
-LOGSTD = tl.constexpr(codes.LOGSTD)
-STD = tl.constexpr(codes.STD)
-VAR = tl.constexpr(codes.VAR)
-SOFTPLUS = tl.constexpr(codes.SOFTPLUS)
+LOGVAR = tl.constexpr(definition.LOGVAR)
+LOGSTD = tl.constexpr(definition.LOGSTD)
+STD = tl.constexpr(definition.STD)
+VAR = tl.constexpr(definition.VAR)
+SOFTPLUS = tl.constexpr(definition.SOFTPLUS)
 
 
 @triton.jit
-def inside(raw, grad, low, high):
+def clamped(raw, low, high, BOUNDED: tl.constexpr):
+    if BOUNDED:
+        return clamp(raw, low, high)
+    else:
+        return raw
+
+
+@triton.jit
+def within(raw, grad, low, high, BOUNDED: tl.constexpr):
     """``grad`` where ``raw`` is within the bounds, 0 elsewhere."""
-    return tl.where(raw >= low, tl.where(raw <= high, grad, 0.0), 0.0)
+    if BOUNDED:
+        return tl.where(raw >= low, tl.where(raw <= high, grad, 0.0), 0.0)
+    else:
+        return grad
 
 
 @triton.jit
@@ -34,33 +48,33 @@ def plus_eps(a, eps, EPS: tl.constexpr):
 
 
 @triton.jit
-def sigma(r, eps, KIND: tl.constexpr, EPS: tl.constexpr):
-    if KIND == LOGVAR:
+def sigma(r, eps, FORM: tl.constexpr, EPS: tl.constexpr):
+    if FORM == LOGVAR:
         value = exp(r * 0.5)
-    elif KIND == LOGSTD:
+    elif FORM == LOGSTD:
         value = exp(r)
-    elif KIND == STD or KIND == VAR:
+    elif FORM == STD or FORM == VAR:
         value = r
     else:
         value = softplus(r)
     value = plus_eps(value, eps, EPS)
-    if KIND == VAR:
+    if FORM == VAR:
         return root(value)
     else:
         return value
 
 
 @triton.jit
-def dsigma(r, eps, KIND: tl.constexpr, EPS: tl.constexpr):
+def dsigma(r, eps, FORM: tl.constexpr, EPS: tl.constexpr):
     """dσ/dr."""
-    if KIND == LOGVAR:
+    if FORM == LOGVAR:
         return half_exp(r * 0.5)
-    elif KIND == LOGSTD:
+    elif FORM == LOGSTD:
         return exp(r)
-    elif KIND == STD:
+    elif FORM == STD:
         return tl.full(r.shape, 1.0, r.dtype)
-    elif KIND == VAR:
-        return divide(constant(r, 0.5), sigma(r, eps, KIND, EPS))
+    elif FORM == VAR:
+        return divide(constant(r, 0.5), sigma(r, eps, FORM, EPS))
     else:
         return logistic(r)
 
@@ -69,17 +83,17 @@ def dsigma(r, eps, KIND: tl.constexpr, EPS: tl.constexpr):
 
 
 @triton.jit
-def log_sigma(r, KIND: tl.constexpr):
-    if KIND == LOGVAR:
+def log_sigma(r, FORM: tl.constexpr):
+    if FORM == LOGVAR:
         return r * 0.5
     else:
         return r
 
 
 @triton.jit
-def twice(a, KIND: tl.constexpr):
+def twice(a, FORM: tl.constexpr):
     """a·d log σ²/dr."""
-    if KIND == LOGVAR:
+    if FORM == LOGVAR:
         return a
     else:
         return a + a
@@ -89,62 +103,62 @@ def twice(a, KIND: tl.constexpr):
 
 
 @triton.jit
-def nearest(r, eps, KIND: tl.constexpr, EPS: tl.constexpr):
-    if KIND == VAR:
+def nearest(r, eps, FORM: tl.constexpr, EPS: tl.constexpr):
+    if FORM == VAR:
         return plus_eps(r, eps, EPS)
     else:
-        return sigma(r, eps, KIND, EPS)
+        return sigma(r, eps, FORM, EPS)
 
 
 @triton.jit
-def sigma_of(x, KIND: tl.constexpr):
-    if KIND == VAR:
+def sigma_of(x, FORM: tl.constexpr):
+    if FORM == VAR:
         return root(x)
     else:
         return x
 
 
 @triton.jit
-def log_sigma_of(x, KIND: tl.constexpr):
-    if KIND == VAR:
+def log_sigma_of(x, FORM: tl.constexpr):
+    if FORM == VAR:
         return log(x) * 0.5
     else:
         return log(x)
 
 
 @triton.jit
-def inv_var_of(x, KIND: tl.constexpr):
+def inv_var_of(x, FORM: tl.constexpr):
     inverse = divide(constant(x, 1.0), x)
-    if KIND == VAR:
+    if FORM == VAR:
         return inverse
     else:
         return inverse * inverse
 
 
 @triton.jit
-def dlog_var(r, x, eps, KIND: tl.constexpr, EPS: tl.constexpr):
+def dlog_var(r, x, eps, FORM: tl.constexpr, EPS: tl.constexpr):
     """d log σ²/dr."""
-    if KIND == VAR:
+    if FORM == VAR:
         return divide(constant(x, 1.0), x)
-    elif KIND == STD:
+    elif FORM == STD:
         return divide(constant(x, 2.0), x)
     else:
-        return divide(dsigma(r, eps, KIND, EPS) * 2.0, x)
+        return divide(dsigma(r, eps, FORM, EPS) * 2.0, x)
 
 
 @triton.jit
-def is_usual(r, x, KIND: tl.constexpr):
+def is_usual(r, x, FORM: tl.constexpr):
     """Whether x, its square, d log σ²/dr and their quotients are ordinary numbers."""
     double: tl.constexpr = r.dtype == tl.float64
     most: tl.constexpr = 2.0**504 if double else 2.0**61
     far: tl.constexpr = 350.0 if double else 42.5
     usual = (x > 1.0 / most) & (x < most)
-    if KIND == STD or KIND == VAR:
+    if FORM == STD or FORM == VAR:
         return usual
-    elif KIND == SOFTPLUS:
+    elif FORM == SOFTPLUS:
         return usual & (r > -far)
     else:
-        return usual & (tl.abs(log_sigma(r, KIND)) < far)
+        return usual & (tl.abs(log_sigma(r, FORM)) < far)
 
 
 # The same in numbers of any exponent.
@@ -159,15 +173,15 @@ def _softplus_is_exp(r):
 
 
 @triton.jit
-def parts(r, eps, KIND: tl.constexpr, EPS: tl.constexpr):
+def parts(r, eps, FORM: tl.constexpr, EPS: tl.constexpr):
     """(s, q) of σ = s·e^q, not for VAR: q is not 0 only for arguments so far out that e^q alone is left of σ."""
-    if KIND == SOFTPLUS and not EPS:
+    if FORM == SOFTPLUS and not EPS:
         far = _softplus_is_exp(r)
         return tl.where(far, 1.0, softplus(r)), tl.where(far, r, 0.0)
-    elif KIND == SOFTPLUS or KIND == STD:
-        return sigma(r, eps, KIND, EPS), tl.zeros_like(r)
+    elif FORM == SOFTPLUS or FORM == STD:
+        return sigma(r, eps, FORM, EPS), tl.zeros_like(r)
     else:
-        a = log_sigma(r, KIND)
+        a = log_sigma(r, FORM)
         if r.dtype == tl.float64:
             far = a > 525.0
         else:
@@ -176,11 +190,11 @@ def parts(r, eps, KIND: tl.constexpr, EPS: tl.constexpr):
 
 
 @triton.jit
-def slope_parts(r, s, q, KIND: tl.constexpr, EPS: tl.constexpr):
+def slope_parts(r, s, q, FORM: tl.constexpr, EPS: tl.constexpr):
     """(s, q) of d log σ²/dr = s·e^q, not for VAR, of those of σ; of this q and σ's one is 0."""
-    if KIND == STD:
+    if FORM == STD:
         return divide(constant(r, 2.0), s), tl.zeros_like(r)
-    elif KIND == SOFTPLUS:
+    elif FORM == SOFTPLUS:
         far = _softplus_is_exp(r)
         slope = divide(tl.where(far, 2.0, logistic(r) * 2.0), s)
         # dσ/dr is e^r there, as σ is without eps.
@@ -189,37 +203,37 @@ def slope_parts(r, s, q, KIND: tl.constexpr, EPS: tl.constexpr):
         else:
             return slope, tl.zeros_like(r)
     else:
-        a = log_sigma(r, KIND)
-        return divide(twice(constant(r, 1.0), KIND), s), tl.where(q == 0.0, a, 0.0)
+        a = log_sigma(r, FORM)
+        return divide(twice(constant(r, 1.0), FORM), s), tl.where(q == 0.0, a, 0.0)
 
 
 @triton.jit
-def far_scale(r, eps, KIND: tl.constexpr, EPS: tl.constexpr):
+def far_scale(r, eps, FORM: tl.constexpr, EPS: tl.constexpr):
     """σ², d log σ²/dr, log σ, and what the first two are made of."""
-    if KIND == VAR:
+    if FORM == VAR:
         x = plus_eps(r, eps, EPS)
         m, n = wide(x)
         return (m, n), (divide(constant(r, 1.0), m), -n), log(x) * 0.5, (m, n), (m, n)
     else:
-        s, q = parts(r, eps, KIND, EPS)
-        slope, p = slope_parts(r, s, q, KIND, EPS)
+        s, q = parts(r, eps, FORM, EPS)
+        slope, p = slope_parts(r, s, q, FORM, EPS)
         m, n = wide(s)
-        if KIND == STD:
+        if FORM == STD:
             # Of a subnormal σ the quotient may be beyond its dtype.
             dlog_var = divide(constant(r, 2.0), m), -n
-        elif KIND == SOFTPLUS and not EPS:
+        elif FORM == SOFTPLUS and not EPS:
             dlog_var = wide(slope)
         else:
             dlog_var = times(wide(slope), wide_exp(p))
-        if KIND != STD and not (KIND == SOFTPLUS and EPS):
+        if FORM != STD and not (FORM == SOFTPLUS and EPS):
             m, n = times((m, n), wide_exp(q))
         return times((m, n), (m, n)), dlog_var, log(s) + q, (s, q), (slope, p)
 
 
 @triton.jit
-def _square_of_ratio(s, q, prior_s, prior_q, KIND: tl.constexpr, EPS: tl.constexpr):
+def _square_of_ratio(s, q, prior_s, prior_q, FORM: tl.constexpr, EPS: tl.constexpr):
     ratio = over(wide(s), wide(prior_s))
-    if KIND != STD and not (KIND == SOFTPLUS and EPS):
+    if FORM != STD and not (FORM == SOFTPLUS and EPS):
         # The difference's rounding error (Knuth's two-sum), which the exponential would magnify.
         d = q - prior_q
         part = q - d
@@ -231,22 +245,22 @@ def _square_of_ratio(s, q, prior_s, prior_q, KIND: tl.constexpr, EPS: tl.constex
 
 
 @triton.jit
-def var_ratio(far, prior, KIND: tl.constexpr, EPS: tl.constexpr):
+def var_ratio(far, prior, FORM: tl.constexpr, EPS: tl.constexpr):
     """σ²/σp² of two ``far_scale``."""
-    if KIND == VAR:
+    if FORM == VAR:
         return over(far[0], prior[0])
     else:
-        return _square_of_ratio(far[3][0], far[3][1], prior[3][0], prior[3][1], KIND, EPS)
+        return _square_of_ratio(far[3][0], far[3][1], prior[3][0], prior[3][1], FORM, EPS)
 
 
 @triton.jit
-def var_ratio_slope(ratio, far, prior, KIND: tl.constexpr, EPS: tl.constexpr):
+def var_ratio_slope(ratio, far, prior, FORM: tl.constexpr, EPS: tl.constexpr):
     """The same times d log σp²/dr.
 
     In one exponential where the ratio may be beyond all range and the derivative below it.
     """
-    if KIND <= LOGSTD:
+    if FORM <= LOGSTD:
         q = prior[3][1] - prior[4][1] * 0.5
-        return times(_square_of_ratio(far[3][0], far[3][1], prior[3][0], q, KIND, EPS), wide(prior[4][0]))
+        return times(_square_of_ratio(far[3][0], far[3][1], prior[3][0], q, FORM, EPS), wide(prior[4][0]))
     else:
         return times(ratio, prior[1])
