@@ -226,7 +226,7 @@ PackedGradient::PackedGradient(const Operand& packed, int64_t dim) : dim_(dim < 
 }
 
 OptionalTensor PackedGradient::half(int which) const {
-  if (!whole_) return std::nullopt;
+  if (!whole_ || which > 1) return std::nullopt;
   Tensor whole = *whole_;
   const int64_t n = whole.size(dim_) / 2;
   return torch::stable::narrow(whole, dim_, which * n, n);

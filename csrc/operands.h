@@ -112,7 +112,7 @@ class PackedGradient {
 
   explicit operator bool() const { return whole_.has_value(); }
   const Tensor& whole() const { return *whole_; }
-  // Nothing where there is no buffer.
+  // The gradient's place of the first operand or the second; nothing of another, or where there is no buffer.
   OptionalTensor half(int which) const;
 
  private:
