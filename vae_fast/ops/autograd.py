@@ -20,6 +20,12 @@ from vae_fast.ops import dispatch, early
 Call = tuple[str, str, int | None, Any]
 
 _VALUE_ALONE = {name: (False,) * len(operator.differentiable_in_forward) for name, operator in OPERATORS.items()}
+# Of the operators that have operands without a gradient, which have one.
+_DIFFERENTIABLE = {
+    name: tuple(operand.differentiable for operand in operator.operands)
+    for name, operator in OPERATORS.items()
+    if not all(operand.differentiable for operand in operator.operands)
+}
 
 
 class Density(torch.autograd.Function):
@@ -31,7 +37,7 @@ class Density(torch.autograd.Function):
         operands = tensors if dim is None else _halves(tensors, dim)
         needs: Sequence[bool] = _VALUE_ALONE[op]
         if in_forward:
-            _, _, *needs, _ = ctx.needs_input_grad
+            *needs, _ = _needs(op, ctx)
         value, *grads = kernel(backend, f"{op}_fwd")(*operands, *options, *needs)
         early.keep(ctx, grads if in_forward else None)
         return value
@@ -39,14 +45,14 @@ class Density(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, upstream: Any) -> Any:
         op, backend, dim, options = ctx.call
-        _, _, *needs = ctx.needs_input_grad
+        needs = _needs(op, ctx)
         grads = early.take(ctx, backend, upstream)
         if grads is None:
             bwd = dispatch.backward_kernel(backend, f"{op}_bwd", upstream)
             if dim is not None:
                 return None, None, *_packed(bwd, (upstream,), ctx.saved_tensors, options, needs, dim)
             grads = bwd(upstream, *ctx.saved_tensors, *options, *needs)
-        return None, None, *_wanted(needs, grads)
+        return None, None, *_wanted(op, needs, grads)
 
 
 class Draw(torch.autograd.Function):
@@ -70,7 +76,7 @@ class Draw(torch.autograd.Function):
         bwd = dispatch.backward_kernel(backend, f"{op}_bwd", *upstream)
         if dim is not None:
             return None, None, *_packed(bwd, upstream, tensors, options, needs, dim)
-        return None, None, *_wanted(needs, bwd(*upstream, *tensors, *options, *needs))
+        return None, None, *_wanted(op, needs, bwd(*upstream, *tensors, *options, *needs))
 
 
 def _seeded(options: Any, seed_tensor: Tensor | None) -> Any:
@@ -83,9 +89,21 @@ def _halves(tensors: Sequence[Any], dim: int) -> tuple[Any, ...]:
     return (*moments.chunk(2, dim), *others)
 
 
-def _wanted(needs: Sequence[bool], grads: Sequence[Tensor | None]) -> list[Tensor | None]:
-    """The gradients that autograd asked for; what a kernel returns for the others is empty."""
-    return [grad if need else None for need, grad in zip(needs, grads, strict=True)]
+def _needs(op: str, ctx: Any) -> Sequence[bool]:
+    """Which gradients autograd asks for, of the operands that can have one."""
+    _, _, *needs = ctx.needs_input_grad
+    if op in _DIFFERENTIABLE:
+        return [need for need, can in zip(needs, _DIFFERENTIABLE[op], strict=True) if can]
+    return needs
+
+
+def _wanted(op: str, needs: Sequence[bool], grads: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """The gradients that autograd asked for, each in its operand's place; a kernel's others are empty."""
+    wanted = [grad if need else None for need, grad in zip(needs, grads, strict=True)]
+    if op in _DIFFERENTIABLE:
+        rest = iter(wanted)
+        return [next(rest) if can else None for can in _DIFFERENTIABLE[op]]
+    return wanted
 
 
 def _packed(
@@ -94,7 +112,7 @@ def _packed(
     moments, *_ = tensors
     need, *others = needs
     both, _, *grads = bwd(*upstream, *_halves(tensors, dim), *options, need, need, *others, moments, dim)
-    return [both, *_wanted(others, grads)]
+    return [both, *(grad if need else None for need, grad in zip(others, grads, strict=True))]
 
 
 def density(

@@ -92,7 +92,8 @@ def types_of(operands: Sequence[Tensor | None], parameters: int) -> Types:
     else:
         sums = compute_dtype(dtype)
         return Types(dtype, sums, sums, dtype.itemsize)
-    promoted = promoted_dtype(first, *operands[1:parameters])
+    _, *others = operands[:parameters]
+    promoted = promoted_dtype(first, *others)
     sizes = [t.element_size() for t in operands[:parameters] if t is not None and t.ndim]
     least = min(sizes, default=promoted.itemsize)
     return Types(promoted, compute_dtype(promoted), arithmetic_dtype(promoted, *operands), least)
