@@ -19,7 +19,7 @@ def install(monkeypatch, kernels, ops=backends.OPS, devices=("cpu",)):
 
 def plant(monkeypatch, **faults):
     """Makes "native" the reference with the raw operators ``faults`` names wrapped: name=f(original) → operator."""
-    kernels = {name: _as_compiled(getattr(reference, name)) for name in reference.__all__}
+    kernels = {name: _as_compiled(original) for name, original in vars(reference.KERNELS).items()}
     install(monkeypatch, kernels | {name: fault(kernels[name]) for name, fault in faults.items()})
 
 

@@ -51,7 +51,7 @@ class TestPasses:
 
     def test_cases_are_many_and_exist(self):
         for op in cases.OPS:
-            found = choice.variants(choice.Asked(), op)
+            found = choice.variants(choice.Choice(), op)
             assert len(found) == len(set(found)) and all(case.exists for case in found)
             if op == "standard_normal":
                 continue
@@ -123,7 +123,7 @@ class TestThorough:
     def test_random_shapes(self):
         """Shapes of 0 to 3 dims (4 for images), every layout, and every option word."""
         drawn = [
-            thorough._any_case(np.random.default_rng(k), choice.Asked(), "gaussian_kl", "cpu", k)
+            thorough._any_case(np.random.default_rng(k), choice.Choice(), "gaussian_kl", "cpu", k)
             for k in range(800)
         ]
         assert all(case.exists for case in drawn)

@@ -7,7 +7,7 @@ from torch.library import opcheck
 from torch.testing import assert_close
 
 import vae_fast as vf
-from vae_fast import signatures
+from vae_fast import operators
 from vae_fast.backends import OPS as OPERATORS
 from vae_fast.backends import choose, kernel
 
@@ -89,20 +89,20 @@ LAYOUTS = {
 
 
 def test_every_schema_is_registered():
-    for definition in signatures.DEFINITIONS:
+    for definition in operators.DEFINITIONS:
         schema = torch._C.parse_schema(f"vae_fast::{definition}")
         packet = getattr(OPS, schema.name.removeprefix("vae_fast::"))
         registered = getattr(packet, schema.overload_name or "default")
         assert torch.Tag.pt2_compliant_tag in registered.tags
         assert str(registered._schema) == str(schema)
-    assert {name.rsplit("_", 1)[0] for name in signatures.SCHEMAS} == set(OPERATORS)
-    assert {name for name, _ in calls(torch.float32)} == set(signatures.SCHEMAS)
+    assert {name.rsplit("_", 1)[0] for name in operators.SCHEMAS} == set(OPERATORS)
+    assert {name for name, _ in calls(torch.float32)} == set(operators.SCHEMAS)
 
 
 def test_graphs_operators():
     """The overload with a gradient is the operator, whose gradients are its backward operator's."""
     for name, args in calls(torch.float32):
-        if name not in signatures.DIFFERENTIABLE:
+        if name not in operators.DIFFERENTIABLE:
             continue
         overload = getattr(OPS, name).autograd
         opcheck(overload, args, test_utils=["test_schema", "test_faketensor", "test_autograd_registration"])

@@ -7,15 +7,13 @@ from vae_fast.checking import check, check_module
 from vae_fast.diagonal_gaussian import DiagonalGaussian
 from vae_fast.monitoring import ActiveUnits, active_units, kl_per_dim
 from vae_fast.nn import BernoulliMLP, GaussianMLP, LocalGaussian
-from vae_fast.ops import (
-    bernoulli_log_prob,
-    early_gradients,
-    gaussian_kl,
-    gaussian_log_prob,
-    rsample,
-    rsample_kl,
-    standard_normal,
-)
+from vae_fast.ops.bernoulli_log_prob import bernoulli_log_prob
+from vae_fast.ops.early import early_gradients
+from vae_fast.ops.gaussian_kl import gaussian_kl
+from vae_fast.ops.gaussian_log_prob import gaussian_log_prob
+from vae_fast.ops.rsample import rsample
+from vae_fast.ops.rsample_kl import rsample_kl
+from vae_fast.ops.standard_normal import standard_normal
 from vae_fast.vae import VAE, VAEOutput
 
 __all__ = [

@@ -20,8 +20,8 @@ class Backend:
     """One implementation of the operators.
 
     ``available`` says whether it can serve here, ``reason`` why not (empty where it can), ``devices`` the device
-    types it serves ("*" for all), ``ops`` the operators it has. ``lacking`` are those of them that it has not on all
-    of its devices, as (operator, device type).
+    types it serves ("*" for all), ``ops`` the operators it has. ``lacking`` says which of them it has not on all of
+    its devices, as (operator, device type).
     """
 
     name: str
@@ -59,7 +59,11 @@ _TABLE = {
     "triton": _triton(),
 }
 # Where an available backend's <op>_fwd and <op>_bwd are found, and where a compiler's trace finds them.
-_KERNELS: dict[str, Any] = {"reference": reference.KERNELS, "native": native.KERNELS, "triton": triton_kernels.KERNELS}
+_KERNELS: dict[str, Any] = {
+    "reference": reference.KERNELS,
+    "native": native.KERNELS,
+    "triton": triton_kernels.KERNELS,
+}
 _TRACED: dict[str, Any] = {"triton": triton_kernels.TRACED}
 _GRAPH: dict[str, Any] = {"native": native.GRAPH, "triton": triton_kernels.GRAPH}
 

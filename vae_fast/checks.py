@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,10 +20,15 @@ _MOST = 2**60
 def countable(shape: Sequence[int], what: str) -> None:
     """Raises ValueError for a negative size, or more elements than can be counted; not for traced sizes."""
     # To a compiler, that shows traced sizes as numbers, the comparison would be a bound of them.
-    if torch.compiler.is_compiling() or not all(type(n) is int for n in shape):
+    if torch.compiler.is_compiling():
         return
-    # An empty dim hides the others from the product, but not from strides.
-    if any(n < 0 for n in shape) or math.prod(max(n, 1) for n in shape) > _MOST:
+    least, most = 0, 1
+    for n in shape:
+        if type(n) is not int:
+            return
+        # An empty dim hides the others from the product, but not from strides.
+        least, most = min(least, n), most * max(n, 1)
+    if least < 0 or most > _MOST:
         raise ValueError(
             f"{what} of shape {tuple(shape)} has a negative size, or more elements than 64 bits can count"
         )
@@ -107,7 +111,7 @@ def check(name: str, args: Sequence[Any]) -> None:
     """Raises TypeError or ValueError where the arguments of the raw operator ``name`` do not go together."""
     signature = SIGNATURES[name]
     operator, n_upstream = signature.operator, len(signature.upstream)
-    tensors, options, wanted = signature.split(*args)
+    tensors, options, wanted = signature.split(tuple(args))
     upstream, operands = tensors[:n_upstream], tensors[n_upstream:]
     if not operands:
         _standard_normal(options)
@@ -126,8 +130,8 @@ def check(name: str, args: Sequence[Any]) -> None:
     if not operator.density:
         _seed(options.seed_tensor, anchor.device)
         countable((*options.sample_shape, *shape), "z")
-    result_shapes = results.shapes(operator, shape, options)
-    for (grad_name, gradient), result in zip(zip(signature.upstream, upstream, strict=True), result_shapes):
+    triples = zip(signature.upstream, upstream, results.shapes(operator, shape, options), strict=False)
+    for grad_name, gradient, result in triples:
         _dtype(grad_name, gradient)
         _like(grad_name, gradient, result)
         _device(anchor, **{grad_name: gradient})

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from vae_fast import seeds
-from vae_fast.ops import arguments, gaussian_kl, packed
+from vae_fast.ops import arguments, packed
 from vae_fast.ops.arguments import Bounds
+from vae_fast.ops.gaussian_kl import gaussian_kl
 
 
 class DiagonalGaussian:

@@ -115,7 +115,8 @@ def _registered(operator: Operator, device: str) -> bool:
 
 # The operators that the libraries have kernels of, by device type.
 OPS = {
-    device: tuple(name for name, operator in OPERATORS.items() if _registered(operator, device)) for device in DEVICES
+    device: tuple(name for name, operator in OPERATORS.items() if _registered(operator, device))
+    for device in DEVICES
 }
 KERNELS = SimpleNamespace(**{name: getattr(torch.ops.vae_fast, name).default for name in SCHEMAS}, rescale=_rescale)
 # The same in graphs, with gradients of their own.

@@ -1,11 +1,11 @@
-"""Every operator, once: its operands, its options and its results. All that says them elsewhere derives from here.
+"""Every operator, once: its operands, its options and its results. What else says them derives from here.
 
-Of an operator <op> there is a raw operator <op>_fwd, which takes operands and options, and one <op>_bwd, which takes
-upstream gradients before them. A density's _fwd also makes gradients, for an upstream gradient of 1, of all operands
-but the weight. A shape may be None, which stands for (): AOTInductor passes an empty list so.
+Of an operator <op> there is a raw operator <op>_fwd, which takes operands and options, and one <op>_bwd, which
+takes upstream gradients before them. A density's _fwd also makes gradients, for an upstream gradient of 1, of all
+operands but the weight. A shape may be None, which stands for (): AOTInductor passes an empty list so.
 
-Without torch, since the build reads the signatures too: the compiled library defines the operators in a process that
-has not this package.
+Without torch, since the build reads the signatures too: the compiled library defines the operators in a process
+that has not this package.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import math
 from collections import namedtuple
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from enum import Enum
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,19 +26,28 @@ REDUCTIONS = {"none": 0, "sum": 1, "mean": 2}
 FORMS = {"logvar": 0, "logstd": 1, "std": 2, "var": 3, "softplus": 4}
 BERNOULLI_PARAMS = {"logits": 0, "probs": 1}
 
-PARAMETER, DATA, WEIGHT = "parameter", "data", "weight"
+
+class Role(Enum):
+    """Parameters decide a result's dtype; data and weights do not, and may be bytes or bools."""
+
+    PARAMETER = "parameter"
+    DATA = "data"
+    WEIGHT = "weight"
+
+
+PARAMETER, DATA, WEIGHT = Role
 
 
 class Operand(NamedTuple):
-    """A tensor that broadcasts against the others.
+    """A tensor that broadcasts against the others, which come in the order of their roles.
 
-    Parameters decide a result's dtype; data and weights do not, and may be bytes or bools. ``neutral`` is what leaves
-    every term and gradient finite, in the operand's place where a weight is 0. ``torch_name`` is torch.distributions'.
+    ``neutral`` leaves every term and gradient finite, in the operand's place where a weight is 0. ``torch_name`` is
+    torch.distributions' name for it.
     """
 
     name: str
     torch_name: str
-    role: Literal["parameter", "data", "weight"] = PARAMETER
+    role: Role = PARAMETER
     neutral: float = 0.0
     optional: bool = False
     differentiable: bool = True
@@ -132,7 +142,7 @@ class Signature:
     results: tuple[str, ...]
 
     @cached_property
-    def split(self) -> Callable[..., tuple[tuple[Any, ...], Any, Wanted]]:
+    def split(self) -> Callable[[tuple[Any, ...]], tuple[tuple[Any, ...], Any, Wanted]]:
         """Makes (upstream gradients and operands, options, what is wanted) of the arguments in their order."""
         # Plain numbers, which a compiler reads as constants.
         tensors = len(self.upstream) + len(self.operator.operands)
@@ -140,7 +150,7 @@ class Signature:
         needs = options + len(self.needs)
         record = self.operator.Options
 
-        def split(*args: Any) -> tuple[tuple[Any, ...], Any, Wanted]:
+        def split(args: tuple[Any, ...]) -> tuple[tuple[Any, ...], Any, Wanted]:
             return args[:tensors], record(*args[tensors:options]), Wanted(args[options:needs], *args[needs:])
 
         return split

@@ -1,7 +1,7 @@
 """A backend written in Python: a package with a module for each operator that it has.
 
-Module <op> has ``<op>_fwd(<operands…>, options, wanted)`` and ``<op>_bwd(<upstream…>, <operands…>, options, wanted)``:
-``options`` is the operator's record of them, ``wanted`` says which gradients are to be made (operators.py).
+Module <op> has ``<op>_fwd(<operands…>, options, wanted)`` and, with the upstream gradients before the operands,
+``<op>_bwd``. ``options`` is the operator's record of them, ``wanted`` says which gradients to make (operators.py).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def of_arguments(signature: Signature, function: Callable[..., Any]) -> Callable
     split = signature.split
 
     def call(*args: Any) -> Any:
-        tensors, options, wanted = split(*args)
+        tensors, options, wanted = split(args)
         return function(*tensors, options, wanted)
 
     return call

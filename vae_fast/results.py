@@ -59,7 +59,7 @@ def _layout(signature: Signature) -> Callable[..., Any]:
     n_upstream = len(signature.upstream)
 
     def layout(*args: Any) -> Any:
-        tensors, options, wanted = signature.split(*args)
+        tensors, options, wanted = signature.split(args)
         operands = tensors[n_upstream:]
         made = () if n_upstream else tuple(_values(signature.operator, operands, options))
         if signature.needs:

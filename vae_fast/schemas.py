@@ -166,7 +166,8 @@ def _(info, in_dims, *args):
     """One draw for each seed: only that can be batched."""
     place = [argument.name for argument in _normals._schema.arguments].index("seed_tensor")
     seeds = args[place].movedim(in_dims[place], 0).unbind()
-    return torch.stack([_normals(*args[:place], seed, *args[place + 1 :]) for seed in seeds]), 0
+    calls = [[seed if k == place else arg for k, arg in enumerate(args)] for seed in seeds]
+    return torch.stack([_normals(*call) for call in calls]), 0
 
 
 # ---- the gradients of the overload "autograd" ------------------------------------------------------------
@@ -211,7 +212,9 @@ def in_graphs(namespace: str) -> SimpleNamespace:
     """A namespace's operators by name as graphs hold them: with gradients, called with what a package can hold."""
     packet = getattr(torch.ops, namespace)
     overload = {name: "autograd" if name in DIFFERENTIABLE else "default" for name in _names(namespace)}
-    return SimpleNamespace(**{name: packable(getattr(getattr(packet, name), kind)) for name, kind in overload.items()})
+    return SimpleNamespace(
+        **{name: packable(getattr(getattr(packet, name), kind)) for name, kind in overload.items()}
+    )
 
 
 def by_device(op):

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 import vae_fast
-from vae_fast import native, signatures
+from vae_fast import native, operators
 
 TARGETS = ("sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
 # Kernels that draw noise and nothing else: of float32 and half types, with keys from the host and from the device,
@@ -28,10 +28,10 @@ FUSED = 2 + 9 + 4 + 4 + 2
 
 def registered():
     assert not native.CUDA_REASON, native.CUDA_REASON
-    for name in (*signatures.SCHEMAS, "rescale_"):
+    for name in (*operators.SCHEMAS, "rescale_"):
         has = torch._C._dispatch_has_kernel_for_dispatch_key(f"vae_fast::{name}", "CUDA")
         assert has, f"{name} is not registered for CUDA"
-    print(f"{len(signatures.SCHEMAS)} raw operators are registered for CUDA")
+    print(f"{len(operators.SCHEMAS)} raw operators are registered for CUDA")
 
 
 def spills(log):

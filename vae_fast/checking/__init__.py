@@ -3,7 +3,7 @@
 ``check`` and ``check_module`` are the face; what they need is imported when they are called.
 
     cases.py     what a case is, and its names; defaults.py: the cases tried by default
-    choice.py    what was asked for
+    choice.py    what is to be checked
     operands.py  a case's tensors, from its seed
     truth.py     its results in float64, and the terms that rounding errors go with
     common.py    the same results by the formulas that users write in PyTorch
@@ -72,10 +72,11 @@ def check(
         ValueError: an unknown name, with the list of those there are; a choice that leaves no case.
         RuntimeError: a named backend that is not available, or does not serve the operator or device.
     """
-    from vae_fast.checking.choice import asked
+    from vae_fast.checking.choice import checked
     from vae_fast.checking.runner import run_check
 
-    choice = asked(op, backend, device, dtype, shape, layout, inputs, options, seed)
+    where = {"op": op, "backend": backend, "device": device, "dtype": dtype}
+    choice = checked(seed, **where, shape=shape, layout=layout, inputs=inputs, options=options)
     return run_check(choice, thorough, cases, every, progress)
 
 

@@ -12,8 +12,7 @@ from typing import Any
 
 import torch
 
-from vae_fast.reference.densities import REDUCTIONS
-from vae_fast.operators import FORMS
+from vae_fast.operators import FORMS, REDUCTIONS
 from vae_fast.sigma import SigmaForm
 
 DTYPES = {

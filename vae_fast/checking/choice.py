@@ -23,7 +23,7 @@ from vae_fast.checking.defaults import default_shape, default_variants
 
 
 @dataclasses.dataclass(frozen=True)
-class Asked:
+class Choice:
     """The caller's choice, by valid names; None where all are meant."""
 
     op: str | None = None
@@ -37,19 +37,18 @@ class Asked:
     seed: int = 0
 
 
-def asked(
-    op: Any, backend: Any, device: Any, dtype: Any, shape: Any, layout: Any, inputs: Any, options: Any, seed: int
-) -> Asked:
+def checked(seed: int, **words: Any) -> Choice:
     """The checked choice. Raises ValueError naming what there is, RuntimeError for a backend not available."""
+    dtype, device, shape, options = words["dtype"], words["device"], words["shape"], words["options"]
     if isinstance(dtype, torch.dtype):
         dtype = next((name for name, known in DTYPES.items() if known == dtype), str(dtype))
-    _known("op", op, OPS)
+    _known("op", words["op"], OPS)
     _known("dtype", dtype, DTYPES)
-    _known("layout", layout, LAYOUTS)
-    if not (isinstance(inputs, str) and _bits(inputs)):
-        _known("inputs", inputs, INPUTS)
-    if backend is not None:
-        _named(backend, "backend")
+    _known("layout", words["layout"], LAYOUTS)
+    if not (isinstance(words["inputs"], str) and _bits(words["inputs"])):
+        _known("inputs", words["inputs"], INPUTS)
+    if words["backend"] is not None:
+        _named(words["backend"], "backend")
     if device is not None:
         device = _device(device)
     if isinstance(shape, str):
@@ -62,7 +61,8 @@ def asked(
         options = parse_options(options if isinstance(options, str) else options_text(tuple(options)))
     if not isinstance(seed, int) or not 0 <= seed < 2**63:
         raise ValueError(f"seed must be an int from 0 to 2**63 - 1, got {seed!r}")
-    return Asked(op, backend, device, dtype, shape, layout, inputs, options, seed)
+    valid = {"dtype": dtype, "device": device, "shape": shape, "options": options}
+    return Choice(**words | valid, seed=seed)
 
 
 def _known(what: str, name: Any, names: Any) -> None:
@@ -88,7 +88,7 @@ def _device(device: Any) -> str:
     return str(torch.device(device))
 
 
-def places(choice: Asked) -> Iterator[tuple[str, str, list[str]]]:
+def places(choice: Choice) -> Iterator[tuple[str, str, list[str]]]:
     """(operator, device, the backends that serve it there): all there are, or the ones asked for.
 
     Raises RuntimeError where the backend asked for does not serve the operator or the device asked for.
@@ -116,7 +116,7 @@ def places(choice: Asked) -> Iterator[tuple[str, str, list[str]]]:
         choose(choice.op or next(iter(OPS)), torch.device(devices[0]), choice.backend)  # raises, and says why
 
 
-def variants(choice: Asked, op: str) -> list[Case]:
+def variants(choice: Choice, op: str) -> list[Case]:
     """The operator's cases, without backend and dtype. A layout, inputs or options asked for stand alone."""
     given = (choice.layout, choice.inputs, choice.options)
     found = []

@@ -11,7 +11,7 @@ from torch.distributions import Normal, kl_divergence
 
 from vae_fast.checking.cases import Case
 from vae_fast.checking.operands import Operands
-from vae_fast.reference import standard_normal_fwd
+from vae_fast.reference import KERNELS
 from vae_fast.reference.densities import MEAN, NONE
 from vae_fast.sigma import LOGSTD, LOGVAR, STD, VAR
 
@@ -78,7 +78,7 @@ def _sigma(case: Case, like: Tensor, raw: Tensor | float) -> Tensor:
 
 def _noise(case: Case, mu: Tensor) -> Tensor:
     offset, first_sample = case.noise
-    return standard_normal_fwd(
+    return KERNELS.standard_normal_fwd(
         case.sample_shape, case.shape, case.seed, None, offset, first_sample, mu.dtype, mu.device
     )
 

@@ -6,14 +6,14 @@ import dataclasses
 from collections.abc import Iterator
 
 from vae_fast.checking.cases import DTYPES, Case, options_text, shape_text
-from vae_fast.checking.choice import Asked, places, variants
+from vae_fast.checking.choice import Choice, places, variants
 from vae_fast.checking.rows import Row
 from vae_fast.checking.run import prepare, shrink
 from vae_fast.checking.tally import Tally, on_each
 from vae_fast.checking.thorough import Progress, thorough_rows
 
 
-def run_check(choice: Asked, thorough: bool, cases: int, every: int, progress: Progress | None) -> tuple[Row, ...]:
+def run_check(choice: Choice, thorough: bool, cases: int, every: int, progress: Progress | None) -> tuple[Row, ...]:
     """The rows of the check. Raises ValueError where nothing of what was asked for exists."""
     rows: list[Row] = []
     found = list(places(choice))

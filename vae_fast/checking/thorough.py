@@ -13,7 +13,7 @@ from torch.autograd import gradcheck, gradgradcheck
 
 import vae_fast.ops as ops
 from vae_fast.checking.cases import DTYPES, LAYOUTS, OPS, Case, parse_options
-from vae_fast.checking.choice import Asked
+from vae_fast.checking.choice import Choice
 from vae_fast.checking.operands import Operands, draw
 from vae_fast.checking.rows import Failure, Row
 from vae_fast.checking.run import Outcome, measure, prepare, shrink
@@ -29,7 +29,7 @@ _LARGEST_DIM, _LARGEST = 40, 5000
 
 
 def thorough_rows(
-    choice: Asked, found: Sequence[Place], cases: int, every: int, progress: Progress
+    choice: Choice, found: Sequence[Place], cases: int, every: int, progress: Progress
 ) -> Iterator[Row]:
     """The three checks, where the choice leaves them something to do; 0 for ``every`` or ``cases``: none of it."""
     if choice.dtype in (None, "float64"):
@@ -43,7 +43,7 @@ def thorough_rows(
 # ---- derivatives -------------------------------------------------------------------------------------------
 
 
-def _derivatives(choice: Asked, found: Sequence[Place], progress: Progress) -> Iterator[Row]:
+def _derivatives(choice: Choice, found: Sequence[Place], progress: Progress) -> Iterator[Row]:
     """First and second derivatives in float64 against differences of values, for every variant of the options."""
     for op, device, names in found:
         if op == "standard_normal":
@@ -98,7 +98,7 @@ _SWEPT = {
 }
 
 
-def _sweep(choice: Asked, found: Sequence[Place], every: int, progress: Progress) -> Iterator[Row]:
+def _sweep(choice: Choice, found: Sequence[Place], every: int, progress: Progress) -> Iterator[Row]:
     """Every (or each ``every``-th) float32 as logits or p for the targets 0 and 1, and as log σ² at μ = 0."""
     for op, device, names in found:
         if op not in _SWEPT or choice.options or choice.layout not in (None, "contiguous"):
@@ -129,7 +129,7 @@ def _one_pattern(case: Case, failure: Failure) -> Failure:
 # ---- random cases ------------------------------------------------------------------------------------------
 
 
-def _random(choice: Asked, found: Sequence[Place], cases: int, progress: Progress) -> Iterator[Row]:
+def _random(choice: Choice, found: Sequence[Place], cases: int, progress: Progress) -> Iterator[Row]:
     """Cases of random operators, shapes, layouts, options, dtypes and inputs; each on every backend."""
     tallies: dict[tuple[str, str, str, str], Tally] = {}
     for k in range(cases):
@@ -150,7 +150,7 @@ def _random(choice: Asked, found: Sequence[Place], cases: int, progress: Progres
         yield tallies[key].row(shrink)
 
 
-def _any_case(rng: np.random.Generator, choice: Asked, op: str, device: str, seed: int) -> Case | None:
+def _any_case(rng: np.random.Generator, choice: Choice, op: str, device: str, seed: int) -> Case | None:
     """A case within the choice; None where a hundred draws found none that exists."""
     for _ in range(100):
         ndim = int(rng.integers(0, 4))

@@ -135,7 +135,7 @@ def _noise(case: Case, shape: torch.Size | tuple[int, ...]) -> Tensor:
     offset, first_sample = case.noise
     device = torch.device("cpu")
     samples = case.sample_shape
-    return reference.standard_normal_fwd(
+    return reference.KERNELS.standard_normal_fwd(
         samples, shape, case.seed, None, offset, first_sample, torch.float32, device
     )
 
@@ -169,8 +169,8 @@ def _kl(case: Case, t: dict[str, Tensor]) -> _Element:
     has_prior = operands[2] is not None
     options = (0, NONE, 1.0, case.free_bits, *form)
     wanted = (True, True, has_prior, has_prior, False)
-    value, *_ = reference.gaussian_kl_fwd(*operands, None, *options, False, False, False, False)
-    slopes = _all(reference.gaussian_kl_bwd(torch.ones_like(value), *operands, None, *options, *wanted))
+    value, *_ = reference.KERNELS.gaussian_kl_fwd(*operands, None, *options, False, False, False, False)
+    slopes = _all(reference.KERNELS.gaussian_kl_bwd(torch.ones_like(value), *operands, None, *options, *wanted))
 
     r = form.clamp(t["logvar"])
     if has_prior:
@@ -198,7 +198,7 @@ def _kl(case: Case, t: dict[str, Tensor]) -> _Element:
         # So near the floor that rounding decides on which side: either gradient is right.
         eps = torch.finfo(compute_dtype(case.torch_dtype)).eps
         near = (value - case.free_bits).abs() <= 8 * eps * terms
-        without_floor = reference.gaussian_kl_bwd(
+        without_floor = reference.KERNELS.gaussian_kl_bwd(
             torch.ones_like(value), *operands, None, *options[:3], None, *form, *wanted
         )
         sizes = [
@@ -219,9 +219,9 @@ def _bernoulli(case: Case, t: dict[str, Tensor]) -> _Element:
         return _bernoulli_of_probs(case, t)
     y, x = t["logits"], t["x"]
     options = (0, NONE, 1.0, case.x_scale, LOGITS)
-    value, *_ = reference.bernoulli_log_prob_fwd(y, x, None, *options, False, False)
+    value, *_ = reference.KERNELS.bernoulli_log_prob_fwd(y, x, None, *options, False, False)
     dlogits, dx = _all(
-        reference.bernoulli_log_prob_bwd(torch.ones_like(value), y, x, None, *options, True, True, False)
+        reference.KERNELS.bernoulli_log_prob_bwd(torch.ones_like(value), y, x, None, *options, True, True, False)
     )
     target, size = x * case.x_scale, y.abs()
     wrong = torch.where(y > 0, 1.0 - target, target)
@@ -241,8 +241,9 @@ def _bernoulli_of_probs(case: Case, t: dict[str, Tensor]) -> _Element:
     """
     p, x = t["logits"], t["x"]
     options = (0, NONE, 1.0, case.x_scale, PROBS)
-    value, *_ = reference.bernoulli_log_prob_fwd(p, x, None, *options, False, False)
-    dp, dx = _all(reference.bernoulli_log_prob_bwd(torch.ones_like(value), p, x, None, *options, True, True, False))
+    value, *_ = reference.KERNELS.bernoulli_log_prob_fwd(p, x, None, *options, False, False)
+    ones = torch.ones_like(value)
+    dp, dx = _all(reference.KERNELS.bernoulli_log_prob_bwd(ones, p, x, None, *options, True, True, False))
     target, log_p, log_q = x * case.x_scale, torch.log(p), torch.log1p(-p)
     by_target = target if case.x_scale != 1.0 else torch.zeros_like(target)
     size_p, size_q = (-log.clamp(min=-100.0) for log in (log_p, log_q))
@@ -261,9 +262,9 @@ def _gaussian(case: Case, t: dict[str, Tensor]) -> _Element:
     """
     form, raw = case.form, t["logvar"]
     operands, options = (t["mean"], raw, t["x"], None), (0, NONE, 1.0, case.x_scale, *form)
-    value, *_ = reference.gaussian_log_prob_fwd(*operands, *options, False, False, False)
+    value, *_ = reference.KERNELS.gaussian_log_prob_fwd(*operands, *options, False, False, False)
     ones = torch.ones_like(value)
-    slopes = _all(reference.gaussian_log_prob_bwd(ones, *operands, *options, True, True, True, False))
+    slopes = _all(reference.KERNELS.gaussian_log_prob_bwd(ones, *operands, *options, True, True, True, False))
     r, x = form.clamp(raw), t["x"] * case.x_scale
     half_square, dmean, _ = standardised(x - t["mean"], form, r)
     by_mean, square = dmean.abs(), half_square

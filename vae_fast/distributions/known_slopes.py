@@ -44,8 +44,9 @@ def known_slopes(value: Callable[..., Tensor], slopes: Callable[..., Sequence[Te
 
         @staticmethod
         def jvp(ctx: Any, *tangents: Any) -> Any:
-            parts = [t * s for t, s in zip(tangents, slopes(*ctx.saved_tensors), strict=True) if t is not None]
-            return sum(parts[1:], parts[0])
+            pairs = zip(tangents, slopes(*ctx.saved_tensors), strict=True)
+            first, *others = [t * s for t, s in pairs if t is not None]
+            return sum(others, first)
 
     def call(*operands: Tensor) -> Tensor:
         if dispatch.needs_composite(**{str(k): t for k, t in enumerate(operands)}):

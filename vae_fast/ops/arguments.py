@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from vae_fast.checks import FLOATS, TARGETS, countable
-from vae_fast.operators import BERNOULLI_PARAMS, DATA, FORMS, PARAMETER, REDUCTIONS, WEIGHT, Operator
+from vae_fast.operators import (
+    BERNOULLI_PARAMS,
+    DATA,
+    FORMS,
+    OPERATORS,
+    PARAMETER,
+    REDUCTIONS,
+    WEIGHT,
+    Operand,
+    Operator,
+)
 from vae_fast.ops import dispatch
 from vae_fast.reference.densities import arithmetic_dtype, promoted_dtype
 from vae_fast.seeds import integer
@@ -43,9 +53,10 @@ def floating(name: str, value: Any) -> Tensor:
 
 def floating_or_number(name: str, value: Any) -> Tensor:
     """As ``floating``; a number becomes a 0-d float64 tensor on the CPU, the raw operators' form of one."""
-    if isinstance(value, (float, int, numbers.Real)) and not isinstance(value, bool):
-        return torch.tensor(float(value), dtype=torch.float64, device="cpu")
-    return floating(name, value)
+    # Tensors first: to ask whether one is a Real takes as long as all the rest.
+    if isinstance(value, Tensor) or isinstance(value, bool) or not isinstance(value, (float, int, numbers.Real)):
+        return floating(name, value)
+    return torch.tensor(float(value), dtype=torch.float64, device="cpu")
 
 
 def target(name: str, value: Any) -> Tensor:
@@ -53,6 +64,17 @@ def target(name: str, value: Any) -> Tensor:
     if isinstance(value, Tensor) and value.dtype in TARGETS and _strided(value):
         return value
     raise TypeError(f"{name} must be a dense uint8, bool or floating tensor, got {_describe(value)}")
+
+
+def weights(name: str, value: Any) -> Tensor | None:
+    """A weight: any ``target`` dtype, a number, or None."""
+    if value is None:
+        return None
+    return target(name, value) if isinstance(value, Tensor) else floating_or_number(name, value)
+
+
+def floating_or_none(name: str, value: Any) -> Tensor | None:
+    return None if value is None else floating_or_number(name, value)
 
 
 def same_device(first: str, anchor: Tensor, **others: Tensor | None) -> None:
@@ -67,15 +89,17 @@ def broadcast_shape(first: str, shape: Sequence[int], **others: Tensor | None) -
     """The shape all arguments broadcast to. Raises ValueError naming the two arguments that do not."""
     result, result_name = tuple(shape), first
     for name, other in others.items():
-        if other is None or (other.ndim == len(result) and tuple(other.shape) == result):
+        if other is None:
             continue
-        b = tuple(other.shape)
+        b = other.shape
+        if len(b) == len(result) and b == result:
+            continue
         merged = []
         for i in range(max(len(result), len(b)), 0, -1):
             p = result[-i] if i <= len(result) else 1
             q = b[-i] if i <= len(b) else 1
             if p != q and p != 1 and q != 1:
-                raise ValueError(f"{result_name} of shape {result} and {name} of shape {b} do not broadcast")
+                raise ValueError(f"{result_name} of shape {result} and {name} of shape {tuple(b)} do not broadcast")
             merged.append(q if p == 1 else p)
         result, result_name = tuple(merged), f"{result_name}, {name}"
     countable(result, f"{result_name} together,")
@@ -90,14 +114,16 @@ def _table(*shapes: Sequence[int]) -> float:
         return math.inf
 
 
-def target_fits(names: str, shape: Sequence[int], x: Tensor) -> None:
+def target_fits(names: str, parameters: Sequence[Tensor], x: Tensor) -> None:
     """Raises ValueError where x of another number of dims than the parameters would make a table of both.
 
-    ``shape`` is what the parameters broadcast to together. Either side may be broadcast to the other's shape, and
-    tensors of as many dims to a shape of their own: [64, 1] with [64], a mistake nearly always, is neither.
+    Either side may be broadcast to the other's shape, and tensors of as many dims to a shape of their own: [64, 1]
+    with [64], a mistake nearly always, is neither.
     """
-    if x.ndim == len(shape) or x.ndim == 0 or len(shape) == 0:
+    n_dims = max([t.ndim for t in parameters])
+    if x.ndim == n_dims or x.ndim == 0 or n_dims == 0:
         return
+    shape = torch.broadcast_shapes(*(t.shape for t in parameters))
     together = torch.broadcast_shapes(shape, x.shape)
     most = max(math.prod(shape), x.numel())
     if math.prod(together) <= most:
@@ -124,49 +150,63 @@ def event_dims(event_ndim: int, shape: Sequence[int], names: str) -> int:
     return event_ndim
 
 
-class Operands(NamedTuple):
-    """Checked operands: the shape that they have together, whether they need the reference's own operations
-    (dispatch.py), and the dtype computed in."""
-
-    tensors: tuple[Any, ...]
-    shape: tuple[int, ...]
-    composite: bool
-    arithmetic: torch.dtype
+# Checked operands, the shape that they have together, whether they need the reference's own operations
+# (dispatch.py), and the dtype computed in.
+Operands = tuple[tuple[Any, ...], tuple[int, ...], bool, torch.dtype]
 
 
-def operands(operator: Operator, *values: Any) -> Operands:
+class _Rules(NamedTuple):
+    """What an operator demands of its operands: how each is checked. The parameters come first."""
+
+    names: tuple[str, ...]
+    checks: tuple[Callable[[str, Any], Any], ...]
+    n_parameters: int
+    parameters: str
+    data: tuple[str, ...]
+    draws: bool
+
+
+def _rules(operator: Operator) -> _Rules:
+    parameters = [operand.name for operand in operator.operands if operand.role == PARAMETER]
+    data = tuple(operand.name for operand in operator.operands if operand.role == DATA)
+    names = tuple(operand.name for operand in operator.operands)
+    checks = tuple(_check_of(operand, k) for k, operand in enumerate(operator.operands))
+    return _Rules(names, checks, len(parameters), " and ".join(parameters), data, not operator.density)
+
+
+def _check_of(operand: Operand, k: int) -> Callable[[str, Any], Any]:
+    if operand.role == WEIGHT:
+        return weights
+    if operand.role == DATA:
+        return target
+    if operand.optional:
+        return floating_or_none
+    # The first one's device is the call's.
+    return floating_or_number if k else floating
+
+
+_RULES = {name: _rules(operator) for name, operator in OPERATORS.items()}
+
+
+def operands(op: str, *values: Any) -> Operands:
     """A public function's operands, numbers as tensors. Raises TypeError or ValueError for what cannot be one."""
     if dispatch.uniform(*values):
-        first, *_ = values
-        return Operands(values, tuple(first.shape), False, first.dtype)
-    facts = operator.operands
-    tensors = tuple(_operand(operator, k, value) for k, value in enumerate(values))
-    anchor, *rest = tensors
-    first, *names = (operand.name for operand in facts)
-    others = dict(zip(names, rest, strict=True))
-    composite = dispatch.needs_composite(**{first: anchor}, **others)
-    if composite and not operator.density:
-        dispatch.refuse_dtensors(**{first: anchor}, **others)
-    same_device(first, anchor, **others)
-    shape = broadcast_shape(first, anchor.shape, **others)
-    parameters = [t for operand, t in zip(facts, tensors, strict=True) if operand.role == PARAMETER]
-    for operand, t in zip(facts, tensors, strict=True):
-        if operand.role == DATA:
-            of = " and ".join(operand.name for operand in facts if operand.role == PARAMETER)
-            target_fits(of, torch.broadcast_shapes(*(t.shape for t in parameters)), t)
-    return Operands(tensors, shape, composite, arithmetic_dtype(promoted_dtype(*parameters), *tensors))
-
-
-def _operand(operator: Operator, k: int, value: Any) -> Tensor | None:
-    operand = operator.operands[k]
-    if value is None and operand.optional:
-        return None
-    if operand.role == DATA:
-        return target(operand.name, value)
-    if operand.role == WEIGHT:
-        return target(operand.name, value) if isinstance(value, Tensor) else floating_or_number(operand.name, value)
-    # The first operand's device is the call's.
-    return floating_or_number(operand.name, value) if k else floating(operand.name, value)
+        return values, tuple(values[0].shape), False, values[0].dtype
+    rules = _RULES[op]
+    triples = zip(rules.checks, rules.names, values, strict=True)
+    tensors = tuple([check(name, value) for check, name, value in triples])
+    named = dict(zip(rules.names, tensors, strict=True))
+    composite = dispatch.needs_composite(**named)
+    if composite and rules.draws:
+        dispatch.refuse_dtensors(**named)
+    parameters = tensors[: rules.n_parameters]
+    first = rules.names[0]
+    anchor = named.pop(first)
+    same_device(first, anchor, **named)
+    shape = broadcast_shape(first, anchor.shape, **named)
+    for name in rules.data:
+        target_fits(rules.parameters, parameters, named[name])
+    return tensors, shape, composite, arithmetic_dtype(promoted_dtype(*parameters), *tensors)
 
 
 def sizes(name: str, shape: Any) -> tuple[int, ...]:
@@ -204,10 +244,10 @@ def number(name: str, value: Any) -> float:
     return float(value)
 
 
-def sigma_form(param: Param, param_eps: float, bounds: Bounds | None) -> SigmaForm:
-    """The checked parametrisation of σ."""
-    kind = _code("param", FORMS, param)
+def parametrisation(param: Param, param_eps: float, bounds: Bounds | None) -> tuple[int, float, float, float]:
+    """The checked options param, param_eps, low and high."""
     low, high = -math.inf, math.inf
+    code = _code("param", FORMS, param)
     if bounds is not None:
         if not isinstance(bounds, (tuple, list)) or len(bounds) != 2:
             raise ValueError(f"bounds must be None or a pair (low, high), got {bounds!r}")
@@ -215,4 +255,8 @@ def sigma_form(param: Param, param_eps: float, bounds: Bounds | None) -> SigmaFo
         high = high if bounds[1] is None else number("bounds", bounds[1])
         if not low <= high:
             raise ValueError(f"bounds must have low <= high, got {bounds!r}")
-    return SigmaForm(kind, number("param_eps", param_eps), low, high)
+    return code, number("param_eps", param_eps), low, high
+
+
+def sigma_form(param: Param, param_eps: float, bounds: Bounds | None) -> SigmaForm:
+    return SigmaForm(*parametrisation(param, param_eps, bounds))

@@ -15,55 +15,68 @@ from torch import Tensor
 from vae_fast.backends import kernel
 from vae_fast.operators import OPERATORS
 from vae_fast.ops import dispatch, early
-from vae_fast.ops.arguments import Operands
 
-# The arguments before the tensors, as many for both, and their gradients.
-_BEFORE = 5
-_NONE = (None,) * _BEFORE
-# No gradients in the forward pass.
+# What a call is beside its tensors: operator, backend, dim, options. One argument, since each costs.
+Call = tuple[str, str, int | None, Any]
+
 _VALUE_ALONE = {name: (False,) * len(operator.differentiable_in_forward) for name, operator in OPERATORS.items()}
+# Of the operators that have operands without a gradient, which have one.
+_DIFFERENTIABLE = {
+    name: tuple(operand.differentiable for operand in operator.operands)
+    for name, operator in OPERATORS.items()
+    if not all(operand.differentiable for operand in operator.operands)
+}
 
 
 class Density(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, op: str, backend: str, in_forward: bool, dim: int | None, options: Any, *tensors: Any
-    ) -> Any:
+    def forward(ctx: Any, call: Call, in_forward: bool, *tensors: Any) -> Any:
         ctx.save_for_backward(*tensors)
-        ctx.op, ctx.backend, ctx.dim, ctx.options = op, backend, dim, options
+        ctx.call = call
+        op, backend, dim, options = call
         operands = tensors if dim is None else _halves(tensors, dim)
-        needs = _VALUE_ALONE[op]
+        needs: Sequence[bool] = _VALUE_ALONE[op]
         if in_forward:
-            *needs, _ = ctx.needs_input_grad[_BEFORE:]
+            *needs, _ = _needs(op, ctx)
         value, *grads = kernel(backend, f"{op}_fwd")(*operands, *options, *needs)
         early.keep(ctx, grads if in_forward else None)
         return value
 
     @staticmethod
     def backward(ctx: Any, upstream: Any) -> Any:
-        grads = early.take(ctx, upstream)
+        op, backend, dim, options = ctx.call
+        needs = _needs(op, ctx)
+        grads = early.take(ctx, backend, upstream)
         if grads is None:
-            return (*_NONE, *_gradients(ctx, (upstream,), ctx.saved_tensors, ctx.options))
-        return (*_NONE, *_wanted(ctx.needs_input_grad[_BEFORE:], grads))
+            bwd = dispatch.backward_kernel(backend, f"{op}_bwd", upstream)
+            if dim is not None:
+                return None, None, *_packed(bwd, (upstream,), ctx.saved_tensors, options, needs, dim)
+            grads = bwd(upstream, *ctx.saved_tensors, *options, *needs)
+        return None, None, *_wanted(op, needs, grads)
 
 
 class Draw(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, op: str, backend: str, dim: int | None, options: Any, seed_tensor: Any, *tensors: Any
-    ) -> Any:
+    def forward(ctx: Any, call: Call, seed_tensor: Any, *tensors: Any) -> Any:
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(seed_tensor, *tensors)
-        ctx.op, ctx.backend, ctx.dim, ctx.options = op, backend, dim, options
+        ctx.call = call
+        op, backend, dim, options = call
         operands = tensors if dim is None else _halves(tensors, dim)
         return kernel(backend, f"{op}_fwd")(*operands, *_seeded(options, seed_tensor))
 
     @staticmethod
     def backward(ctx: Any, *upstream: Any) -> Any:
-        seed_tensor, *tensors = ctx.saved_tensors
+        op, backend, dim, options = ctx.call
+        _, _, *needs = ctx.needs_input_grad
         if all(g is None for g in upstream):
-            return (*_NONE, *(None for _ in tensors))
-        return (*_NONE, *_gradients(ctx, upstream, tensors, _seeded(ctx.options, seed_tensor)))
+            return None, None, *(None for _ in needs)
+        seed_tensor, *tensors = ctx.saved_tensors
+        options = _seeded(options, seed_tensor)
+        bwd = dispatch.backward_kernel(backend, f"{op}_bwd", *upstream)
+        if dim is not None:
+            return None, None, *_packed(bwd, upstream, tensors, options, needs, dim)
+        return None, None, *_wanted(op, needs, bwd(*upstream, *tensors, *options, *needs))
 
 
 def _seeded(options: Any, seed_tensor: Tensor | None) -> Any:
@@ -76,37 +89,48 @@ def _halves(tensors: Sequence[Any], dim: int) -> tuple[Any, ...]:
     return (*moments.chunk(2, dim), *others)
 
 
-def _wanted(needs: Sequence[bool], grads: Sequence[Tensor | None]) -> list[Tensor | None]:
-    """The gradients that autograd asked for; what a kernel returns for the others is empty."""
-    return [grad if need else None for need, grad in zip(needs, grads, strict=True)]
+def _needs(op: str, ctx: Any) -> Sequence[bool]:
+    """Which gradients autograd asks for, of the operands that can have one."""
+    _, _, *needs = ctx.needs_input_grad
+    if op in _DIFFERENTIABLE:
+        return [need for need, can in zip(needs, _DIFFERENTIABLE[op], strict=True) if can]
+    return needs
 
 
-def _gradients(ctx: Any, upstream: Sequence[Any], tensors: Sequence[Any], options: Any) -> list[Tensor | None]:
-    bwd = dispatch.backward_kernel(ctx.backend, f"{ctx.op}_bwd", *upstream)
-    needs = ctx.needs_input_grad[_BEFORE:]
-    if ctx.dim is None:
-        return _wanted(needs, bwd(*upstream, *tensors, *options, *needs))
+def _wanted(op: str, needs: Sequence[bool], grads: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """The gradients that autograd asked for, each in its operand's place; a kernel's others are empty."""
+    wanted = [grad if need else None for need, grad in zip(needs, grads, strict=True)]
+    if op in _DIFFERENTIABLE:
+        rest = iter(wanted)
+        return [next(rest) if can else None for can in _DIFFERENTIABLE[op]]
+    return wanted
+
+
+def _packed(
+    bwd: Any, upstream: Sequence[Any], tensors: Sequence[Any], options: Any, needs: Sequence[bool], dim: int
+) -> list[Tensor | None]:
+    moments, *_ = tensors
     need, *others = needs
-    packed = tensors[0], ctx.dim
-    both, _, *grads = bwd(*upstream, *_halves(tensors, ctx.dim), *options, need, need, *others, *packed)
-    return [both, *_wanted(others, grads)]
+    both, _, *grads = bwd(*upstream, *_halves(tensors, dim), *options, need, need, *others, moments, dim)
+    return [both, *(grad if need else None for need, grad in zip(others, grads, strict=True))]
 
 
-def density(op: str, backend: str, operands: Operands, options: Any) -> Any:
-    """A density of checked operands, the weight the last of them, on a backend."""
-    tensors, composite = operands.tensors, operands.composite
-    if composite or not dispatch.differentiable(*tensors):
+def density(
+    op: str, backend: str, operands: Sequence[Any], options: Any, composite: bool, arithmetic: torch.dtype
+) -> Any:
+    """A density of checked operands (arguments.py), the weight the last of them, on a backend."""
+    if composite or not dispatch.differentiable(*operands):
         fwd = kernel("reference" if composite else backend, f"{op}_fwd")
-        value, *_ = fwd(*tensors, *options, *_VALUE_ALONE[op])
-        return value
-    in_forward = early.wanted(backend, options.reduction, operands.arithmetic, tensors)
-    return Density.apply(op, backend, in_forward, None, options, *dispatch.distinct(tensors))
+        return fwd(*operands, *options, *_VALUE_ALONE[op])[0]
+    in_forward = early.wanted(backend, options.reduction, arithmetic, operands)
+    return Density.apply((op, backend, None, options), in_forward, *dispatch.distinct(operands))
 
 
-def draw(op: str, backend: str, operands: Operands, options: Any, seed_tensor: Tensor | None) -> Any:
+def draw(
+    op: str, backend: str, operands: Sequence[Any], options: Any, composite: bool, seed_tensor: Tensor | None
+) -> Any:
     """A sampler's results of checked operands; the options have the rest of the seed."""
-    tensors, composite = operands.tensors, operands.composite
-    if composite or not dispatch.differentiable(*tensors):
+    if composite or not dispatch.differentiable(*operands):
         fwd = kernel("reference" if composite else backend, f"{op}_fwd")
-        return fwd(*tensors, *_seeded(options, seed_tensor))
-    return Draw.apply(op, backend, None, options, *dispatch.distinct((seed_tensor, *tensors)))
+        return fwd(*operands, *_seeded(options, seed_tensor))
+    return Draw.apply((op, backend, None, options), *dispatch.distinct((seed_tensor, *operands)))

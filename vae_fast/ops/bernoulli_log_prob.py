@@ -12,8 +12,7 @@ from vae_fast.ops.autograd import density
 from vae_fast.reference.bernoulli_log_prob import PROBS
 from vae_fast.tracing import public
 
-_OPERATOR = OPERATORS["bernoulli_log_prob"]
-_Options = _OPERATOR.Options
+_Options = OPERATORS["bernoulli_log_prob"].Options
 
 
 def _within(name: str, values: Tensor) -> None:
@@ -66,8 +65,8 @@ def bernoulli_log_prob(
 
     Source: Kingma and Welling, "Auto-Encoding Variational Bayes" (2014), eq. 11 in appendix C.
     """
-    operands = arguments.operands(_OPERATOR, logits, x, weight)
-    arguments.event_dims(event_ndim, operands.shape, "logits, x and weight")
+    operands, shape, composite, arithmetic = arguments.operands("bernoulli_log_prob", logits, x, weight)
+    arguments.event_dims(event_ndim, shape, "logits, x and weight")
     x_scale, code = arguments.number("x_scale", x_scale), arguments.bernoulli_code(param)
     if validate:
         _within("x * x_scale", x.detach().double() * x_scale)
@@ -81,5 +80,5 @@ def bernoulli_log_prob(
         x_scale=x_scale,
         param=code,
     )
-    log_prob: Tensor = density("bernoulli_log_prob", name, operands, options)
+    log_prob: Tensor = density("bernoulli_log_prob", name, operands, options, composite, arithmetic)
     return log_prob

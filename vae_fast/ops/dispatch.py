@@ -15,6 +15,10 @@ from vae_fast.checks import FLOATS
 
 _PLAIN = tracing.PLAIN
 _FLOATS, _STRIDED = FLOATS, torch.strided
+# By names of their own: looking them up would take longer than the calls.
+_compiling = torch.compiler.is_compiling
+_is_legacy_batch = torch._C._functorch.is_legacy_batchedtensor
+_is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor
 
 
 def needs_composite(**tensors: Tensor | None) -> bool:
@@ -31,7 +35,7 @@ def needs_composite(**tensors: Tensor | None) -> bool:
 
 
 def uniform(first: Any, *others: Any) -> bool:
-    """Whether all that are there are plain dense tensors of one floating dtype, device and shape, outside transforms.
+    """Whether all (but None) are plain dense tensors of one floating dtype, device and shape, outside transforms.
 
     The common call. It needs no other check of its tensors, and at small sizes those take as long as the kernel.
     """
@@ -41,7 +45,8 @@ def uniform(first: Any, *others: Any) -> bool:
     if dtype not in _FLOATS:
         return False
     n_dims = len(shape)
-    for t in others:
+    # The last ones are the likeliest to differ.
+    for t in reversed(others):
         if t is None:
             continue
         if type(t) not in _PLAIN or t.dtype != dtype or t.device != device:
@@ -79,7 +84,7 @@ def _refuse_mixed_dtensors(tensors: dict[str, Tensor | None]) -> None:
 
 def distinct(args: Sequence[Any]) -> Sequence[Any]:
     """The arguments, a repeated tensor as a view: torch.compile does not trace a Function that gets one twice."""
-    if not torch.compiler.is_compiling():
+    if not _compiling():
         return args
     return [
         a.view_as(a) if isinstance(a, Tensor) and any(a is other for other in args[:k]) else a
@@ -100,10 +105,9 @@ def differentiable(*tensors: Any) -> bool:
 
 def batched(upstream: Tensor | None) -> bool:
     """Whether this is a batch of upstream gradients (is_grads_batched, vmap), which no kernel can read."""
-    if upstream is None or torch.compiler.is_compiling():
+    if upstream is None or _compiling():
         return False
-    functorch = torch._C._functorch
-    return bool(functorch.is_legacy_batchedtensor(upstream) or functorch.is_functorch_wrapped_tensor(upstream))
+    return bool(_is_legacy_batch(upstream) or _is_wrapped(upstream))
 
 
 def backward_kernel(backend: str, name: str, *upstream: Tensor | None) -> Any:

@@ -81,10 +81,10 @@ def wanted(backend: str, reduction: int, arithmetic: torch.dtype, operands: Sequ
         _allowed = _from_environment()
     if not _allowed or torch._C._autograd._top_saved_tensors_default_hooks(True) is not None:
         return False
-    *others, weight = operands
+    weight = operands[-1]
     if weight is not None and weight.requires_grad:
         return False
-    for t in others:
+    for t in operands:
         if t is not None and t.requires_grad and (t.dtype not in _EXACT or t.dtype.itemsize < arithmetic.itemsize):
             return False
     return True
@@ -95,13 +95,13 @@ def keep(ctx: Any, grads: Sequence[Tensor] | None) -> None:
     ctx.early = [] if grads is None else [grads]
 
 
-def take(ctx: Any, upstream: Tensor) -> Sequence[Tensor | None] | None:
+def take(ctx: Any, backend: str, upstream: Tensor) -> Sequence[Tensor | None] | None:
     """The forward's gradients times ``upstream``, once, and None for the weight's.
 
     None where there are none, where a graph of them, or a batch, is wanted; and for an upstream gradient that is
     not finite, which must not turn the zeros of masked or clamped elements into NaN.
     """
-    if torch.is_grad_enabled() or tracing.traced() or dispatch.batched(upstream):
+    if not ctx.early or torch.is_grad_enabled() or tracing.traced() or dispatch.batched(upstream):
         return None
     try:
         grads: Sequence[Tensor] = ctx.early.pop()
@@ -109,7 +109,7 @@ def take(ctx: Any, upstream: Tensor) -> Sequence[Tensor | None] | None:
         return None
     if upstream.device.type != "cpu":
         # On the device: to look at the factor here would wait for it.
-        kernel(ctx.backend, "rescale")([g for g in grads if g.device == upstream.device], upstream)
+        kernel(backend, "rescale")([g for g in grads if g.device == upstream.device], upstream)
         for grad in grads:
             if grad.device != upstream.device:
                 # Of a 0-d tensor on the CPU, whose gradient is there too.

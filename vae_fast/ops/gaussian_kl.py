@@ -11,8 +11,7 @@ from vae_fast.ops.arguments import Bounds, Param, Reduction
 from vae_fast.ops.autograd import density
 from vae_fast.tracing import public
 
-_OPERATOR = OPERATORS["gaussian_kl"]
-_Options = _OPERATOR.Options
+_Options = OPERATORS["gaussian_kl"].Options
 
 
 @public
@@ -61,17 +60,22 @@ def gaussian_kl(
     Source: Kingma and Welling, "Auto-Encoding Variational Bayes" (2014), appendix B; free bits: Kingma et al.
     (2016), eq. 15, per latent and datum.
     """
-    operands = arguments.operands(_OPERATOR, mu, logvar, prior_mu, prior_logvar, weight)
-    arguments.event_dims(event_ndim, operands.shape, "mu, logvar, the prior and weight")
+    operands, shape, composite, arithmetic = arguments.operands(
+        "gaussian_kl", mu, logvar, prior_mu, prior_logvar, weight
+    )
+    arguments.event_dims(event_ndim, shape, "mu, logvar, the prior and weight")
     free = None if free_bits is None else arguments.number("free_bits", free_bits)
-    form = arguments.sigma_form(param, param_eps, bounds)
+    code, eps, low, high = arguments.parametrisation(param, param_eps, bounds)
     name = choose("gaussian_kl", mu.device, backend, mu.numel())
     options = _Options(
         event_ndim=event_ndim,
         reduction=arguments.reduction_code(reduction),
         scale=arguments.number("scale", scale),
         free_bits=free,
-        **form.options(),
+        param=code,
+        param_eps=eps,
+        low=low,
+        high=high,
     )
-    kl: Tensor = density("gaussian_kl", name, operands, options)
+    kl: Tensor = density("gaussian_kl", name, operands, options, composite, arithmetic)
     return kl

@@ -11,8 +11,7 @@ from vae_fast.ops.arguments import Bounds, Param, Reduction
 from vae_fast.ops.autograd import density
 from vae_fast.tracing import public
 
-_OPERATOR = OPERATORS["gaussian_log_prob"]
-_Options = _OPERATOR.Options
+_Options = OPERATORS["gaussian_log_prob"].Options
 
 
 @public
@@ -55,16 +54,19 @@ def gaussian_log_prob(
 
     Source: Kingma and Welling, "Auto-Encoding Variational Bayes" (2014), eq. 12 in appendix C.
     """
-    operands = arguments.operands(_OPERATOR, mean, logvar, x, weight)
-    arguments.event_dims(event_ndim, operands.shape, "mean, logvar, x and weight")
-    form = arguments.sigma_form(param, param_eps, bounds)
+    operands, shape, composite, arithmetic = arguments.operands("gaussian_log_prob", mean, logvar, x, weight)
+    arguments.event_dims(event_ndim, shape, "mean, logvar, x and weight")
+    code, eps, low, high = arguments.parametrisation(param, param_eps, bounds)
     name = choose("gaussian_log_prob", mean.device, backend, mean.numel())
     options = _Options(
         event_ndim=event_ndim,
         reduction=arguments.reduction_code(reduction),
         scale=arguments.number("scale", scale),
         x_scale=arguments.number("x_scale", x_scale),
-        **form.options(),
+        param=code,
+        param_eps=eps,
+        low=low,
+        high=high,
     )
-    log_prob: Tensor = density("gaussian_log_prob", name, operands, options)
+    log_prob: Tensor = density("gaussian_log_prob", name, operands, options, composite, arithmetic)
     return log_prob

@@ -51,7 +51,7 @@ def sample(
     name = choose("rsample", moments.device, backend, moments.numel() // 2)
     key, key_tensor = seeds.resolve(seed, generator, moments.device)
     options = _OPTIONS["rsample"](seed=key, **_form(bounds))
-    z: Tensor = Draw.apply("rsample", name, dim, options, key_tensor, moments)
+    z: Tensor = Draw.apply(("rsample", name, dim, options), key_tensor, moments)
     return z
 
 
@@ -74,7 +74,7 @@ def sample_kl(
     name = choose("rsample_kl", moments.device, backend, moments.numel() // 2)
     key, key_tensor = seeds.resolve(seed, generator, moments.device)
     options = _OPTIONS["rsample_kl"](seed=key, event_ndim=event_ndim, **_form(bounds))
-    z, kl = Draw.apply("rsample_kl", name, dim, options, key_tensor, moments)
+    z, kl = Draw.apply(("rsample_kl", name, dim, options), key_tensor, moments)
     return z, kl
 
 
@@ -96,7 +96,7 @@ def kl(
         return gaussian_kl(mu, logvar, *prior, event_ndim=event_ndim, bounds=bounds, backend=backend)
     name = choose("gaussian_kl", moments.device, backend, moments.numel() // 2)
     options = _OPTIONS["gaussian_kl"](event_ndim=event_ndim, **_form(bounds))
-    out: Tensor = Density.apply("gaussian_kl", name, False, dim, options, moments, prior_mu, prior_logvar, None)
+    out: Tensor = Density.apply(("gaussian_kl", name, dim, options), False, moments, prior_mu, prior_logvar, None)
     return out
 
 
@@ -119,5 +119,5 @@ def log_prob(
         )
     name = choose("gaussian_log_prob", moments.device, backend, moments.numel() // 2)
     options = _OPTIONS["gaussian_log_prob"](event_ndim=event_ndim, scale=scale, **_form(bounds))
-    out: Tensor = Density.apply("gaussian_log_prob", name, False, dim, options, moments, x, None)
+    out: Tensor = Density.apply(("gaussian_log_prob", name, dim, options), False, moments, x, None)
     return out

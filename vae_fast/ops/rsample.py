@@ -16,8 +16,7 @@ from vae_fast.ops.arguments import Bounds, Param
 from vae_fast.ops.autograd import draw
 from vae_fast.tracing import public
 
-_OPERATOR = OPERATORS["rsample"]
-_Options = _OPERATOR.Options
+_Options = OPERATORS["rsample"].Options
 
 
 @public
@@ -69,15 +68,22 @@ def rsample(
 
     Source: Kingma and Welling, "Auto-Encoding Variational Bayes" (2014), section 2.4.
     """
-    operands = arguments.operands(_OPERATOR, mu, logvar)
-    form = arguments.sigma_form(param, param_eps, bounds)
+    operands, shape, composite, _ = arguments.operands("rsample", mu, logvar)
+    code, eps, low, high = arguments.parametrisation(param, param_eps, bounds)
     name = choose("rsample", mu.device, backend, mu.numel())
     samples = arguments.sizes("sample_shape", sample_shape)
-    countable((*samples, *operands.shape), "z")
+    countable((*samples, *shape), "z")
     offset, first_sample = seeds.integer("offset", offset), seeds.integer("first_sample", first_sample)
     key, key_tensor = seeds.resolve(seed, generator, mu.device)
     options = _Options(
-        sample_shape=samples, seed=key, offset=offset, first_sample=first_sample, **form.options()
+        sample_shape=samples,
+        seed=key,
+        offset=offset,
+        first_sample=first_sample,
+        param=code,
+        param_eps=eps,
+        low=low,
+        high=high,
     )
-    z: Tensor = draw("rsample", name, operands, options, key_tensor)
+    z: Tensor = draw("rsample", name, operands, options, composite, key_tensor)
     return z

@@ -16,8 +16,7 @@ from vae_fast.ops.arguments import Bounds, Param
 from vae_fast.ops.autograd import draw
 from vae_fast.tracing import public
 
-_OPERATOR = OPERATORS["rsample_kl"]
-_Options = _OPERATOR.Options
+_Options = OPERATORS["rsample_kl"].Options
 
 
 @public
@@ -57,13 +56,13 @@ def rsample_kl(
     Source: Kingma and Welling, "Auto-Encoding Variational Bayes" (2014), eq. 10 and appendix B; free bits:
     Kingma et al. (2016), eq. 15, per latent and datum.
     """
-    operands = arguments.operands(_OPERATOR, mu, logvar)
-    form = arguments.sigma_form(param, param_eps, bounds)
-    arguments.event_dims(event_ndim, operands.shape, "mu and logvar")
+    operands, shape, composite, _ = arguments.operands("rsample_kl", mu, logvar)
+    code, eps, low, high = arguments.parametrisation(param, param_eps, bounds)
+    arguments.event_dims(event_ndim, shape, "mu and logvar")
     free = None if free_bits is None else arguments.number("free_bits", free_bits)
     name = choose("rsample_kl", mu.device, backend, mu.numel())
     samples = arguments.sizes("sample_shape", sample_shape)
-    countable((*samples, *operands.shape), "z")
+    countable((*samples, *shape), "z")
     offset, first_sample = seeds.integer("offset", offset), seeds.integer("first_sample", first_sample)
     key, key_tensor = seeds.resolve(seed, generator, mu.device)
     options = _Options(
@@ -73,7 +72,10 @@ def rsample_kl(
         first_sample=first_sample,
         event_ndim=event_ndim,
         free_bits=free,
-        **form.options(),
+        param=code,
+        param_eps=eps,
+        low=low,
+        high=high,
     )
-    z, kl = draw("rsample_kl", name, operands, options, key_tensor)
+    z, kl = draw("rsample_kl", name, operands, options, composite, key_tensor)
     return z, kl

@@ -162,7 +162,7 @@ def grad_like(needed: bool, like: Tensor | None, value: Tensor | None) -> Tensor
 def gradients(
     wanted: Wanted, operands: Sequence[Tensor | None], values: Sequence[Tensor | None]
 ) -> tuple[Tensor | None, ...]:
-    """The gradients that are wanted, of values element by element: of the halves of ``packed`` its own, and None."""
+    """The gradients that are wanted, of values an element; of the halves of ``packed`` its own, and None."""
     triples = zip(wanted.needs, operands, values, strict=True)
     grads = tuple(grad_like(need, like, value) for need, like, value in triples)
     if wanted.packed is None:

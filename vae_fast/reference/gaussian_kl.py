@@ -149,7 +149,9 @@ def gaussian_kl_bwd(dkl, mu, logvar, prior_mu, prior_logvar, weight, options, wa
         if free_bits is not None or need_dweight:
             real = _terms(*_arguments(args, None, form, dtype), form)
             if free_bits is not None:
-                dmean, draw, *dprior_raw = (torch.where(real <= free_bits, 0.0, v) for v in (dmean, draw, *dprior_raw))
+                dmean, draw, *dprior_raw = (
+                    torch.where(real <= free_bits, 0.0, v) for v in (dmean, draw, *dprior_raw)
+                )
             if need_dweight:
                 dweight = g * _free(real, free_bits)
     of_prior = (-dmean, *dprior_raw) if dprior_raw else (-dmean, None)

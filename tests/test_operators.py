@@ -1,0 +1,98 @@
+"""The table of operators: what follows from an operator's facts, and that it is read without torch."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from faults import install
+
+import vae_fast as vf
+from vae_fast import operators, reference
+from vae_fast.operators import DATA, WEIGHT, Operand, Operator, Option
+from vae_fast.ops import autograd
+
+COUNTS = Operator(
+    "counts",
+    operands=(
+        Operand("rate", "rate"),
+        Operand("spread", "scale", optional=True),
+        Operand("x", "value", DATA, differentiable=False),
+        Operand("weight", "weight", WEIGHT, optional=True),
+    ),
+    options=(Option("event_ndim", "int", 1), Option("floor", "float?", None)),
+    results=("log_prob",),
+)
+
+
+def test_signatures_follow():
+    common = "Tensor rate, Tensor? spread, Tensor x, Tensor? weight, int event_ndim, float? floor"
+    assert COUNTS.forward.schema == (
+        f"({common}, bool need_drate, bool need_dspread) -> (Tensor log_prob, Tensor drate, Tensor dspread)"
+    )
+    assert COUNTS.backward.schema == (
+        f"(Tensor dlog_prob, {common}, bool need_drate, bool need_dspread, bool need_dweight)"
+        " -> (Tensor drate, Tensor dspread, Tensor dweight)"
+    )
+    assert COUNTS.density and COUNTS.sums == ("log_prob",)
+
+
+def test_arguments_become_records():
+    tensors, options, wanted = COUNTS.backward.split((0, 1, 2, 3, 4, 2, 0.5, True, False, True))
+    assert tensors == (0, 1, 2, 3, 4) and wanted == ((True, False, True), None, 0)
+    assert options == COUNTS.Options(event_ndim=2, floor=0.5) and options.floor == 0.5
+    assert COUNTS.Options() == (1, None)
+
+
+@pytest.mark.parametrize("operator", operators.OPERATORS.values(), ids=lambda operator: operator.name)
+def test_operands_come_in_the_order_of_their_roles(operator):
+    roles = [list(operators.Role).index(operand.role) for operand in operator.operands]
+    assert roles == sorted(roles)
+    assert sum(operand.role == WEIGHT for operand in operator.operands) <= 1
+
+
+def test_read_without_torch():
+    code = (
+        "import runpy, sys; sys.modules['torch'] = None;"
+        f"print(*runpy.run_path({operators.__file__!r})['DEFINITIONS'], sep='\\n')"
+    )
+    done = subprocess.run((sys.executable, "-c", code), capture_output=True, text=True, timeout=60, check=True)
+    assert tuple(done.stdout.splitlines()) == operators.DEFINITIONS
+
+
+@pytest.mark.parametrize("reduction", ["none", "sum"])
+def test_an_operand_without_a_gradient(monkeypatch, reduction):
+    """Kernels are not asked for it, and the gradients of the others are in their places."""
+    asked = []
+
+    def without_x(name):
+        original = getattr(reference.KERNELS, name)
+
+        def kernel(*args):
+            n_needs = 2 if name.endswith("_fwd") else 3
+            asked.append(args[-n_needs:])
+            mean, logvar, *rest = args[-n_needs:]
+            first, second, *grads = original(*args[:-n_needs], mean, logvar, False, *rest)
+            made = [first, second, *grads]
+            del made[3 if name.endswith("_fwd") else 2]
+            return tuple(torch.empty(0) if v is None else v for v in made)
+
+        return kernel
+
+    mean, logvar, x, weight = (torch.rand(3, 4) for _ in range(4))
+
+    def gradients(backend, *wanted):
+        tensors = {"mean": mean, "logvar": logvar, "weight": weight}
+        tensors = {name: t.clone().requires_grad_(name in wanted) for name, t in tensors.items()}
+        options = {"reduction": reduction, "backend": backend}
+        out = vf.gaussian_log_prob(tensors["mean"], tensors["logvar"], x, weight=tensors["weight"], **options)
+        return torch.autograd.grad(out.sum(), [tensors[name] for name in wanted])
+
+    cases = (("mean", "logvar"), ("mean", "logvar", "weight"), ("logvar",))
+    want = [gradients("reference", *wanted) for wanted in cases]
+    names = ("gaussian_log_prob_fwd", "gaussian_log_prob_bwd")
+    install(monkeypatch, {name: without_x(name) for name in names}, ["gaussian_log_prob"])
+    monkeypatch.setitem(autograd._DIFFERENTIABLE, "gaussian_log_prob", (True, True, False, True))
+    monkeypatch.setitem(autograd._VALUE_ALONE, "gaussian_log_prob", (False, False))
+    torch.testing.assert_close([gradients("native", *wanted) for wanted in cases], want)
+    assert {len(needs) for needs in asked} == {2, 3}
