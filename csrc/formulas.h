@@ -278,7 +278,7 @@ VF_INLINE LogParts<T> log_parts(T x) {
 template <class T>
 VF_INLINE T log1p_cubic(T f) {
   if constexpr (sizeof(Element<T>) == 4) {
-    // To 2.2e-8.
+    // To 2.3e-8.
     return polynomial(f, 0.3333333134651184f, -0.24999980628490448f, 0.2000068873167038f, -0.16669151186943054f,
                       0.14251156151294708f, -0.1239670068025589f, 0.1163465827703476f, -0.11659929901361465f,
                       0.07332541793584824f);
