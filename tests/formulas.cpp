@@ -186,7 +186,8 @@ double formulas_sweep(int core, uint64_t first, uint64_t last, uint64_t step, fl
     for (int i = n; i < kBlock; ++i) x[i] = 0.5f;
     apply_of<FloatPack>(core)(x, results, kBlock);
     for (int i = 0; i < n; ++i) {
-      const double error = (core == 3 || core == 12 || core == 13) && results[i] < 0 ? INFINITY : ulp(results[i], truth(core, x[i]));
+      const bool never_negative = core == 3 || core == 12 || core == 13;
+      const double error = never_negative && results[i] < 0 ? INFINITY : ulp(results[i], truth(core, x[i]));
       if (error > worst) {
         worst = error;
         *where = x[i];
