@@ -191,7 +191,8 @@ def cos_half_turns(u: Real) -> Real:
     return mp.cospi(mp.sqrt(u))
 
 
-FORMULAS, TRITON = "csrc/formulas.h", "vae_fast/triton_kernels/formulas.py"
+FORMULAS = "csrc/formulas.h"
+EXPONENTIALS, LOGARITHMS = "vae_fast/triton_kernels/exponentials.py", "vae_fast/triton_kernels/logarithms.py"
 NOISE, NOISE_CPP, NOISE_TRITON = "vae_fast/noise.py", "csrc/noise.h", "vae_fast/triton_kernels/noise.py"
 
 
@@ -236,19 +237,19 @@ _HALF_LN2 = mp.ln(2) / 2 * mp.mpf("1.0001")
 POLYNOMIALS = [
     *pair(
         *("exp", exp_rest, -_HALF_LN2, _HALF_LN2, (6, 12)),
-        *(Place(FORMULAS, "expand"), Place(TRITON, "expand")),
+        *(Place(FORMULAS, "expand"), Place(EXPONENTIALS, "expand")),
     ),
     *pair(
         *("log1p_unit", log1p_rest, -_HALF, _HALF, (10, 23)),
-        *(Place(FORMULAS, "log1p_unit_less", first=True), Place(TRITON, "log1p_unit", first=True)),
+        *(Place(FORMULAS, "log1p_unit_less", first=True), Place(LOGARITHMS, "log1p_unit", first=True)),
     ),
     *pair(
         *("log1p_cubic", log1p_cubic, mp.sqrt(_HALF) - 1, mp.sqrt(2) - 1, (9, 20)),
-        *(Place(FORMULAS, "log1p_cubic"), Place(TRITON, "log1p_cubic")),
+        *(Place(FORMULAS, "log1p_cubic"), Place(LOGARITHMS, "log1p_cubic")),
     ),
     *pair(
         *("half_expm1_minus", half_expm1_minus, -_ONE, _ONE, (8, 16)),
-        *(Place(FORMULAS, "half_expm1_minus_near"), Place(TRITON, "_half_expm1_minus_near")),
+        *(Place(FORMULAS, "half_expm1_minus_near"), Place(EXPONENTIALS, "_half_expm1_minus_near")),
     ),
     of_noise("square", "certified", square, -_HALF, 9, lambda t: 1 / square(t), "_LOG", "radius", 0),
     of_noise("sin", "certified", sin_half_turns, mp.zero, 5, lambda u: 1 / sin_half_turns(u), "_SIN", "cos_sin", 1),
