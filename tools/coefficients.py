@@ -192,7 +192,9 @@ def cos_half_turns(u: Real) -> Real:
 
 
 FORMULAS = "csrc/formulas.h"
-EXPONENTIALS, LOGARITHMS = "vae_fast/triton_kernels/exponentials.py", "vae_fast/triton_kernels/logarithms.py"
+EXPONENTIALS, LOGARITHMS, SOFTPLUS = (
+    f"vae_fast/triton_kernels/{name}.py" for name in ("exponentials", "logarithms", "softplus")
+)
 NOISE, NOISE_CPP, NOISE_TRITON = "vae_fast/noise.py", "csrc/noise.h", "vae_fast/triton_kernels/noise.py"
 
 
@@ -241,7 +243,7 @@ POLYNOMIALS = [
     ),
     *pair(
         *("log1p_unit", log1p_rest, -_HALF, _HALF, (10, 23)),
-        *(Place(FORMULAS, "log1p_unit_less", first=True), Place(LOGARITHMS, "log1p_unit", first=True)),
+        *(Place(FORMULAS, "log1p_unit_less", first=True), Place(SOFTPLUS, "log1p_unit", first=True)),
     ),
     *pair(
         *("log1p_cubic", log1p_cubic, mp.sqrt(_HALF) - 1, mp.sqrt(2) - 1, (9, 20)),
