@@ -1,7 +1,11 @@
 // The scalar formulas of the operators, each once, for one number or a pack of them (arithmetic.h), host and device.
 //
-// No branch but on rare paths: `select` picks between results that are all computed. Polynomials are minimax fits; the
-// errors given with them are the fits', relative to the function's value, rounding aside.
+// No branch but on rare paths: `select` picks between results that are all computed.
+//
+// Errors are in units of the spacing of T at the exact value (ULP), "(A; B without FMA; float64 C; D)": the worst of
+// float32 with a fused multiply-add and without one, over every argument, and of float64 over 10⁷ and more.
+// tests/test_formulas.py reads them here and holds the kernels to them. NaN gives NaN. Polynomials are minimax, the
+// errors beside them absolute and those of real coefficients: tools/coefficients.py makes the numbers.
 #pragma once
 
 #include "arithmetic.h"
@@ -62,16 +66,16 @@ VF_INLINE T infinity() {
   return splat<T>(static_cast<Element<T>>(__builtin_inf()));
 }
 
-// 2ⁿ for an integral n in the range of normal numbers: n + kBias is in the last bits of the sum, and the shift leaves
-// only them.
+// 2ⁿ, exact, for an integral n in the range of normal numbers: n + kBias is in the last bits of the sum, and the shift
+// leaves only them.
 template <class T>
 VF_INLINE T power_of_two(T n) {
   using F = FormatOf<T>;
   return from_bits<T>(shift_left(bits(n + (F::kRound + F::kBias)), F::kDigits));
 }
 
-// 2ⁿa for an integral n, rounded once where that is subnormal: by way of half the exponent. cpu/pack.h has the two for
-// processors with an instruction for them.
+// 2ⁿa for an integral n of |n| < 2·kBias, exact but where it is subnormal, which is rounded once: by way of half the
+// exponent. cpu/pack.h has the two for processors with an instruction for them.
 template <class T>
 VF_INLINE T ldexp_of(T a, T n) {
   using E = Element<T>;
@@ -98,8 +102,9 @@ VF_INLINE T at_most(T x, Element<T> high) {
   return select(splat<T>(high) < x, splat<T>(high), x);
 }
 
-// e^x = 2ⁿ(1 + r + r²p + error), |r| ≤ ½ ln 2, `error` what r was rounded by; for x that neither overflow nor underflow
-// n. r is NaN where x is.
+// e^x = 2ⁿ(1 + r + r²p + error), |r| ≤ ½ ln 2, `error` what r was rounded by; for |x| ≤ kFarthest. r is NaN where x is.
+// n·kLn2High is exact, which ends in zeros enough, and so is its difference from x. So r + error lacks n times what
+// kLn2Low is rounded by, and without FMA what n·kLn2Low is: below 10⁻³ ULP of e^x.
 template <class T>
 struct Expansion {
   T n, r, p, error;
@@ -108,7 +113,8 @@ struct Expansion {
 
   // e^x/2ⁿ − 1.
   VF_INLINE T less_one() const { return r + q(); }
-  // e^x/2ⁿ in two parts, the second one small; together they have no error but that of its last part.
+  // e^x/2ⁿ in two parts, the second one below 2⁻³: their sum lacks what r², p, q and the small part are rounded by and
+  // the polynomial's error, together 0.2 ULP.
   VF_INLINE T high() const { return r + Element<T>(1); }
   VF_INLINE T low() const { return ((Element<T>(1) - high()) + r) + q(); }
   // e^x/2ⁿ, rounded.
@@ -122,14 +128,13 @@ struct Expansion {
 template <class T>
 VF_INLINE Expansion<T> expand(T x) {
   using F = FormatOf<T>;
-  const T rounded =
-      fma(x, splat<T>(static_cast<Element<T>>(1.44269504088896340736)), splat<T>(F::kRound)) - F::kRound;
+  const T rounded = fma(x, splat<T>(static_cast<Element<T>>(1.44269504088896340736)), splat<T>(F::kRound)) - F::kRound;
   const T exact = fma(rounded, splat<T>(-F::kLn2High), x);
   const T r = fma(rounded, splat<T>(-F::kLn2Low), exact);
   const T error = fma(rounded, splat<T>(-F::kLn2Low), exact - r);
   T p;
   if constexpr (sizeof(Element<T>) == 4) {
-    // (e^r − 1 − r)/r² on |r| ≤ ½ ln 2, to 1.4e-9.
+    // (e^r − 1 − r)/r² on |r| ≤ 1.0001·½ ln 2, to 1.4e-9; as rounded 0.01 ULP of e^x.
     p = polynomial(r, 0.5f, 0.1666666716337204f, 0.04166646674275398f, 0.00833328627049923f, 0.0013933653244748712f,
                    0.00019907548266928643f);
   } else {
@@ -141,27 +146,31 @@ VF_INLINE Expansion<T> expand(T x) {
   return {rounded, r, p, error};
 }
 
+// e^x (0.77; 0.77 without FMA; float64 0.80; 0.75): ½ for the sum of the two parts, 0.2 for what they lack; a subnormal
+// result is rounded again.
 template <class T>
 VF_INLINE T exp(T x) {
   const Expansion<T> e = expand(at_most(at_least(x, FormatOf<T>::kLow), FormatOf<T>::kHigh));
   return ldexp_of(e.whole(), e.n);
 }
 
-// ½e^x, which may be finite where e^x is not.
+// ½e^x, which may be finite where e^x is not (0.78; 0.78 without FMA; float64 0.75; 0.75): as e^x.
 template <class T>
 VF_INLINE T half_exp(T x) {
   const Expansion<T> e = expand(at_most(at_least(x, FormatOf<T>::kLow), FormatOf<T>::kHigh + Element<T>(1)));
   return ldexp_of(e.whole(), e.n - Element<T>(1));
 }
 
-// The same as e^x to one unit in the last place, for less: where other roundings follow.
+// e^x for less, where other roundings follow (0.88; 1.15 without FMA; float64 0.90; 1.15): ½ for the last step, ¼ for
+// r, whose error is left out, and 0.2 for the step before; without FMA both of these steps round twice.
 template <class T>
 VF_INLINE T exp_to_a_unit(T x) {
   const Expansion<T> e = expand(at_most(at_least(x, FormatOf<T>::kLow), FormatOf<T>::kHigh));
   return ldexp_of(e.to_a_unit(), e.n);
 }
 
-// 1/a to half its digits at least, for a between 1 and 2. cpu/pack.h has a faster one where there is.
+// 1/a to half its digits at least, for a between 1 and 2: here correctly rounded. cpu/pack.h has a faster one where
+// there is.
 template <class T>
 VF_INLINE T reciprocal_estimate(T a) {
   return Element<T>(1) / a;
@@ -171,8 +180,8 @@ VF_INLINE T reciprocal_estimate(T a) {
 VF_INLINE float reciprocal_estimate(float a) { return __fdividef(1.0f, a); }
 #endif
 
-// a − qb, rounded once; qb is near a. Without a fused multiply-add from the product of the halves of both (Veltkamp,
-// Dekker), whose sizes are ordinary here.
+// a − qb, rounded once (½ ULP), for ordinary numbers with qb within a few units of a. Without a fused multiply-add from
+// the product of the halves of both (Veltkamp, Dekker), which makes it exactly.
 template <class T>
 VF_INLINE T remainder(T a, T q, T b) {
   using E = Element<T>;
@@ -197,7 +206,8 @@ VF_INLINE T minus_abs(T a) {
   return from_bits<T>(bits(a) | kSignBit<Element<T>>);
 }
 
-// e^a for a ≤ 0, and its rounding error.
+// e^a for a ≤ 0, as `exp` (0.77; 0.77 without FMA; float64 0.80; 0.75), and its rounding error: the sum of the two is
+// that of the two parts, and within 0.2 ULP of e^a where e^a is a normal number.
 template <class T>
 VF_INLINE Corrected<T> exp_of_negative(T a) {
   const Expansion<T> e = expand(at_least(a, FormatOf<T>::kLow));
@@ -205,7 +215,9 @@ VF_INLINE Corrected<T> exp_of_negative(T a) {
   return {ldexp_down(whole, e.n), ldexp_down((e.high() - whole) + e.low(), e.n)};
 }
 
-// log(1 + e + error) − e for e in [0, 1]. 1 − ½e is near enough to 1/(1 + e), which the error is multiplied by.
+// log(1 + e + error) − e for e in [0, 1] and an error of a ULP of it at most: within 0.6 ULP of log(1 + e). The
+// polynomial takes 0.19 of these (float64 0.24), p an eighth, the product with e a quarter. 1 − ½e is near enough to
+// 1/(1 + e), which the error is multiplied by.
 template <class T>
 VF_INLINE T log1p_unit_less(T e, T error) {
   using E = Element<T>;
@@ -214,17 +226,17 @@ VF_INLINE T log1p_unit_less(T e, T error) {
   T p;
   if constexpr (sizeof(E) == 4) {
     // (log(1 + e) − e)/e around ½, to 4e-9.
-    p = polynomial(u, -0.28852713108062744f, 0.13260900974273682f, -0.0676870048046112f,
-                   0.03663548454642296f, -0.020580288022756577f, 0.011576083488762379f, -0.006696623750030994f,
-                   0.005253483075648546f, -0.003338758135214448f);
+    p = polynomial(u, -0.28852713108062744f, 0.13260900974273682f, -0.0676870048046112f, 0.03663548454642296f,
+                   -0.020580288022756577f, 0.011576083488762379f, -0.006696623750030994f, 0.005253483075648546f,
+                   -0.003338758135214448f);
   } else {
     // The same, to 2.1e-19.
-    p = polynomial(u, -0.2885270990993242, 0.132609753754204, -0.06768864331087386,
-                   0.036611854522976245, -0.020548811926962843, 0.011833792121159134, -0.006945394663326441,
-                   0.004136178749516912, -0.0024918480000973046, 0.0015153898432334627, -0.0009287681344435752,
-                   0.0005729830138335455, -0.00035555463758324434, 0.00022169476690141608, -0.00013828961140404487,
-                   8.67351122593874e-05, -5.695141674651429e-05, 3.651114764485752e-05, -1.6779606786738476e-05,
-                   9.826512581106255e-06, -1.6465201147823227e-05, 1.111816823342715e-05);
+    p = polynomial(u, -0.2885270990993242, 0.132609753754204, -0.06768864331087386, 0.036611854522976245,
+                   -0.020548811926962843, 0.011833792121159134, -0.006945394663326441, 0.004136178749516912,
+                   -0.0024918480000973046, 0.0015153898432334627, -0.0009287681344435752, 0.0005729830138335455,
+                   -0.00035555463758324434, 0.00022169476690141608, -0.00013828961140404487, 8.67351122593874e-05,
+                   -5.695141674651429e-05, 3.651114764485752e-05, -1.6779606786738476e-05, 9.826512581106255e-06,
+                   -1.6465201147823227e-05, 1.111816823342715e-05);
   }
   // The last step of Horner's rule with what it rounds away: near e = 1 that is a quarter of the result's last place.
   const T sum = fma(p, u, splat<T>(first)), lost = fma(p, u, splat<T>(first) - sum);
@@ -234,14 +246,15 @@ VF_INLINE T log1p_unit_less(T e, T error) {
   return product + (small - remainder(product, e, sum));
 }
 
-// log(1 + e + error).
+// log(1 + e + error), for the same e (1.05; 1.08 without FMA; float64 1.00; 1.00): ½ for this sum.
 template <class T>
 VF_INLINE T log1p_unit(T e, T error) {
   return e + log1p_unit_less(e, error);
 }
 
-// (numerator + error)/(1 + e), for a numerator of at most 1: by a reciprocal of some bits, and one step of Newton's
-// method for what it and its operands lack.
+// (numerator + error)/(1 + e), for 0 ≤ e ≤ 1 and a numerator from 0 to 1: by a reciprocal of some bits, and one step of
+// Newton's method for what it and its operands lack. ½ ULP for the last step; 2⁻²⁸ of the quotient, 0.06 ULP, for the
+// shortest reciprocal, of 14 bits; 0.2 for what e and the numerator lack.
 template <class T>
 VF_INLINE T over_one_plus(T numerator, T error, Corrected<T> e) {
   using E = Element<T>;
@@ -251,14 +264,14 @@ VF_INLINE T over_one_plus(T numerator, T error, Corrected<T> e) {
   return fma(rest, estimate, quotient);
 }
 
-// k of y = 2ᵏ(1 + f), 1 + f between √½ and √2.
+// k of a normal y = 2ᵏ(1 + f), 1 + f between √½ and √2.
 template <class T>
 VF_INLINE Int<T> exponent_of(T y) {
   const Int<T> root_half = bits(splat<T>(static_cast<Element<T>>(0.70710678118654752440)));
   return wrapping_sub(bits(y), root_half) >> FormatOf<T>::kDigits;
 }
 
-// y as k and f; y that is subnormal too.
+// y > 0 as k and f, both exact; y that is subnormal too.
 template <class T>
 struct LogParts {
   T k, f;
@@ -274,11 +287,11 @@ VF_INLINE LogParts<T> log_parts(T x) {
   return {to_float(k) - select(subnormal, splat<T>(E(F::kDigits + 1)), splat<T>(E(0))), f};
 }
 
-// (log(1 + f) − f + ½f²)/f³.
+// (log(1 + f) − f + ½f²)/f³ for 1 + f between √½ and √2. Of a logarithm that is 0.06 ULP.
 template <class T>
 VF_INLINE T log1p_cubic(T f) {
   if constexpr (sizeof(Element<T>) == 4) {
-    // To 2.2e-8.
+    // To 2.3e-8.
     return polynomial(f, 0.3333333134651184f, -0.24999980628490448f, 0.2000068873167038f, -0.16669151186943054f,
                       0.14251156151294708f, -0.1239670068025589f, 0.1163465827703476f, -0.11659929901361465f,
                       0.07332541793584824f);
@@ -292,6 +305,9 @@ VF_INLINE T log1p_cubic(T f) {
   }
 }
 
+// log x; −∞ for 0, NaN below (0.87; 0.90 without FMA; float64 0.90; 0.90). ½ for the last step; where k is −1 or 1 the
+// sum f + rest, as large as the result, has another half; `rest` and the square in it an eighth each; the polynomial
+// 0.06. So at most 1.4.
 template <class T>
 VF_INLINE T log(T x) {
   using F = FormatOf<T>;
@@ -306,7 +322,8 @@ VF_INLINE T log(T x) {
   return select(x < E(0), splat<T>(static_cast<E>(__builtin_nan(""))), select(x != x, x, result));
 }
 
-// log(2ᵏ(1 + f)), nearer: what the sum of its largest parts is rounded by goes with the smaller ones.
+// log(2ᵏ(1 + f)) for exact k and f, nearer: what the sum of its largest parts is rounded by goes with the smaller ones.
+// ½ for the last sum, the rest's roundings and the polynomial's 0.06: `clamped_log` has its error.
 template <class T>
 VF_INLINE T log_of(LogParts<T> y) {
   using F = FormatOf<T>;
@@ -318,7 +335,8 @@ VF_INLINE T log_of(LogParts<T> y) {
   return sum + fma(y.k, splat<T>(F::kLn2Low), rest);
 }
 
-// max(log p, −100) and max(log(1 − p), −100) for p from 0 to 1; NaN beyond, of the one or the other.
+// max(log p, −100) (0.65; 0.72 without FMA; float64 0.70; 0.75) and max(log(1 − p), −100) (0.65; 0.74 without FMA;
+// float64 0.65; 0.75) for p from 0 to 1; NaN beyond, of the one or the other.
 template <class T>
 VF_INLINE T clamped_log(T p) {
   using E = Element<T>;
@@ -338,7 +356,8 @@ VF_INLINE T clamped_log1m(T p) {
   return select(q > E(0), result, beyond);
 }
 
-// log(1 + e^r).
+// log(1 + e^r) for every r (1.38; 1.45 without FMA; float64 1.40; 1.45): log1p_unit's error, 0.2 for what e and its
+// error lack, and above 0 ½ for another sum.
 template <class T>
 VF_INLINE T softplus(T r) {
   const T above = select(r < Element<T>(0), splat<T>(0), r);
@@ -346,7 +365,8 @@ VF_INLINE T softplus(T r) {
   return above + log1p_unit(e.value, e.error);
 }
 
-// 1/(1 + e^−y), from the end that loses nothing.
+// 1/(1 + e^−y) for every y, from the end that loses nothing (0.78; 0.78 without FMA; float64 0.80; 0.75):
+// over_one_plus's error; far below 0 it is e^y, which may be subnormal.
 template <class T>
 VF_INLINE T logistic(T y) {
   using E = Element<T>;
@@ -355,14 +375,15 @@ VF_INLINE T logistic(T y) {
   return over_one_plus(select(positive, splat<T>(1), e.value), select(positive, splat<T>(0), e.error), e);
 }
 
-// ½(e^x − 1 − x), never negative. Near 0 from its series, where the differences cancel.
+// ½(e^x − 1 − x) for |x| ≤ 1, where the differences cancel, never negative. p, x·p and the result are rounded, to a
+// half each of their own ULP, which may be twice the result's; the polynomial takes 0.27 (float64 0.37).
 template <class T>
 VF_INLINE T half_expm1_minus_near(T x) {
   T p;
   if constexpr (sizeof(Element<T>) == 4) {
     // ½(e^x − 1 − x)/x² on |x| ≤ 1, to 1.1e-9.
-    p = polynomial(x, 0.25f, 0.0833333358168602f, 0.020833367481827736f, 0.004166675265878439f,
-                   0.0006942697800695896f, 9.917934949044138e-05f, 1.2679312021646183e-05f, 1.4095190863372409e-06f);
+    p = polynomial(x, 0.25f, 0.0833333358168602f, 0.020833367481827736f, 0.004166675265878439f, 0.0006942697800695896f,
+                   9.917934949044138e-05f, 1.2679312021646183e-05f, 1.4095190863372409e-06f);
   } else {
     // The same, to 2.5e-21.
     p = polynomial(x, 0.25, 0.08333333333333333, 0.020833333333333332, 0.004166666666666667, 0.000694444444444438,
@@ -383,14 +404,16 @@ VF_INLINE Expansion<T> expand_beside_one(T x) {
   return expand(at_most(at_least(x, low), F::kHigh + Element<T>(0.5)));
 }
 
-// 2ⁿ(1 + t) − 1 and the like in units of `scale` = 2ⁿ⁻²: scale·e^x/2ⁿ + rest. `sum`, scale + rest, is exact or nearly so
-// for small x; for large x it would be rounded to the last place of the result.
+// 2ⁿ(1 + t) − 1 and the like in units of `scale` = 2ⁿ⁻²: scale·e^x/2ⁿ + rest. `sum`, scale + rest, is exact or nearly
+// so for small x; for large x it would be rounded to the last place of the result.
 template <class T>
 VF_INLINE T beside(T scale, const Expansion<T>& e, T x, T rest, T sum) {
   const T large = fma(scale, e.high(), fma(scale, e.low(), rest));
   return select(x > Element<T>(4), large, fma(scale, e.less_one(), sum));
 }
 
+// ½(e^x − 1 − x) for every x, never negative (2.49; 2.60 without FMA; float64 2.40; 2.40): the worst is the series'.
+// Beyond it the sums that cancel most, near 1, are exact.
 template <class T>
 VF_INLINE T half_expm1_minus(T x) {
   using E = Element<T>;
@@ -407,7 +430,8 @@ VF_INLINE T half_expm1_minus(T x) {
   return select(abs(x) <= E(1), half_expm1_minus_near(x), result);
 }
 
-// ½(e^x − 1), its derivative.
+// ½(e^x − 1), its derivative, for every x (1.37; 1.50 without FMA; float64 1.60; 1.50). Just above ½ ln 2 the terms of
+// the last sum are larger than it: half a ULP of r + q is then a whole one of the result, beside ½ for the sum.
 template <class T>
 VF_INLINE T half_expm1(T x) {
   using E = Element<T>;
@@ -419,14 +443,17 @@ VF_INLINE T half_expm1(T x) {
   return select(x > FormatOf<T>::kHigh + E(0.5), infinity<T>(), q + q);
 }
 
-// ½(e^x − 1 − x) where ½x and ½e^x are known better than x.
+// ½(e^x − 1 − x) where ½x and ½e^x are known better than x, of all three as they are (2.49; 2.60 without FMA; float64
+// 2.40; 2.40): near x = 1 half a ULP of ½x + ½ is 2 of the result, beside ½ for the difference.
 template <class T>
 VF_INLINE T half_expm1_minus(T x, T half, T grown) {
   using E = Element<T>;
   return select(abs(x) <= E(1), half_expm1_minus_near(x), grown - (half + E(0.5)));
 }
 
-// The same two where root = e^(x/2) is known better than x, whose error the exponential would magnify.
+// The same two where root = e^(x/2) is known better than x, whose error the exponential would magnify (2.50; 4.00
+// without FMA; float64 2.50; 4.00) and (1.37; 1.50 without FMA; float64 1.50; 1.50), of both as they are: as above;
+// without FMA the product is rounded too, which near x = 1 is 2 ULP more of the first.
 template <class T>
 VF_INLINE T half_expm1_minus(T x, T root) {
   using E = Element<T>;

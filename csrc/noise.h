@@ -80,8 +80,8 @@ template <class T>
 VF_INLINE T radius(Int<T> x) {
   const T q = signed_unit<T>(x);
   const auto lower = q >= 0.0f;
-  // Below ½, u = q = 2ᵏ·mantissa, the mantissa in [½, 1); from ½ on u is 1 + q, and k = 0. k is the exponent's field, as
-  // the last bits of 2²³, less what it has for 1.
+  // Below ½, u = q = 2ᵏ·mantissa, the mantissa in [½, 1); from ½ on u is 1 + q, and k = 0. k is the exponent's field,
+  // as the last bits of 2²³, less what it has for 1.
   const Int<T> b = bits(q);
   const T k = sub(from_bits<T>((b >> 23) + 0x4B000000), splat<T>(8388608.0f + 126.0f));
   const T mantissa = from_bits<T>((b & 0x007FFFFF) | 0x3F000000);

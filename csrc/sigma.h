@@ -47,32 +47,22 @@ class SigmaForm {
   template <class T>
   VF_INLINE T sigma(T r) const {
     switch (param()) {
-      case kLogvar:
-        return plus_eps(exp(r * E(0.5)));
-      case kLogstd:
-        return plus_eps(exp(r));
-      case kStd:
-        return plus_eps(r);
-      case kVar:
-        return sqrt(plus_eps(r));
-      default:
-        return plus_eps(softplus(r));
+      case kLogvar: return plus_eps(exp(r * E(0.5)));
+      case kLogstd: return plus_eps(exp(r));
+      case kStd: return plus_eps(r);
+      case kVar: return sqrt(plus_eps(r));
+      default: return plus_eps(softplus(r));
     }
   }
   // dσ/dr.
   template <class T>
   VF_INLINE T dsigma(T r) const {
     switch (param()) {
-      case kLogvar:
-        return half_exp(r * E(0.5));
-      case kLogstd:
-        return exp(r);
-      case kStd:
-        return splat<T>(1);
-      case kVar:
-        return E(0.5) / sigma(r);
-      default:
-        return logistic(r);
+      case kLogvar: return half_exp(r * E(0.5));
+      case kLogstd: return exp(r);
+      case kStd: return splat<T>(1);
+      case kVar: return E(0.5) / sigma(r);
+      default: return logistic(r);
     }
   }
 

@@ -220,19 +220,14 @@ class GradientTiles {
 
   VF_INLINE void commit(int64_t unit, int64_t piece, int64_t first, int n) {
     switch (kind_) {
-      case Gradient::kNone:
-        break;
-      case Gradient::kEach:
-        each_.commit(first, n);
-        break;
+      case Gradient::kNone: break;
+      case Gradient::kEach: each_.commit(first, n); break;
       case Gradient::kRow:
         if (piece != piece_) running_ = 0;
         piece_ = piece;
         sum_.sums_.add(piece, first, n, buffer_, running_);
         break;
-      case Gradient::kPartial:
-        accumulate(unit, first, n);
-        break;
+      case Gradient::kPartial: accumulate(unit, first, n); break;
     }
   }
 

@@ -67,24 +67,12 @@ class Reader {
     }
     if (constant_ && filled_ && offset == filled_offset_) return buffer_;
     switch (view_.dtype) {
-      case DType::kFloat32:
-        copy<float>(first, n, offset);
-        break;
-      case DType::kFloat64:
-        copy<double>(first, n, offset);
-        break;
-      case DType::kBFloat16:
-        copy<BFloat16>(first, n, offset);
-        break;
-      case DType::kFloat16:
-        copy<Float16>(first, n, offset);
-        break;
-      case DType::kByte:
-        copy<uint8_t>(first, n, offset);
-        break;
-      case DType::kBool:
-        copy<Bool>(first, n, offset);
-        break;
+      case DType::kFloat32: copy<float>(first, n, offset); break;
+      case DType::kFloat64: copy<double>(first, n, offset); break;
+      case DType::kBFloat16: copy<BFloat16>(first, n, offset); break;
+      case DType::kFloat16: copy<Float16>(first, n, offset); break;
+      case DType::kByte: copy<uint8_t>(first, n, offset); break;
+      case DType::kBool: copy<Bool>(first, n, offset); break;
     }
     return buffer_;
   }
@@ -125,21 +113,12 @@ class Writer {
   void commit(int64_t first, int n, int64_t offset = 0) {
     if (direct_) return;
     switch (view_.dtype) {
-      case DType::kFloat32:
-        copy<float>(first, n, offset);
-        break;
-      case DType::kFloat64:
-        copy<double>(first, n, offset);
-        break;
-      case DType::kBFloat16:
-        copy<BFloat16>(first, n, offset);
-        break;
-      case DType::kFloat16:
-        copy<Float16>(first, n, offset);
-        break;
+      case DType::kFloat32: copy<float>(first, n, offset); break;
+      case DType::kFloat64: copy<double>(first, n, offset); break;
+      case DType::kBFloat16: copy<BFloat16>(first, n, offset); break;
+      case DType::kFloat16: copy<Float16>(first, n, offset); break;
       case DType::kByte:
-      case DType::kBool:
-        break;
+      case DType::kBool: break;
     }
   }
 

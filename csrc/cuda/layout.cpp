@@ -7,15 +7,11 @@ namespace cuda {
 
 int64_t size_of(DType dtype) {
   switch (dtype) {
-    case DType::kFloat64:
-      return 8;
-    case DType::kFloat32:
-      return 4;
+    case DType::kFloat64: return 8;
+    case DType::kFloat32: return 4;
     case DType::kByte:
-    case DType::kBool:
-      return 1;
-    default:
-      return 2;
+    case DType::kBool: return 1;
+    default: return 2;
   }
 }
 

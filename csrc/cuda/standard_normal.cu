@@ -54,12 +54,9 @@ void standard_normal(const NormalArgs& args) {
     plan.finish();
   };
   switch (args.out.dtype) {
-    case DType::kFloat64:
-      return run(double{});
-    case DType::kFloat32:
-      return run(float{});
-    default:
-      return run(Half{});
+    case DType::kFloat64: return run(double{});
+    case DType::kFloat32: return run(float{});
+    default: return run(Half{});
   }
 }
 

@@ -156,18 +156,12 @@ void scatter(Device& device, const void* from, DType dtype, int64_t numel, const
 
 double number_of(const View& view) {
   switch (view.dtype) {
-    case DType::kFloat64:
-      return *static_cast<const double*>(view.data);
-    case DType::kFloat32:
-      return static_cast<double>(*static_cast<const float*>(view.data));
-    case DType::kBFloat16:
-      return static_cast<double>(widen(*static_cast<const BFloat16*>(view.data)));
-    case DType::kFloat16:
-      return static_cast<double>(widen(*static_cast<const Float16*>(view.data)));
-    case DType::kBool:
-      return static_cast<double>(widen(*static_cast<const Bool*>(view.data)));
-    default:
-      return static_cast<double>(*static_cast<const uint8_t*>(view.data));
+    case DType::kFloat64: return *static_cast<const double*>(view.data);
+    case DType::kFloat32: return static_cast<double>(*static_cast<const float*>(view.data));
+    case DType::kBFloat16: return static_cast<double>(widen(*static_cast<const BFloat16*>(view.data)));
+    case DType::kFloat16: return static_cast<double>(widen(*static_cast<const Float16*>(view.data)));
+    case DType::kBool: return static_cast<double>(widen(*static_cast<const Bool*>(view.data)));
+    default: return static_cast<double>(*static_cast<const uint8_t*>(view.data));
   }
 }
 

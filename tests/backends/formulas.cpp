@@ -13,7 +13,7 @@ namespace {
 
 // ---- functions of one number, by the order of CORES in test_formulas.py
 
-constexpr int kCores = 9;
+constexpr int kCores = 15;
 
 template <int kCore, class T>
 VF_INLINE T core(T x) {
@@ -26,33 +26,44 @@ VF_INLINE T core(T x) {
   if constexpr (kCore == 6) return logistic(x);
   if constexpr (kCore == 7) return clamped_log(x);
   if constexpr (kCore == 8) return clamped_log1m(x);
+  if constexpr (kCore == 9) return half_exp(x);
+  if constexpr (kCore == 10) return exp_to_a_unit(x);
+  if constexpr (kCore == 11) return exp_of_negative(x).value;
+  // Of several arguments, of which x is one: the others are the formulas' own of x.
+  if constexpr (kCore == 12) return half_expm1_minus(x, x * Element<T>(0.5), half_exp(x));
+  if constexpr (kCore == 13) return half_expm1_minus(x, exp(x * Element<T>(0.5)));
+  if constexpr (kCore == 14) return half_expm1(x, exp(x * Element<T>(0.5)));
 }
 
 // 2⁻⁵³ of the value or less away, by the C library: exact beside a float32.
 double truth(int core, double x) {
   switch (core) {
-    case 0:
-      return std::exp(x);
-    case 1:
-      return std::log(x);
-    case 2:
-      return std::log1p(x);
+    case 0: return std::exp(x);
+    case 1: return std::log(x);
+    case 2: return std::log1p(x);
     case 3: {
       if (!(std::fabs(x) <= 1)) return (std::expm1(x) - x) / 2;
       double sum = 0;
       for (int k = 20; k >= 2; --k) sum = (sum * x + 1) / k;  // Σ xᵏ⁻²/k!, twice
       return sum * x * x / 2;
     }
-    case 4:
-      return std::expm1(x) / 2;
-    case 5:
-      return x > 0 ? x + std::log1p(std::exp(-x)) : std::log1p(std::exp(x));
-    case 6:
-      return x > 0 ? 1 / (1 + std::exp(-x)) : std::exp(x) / (1 + std::exp(x));
-    case 7:
-      return std::isnan(x) ? x : std::fmax(std::log(x), -100);
-    default:
-      return std::isnan(x) ? x : std::fmax(std::log1p(-x), -100);
+    case 4: return std::expm1(x) / 2;
+    case 5: return x > 0 ? x + std::log1p(std::exp(-x)) : std::log1p(std::exp(x));
+    case 6: return x > 0 ? 1 / (1 + std::exp(-x)) : std::exp(x) / (1 + std::exp(x));
+    case 7: return std::isnan(x) ? x : std::fmax(std::log(x), -100);
+    case 8: return std::isnan(x) ? x : std::fmax(std::log1p(-x), -100);
+    case 9: return std::exp(x) / 2;
+    case 10:
+    case 11: return std::exp(x);
+    // Of the other arguments as they are.
+    case 12:
+      if (std::fabs(x) <= 1) return truth(3, x);
+      return double{half_exp(static_cast<float>(x))} - (x / 2 + 0.5);
+    default: {
+      if (std::fabs(x) <= 1) return truth(core == 13 ? 3 : 4, x);
+      const double root = exp(static_cast<float>(x) * 0.5f);
+      return core == 13 ? root * root / 2 - (x / 2 + 0.5) : root * root / 2 - 0.5;
+    }
   }
 }
 
@@ -175,7 +186,8 @@ double formulas_sweep(int core, uint64_t first, uint64_t last, uint64_t step, fl
     for (int i = n; i < kBlock; ++i) x[i] = 0.5f;
     apply_of<FloatPack>(core)(x, results, kBlock);
     for (int i = 0; i < n; ++i) {
-      const double error = core == 3 && results[i] < 0 ? INFINITY : ulp(results[i], truth(core, x[i]));
+      const bool never_negative = core == 3 || core == 12 || core == 13;
+      const double error = never_negative && results[i] < 0 ? INFINITY : ulp(results[i], truth(core, x[i]));
       if (error > worst) {
         worst = error;
         *where = x[i];

@@ -136,7 +136,8 @@ class TestDtypes:
         weight = torch.rand(SHAPE).bfloat16()
         GAUSSIAN(*tensors, weight=weight, backend="triton")
         RSAMPLE(*tensors[:2], backend="triton")
-        pointers = [{a.data_ptr() for a in args if isinstance(a, torch.Tensor)} for args in seen]
+        flat = [[a for arg in args for a in (arg if isinstance(arg, tuple) else (arg,))] for args in seen]
+        pointers = [{a.data_ptr() for a in args if isinstance(a, torch.Tensor)} for args in flat]
         assert all(t.data_ptr() in pointers[0] for t in (*tensors, weight))
         assert all(t.data_ptr() in pointers[-1] for t in tensors[:2])
 

@@ -73,7 +73,7 @@ def log1p_cubic(f):
             ),
         )
     else:
-        # To 2.2e-8.
+        # To 2.3e-8.
         return polynomial(
             f,
             (
