@@ -4,7 +4,7 @@
 //
 // Errors are in units of the spacing of T at the exact value (ULP), "(A; B without FMA; float64 C; D)": the worst of
 // float32 with a fused multiply-add and without one, over every argument, and of float64 over 10⁷ and more.
-// tests/test_formulas.py reads them here and holds the kernels to them. NaN gives NaN. Polynomials are minimax, the
+// test_formulas.py reads them here and holds the kernels to them. NaN gives NaN. Polynomials are minimax, the
 // errors beside them absolute and those of real coefficients: tools/coefficients.py makes the numbers.
 #pragma once
 

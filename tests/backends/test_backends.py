@@ -365,8 +365,7 @@ class TestPaths:
     def test_a_gradient_not_needed_is_not_asked_for(self, call, fake, monkeypatch):
         kernels, asked = backends._KERNELS["native"], []
         original = getattr(kernels, f"{call.op}_bwd")
-        # A density's weight, which has none here, comes last.
-        n = (4 if call.op == "gaussian_kl" else len(call.operands)) + call.density
+        n = len(call.operator.differentiable)
 
         def watched(*args):
             asked.append(args[-n:])

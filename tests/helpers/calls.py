@@ -1,12 +1,12 @@
 """Every operator as one kind of call, for the tests that hold for all of them."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 import vae_fast as vf
+from vae_fast.operators import OPERATORS
 
 
 @dataclass(frozen=True)
@@ -14,13 +14,31 @@ class Call:
     """An operator, the names of its tensor operands in order, and the options every call of it gets."""
 
     op: str
-    function: Callable[..., Any]
     operands: tuple[str, ...]
     options: dict[str, Any] = field(default_factory=dict)
-    event: bool = True
-    """Whether it takes event_ndim."""
-    density: bool = True
-    """Whether it takes weight, reduction and scale."""
+
+    @property
+    def operator(self):
+        return OPERATORS[self.op]
+
+    @property
+    def function(self):
+        return getattr(vf, self.op)
+
+    @property
+    def event(self):
+        """Whether it takes event_ndim."""
+        return self.has("event_ndim")
+
+    @property
+    def density(self):
+        """Whether it takes weight, reduction and scale."""
+        return self.operator.density
+
+    def has(self, option):
+        """Whether it takes an option, by its public name."""
+        names = {o.name for o in self.operator.options}
+        return option in names or (option == "bounds" and "low" in names)
 
     def __call__(self, *tensors, **options):
         """The results, always as a tuple."""
@@ -46,19 +64,25 @@ class Call:
         return (*(out.detach() for out in outs), *torch.autograd.grad(outs, wanted, grads))
 
 
-RSAMPLE = Call("rsample", vf.rsample, ("mu", "logvar"), {"seed": 7}, event=False, density=False)
-RSAMPLE_KL = Call("rsample_kl", vf.rsample_kl, ("mu", "logvar"), {"seed": 7}, density=False)
-KL = Call("gaussian_kl", vf.gaussian_kl, ("mu", "logvar"))
-KL_PRIOR = Call("gaussian_kl", vf.gaussian_kl, ("mu", "logvar", "prior_mu", "prior_logvar"))
-BERNOULLI = Call("bernoulli_log_prob", vf.bernoulli_log_prob, ("logits", "x"))
-PROBS = Call("bernoulli_log_prob", vf.bernoulli_log_prob, ("logits", "x"), {"param": "probs"})
-GAUSSIAN = Call("gaussian_log_prob", vf.gaussian_log_prob, ("mean", "logvar", "x"))
+def _call(op, *optional, **options):
+    """A call with every operand that an operator needs, and these of the others."""
+    operands = (o for o in OPERATORS[op].operands if not o.optional or o.name in optional)
+    return Call(op, tuple(o.name for o in operands), options)
+
+
+RSAMPLE = _call("rsample", seed=7)
+RSAMPLE_KL = _call("rsample_kl", seed=7)
+KL = _call("gaussian_kl")
+KL_PRIOR = _call("gaussian_kl", "prior_mu", "prior_logvar")
+BERNOULLI = _call("bernoulli_log_prob")
+PROBS = _call("bernoulli_log_prob", param="probs")
+GAUSSIAN = _call("gaussian_log_prob")
 
 CALLS = (RSAMPLE, RSAMPLE_KL, KL, KL_PRIOR, BERNOULLI, PROBS, GAUSSIAN)
 WITH_EVENT = tuple(c for c in CALLS if c.event)
 DENSITIES = tuple(c for c in CALLS if c.density)
-WITH_X = (BERNOULLI, PROBS, GAUSSIAN)
-SAMPLERS = (RSAMPLE, RSAMPLE_KL)
+WITH_X = tuple(c for c in CALLS if "x" in c.operands)
+SAMPLERS = tuple(c for c in CALLS if not c.density)
 
 
 def bits(tensor):

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from helpers.calls import CALLS, KL_PRIOR, PROBS, Call
-from vae_fast.operators import OPERATORS
+from vae_fast.operators import FORMS
 
-PARAMS = ("logvar", "logstd", "std", "var", "softplus")
+PARAMS = tuple(FORMS)
 # A weight that every feature of three has.
 WEIGHT = (0.0, 1.0, 2.5)
 
@@ -48,10 +48,7 @@ class Case:
 
 def _having(call, **options):
     """Those of the options that the call has."""
-    has = {option.name for option in OPERATORS[call.op].options}
-    if "low" in has:
-        has.add("bounds")
-    return {name: value for name, value in options.items() if name in has}
+    return {name: value for name, value in options.items() if call.has(name)}
 
 
 def _alone(call):

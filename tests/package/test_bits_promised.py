@@ -1,4 +1,4 @@
-"""docs/bits.md names tests that there are, and CONTRIBUTING's table of constants what stands in the files it names."""
+"""docs/bits.md names tests that there are, and CONTRIBUTING's table of constants what stands in its files."""
 
 import ast
 import re
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 while not (ROOT / "pyproject.toml").is_file():
     ROOT = ROOT.parent
 PROMISED, CONTRIBUTING = ROOT / "docs" / "bits.md", ROOT / "CONTRIBUTING.md"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "tools" / "coefficients.py"
 if not SOURCE.is_file():
     pytest.skip("needs the source tree: tools is missing", allow_module_level=True)
