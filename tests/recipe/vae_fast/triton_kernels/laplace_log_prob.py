@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
-from vae_fast.triton_kernels.density_launch import Density, launchers
 
-from vae_fast.triton_kernels.formulas import constant, exp
+from vae_fast.triton_kernels.arithmetic import constant
+from vae_fast.triton_kernels.density_launch import Density, launchers
+from vae_fast.triton_kernels.exponentials import exp
 
 
 @triton.jit
