@@ -2,8 +2,9 @@
 
 Triton's own exp, log, division and square root of float32 are approximate on a GPU; these are made of operations
 that are rounded correctly. Kernels are compiled without contraction (enable_fp_fusion=False): a multiply-add is
-fused where ``tl.fma`` says so and nowhere else. Polynomials are minimax fits; the errors given with them are the
-fits', relative to the function's value, rounding aside.
+fused where ``tl.fma`` says so and nowhere else. The errors of the formulas, with a fused multiply-add, and the
+arguments for them stand above their twins in csrc/formulas.h; those beside polynomials are absolute, and of real
+coefficients (tools/coefficients.py).
 """
 
 import triton
@@ -107,7 +108,7 @@ def expand(x):
     r = tl.fma(n, low, exact)
     error = tl.fma(n, low, exact - r)
     if x.dtype == tl.float64:
-        # (e^r − 1 − r)/r² on |r| ≤ ½ ln 2, to 1.7e-20.
+        # (e^r − 1 − r)/r² on |r| ≤ 1.0001·½ ln 2, to 1.7e-20.
         p = polynomial(
             r,
             (
