@@ -147,23 +147,24 @@ VF_INLINE Expansion<T> expand(T x) {
   return {rounded, r, p, error};
 }
 
-// e^x (0.77; 0.77 without FMA; float64 0.80; 0.80): ½ for the sum of the two parts, 0.2 for what they lack; a subnormal
-// result is rounded again.
+// e^x for every x (0.77; 0.77 without FMA; float64 0.80; 0.80): ½ for the sum of the two parts, 0.2 for what they lack;
+// a subnormal result is rounded again.
 template <class T>
 VF_INLINE T exp(T x) {
   const Expansion<T> e = expand(at_most(at_least(x, FormatOf<T>::kLow), FormatOf<T>::kHigh));
   return ldexp_of(e.whole(), e.n);
 }
 
-// ½e^x, which may be finite where e^x is not (0.76; 0.76 without FMA; float64 0.80; 0.80): as e^x.
+// ½e^x for every x, which may be finite where e^x is not (0.76; 0.76 without FMA; float64 0.80; 0.80): as e^x.
 template <class T>
 VF_INLINE T half_exp(T x) {
   const Expansion<T> e = expand(at_most(at_least(x, FormatOf<T>::kLow), FormatOf<T>::kHigh + Element<T>(1)));
   return ldexp_of(e.whole(), e.n - Element<T>(1));
 }
 
-// e^x for less, where other roundings follow (0.88; 1.16 without FMA; float64 0.90; 1.15): ½ for the last step, ¼ for
-// r, whose error is left out, and 0.2 for the step before; without FMA both of these steps round twice.
+// e^x for every x at less cost, where other roundings follow (0.88; 1.16 without FMA; float64 0.90; 1.15): ½ for the
+// last step, ¼ for r, whose error is left out, and 0.2 for the step before; without FMA both of these steps round
+// twice.
 template <class T>
 VF_INLINE T exp_to_a_unit(T x) {
   const Expansion<T> e = expand(at_most(at_least(x, FormatOf<T>::kLow), FormatOf<T>::kHigh));
@@ -181,8 +182,8 @@ VF_INLINE T reciprocal_estimate(T a) {
 VF_INLINE float reciprocal_estimate(float a) { return __fdividef(1.0f, a); }
 #endif
 
-// a − qb, rounded once (½ ULP), for ordinary numbers with qb within a few units of a. Without a fused multiply-add from
-// the product of the halves of both (Veltkamp, Dekker), which makes it exactly.
+// a − qb, rounded once (½ ULP), for ordinary numbers with qb within a few units of a. Without a fused multiply-add by
+// the product's exact error, from the halves of both (Veltkamp, Dekker).
 template <class T>
 VF_INLINE T remainder(T a, T q, T b) {
   using E = Element<T>;

@@ -51,8 +51,8 @@ _LOG = (
     -3.2812252044677734,
     -2.8297011852264404,
 )
-# On a quarter of a turn either way, w in half turns, u = w²: sin πw = w S(u), to 2.8e-8 of the value, which float32's
-# π alone is off by; and cos πw = C(u), to 6e-8, where 4.7e-8 is the least.
+# On a quarter of a turn either way, w in half turns, u = w²: sin πw = w S(u), to 2.8e-8 of the value, which is what
+# float32's π is off by; and cos πw = C(u), to 6e-8, where 4.7e-8 is the least.
 _SIN = (3.1415927410125732, -5.1677150726318359, 2.5501449108123779, -0.59863293170928955, 0.078240960836410522)
 _COS = (0.99999994039535522, -4.9347920417785645, 4.0583992004394531, -1.3318091630935669, 0.21956668794155121)
 
