@@ -16,6 +16,7 @@ OPERATORS := $(addprefix tests/test_,native.py bernoulli_log_prob.py gaussian_kl
   rsample_kl.py diagonal_gaussian.py gradient_in_forward.py noise_bits.py registration.py scale_range.py bad_inputs.py \
   weights.py operand_dtypes.py storage_dtypes.py refusals.py hostile_calls.py)
 SETTINGS := tests/test_settings.py tests/test_monitoring.py
+CXX_SOURCES = $(foreach kind,h cpp cu,$(wildcard csrc/*.$(kind) csrc/*/*.$(kind) tests/*.$(kind) tests/*/*.$(kind)))
 # In several processes, beside which pytest-benchmark has nothing to do.
 TESTS := $(BIN)/python -m pytest -p no:benchmark -n $(JOBS) --dist worksteal
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
@@ -48,14 +49,16 @@ demo: $(READY)  ## train on handwritten digits for under two minutes, leave plot
 	@test -e "$(DEMO)" || { mkdir -p "$(DEMO)" && touch "$(DEMO)/.made-by-demo"; }
 	@$(BIN)/python -m vae_fast train $(DEMO_ARGS) --out "$(DEMO)"
 
-lint: $(READY)  ## ruff (rules and format) and mypy (the types of the package)
+lint: $(READY)  ## ruff (rules and format), clang-format, and mypy (the types of the package)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/clang-format --dry-run --Werror $(CXX_SOURCES)
 	@$(BIN)/mypy
 
-format: $(READY)  ## let ruff mend the format and what rules it can
+format: $(READY)  ## let ruff and clang-format mend the format, and what rules they can
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+	@$(BIN)/clang-format -i $(CXX_SOURCES)
 
 test: $(READY)  ## the test suite, in under eight minutes on two cores
 	@$(TESTS) $(PYTEST_ARGS)

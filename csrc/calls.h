@@ -2,8 +2,10 @@
 // made here, before a kernel runs.
 #pragma once
 
+#include <array>
 #include <limits>
 #include <new>
+#include <tuple>
 
 #include "checks.h"
 
@@ -31,24 +33,24 @@ struct DensityOptions {
 class Sums {
  public:
   // Fills what all densities have in common. With an upstream gradient there are no sums.
-  Sums(OnDevice& device, DensityArgs& args, Space& space, const Arithmetic& arithmetic, const Operand& anchor,
+  Sums(OnDevice& device, DensityCall& args, Space& space, const Arithmetic& arithmetic, const Operand& anchor,
        const Operand& weight, const Operand& upstream, const DensityOptions& options) {
     check_event_ndim(options.event_ndim, space);
     check_code("reduction", options.reduction, 3);
     const int data_ndim = space.ndim - static_cast<int>(options.event_ndim);
     const bool each = options.reduction == kNone;
-    check_floating({&upstream});
+    check_floating(upstream);
     check_like(upstream, space.size, each ? data_ndim : 0);
     device.equip(args);
-    args.is_double = arithmetic.is_double;
+    args.compute = arithmetic.compute;
     args.scale = options.scale;
     args.divisor = options.reduction == kMean ? static_cast<double>(space.numel(0, data_ndim)) : 1.0;
     args.out = nullptr;
     if (!upstream) {
-      sums_ = empty(space.size, each ? data_ndim : 0, compute_type(args.is_double));
+      sums_ = empty(space.size, each ? data_ndim : 0, compute_type(args.compute));
       args.out = data_of(sums_);
       // Where float32 parameters meet float64 data.
-      narrower_ = args.is_double && arithmetic.result != DType::kFloat64;
+      narrower_ = args.compute == DType::kFloat64 && arithmetic.result != DType::kFloat64;
     }
     space.set_event(each ? data_ndim : 0, anchor);
     args.rows = space.rows();
@@ -60,7 +62,7 @@ class Sums {
   Tensor finish() const {
     if (!narrower_) return sums_;
     const Operand own("sums", sums_);
-    Tensor result = empty(own.size, own.ndim, compute_type(false));
+    Tensor result = empty(own.size, own.ndim, compute_type(DType::kFloat32));
     torch::stable::copy_(result, sums_);
     return result;
   }
@@ -70,7 +72,72 @@ class Sums {
   bool narrower_ = false;
 };
 
-inline ScaleOptions form_of(int64_t param, double eps, double low, double high) {
+// The tensors of a density's call: its operands in order, the weight after them, and which gradients are asked for.
+// Without an upstream gradient it is a forward pass.
+template <size_t inputs>
+struct DensityTensors {
+  OnDevice device;
+  Operand operands[inputs + 1];
+  Operand upstream;
+  bool needs[inputs + 1] = {};
+  Operand packed = {};  // the first two operands are its halves along a dim
+  int64_t packed_dim = 0;
+};
+
+// Runs a density's kernel: its sums, and the gradients in the operands' order.
+template <class Args, size_t inputs, size_t... I>
+std::array<Tensor, inputs + 2> run_density(void (*kernel)(const Args&), Args& args, DensityTensors<inputs>& tensors,
+                                           const DensityOptions& options, std::index_sequence<I...>) {
+  const auto& operands = tensors.operands;
+  const Operand& anchor = operands[0];
+  const Operands parameters(operands, Args::kParameters), others(operands + Args::kParameters, operands + inputs + 1);
+  check_floating(parameters);
+  check_packed(tensors.packed, tensors.packed_dim, operands[0], operands[1], tensors.needs[0], tensors.needs[1]);
+  Space space(operands);
+  const Sums sums(tensors.device, args, space, arithmetic_of(parameters, others), anchor, operands[inputs],
+                  tensors.upstream, options);
+  const PackedGradient whole(tensors.packed, tensors.packed_dim);
+  GradientOut gradients[] = {GradientOut(tensors.needs[I], operands[I], anchor, space, args.compute, whole.half(I))...};
+  for (size_t k = 0; k < inputs; ++k) {
+    args.in[k] = space.view(operands[k]);
+    args.gradients[k] = gradients[k].spec();
+  }
+  args.dweight = gradients[inputs].spec();
+  run(kernel, args);
+  std::array<Tensor, inputs + 2> results{sums.finish(), gradients[I].finish()...};
+  if (whole) {
+    results[1] = whole.whole();
+    results[2] = nothing(anchor);
+  }
+  return results;
+}
+
+template <class Args, size_t inputs>
+std::array<Tensor, inputs + 2> run_density(void (*kernel)(const Args&), Args& args, DensityTensors<inputs>& tensors,
+                                           const DensityOptions& options) {
+  static_assert(Args::kInputs == inputs, "an operand is missing");
+  return run_density(kernel, args, tensors, options, std::make_index_sequence<inputs + 1>());
+}
+
+// What the raw operator of a direction returns: sums and gradients but the weight's, or all gradients.
+template <size_t n, size_t... I>
+auto forward(const std::array<Tensor, n>& results, std::index_sequence<I...>) {
+  return std::make_tuple(results[I]...);
+}
+template <size_t n>
+auto forward(const std::array<Tensor, n>& results) {
+  return forward(results, std::make_index_sequence<n - 1>());
+}
+template <size_t n, size_t... I>
+auto backward(const std::array<Tensor, n>& results, std::index_sequence<I...>) {
+  return std::make_tuple(results[I + 1]...);
+}
+template <size_t n>
+auto backward(const std::array<Tensor, n>& results) {
+  return backward(results, std::make_index_sequence<n - 1>());
+}
+
+inline SigmaOptions form_of(int64_t param, double eps, double low, double high) {
   check_code("param", param, 5);
   // No bounds, as graphs have it: an AOTInductor package cannot hold an infinity.
   constexpr double kLargest = std::numeric_limits<double>::max(), kInfinity = std::numeric_limits<double>::infinity();
@@ -109,7 +176,7 @@ inline int64_t product(const std::vector<int64_t>& shape) {
 // What both directions of both operators have.
 struct Sampling {
   OnDevice device;
-  Operand mu, logvar;
+  Operand operands[2];  // mu, logvar
   Space space;
   Arithmetic arithmetic;
   std::vector<int64_t> z_shape;
@@ -118,23 +185,22 @@ struct Sampling {
   // No event_ndim: no rows, as rsample has none.
   Sampling(const Tensor& mu_, const Tensor& logvar_, const std::vector<int64_t>& sample_shape,
            const NoiseOptions& noise, std::optional<int64_t> event_ndim, std::optional<double> free_bits,
-           const ScaleOptions& form)
+           const SigmaOptions& form)
       : device(mu_),
-        mu("mu", mu_),
-        logvar("logvar", logvar_),
-        space({&mu, &logvar}),
-        arithmetic(arithmetic_of({&mu, &logvar})),
+        operands{{"mu", mu_}, {"logvar", logvar_}},
+        space(operands),
+        arithmetic(arithmetic_of(operands)),
         z_shape(sampled("z", sample_shape, space.size, space.ndim)) {
-    check_floating({&mu, &logvar});
+    check_floating(operands);
     if (event_ndim) check_event_ndim(*event_ndim, space);
     // Without set_event: the noise's order is that of μ's dims, wherever they are in memory.
     space.event = event_ndim ? space.ndim - static_cast<int>(*event_ndim) : 0;
     device.equip(args);
-    args.is_double = arithmetic.is_double;
+    args.compute = arithmetic.compute;
     args.rows = space.rows();
     args.n_samples = product(sample_shape);
-    args.mu = space.view(mu);
-    args.logvar = space.view(logvar);
+    args.mu = space.view(operands[0]);
+    args.logvar = space.view(operands[1]);
     args.noise = noise;
     args.form = form;
     args.has_free_bits = free_bits.has_value();
@@ -152,6 +218,7 @@ struct Sampling {
   }
 
   Tensor make_z() {
+    const Operand& mu = operands[0];
     const bool like_mu = samples() == 0 && space.ndim == mu.ndim && std::equal(mu.size, mu.size + mu.ndim, space.size);
     const int32_t type = scalar_type_of(arithmetic.result);
     Tensor z = like_mu ? empty_like(mu, type) : empty(z_shape.data(), static_cast<int>(z_shape.size()), type);
@@ -166,7 +233,7 @@ struct Sampling {
   void set_dz(const OptionalTensor& dz, Tensor& kept) {
     if (!dz) return;
     Operand own("dz", *dz);
-    check_floating({&own});
+    check_floating(own);
     check_like(own, z_shape.data(), static_cast<int>(z_shape.size()));
     const auto over_samples = [&] {
       View view;
@@ -185,7 +252,7 @@ struct Sampling {
   }
 
   void set_dkl(const Operand& dkl) {
-    check_floating({&dkl});
+    check_floating(dkl);
     check_like(dkl, space.size, space.event);
     if (dkl) args.dkl = space.leading_view(dkl);
   }
@@ -193,11 +260,12 @@ struct Sampling {
   // The gradients of mu and logvar, by a kernel.
   std::tuple<Tensor, Tensor> differentiate(void (*kernel)(const SampleArgs&), bool need_dmu, bool need_dlogvar,
                                            const OptionalTensor& packed_, int64_t packed_dim) {
+    const auto& [mu, logvar] = operands;
     const Operand packed("packed", packed_);
     check_packed(packed, packed_dim, mu, logvar, need_dmu, need_dlogvar);
     const PackedGradient whole(packed, packed_dim);
-    GradientOut dmu(need_dmu, mu, mu, space, args.is_double, whole.half(0)),
-        dlogvar(need_dlogvar, logvar, mu, space, args.is_double, whole.half(1));
+    GradientOut dmu(need_dmu, mu, mu, space, args.compute, whole.half(0)),
+        dlogvar(need_dlogvar, logvar, mu, space, args.compute, whole.half(1));
     args.dmu = dmu.spec();
     args.dlogvar = dlogvar.spec();
     run(kernel, args);

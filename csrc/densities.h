@@ -16,7 +16,7 @@ struct BernoulliDensity {
   static constexpr int kInputs = 2;
   E x_scale;
 
-  static constexpr bool always(int) { return true; }
+  VF_INLINE static constexpr bool always(int) { return true; }
   template <class T>
   VF_INLINE void operator()(const T (&in)[kInputs], T g, T& term, T (&d)[kInputs]) const {
     const T t = in[1] * splat<T>(x_scale);
@@ -34,7 +34,7 @@ struct GaussianDensity {
   Form form;
   E x_scale;
 
-  static constexpr bool always(int) { return true; }
+  VF_INLINE static constexpr bool always(int) { return true; }
   template <class T>
   VF_INLINE void operator()(const T (&in)[kInputs], T g, T& term, T (&d)[kInputs]) const {
     const GaussianTerm<T> normal = gaussian(in[2] * splat<T>(x_scale) - in[0], form.clamp(in[1]), form);
@@ -53,7 +53,7 @@ struct KLDensity {
   E floor;
   bool has_floor;
 
-  static constexpr bool always(int k) { return k < 2 || (kPrior && k == 3); }
+  VF_INLINE static constexpr bool always(int k) { return k < 2 || (kPrior && k == 3); }
   template <class T>
   VF_INLINE void operator()(const T (&in)[kInputs], T g, T& term, T (&d)[kInputs]) const {
     const T dm = in[0] - in[2], r = form.clamp(in[1]);

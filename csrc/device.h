@@ -24,8 +24,8 @@ template <class... Parts>
 }
 
 // As STD_TORCH_CHECK, whose message begins with a place in the source.
-#define VF_CHECK(condition, ...) \
-  do {                           \
+#define VF_CHECK(condition, ...)                       \
+  do {                                                 \
     if (!(condition)) ::vae_fast::refuse(__VA_ARGS__); \
   } while (0)
 

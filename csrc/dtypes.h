@@ -31,12 +31,18 @@ inline DType dtype_of(const char* name, int32_t scalar_type) {
 
 inline int32_t scalar_type_of(DType dtype) {
   switch (dtype) {
-    case DType::kFloat32: return aoti_torch_dtype_float32();
-    case DType::kFloat64: return aoti_torch_dtype_float64();
-    case DType::kBFloat16: return aoti_torch_dtype_bfloat16();
-    case DType::kFloat16: return aoti_torch_dtype_float16();
-    case DType::kByte: return aoti_torch_dtype_uint8();
-    default: return aoti_torch_dtype_bool();
+    case DType::kFloat32:
+      return aoti_torch_dtype_float32();
+    case DType::kFloat64:
+      return aoti_torch_dtype_float64();
+    case DType::kBFloat16:
+      return aoti_torch_dtype_bfloat16();
+    case DType::kFloat16:
+      return aoti_torch_dtype_float16();
+    case DType::kByte:
+      return aoti_torch_dtype_uint8();
+    default:
+      return aoti_torch_dtype_bool();
   }
 }
 

@@ -41,9 +41,9 @@ struct Gradient {
   int64_t numel = 0;  // of the operand
 };
 
-// σ from the second argument of a Gaussian, as scale.h reads it.
-struct ScaleOptions {
-  int kind;
+// σ from the second argument of a Gaussian, as sigma.h reads it.
+struct SigmaOptions {
+  int param;
   double eps, low, high;
 };
 
@@ -55,10 +55,10 @@ struct NoiseOptions {
 // What all densities have. `out` holds one value a row, null where only gradients are asked for; `upstream` is over
 // the elements, or has no data where the upstream gradient is 1. The weight's gradient, which only a backward pass asks
 // for, is the upstream gradient times the term of the operands as they are, at a weight of 0 too.
-struct DensityArgs {
+struct DensityCall {
   ParallelFor parallel_for = nullptr;  // on a CPU
   Device* device = nullptr;            // on a GPU
-  bool is_double;
+  DType compute;                       // float32 or float64
   Rows rows;
   View weight;
   View upstream;
@@ -68,38 +68,44 @@ struct DensityArgs {
   Gradient dweight;
 };
 
-struct BernoulliArgs : DensityArgs {
-  View logits, x;
-  double x_scale;
-  bool probs = false;  // the operand is p, not its logits
-  Gradient dlogits, dx;
+// And one of `inputs` operands, of which the first `parameters` decide the result's dtype: of a GPU's storage types
+// they are of the main one, and the others may be bytes.
+template <int inputs, int parameters>
+struct DensityArgs : DensityCall {
+  static constexpr int kInputs = inputs, kParameters = parameters;
+  View in[inputs];
+  Gradient gradients[inputs];
 };
 
-struct GaussianArgs : DensityArgs {
-  View mean, logvar, x;
+// logits, x.
+struct BernoulliArgs : DensityArgs<2, 1> {
   double x_scale;
-  ScaleOptions form;
-  Gradient dmean, dlogvar, dx;
+  bool probs = false;  // the first operand is p, not its logits
 };
 
-struct KLArgs : DensityArgs {
-  View mu, logvar, prior_mu, prior_logvar;
+// mean, logvar, x.
+struct GaussianArgs : DensityArgs<3, 2> {
+  double x_scale;
+  SigmaOptions form;
+};
+
+// mu, logvar, prior_mu, prior_logvar.
+struct KLArgs : DensityArgs<4, 4> {
   bool has_free_bits;
   double free_bits;
-  ScaleOptions form;
-  Gradient dmu, dlogvar, dprior_mu, dprior_logvar;
+  SigmaOptions form;
 };
 
 // rsample and rsample_kl. Rows are those of mu: samples are a loop inside.
 struct SampleArgs {
   ParallelFor parallel_for = nullptr;  // on a CPU
   Device* device = nullptr;            // on a GPU
-  bool is_double;
+  DType compute;                       // float32 or float64
   Rows rows;
   int64_t n_samples;
   View mu, logvar;
   NoiseOptions noise;
-  ScaleOptions form;
+  SigmaOptions form;
   bool has_free_bits;
   double free_bits;
   // Forward; kl is null for rsample.
@@ -120,16 +126,17 @@ struct NormalArgs {
   View out;  // over samples and elements
 };
 
+// Every kernel, and what it takes.
+#define VF_KERNELS(kernel)                                                                                      \
+  kernel(bernoulli_log_prob, BernoulliArgs) kernel(gaussian_log_prob, GaussianArgs) kernel(gaussian_kl, KLArgs) \
+      kernel(rsample_fwd, SampleArgs) kernel(rsample_bwd, SampleArgs) kernel(rsample_kl_fwd, SampleArgs)        \
+          kernel(rsample_kl_bwd, SampleArgs) kernel(standard_normal, NormalArgs)
+
 struct Kernels {
   const char* isa;
-  void (*bernoulli_log_prob)(const BernoulliArgs&);
-  void (*gaussian_log_prob)(const GaussianArgs&);
-  void (*gaussian_kl)(const KLArgs&);
-  void (*rsample_fwd)(const SampleArgs&);
-  void (*rsample_bwd)(const SampleArgs&);
-  void (*rsample_kl_fwd)(const SampleArgs&);
-  void (*rsample_kl_bwd)(const SampleArgs&);
-  void (*standard_normal)(const NormalArgs&);
+#define VF_KERNEL(name, Args) void (*name)(const Args&);
+  VF_KERNELS(VF_KERNEL)
+#undef VF_KERNEL
 };
 
 // The table of the best instruction set of this processor that VAE_FAST_CPU_ISA allows.

@@ -9,6 +9,9 @@
 namespace vae_fast {
 namespace VF_ISA {
 
+// Words of a Philox counter, and normals made of them.
+constexpr int kPerCounter = 4;
+
 // One word of 32 bits, and what Philox does with it.
 VF_INLINE uint64_t product(uint32_t a, uint32_t b) { return uint64_t{a} * b; }
 VF_INLINE uint32_t high(uint64_t p) { return static_cast<uint32_t>(p >> 32); }

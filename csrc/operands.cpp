@@ -24,7 +24,7 @@ void check_elements(const char* what, const int64_t* size, int ndim) {
     if (counted) count *= n;
   }
   VF_CHECK(counted, what, " of shape ", shape_name(size, ndim),
-                  " has a negative size, or more elements than 64 bits can count");
+           " has a negative size, or more elements than 64 bits can count");
 }
 
 void check_memory(const char* name, const Tensor& tensor, int64_t element_size) {
@@ -39,7 +39,7 @@ void check_memory(const char* name, const Tensor& tensor, int64_t element_size) 
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_storage_size(tensor.get(), &bytes));
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_storage_offset(tensor.get(), &offset));
   VF_CHECK((offset + last + 1) * element_size <= bytes, name, " of shape ", shape_name(size, ndim),
-                  " has elements outside its memory of ", bytes, " bytes: was that freed?");
+           " has elements outside its memory of ", bytes, " bytes: was that freed?");
 }
 
 Operand::Operand(const char* name, const Tensor& t) : tensor(&t), name(name), ndim(static_cast<int>(t.dim())) {
@@ -64,42 +64,44 @@ bool is_number(const Operand& o) { return o.ndim == 0 && o.dtype == DType::kFloa
 
 }  // namespace
 
-Arithmetic arithmetic_of(std::initializer_list<const Operand*> parameters,
-                         std::initializer_list<const Operand*> others) {
+Arithmetic arithmetic_of(const Operands& parameters, const Operands& others) {
   bool with_dims = false;
-  for (const Operand* o : parameters) with_dims = with_dims || (*o && o->ndim > 0);
+  for (const Operand& o : parameters) with_dims = with_dims || (o && o.ndim > 0);
   const Operand* first = nullptr;
-  Arithmetic result{DType::kFloat32, false};
-  for (const Operand* o : parameters) {
+  Arithmetic result{DType::kFloat32, DType::kFloat32};
+  for (const Operand& o : parameters) {
     // 0-d tensors do not promote ones with dims.
-    if (!*o || (with_dims && o->ndim == 0) || (o != *parameters.begin() && is_number(*o))) continue;
-    result.result = first ? promoted(result.result, o->dtype) : o->dtype;
-    first = o;
+    if (!o || (with_dims && o.ndim == 0) || (&o != parameters.begin() && is_number(o))) continue;
+    result.result = first ? promoted(result.result, o.dtype) : o.dtype;
+    first = &o;
   }
-  result.is_double = result.result == DType::kFloat64;
-  for (const Operand* o : others) result.is_double = result.is_double || (*o && o->ndim > 0 && o->dtype == DType::kFloat64);
+  bool is_double = result.result == DType::kFloat64;
+  for (const Operand& o : others) is_double = is_double || (o && o.ndim > 0 && o.dtype == DType::kFloat64);
+  result.compute = is_double ? DType::kFloat64 : DType::kFloat32;
   return result;
 }
 
-int32_t compute_type(bool is_double) { return is_double ? aoti_torch_dtype_float64() : aoti_torch_dtype_float32(); }
+int32_t compute_type(DType compute) {
+  return compute == DType::kFloat64 ? aoti_torch_dtype_float64() : aoti_torch_dtype_float32();
+}
 
-Space::Space(std::initializer_list<const Operand*> operands) {
-  for (const Operand* o : operands) ndim = std::max(ndim, o->ndim);
+Space::Space(const Operands& operands) {
+  for (const Operand& o : operands) ndim = std::max(ndim, o.ndim);
   event = ndim;
   std::fill(size, size + ndim, 1);
   std::iota(order, order + ndim, 0);
   bool fit = true;
-  for (const Operand* o : operands) {
-    for (int d = 0; d < o->ndim; ++d) {
-      int64_t& n = size[d + ndim - o->ndim];
-      fit = fit && (o->size[d] == n || o->size[d] == 1 || n == 1);
-      if (n == 1) n = o->size[d];
+  for (const Operand& o : operands) {
+    for (int d = 0; d < o.ndim; ++d) {
+      int64_t& n = size[d + ndim - o.ndim];
+      fit = fit && (o.size[d] == n || o.size[d] == 1 || n == 1);
+      if (n == 1) n = o.size[d];
     }
   }
   if (!fit) {
     std::string shapes;
-    for (const Operand* o : operands)
-      if (*o) shapes += (shapes.empty() ? "" : ", ") + shape_name(o->size, o->ndim);
+    for (const Operand& o : operands)
+      if (o) shapes += (shapes.empty() ? "" : ", ") + shape_name(o.size, o.ndim);
     refuse("the operands do not broadcast: ", shapes);
   }
   check_elements("the operands together", size, ndim);
@@ -224,14 +226,14 @@ PackedGradient::PackedGradient(const Operand& packed, int64_t dim) : dim_(dim < 
 }
 
 OptionalTensor PackedGradient::half(int which) const {
-  if (!whole_) return std::nullopt;
+  if (!whole_ || which > 1) return std::nullopt;
   Tensor whole = *whole_;
   const int64_t n = whole.size(dim_) / 2;
   return torch::stable::narrow(whole, dim_, which * n, n);
 }
 
-GradientOut::GradientOut(bool needed, const Operand& operand, const Operand& anchor, const Space& space,
-                         bool is_double, const OptionalTensor& place)
+GradientOut::GradientOut(bool needed, const Operand& operand, const Operand& anchor, const Space& space, DType compute,
+                         const OptionalTensor& place)
     : tensor_(!needed || !operand ? nothing(anchor)
               : place             ? *place
               : operand.number    ? empty(operand.size, operand.ndim, operand.scalar_type)
@@ -259,7 +261,7 @@ GradientOut::GradientOut(bool needed, const Operand& operand, const Operand& anc
     for (int d = 0; d < grad.ndim; ++d) spec_.view.append(grad.size[d], grad.stride[d]);
     spec_.index = space.index(operand);
   } else {
-    each_ = empty(space.size, space.ndim, compute_type(is_double));
+    each_ = empty(space.size, space.ndim, compute_type(compute));
     spec_.kind = Gradient::kEach;
     spec_.view = space.view(Operand("gradient", *each_));
   }
@@ -269,7 +271,8 @@ Tensor GradientOut::finish() {
   if (each_) {
     // Summed in the dtype computed in, and rounded once, by the copy.
     const Tensor sum = torch::stable::sum(*each_, summed_dims_, true);
-    torch::stable::copy_(tensor_, torch::stable::reshape(sum, std::vector<int64_t>(tensor_.sizes().begin(), tensor_.sizes().end())));
+    torch::stable::copy_(
+        tensor_, torch::stable::reshape(sum, std::vector<int64_t>(tensor_.sizes().begin(), tensor_.sizes().end())));
   }
   if (!number_) return tensor_;
   Tensor own = torch::stable::empty_like(*number_);

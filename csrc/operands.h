@@ -45,15 +45,30 @@ struct Operand {
   int64_t numel() const;
 };
 
+// Operands that stand one after the other.
+class Operands {
+ public:
+  Operands(const Operand* first, const Operand* last) : first_(first), last_(last) {}
+  Operands(const Operand* first, size_t count) : Operands(first, first + count) {}
+  template <size_t count>
+  Operands(const Operand (&all)[count]) : Operands(all, count) {}
+  Operands(const Operand& one) : Operands(&one, 1) {}
+
+  const Operand* begin() const { return first_; }
+  const Operand* end() const { return last_; }
+
+ private:
+  const Operand *first_, *last_;
+};
+
 // The dtypes of a call: each operand keeps its own, and is widened, never rounded, but for a number.
 struct Arithmetic {
-  DType result;    // what the parameters promote to by PyTorch's rule; numbers take no part unless the first is one
-  bool is_double;  // where the result is, or an operand with dims
+  DType result;   // what the parameters promote to by PyTorch's rule; numbers take no part unless the first is one
+  DType compute;  // float64 where the result is, or an operand with dims; else float32
 };
-Arithmetic arithmetic_of(std::initializer_list<const Operand*> parameters,
-                         std::initializer_list<const Operand*> others = {});
-// The dtype of sums.
-int32_t compute_type(bool is_double);
+Arithmetic arithmetic_of(const Operands& parameters, const Operands& others = {nullptr, nullptr});
+// PyTorch's number of a dtype computed in.
+int32_t compute_type(DType compute);
 
 // The shape operands broadcast to, and the order in which its dims are walked.
 struct Space {
@@ -63,7 +78,7 @@ struct Space {
   int order[kMaxDims];
 
   // Operands without a tensor take no part.
-  Space(std::initializer_list<const Operand*> operands);
+  explicit Space(const Operands& operands);
 
   // Makes the dims from `first` on the event, and walks them as the operand holds them in memory.
   void set_event(int first, const Operand& like);
@@ -89,14 +104,15 @@ Tensor nothing(const Operand& anchor);
 
 void* data_of(const Tensor& tensor);
 
-// One buffer for the gradients of two operands that are the halves of a tensor along a dim; without that tensor, nothing.
+// One buffer for the gradients of two operands that are the halves of a tensor along a dim; without that tensor,
+// nothing.
 class PackedGradient {
  public:
   PackedGradient(const Operand& packed, int64_t dim);
 
   explicit operator bool() const { return whole_.has_value(); }
   const Tensor& whole() const { return *whole_; }
-  // Nothing where there is no buffer.
+  // The gradient's place of the first operand or the second; nothing of another, or where there is no buffer.
   OptionalTensor half(int which) const;
 
  private:
@@ -108,7 +124,7 @@ class PackedGradient {
 class GradientOut {
  public:
   // `place` is where it goes, if that is not for this to choose.
-  GradientOut(bool needed, const Operand& operand, const Operand& anchor, const Space& space, bool is_double,
+  GradientOut(bool needed, const Operand& operand, const Operand& anchor, const Space& space, DType compute,
               const OptionalTensor& place = std::nullopt);
 
   const Gradient& spec() const { return spec_; }

@@ -8,88 +8,43 @@ namespace {
 
 // ---- bernoulli_log_prob ----------------------------------------------------------------------------------
 
-struct BernoulliNeeds {
-  bool dlogits, dx, dweight;
-};
-
-std::tuple<Tensor, Tensor, Tensor, Tensor> bernoulli(const OptionalTensor& dlog_prob, const Tensor& logits_,
-                                                     const Tensor& x_, const OptionalTensor& weight_,
-                                                     const DensityOptions& options, double x_scale, int64_t param,
-                                                     const BernoulliNeeds& needs) {
-  OnDevice device(logits_);
-  const Operand logits("logits", logits_), x("x", x_), weight("weight", weight_), upstream("dlog_prob", dlog_prob);
-  check_floating({&logits});
+std::array<Tensor, 4> bernoulli(DensityTensors<2>&& tensors, const DensityOptions& options, double x_scale,
+                                int64_t param) {
   check_code("param", param, 2);
-  Space space({&logits, &x, &weight});
   BernoulliArgs args;
-  const Sums sums(device, args, space, arithmetic_of({&logits}, {&x, &weight}), logits, weight, upstream, options);
-  GradientOut dlogits(needs.dlogits, logits, logits, space, args.is_double),
-      dx(needs.dx, x, logits, space, args.is_double), dweight(needs.dweight, weight, logits, space, args.is_double);
-  args.logits = space.view(logits);
-  args.x = space.view(x);
   args.x_scale = x_scale;
   args.probs = param == 1;
-  args.dlogits = dlogits.spec();
-  args.dx = dx.spec();
-  args.dweight = dweight.spec();
-  run(kernels().bernoulli_log_prob, args);
-  return {sums.finish(), dlogits.finish(), dx.finish(), dweight.finish()};
+  return run_density(kernels().bernoulli_log_prob, args, tensors, options);
 }
 
 std::tuple<Tensor, Tensor, Tensor> bernoulli_log_prob_fwd(Tensor logits, Tensor x, OptionalTensor weight,
                                                           int64_t event_ndim, int64_t reduction, double scale,
                                                           double x_scale, int64_t param, bool need_dlogits,
                                                           bool need_dx) {
-  auto [out, dlogits, dx, dweight] = bernoulli(std::nullopt, logits, x, weight, {event_ndim, reduction, scale}, x_scale,
-                                               param, {need_dlogits, need_dx, false});
-  return {out, dlogits, dx};
+  return forward(
+      bernoulli({OnDevice(logits), {{"logits", logits}, {"x", x}, {"weight", weight}}, {}, {need_dlogits, need_dx}},
+                {event_ndim, reduction, scale}, x_scale, param));
 }
 
 std::tuple<Tensor, Tensor, Tensor> bernoulli_log_prob_bwd(Tensor dlog_prob, Tensor logits, Tensor x,
                                                           OptionalTensor weight, int64_t event_ndim, int64_t reduction,
                                                           double scale, double x_scale, int64_t param,
                                                           bool need_dlogits, bool need_dx, bool need_dweight) {
-  auto [out, dlogits, dx, dweight] = bernoulli(dlog_prob, logits, x, weight, {event_ndim, reduction, scale}, x_scale,
-                                               param, {need_dlogits, need_dx, need_dweight});
-  return {dlogits, dx, dweight};
+  return backward(bernoulli({OnDevice(logits),
+                             {{"logits", logits}, {"x", x}, {"weight", weight}},
+                             {"dlog_prob", dlog_prob},
+                             {need_dlogits, need_dx, need_dweight}},
+                            {event_ndim, reduction, scale}, x_scale, param));
 }
 
 // ---- gaussian_log_prob -----------------------------------------------------------------------------------
 
-struct GaussianNeeds {
-  bool dmean, dlogvar, dx, dweight;
-};
-
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> gaussian(const OptionalTensor& dlog_prob, const Tensor& mean_,
-                                                            const Tensor& logvar_, const Tensor& x_,
-                                                            const OptionalTensor& weight_,
-                                                            const DensityOptions& options, double x_scale,
-                                                            const ScaleOptions& form, const GaussianNeeds& needs,
-                                                            const OptionalTensor& packed_, int64_t packed_dim) {
-  OnDevice device(mean_);
-  const Operand mean("mean", mean_), logvar("logvar", logvar_), x("x", x_), weight("weight", weight_),
-      upstream("dlog_prob", dlog_prob), packed("packed", packed_);
-  check_floating({&mean, &logvar});
-  check_packed(packed, packed_dim, mean, logvar, needs.dmean, needs.dlogvar);
-  Space space({&mean, &logvar, &x, &weight});
+std::array<Tensor, 5> gaussian(DensityTensors<3>&& tensors, const DensityOptions& options, double x_scale,
+                               const SigmaOptions& form) {
   GaussianArgs args;
-  const Sums sums(device, args, space, arithmetic_of({&mean, &logvar}, {&x, &weight}), mean, weight, upstream, options);
-  const PackedGradient whole(packed, packed_dim);
-  GradientOut dmean(needs.dmean, mean, mean, space, args.is_double, whole.half(0)),
-      dlogvar(needs.dlogvar, logvar, mean, space, args.is_double, whole.half(1)),
-      dx(needs.dx, x, mean, space, args.is_double), dweight(needs.dweight, weight, mean, space, args.is_double);
-  args.mean = space.view(mean);
-  args.logvar = space.view(logvar);
-  args.x = space.view(x);
   args.x_scale = x_scale;
   args.form = form;
-  args.dmean = dmean.spec();
-  args.dlogvar = dlogvar.spec();
-  args.dx = dx.spec();
-  args.dweight = dweight.spec();
-  run(kernels().gaussian_log_prob, args);
-  if (whole) return {sums.finish(), whole.whole(), nothing(mean), dx.finish(), dweight.finish()};
-  return {sums.finish(), dmean.finish(), dlogvar.finish(), dx.finish(), dweight.finish()};
+  return run_density(kernels().gaussian_log_prob, args, tensors, options);
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> gaussian_log_prob_fwd(Tensor mean, Tensor logvar, Tensor x,
@@ -97,79 +52,47 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> gaussian_log_prob_fwd(Tensor mean, Te
                                                                  int64_t reduction, double scale, double x_scale,
                                                                  int64_t param, double eps, double low, double high,
                                                                  bool need_dmean, bool need_dlogvar, bool need_dx) {
-  auto [out, dmean, dlogvar, dx, dweight] =
-      gaussian(std::nullopt, mean, logvar, x, weight, {event_ndim, reduction, scale}, x_scale,
-               form_of(param, eps, low, high), {need_dmean, need_dlogvar, need_dx, false}, std::nullopt, 0);
-  return {out, dmean, dlogvar, dx};
+  return forward(gaussian({OnDevice(mean),
+                           {{"mean", mean}, {"logvar", logvar}, {"x", x}, {"weight", weight}},
+                           {},
+                           {need_dmean, need_dlogvar, need_dx}},
+                          {event_ndim, reduction, scale}, x_scale, form_of(param, eps, low, high)));
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> gaussian_log_prob_bwd(
     Tensor dlog_prob, Tensor mean, Tensor logvar, Tensor x, OptionalTensor weight, int64_t event_ndim,
     int64_t reduction, double scale, double x_scale, int64_t param, double eps, double low, double high,
     bool need_dmean, bool need_dlogvar, bool need_dx, bool need_dweight, OptionalTensor packed, int64_t packed_dim) {
-  auto [out, dmean, dlogvar, dx, dweight] =
-      gaussian(dlog_prob, mean, logvar, x, weight, {event_ndim, reduction, scale}, x_scale,
-               form_of(param, eps, low, high), {need_dmean, need_dlogvar, need_dx, need_dweight}, packed, packed_dim);
-  return {dmean, dlogvar, dx, dweight};
+  return backward(gaussian({OnDevice(mean),
+                            {{"mean", mean}, {"logvar", logvar}, {"x", x}, {"weight", weight}},
+                            {"dlog_prob", dlog_prob},
+                            {need_dmean, need_dlogvar, need_dx, need_dweight},
+                            {"packed", packed},
+                            packed_dim},
+                           {event_ndim, reduction, scale}, x_scale, form_of(param, eps, low, high)));
 }
 
 // ---- gaussian_kl -----------------------------------------------------------------------------------------
 
-struct KLNeeds {
-  bool dmu, dlogvar, dprior_mu, dprior_logvar, dweight;
-};
-
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> kl(
-    const OptionalTensor& dkl, const Tensor& mu_, const Tensor& logvar_, const OptionalTensor& prior_mu_,
-    const OptionalTensor& prior_logvar_, const OptionalTensor& weight_, const DensityOptions& options,
-    std::optional<double> free_bits, const ScaleOptions& form, const KLNeeds& needs, const OptionalTensor& packed_,
-    int64_t packed_dim) {
-  OnDevice device(mu_);
-  const Operand mu("mu", mu_), logvar("logvar", logvar_), prior_mu("prior_mu", prior_mu_),
-      prior_logvar("prior_logvar", prior_logvar_), weight("weight", weight_), upstream("dkl", dkl),
-      packed("packed", packed_);
-  check_floating({&mu, &logvar, &prior_mu, &prior_logvar});
-  check_packed(packed, packed_dim, mu, logvar, needs.dmu, needs.dlogvar);
-  Space space({&mu, &logvar, &prior_mu, &prior_logvar, &weight});
+std::array<Tensor, 6> kl(DensityTensors<4>&& tensors, const DensityOptions& options, std::optional<double> free_bits,
+                         const SigmaOptions& form) {
   KLArgs args;
-  const Arithmetic arithmetic = arithmetic_of({&mu, &logvar, &prior_mu, &prior_logvar}, {&weight});
-  const Sums sums(device, args, space, arithmetic, mu, weight, upstream, options);
-  const PackedGradient whole(packed, packed_dim);
-  GradientOut dmu(needs.dmu, mu, mu, space, args.is_double, whole.half(0)),
-      dlogvar(needs.dlogvar, logvar, mu, space, args.is_double, whole.half(1)),
-      dprior_mu(needs.dprior_mu, prior_mu, mu, space, args.is_double),
-      dprior_logvar(needs.dprior_logvar, prior_logvar, mu, space, args.is_double),
-      dweight(needs.dweight, weight, mu, space, args.is_double);
-  args.mu = space.view(mu);
-  args.logvar = space.view(logvar);
-  args.prior_mu = space.view(prior_mu);
-  args.prior_logvar = space.view(prior_logvar);
   args.has_free_bits = free_bits.has_value();
   args.free_bits = free_bits.value_or(0.0);
   args.form = form;
-  args.dmu = dmu.spec();
-  args.dlogvar = dlogvar.spec();
-  args.dprior_mu = dprior_mu.spec();
-  args.dprior_logvar = dprior_logvar.spec();
-  args.dweight = dweight.spec();
-  run(kernels().gaussian_kl, args);
-  return {sums.finish(),
-          whole ? whole.whole() : dmu.finish(),
-          whole ? nothing(mu) : dlogvar.finish(),
-          dprior_mu.finish(),
-          dprior_logvar.finish(),
-          dweight.finish()};
+  return run_density(kernels().gaussian_kl, args, tensors, options);
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> gaussian_kl_fwd(
     Tensor mu, Tensor logvar, OptionalTensor prior_mu, OptionalTensor prior_logvar, OptionalTensor weight,
     int64_t event_ndim, int64_t reduction, double scale, std::optional<double> free_bits, int64_t param, double eps,
     double low, double high, bool need_dmu, bool need_dlogvar, bool need_dprior_mu, bool need_dprior_logvar) {
-  auto [out, dmu, dlogvar, dprior_mu, dprior_logvar, dweight] =
-      kl(std::nullopt, mu, logvar, prior_mu, prior_logvar, weight, {event_ndim, reduction, scale}, free_bits,
-         form_of(param, eps, low, high), {need_dmu, need_dlogvar, need_dprior_mu, need_dprior_logvar, false},
-         std::nullopt, 0);
-  return {out, dmu, dlogvar, dprior_mu, dprior_logvar};
+  return forward(
+      kl({OnDevice(mu),
+          {{"mu", mu}, {"logvar", logvar}, {"prior_mu", prior_mu}, {"prior_logvar", prior_logvar}, {"weight", weight}},
+          {},
+          {need_dmu, need_dlogvar, need_dprior_mu, need_dprior_logvar}},
+         {event_ndim, reduction, scale}, free_bits, form_of(param, eps, low, high)));
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> gaussian_kl_bwd(
@@ -177,11 +100,14 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> gaussian_kl_bwd(
     int64_t event_ndim, int64_t reduction, double scale, std::optional<double> free_bits, int64_t param, double eps,
     double low, double high, bool need_dmu, bool need_dlogvar, bool need_dprior_mu, bool need_dprior_logvar,
     bool need_dweight, OptionalTensor packed, int64_t packed_dim) {
-  auto [out, dmu, dlogvar, dprior_mu, dprior_logvar, dweight] =
-      kl(dkl, mu, logvar, prior_mu, prior_logvar, weight, {event_ndim, reduction, scale}, free_bits,
-         form_of(param, eps, low, high), {need_dmu, need_dlogvar, need_dprior_mu, need_dprior_logvar, need_dweight},
-         packed, packed_dim);
-  return {dmu, dlogvar, dprior_mu, dprior_logvar, dweight};
+  return backward(
+      kl({OnDevice(mu),
+          {{"mu", mu}, {"logvar", logvar}, {"prior_mu", prior_mu}, {"prior_logvar", prior_logvar}, {"weight", weight}},
+          {"dkl", dkl},
+          {need_dmu, need_dlogvar, need_dprior_mu, need_dprior_logvar, need_dweight},
+          {"packed", packed},
+          packed_dim},
+         {event_ndim, reduction, scale}, free_bits, form_of(param, eps, low, high)));
 }
 
 // ---- rsample and rsample_kl ------------------------------------------------------------------------------
@@ -214,7 +140,7 @@ std::tuple<Tensor, Tensor> rsample_kl_fwd(Tensor mu, Tensor logvar, std::vector<
   Sampling sampling(mu, logvar, sample_shape, noise_of(seed, seed_tensor, offset, first_sample), event_ndim, free_bits,
                     form_of(param, eps, low, high));
   Tensor z = sampling.make_z();
-  Tensor kl = empty(sampling.space.size, sampling.space.event, compute_type(sampling.args.is_double));
+  Tensor kl = empty(sampling.space.size, sampling.space.event, compute_type(sampling.args.compute));
   sampling.args.kl = data_of(kl);
   run(kernels().rsample_kl_fwd, sampling.args);
   return {z, kl};
@@ -250,7 +176,7 @@ Tensor standard_normal_fwd(std::vector<int64_t> sample_shape, std::vector<int64_
   args.noise = noise_of(seed, seed_tensor, offset, first_sample);
   Tensor out = empty(size.data(), static_cast<int>(size.size()), type);
   const Operand own("out", out);
-  args.out = Space({&own}).view(own);
+  args.out = Space(own).view(own);
   run(kernels().standard_normal, args);
   return out;
 }
@@ -258,22 +184,17 @@ Tensor standard_normal_fwd(std::vector<int64_t> sample_shape, std::vector<int64_
 }  // namespace
 }  // namespace vae_fast
 
+// Both directions of an operator, and its overload for graphs.
+#define VF_REGISTER(m, op)                       \
+  m.impl(#op "_fwd", VF_BOX(op##_fwd));          \
+  m.impl(#op "_fwd.autograd", VF_BOX(op##_fwd)); \
+  m.impl(#op "_bwd", VF_BOX(op##_bwd))
+
 STABLE_TORCH_LIBRARY_IMPL(vae_fast, VF_DISPATCH_KEY, m) {
-  using namespace vae_fast;
-  m.impl("bernoulli_log_prob_fwd", VF_BOX(bernoulli_log_prob_fwd));
-  m.impl("bernoulli_log_prob_fwd.autograd", VF_BOX(bernoulli_log_prob_fwd));
-  m.impl("bernoulli_log_prob_bwd", VF_BOX(bernoulli_log_prob_bwd));
-  m.impl("gaussian_log_prob_fwd", VF_BOX(gaussian_log_prob_fwd));
-  m.impl("gaussian_log_prob_fwd.autograd", VF_BOX(gaussian_log_prob_fwd));
-  m.impl("gaussian_log_prob_bwd", VF_BOX(gaussian_log_prob_bwd));
-  m.impl("gaussian_kl_fwd", VF_BOX(gaussian_kl_fwd));
-  m.impl("gaussian_kl_fwd.autograd", VF_BOX(gaussian_kl_fwd));
-  m.impl("gaussian_kl_bwd", VF_BOX(gaussian_kl_bwd));
-  m.impl("rsample_fwd", VF_BOX(rsample_fwd));
-  m.impl("rsample_fwd.autograd", VF_BOX(rsample_fwd));
-  m.impl("rsample_bwd", VF_BOX(rsample_bwd));
-  m.impl("rsample_kl_fwd", VF_BOX(rsample_kl_fwd));
-  m.impl("rsample_kl_fwd.autograd", VF_BOX(rsample_kl_fwd));
-  m.impl("rsample_kl_bwd", VF_BOX(rsample_kl_bwd));
+  VF_REGISTER(m, bernoulli_log_prob);
+  VF_REGISTER(m, gaussian_log_prob);
+  VF_REGISTER(m, gaussian_kl);
+  VF_REGISTER(m, rsample);
+  VF_REGISTER(m, rsample_kl);
   m.impl("standard_normal_fwd", VF_BOX(standard_normal_fwd));
 }

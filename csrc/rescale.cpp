@@ -1,14 +1,13 @@
-// torch.ops.vae_fast.rescale_: the gradients of a forward pass, each of a dtype of its own, times an upstream gradient, in
-// place, without a look at it on the host. Of the CUDA library; on a CPU the host looks.
+// torch.ops.vae_fast.rescale_: the gradients of a forward pass, each of a dtype of its own, times an upstream gradient,
+// in place, without a look at it on the host. Of the CUDA library; on a CPU the host looks.
 #include "operands.h"
 
-#include "cuda/table.h"
+#include "cuda/rescale.h"
 
 namespace vae_fast {
 namespace {
 
-void rescale_(Tensor factor, OptionalTensor grad0, OptionalTensor grad1, OptionalTensor grad2,
-              OptionalTensor grad3) {
+void rescale_(Tensor factor, OptionalTensor grad0, OptionalTensor grad1, OptionalTensor grad2, OptionalTensor grad3) {
   OnDevice device(factor);
   const Operand by("factor", factor);
   STD_TORCH_CHECK(by.dtype == DType::kFloat32 || by.dtype == DType::kFloat64, "factor must be float32 or float64");
@@ -33,8 +32,7 @@ void rescale_(Tensor factor, OptionalTensor grad0, OptionalTensor grad1, Optiona
 }  // namespace vae_fast
 
 STABLE_TORCH_LIBRARY_FRAGMENT(vae_fast, m) {
-  m.def(
-      "rescale_(Tensor factor, Tensor(a!)? grad0, Tensor(b!)? grad1, Tensor(c!)? grad2, Tensor(d!)? grad3) -> ()");
+  m.def("rescale_(Tensor factor, Tensor(a!)? grad0, Tensor(b!)? grad1, Tensor(c!)? grad2, Tensor(d!)? grad3) -> ()");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(vae_fast, VF_DISPATCH_KEY, m) { m.impl("rescale_", TORCH_BOX(&vae_fast::rescale_)); }

@@ -1,5 +1,6 @@
-// The operators' definitions, in a process that has the library but not the Python package, as one that runs an AOTInductor
-// package may be: there, too, is what the package has in Python for operators without a tensor to dispatch on.
+// The operators' definitions, in a process that has the library but not the Python package, as one that runs an
+// AOTInductor package may be: there, too, is what the package has in Python for operators without a tensor to dispatch
+// on.
 #include "boxing.h"
 
 #include <torch/csrc/stable/ops.h>
@@ -30,8 +31,8 @@ Tensor standard_normal_fwd(Sizes sample_shape, Sizes shape, int64_t seed, Option
   STD_TORCH_CHECK(!seed_tensor, "vae_fast has no kernel for this device in a process without its Python package");
   const int64_t one = 1;
   AtenTensorHandle handle;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_create_tensor_from_blob(
-      &seed, 1, &one, &one, 0, aoti_torch_dtype_int64(), aoti_torch_device_type_cpu(), 0, &handle));
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_create_tensor_from_blob(&seed, 1, &one, &one, 0, aoti_torch_dtype_int64(),
+                                                                   aoti_torch_device_type_cpu(), 0, &handle));
   const Tensor borrowed(handle);
   const Tensor key = torch::stable::to(torch::stable::clone(borrowed), device);
   std::array<StableIValue, 8> stack{from(std::optional<Sizes>(sample_shape)),

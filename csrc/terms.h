@@ -2,7 +2,7 @@
 // S is a Scale.
 #pragma once
 
-#include "scale.h"
+#include "sigma.h"
 
 namespace vae_fast {
 namespace VF_ISA {
@@ -54,11 +54,11 @@ VF_INLINE Standardised<T> standardised_far(T difference, T log_sigma) {
 }
 
 // Where log σ² is the argument, or twice it; rarely() runs where a 1/σ² is no ordinary number.
-template <class T, class S, class Rarely>
-VF_INLINE Standardised<T> standardised(T difference, T r, T log_sigma, const S& scale, Rarely&& rarely) {
+template <class T, class Form, class Rarely>
+VF_INLINE Standardised<T> standardised(T difference, T r, T log_sigma, const Form& form, Rarely&& rarely) {
   using E = Element<T>;
   const auto extreme = !(abs(log_sigma) < FormatOf<T>::kOrdinary * E(0.5));
-  const T slope = difference * scale.inv_var(r);
+  const T slope = difference * form.inv_var(r);
   const T half_square = difference * E(0.5) * slope;
   if (!any(extreme)) return {half_square, slope};
   rarely();
@@ -96,10 +96,10 @@ VF_INLINE Wide<T> wide_product(T growth, Wide<T> slope, Wide<T> beyond) {
   return select(abs(growth) >= FormatOf<T>::kBig, beyond, wide(growth) * slope);
 }
 
-template <class T, class S>
-VF_RARE GaussianTerm<T> gaussian_far(T difference, T r, const S& scale) {
+template <class T, class Form>
+VF_RARE GaussianTerm<T> gaussian_far(T difference, T r, const Form& form) {
   using E = Element<T>;
-  const auto f = scale.far(r);
+  const auto f = form.far(r);
   const WideStandardised<T> s = wide_standardised(difference, f.var);
   const T half_square = s.half_square.narrow();
   const T log_prob = -(half_square + (f.log_sigma + static_cast<E>(0.91893853320467274178)));
@@ -107,22 +107,22 @@ VF_RARE GaussianTerm<T> gaussian_far(T difference, T r, const S& scale) {
 }
 
 // −½(log σ² + (difference/σ)² + log 2π); difference = x − m.
-template <class T, class S>
-VF_INLINE GaussianTerm<T> gaussian(T difference, T r, const S& scale) {
+template <class T, class Form>
+VF_INLINE GaussianTerm<T> gaussian(T difference, T r, const Form& form) {
   using E = Element<T>;
   constexpr E half_log_2pi = static_cast<E>(0.91893853320467274178);
-  if (scale.logarithmic()) {
-    const T log_sigma = scale.log_sigma(r);
-    const Standardised<T> s = standardised(difference, r, log_sigma, scale, [] {});
-    return {-(s.half_square + (log_sigma + half_log_2pi)), s.slope, scale.twice(s.half_square - E(0.5))};
+  if (form.logarithmic()) {
+    const T log_sigma = form.log_sigma(r);
+    const Standardised<T> s = standardised(difference, r, log_sigma, form, [] {});
+    return {-(s.half_square + (log_sigma + half_log_2pi)), s.slope, form.twice(s.half_square - E(0.5))};
   }
-  const T x = scale.nearest(r), slope = difference * scale.inv_var_of(x);
+  const T x = form.nearest(r), slope = difference * form.inv_var_of(x);
   const T half_square = difference * E(0.5) * slope;
-  const T log_prob = -(half_square + (scale.log_sigma_of(x) + half_log_2pi));
-  const T draw = (half_square - E(0.5)) * scale.dlog_var(r, x);
-  const auto ordinary = scale.if_ordinary(r, x, half_square) < FormatOf<T>::kBig;
+  const T log_prob = -(half_square + (form.log_sigma_of(x) + half_log_2pi));
+  const T draw = (half_square - E(0.5)) * form.dlog_var(r, x);
+  const auto ordinary = form.if_ordinary(r, x, half_square) < FormatOf<T>::kBig;
   if (!any(!ordinary)) return {log_prob, slope, draw};
-  const GaussianTerm<T> far = gaussian_far(difference, r, scale);
+  const GaussianTerm<T> far = gaussian_far(difference, r, form);
   return {select(ordinary, log_prob, far.log_prob), select(ordinary, slope, far.dmean),
           select(ordinary, draw, far.draw)};
 }
@@ -138,10 +138,10 @@ VF_RARE T spread_of_infinite(T half, T minus_half) {
   return select(half < Element<T>(0), minus_half, infinity<T>() - half);
 }
 
-template <class T, class S>
-VF_RARE KLTerm<T> gaussian_kl_far(T dm, T r, const S& scale) {
+template <class T, class Form>
+VF_RARE KLTerm<T> gaussian_kl_far(T dm, T r, const Form& form) {
   using E = Element<T>;
-  const auto f = scale.far(r);
+  const auto f = form.far(r);
   const Wide<T> grown = f.var.half();
   const T d = f.log_sigma + f.log_sigma, half = grown.narrow();
   const T spread = half_expm1_minus(d, f.log_sigma, half);
@@ -150,23 +150,23 @@ VF_RARE KLTerm<T> gaussian_kl_far(T dm, T r, const S& scale) {
 }
 
 // KL(N(μ, σ²) ‖ N(μp, 1)); dm = μ − μp.
-template <class T, class S>
-VF_INLINE KLTerm<T> gaussian_kl(T dm, T r, const S& scale) {
+template <class T, class Form>
+VF_INLINE KLTerm<T> gaussian_kl(T dm, T r, const Form& form) {
   using E = Element<T>;
-  if (scale.logarithmic()) {
-    const T log_var = scale.twice(r);
+  if (form.logarithmic()) {
+    const T log_var = form.twice(r);
     T spread = half_expm1_minus(log_var);
-    if (scale.kind() == kLogstd) {
+    if (form.param() == kLogstd) {
       spread = select(abs(log_var) < infinity<T>(), spread, spread_of_infinite(r, -r));
     }
-    return {fma(dm * E(0.5), dm, spread), dm, scale.twice(half_expm1(log_var)), T{}};
+    return {fma(dm * E(0.5), dm, spread), dm, form.twice(half_expm1(log_var)), T{}};
   }
-  const T x = scale.nearest(r), sigma = scale.sigma_of(x), log_var = scale.log_sigma_of(x) * E(2);
+  const T x = form.nearest(r), sigma = form.sigma_of(x), log_var = form.log_sigma_of(x) * E(2);
   const T kl = fma(dm * E(0.5), dm, half_expm1_minus(log_var, sigma));
-  const T draw = half_expm1(log_var, sigma) * scale.dlog_var(r, x);
-  const auto ordinary = scale.if_ordinary(r, x, splat<T>(0)) == E(0);
+  const T draw = half_expm1(log_var, sigma) * form.dlog_var(r, x);
+  const auto ordinary = form.if_ordinary(r, x, splat<T>(0)) == E(0);
   if (!any(!ordinary)) return {kl, dm, draw, T{}};
-  const KLTerm<T> far = gaussian_kl_far(dm, r, scale);
+  const KLTerm<T> far = gaussian_kl_far(dm, r, form);
   return {select(ordinary, kl, far.kl), dm, select(ordinary, draw, far.draw), T{}};
 }
 
@@ -177,12 +177,12 @@ VF_INLINE T corrected(T value, T error, T slope) {
   return select(error == Element<T>(0), value, select(abs(value) == infinity<T>(), value, result));
 }
 
-template <class T, class S>
-VF_RARE KLTerm<T> gaussian_kl_far(T dm, T r, T prior_r, const S& scale) {
+template <class T, class Form>
+VF_RARE KLTerm<T> gaussian_kl_far(T dm, T r, T prior_r, const Form& form) {
   using E = Element<T>;
   using F = FormatOf<T>;
-  const auto f = scale.far(r), prior = scale.far(prior_r);
-  const Wide<T> ratio = scale.var_ratio(f, prior), beyond = scale.var_ratio_slope(f, prior).half();
+  const auto f = form.far(r), prior = form.far(prior_r);
+  const Wide<T> ratio = form.var_ratio(f, prior), beyond = form.var_ratio_slope(f, prior).half();
   const T square = ratio.narrow(), grown = ratio.half().narrow();
   // Nearer than the difference of two logarithms where the ratio is an ordinary number.
   T half = f.log_sigma - prior.log_sigma;
@@ -197,15 +197,15 @@ VF_RARE KLTerm<T> gaussian_kl_far(T dm, T r, T prior_r, const S& scale) {
 }
 
 // KL(N(μ, σ²) ‖ N(μp, σp²)).
-template <class T, class S>
-VF_INLINE KLTerm<T> gaussian_kl(T dm, T r, T prior_r, const S& scale) {
+template <class T, class Form>
+VF_INLINE KLTerm<T> gaussian_kl(T dm, T r, T prior_r, const Form& form) {
   using E = Element<T>;
   using F = FormatOf<T>;
-  if (scale.logarithmic()) {
-    const T less = r - prior_r, d = scale.twice(less);
+  if (form.logarithmic()) {
+    const T less = r - prior_r, d = form.twice(less);
     // The rounding error of d (Knuth's two-sum), which e^d would magnify; none where d, or a step of it, is infinite.
     const T part = r - less;
-    T error = scale.twice((r - (less + part)) + (part - prior_r));
+    T error = form.twice((r - (less + part)) + (part - prior_r));
     const auto finite = abs(d) < infinity<T>();
     error = select(abs(error) < infinity<T>(), error, splat<T>(0));
     T growth = half_expm1(d);
@@ -213,22 +213,22 @@ VF_INLINE KLTerm<T> gaussian_kl(T dm, T r, T prior_r, const S& scale) {
     growth = corrected(growth, error, growth + E(0.5));
     const auto mend = [&] {
       const T half = r * E(0.5) - prior_r * E(0.5);
-      spread = select(finite, spread, spread_of_infinite(half, scale.kind() == kLogvar ? -half : -less));
+      spread = select(finite, spread, spread_of_infinite(half, form.param() == kLogvar ? -half : -less));
     };
-    if (scale.kind() == kLogstd && any(!finite)) mend();
+    if (form.param() == kLogstd && any(!finite)) mend();
     // A difference of two logarithms of variances is infinite only where both are huge.
-    const Standardised<T> s = standardised(dm, prior_r, scale.log_sigma(prior_r), scale, mend);
-    return {s.half_square + spread, s.slope, scale.twice(growth), -scale.twice(s.half_square + growth)};
+    const Standardised<T> s = standardised(dm, prior_r, form.log_sigma(prior_r), form, mend);
+    return {s.half_square + spread, s.slope, form.twice(growth), -form.twice(s.half_square + growth)};
   }
-  const T x = scale.nearest(r), prior_x = scale.nearest(prior_r);
-  const T ratio = scale.sigma_of(x / prior_x), d = log(ratio) * E(2);
+  const T x = form.nearest(r), prior_x = form.nearest(prior_r);
+  const T ratio = form.sigma_of(x / prior_x), d = log(ratio) * E(2);
   const T spread = half_expm1_minus(d, ratio), growth = half_expm1(d, ratio);
-  const T slope = dm * scale.inv_var_of(prior_x), half_square = dm * E(0.5) * slope;
-  const T draw = growth * scale.dlog_var(r, x), dprior = -(half_square + growth) * scale.dlog_var(prior_r, prior_x);
+  const T slope = dm * form.inv_var_of(prior_x), half_square = dm * E(0.5) * slope;
+  const T draw = growth * form.dlog_var(r, x), dprior = -(half_square + growth) * form.dlog_var(prior_r, prior_x);
   const T size = fma(ratio, ratio, half_square);
-  const auto ordinary = scale.if_ordinary(r, x, scale.if_ordinary(prior_r, prior_x, size)) < F::kBig;
+  const auto ordinary = form.if_ordinary(r, x, form.if_ordinary(prior_r, prior_x, size)) < F::kBig;
   if (!any(!ordinary)) return {half_square + spread, slope, draw, dprior};
-  const KLTerm<T> far = gaussian_kl_far(dm, r, prior_r, scale);
+  const KLTerm<T> far = gaussian_kl_far(dm, r, prior_r, form);
   return {select(ordinary, half_square + spread, far.kl), select(ordinary, slope, far.dmu),
           select(ordinary, draw, far.draw), select(ordinary, dprior, far.dprior_raw)};
 }

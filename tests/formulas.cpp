@@ -1,5 +1,5 @@
-// The formulas of csrc, applied to arrays for tests/test_formulas.py, which compiles this file once for each instruction
-// set and calls it by ctypes; and a sweep over float32 that compares them with the C library's in double.
+// The formulas of csrc, applied to arrays for tests/test_formulas.py, which compiles this file once for each
+// instruction set and calls it by ctypes; and a sweep over float32 that compares them with the C library's in double.
 #include "../csrc/cpu/pack.h"
 
 #include "../csrc/terms.h"
@@ -31,20 +31,28 @@ VF_INLINE T core(T x) {
 // 2⁻⁵³ of the value or less away, by the C library: exact beside a float32.
 double truth(int core, double x) {
   switch (core) {
-    case 0: return std::exp(x);
-    case 1: return std::log(x);
-    case 2: return std::log1p(x);
+    case 0:
+      return std::exp(x);
+    case 1:
+      return std::log(x);
+    case 2:
+      return std::log1p(x);
     case 3: {
       if (!(std::fabs(x) <= 1)) return (std::expm1(x) - x) / 2;
       double sum = 0;
       for (int k = 20; k >= 2; --k) sum = (sum * x + 1) / k;  // Σ xᵏ⁻²/k!, twice
       return sum * x * x / 2;
     }
-    case 4: return std::expm1(x) / 2;
-    case 5: return x > 0 ? x + std::log1p(std::exp(-x)) : std::log1p(std::exp(x));
-    case 6: return x > 0 ? 1 / (1 + std::exp(-x)) : std::exp(x) / (1 + std::exp(x));
-    case 7: return std::isnan(x) ? x : std::fmax(std::log(x), -100);
-    default: return std::isnan(x) ? x : std::fmax(std::log1p(-x), -100);
+    case 4:
+      return std::expm1(x) / 2;
+    case 5:
+      return x > 0 ? x + std::log1p(std::exp(-x)) : std::log1p(std::exp(x));
+    case 6:
+      return x > 0 ? 1 / (1 + std::exp(-x)) : std::exp(x) / (1 + std::exp(x));
+    case 7:
+      return std::isnan(x) ? x : std::fmax(std::log(x), -100);
+    default:
+      return std::isnan(x) ? x : std::fmax(std::log1p(-x), -100);
   }
 }
 
@@ -84,7 +92,7 @@ Apply<T> apply_of(int core) {
 // ---- functions of several numbers: `in` and `out` are arrays of arrays
 
 struct Options {
-  int kind;
+  int param;
   double eps, low, high;
 };
 
@@ -96,24 +104,24 @@ VF_INLINE void write(Element<T>* const* out, int64_t i, const T (&results)[n]) {
 template <class T>
 void apply_terms(int which, const Options& options, const Element<T>* const* in, Element<T>* const* out, int64_t n) {
   using E = Element<T>;
-  const Scale<E> scale(options);
+  const SigmaForm<E> form(options);
   each<T>(n, [&](int64_t i) {
     const auto x = [&](int k) { return read<T>(in[k] + i); };
     if (which == 0) {
       const BernoulliTerm<T> term = bernoulli(x(0), x(1));
       write(out, i, {term.log_prob, term.slope});
     } else if (which == 1) {
-      const GaussianTerm<T> term = gaussian(x(0), scale.clamp(x(1)), scale);
-      write(out, i, {term.log_prob, term.dmean, scale.inside(x(1), term.draw)});
+      const GaussianTerm<T> term = gaussian(x(0), form.clamp(x(1)), form);
+      write(out, i, {term.log_prob, term.dmean, form.inside(x(1), term.draw)});
     } else if (which == 2) {
-      const KLTerm<T> term = gaussian_kl(x(0), scale.clamp(x(1)), scale);
-      write(out, i, {term.kl, term.dmu, scale.inside(x(1), term.draw)});
+      const KLTerm<T> term = gaussian_kl(x(0), form.clamp(x(1)), form);
+      write(out, i, {term.kl, term.dmu, form.inside(x(1), term.draw)});
     } else if (which == 3) {
-      const KLTerm<T> term = gaussian_kl(x(0), scale.clamp(x(1)), scale.clamp(x(2)), scale);
-      write(out, i, {term.kl, term.dmu, scale.inside(x(1), term.draw), scale.inside(x(2), term.dprior_raw)});
+      const KLTerm<T> term = gaussian_kl(x(0), form.clamp(x(1)), form.clamp(x(2)), form);
+      write(out, i, {term.kl, term.dmu, form.inside(x(1), term.draw), form.inside(x(2), term.dprior_raw)});
     } else {
-      const T r = scale.clamp(x(0));
-      write(out, i, {r, scale.inside(x(0), splat<T>(1)), scale.sigma(r), scale.dsigma(r)});
+      const T r = form.clamp(x(0));
+      write(out, i, {r, form.inside(x(0), splat<T>(1)), form.sigma(r), form.dsigma(r)});
     }
   });
 }

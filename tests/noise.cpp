@@ -1,5 +1,5 @@
-// The noise of csrc, word by word, for tests/test_noise_words.py, which compiles this file once for each instruction set
-// and calls it by ctypes; and how far it is from what the C library says in double.
+// The noise of csrc, word by word, for tests/test_noise_words.py, which compiles this file once for each instruction
+// set and calls it by ctypes; and how far it is from what the C library says in double.
 #include "../csrc/cpu/pack.h"
 
 #include "../csrc/noise.h"
@@ -60,8 +60,8 @@ void noise_radius_error(const int32_t* x, const float* r, int64_t n, double* wor
   }
 }
 
-// With r wrong by `radius` of max(1, r) at most and the product rounded, the largest error of r cos θ and of r sin θ over
-// max(1, r), whatever r; and the smallest |cos θ| and |sin θ|.
+// With r wrong by `radius` of max(1, r) at most and the product rounded, the largest error of r cos θ and of r sin θ
+// over max(1, r), whatever r; and the smallest |cos θ| and |sin θ|.
 void noise_angle_error(const int32_t* y, const float* cos, const float* sin, int64_t n, double radius, double* worst) {
   worst[0] = 0, worst[1] = worst[2] = HUGE_VAL;
   for (int64_t i = 0; i < n; ++i) {

@@ -1,4 +1,5 @@
-// The pass that all densities (densities.h) make over their elements: terms and gradients in one, as they are or summed.
+// The pass that all densities (densities.h) make over their elements: terms and gradients in one, as they are or
+// summed.
 #pragma once
 
 #include <array>
@@ -16,7 +17,7 @@ namespace VF_ISA {
 template <class T>
 class Upstream {
  public:
-  explicit Upstream(const DensityArgs& args)
+  explicit Upstream(const DensityCall& args)
       : reader_(args.upstream), scale_(static_cast<T>(args.scale)), each_(args.upstream && !args.upstream.constant()) {
     const T divisor = static_cast<T>(args.divisor);
     if (each_ || args.rows.count * args.rows.size == 0) return;
@@ -39,8 +40,8 @@ class Upstream {
   alignas(64) T buffer_[kTile<T>];
 };
 
-// A call's weights, in passes of their own over tiles that are in a core's first cache: the loops between them make terms
-// and slopes of the operands as they are, and know nothing of weights.
+// A call's weights, in passes of their own over tiles that are in a core's first cache: the loops between them make
+// terms and slopes of the operands as they are, and know nothing of weights.
 template <class T>
 class Weights {
  public:
@@ -99,11 +100,11 @@ class DensityTiles {
   using Sums = std::array<GradientSum<T>, N>;
 
  public:
-  template <size_t... I>
-  DensityTiles(const DensityArgs& args, const Op& op, const View* const (&views)[N], const Sums& sums,
-               const GradientSum<T>& dweight, std::index_sequence<I...>)
+  template <class Args, size_t... I>
+  DensityTiles(const Args& args, const Op& op, const Sums& sums, const GradientSum<T>& dweight,
+               std::index_sequence<I...>)
       : op_(op),
-        in_{Reader<T>(*views[I])...},
+        in_{Reader<T>(args.in[I])...},
         weight_(args.weight),
         upstream_(args),
         out_{GradientTiles<T>(sums[I])...},
@@ -163,17 +164,16 @@ class DensityTiles {
   bool value_, grad_ = false;
 };
 
-template <class T, class Op, size_t... I>
-void run_density(const DensityArgs& args, const Op& op, double cost, const View* const (&views)[Op::kInputs],
-                 const Gradient* const (&gradients)[Op::kInputs], std::index_sequence<I...> all) {
+template <class T, class Args, class Op, size_t... I>
+void run_density(const Args& args, const Op& op, double cost, std::index_sequence<I...> all) {
   const Pieces pieces(args.rows);
-  const int64_t units = units_of(pieces, *gradients[I]..., args.dweight);
-  const std::array<GradientSum<T>, Op::kInputs> sums{GradientSum<T>(*gradients[I], pieces, units)...};
+  const int64_t units = units_of(pieces, args.gradients[I]..., args.dweight);
+  const std::array<GradientSum<T>, Op::kInputs> sums{GradientSum<T>(args.gradients[I], pieces, units)...};
   const GradientSum<T> dweight(args.dweight, pieces, units);
   RowSums<T> rows(pieces, args.scale / args.divisor);
   rows.start(static_cast<T*>(args.out));
   parallel(args.parallel_for, args.rows, units, cost, [&](int64_t begin, int64_t end) {
-    DensityTiles<T, Op> tiles(args, op, views, sums, dweight, all);
+    DensityTiles<T, Op> tiles(args, op, sums, dweight, all);
     alignas(64) T terms[kTile<T>];
     for (int64_t unit = begin; unit < end; ++unit) {
       const int64_t last = unit_start(pieces, units, unit + 1);
@@ -192,10 +192,10 @@ void run_density(const DensityArgs& args, const Op& op, double cost, const View*
 }
 
 // Runs an operator that computes in T; `cost` is about how many nanoseconds an element takes.
-template <class T, class Op>
-void run_density(const DensityArgs& args, const Op& op, double cost, const View* const (&views)[Op::kInputs],
-                 const Gradient* const (&gradients)[Op::kInputs]) {
-  run_density<T>(args, op, cost, views, gradients, std::make_index_sequence<Op::kInputs>());
+template <class T, class Args, class Op>
+void run_density(const Args& args, const Op& op, double cost) {
+  static_assert(Args::kInputs == Op::kInputs, "an operand is missing");
+  run_density<T>(args, op, cost, std::make_index_sequence<Op::kInputs>());
 }
 
 }  // namespace VF_ISA

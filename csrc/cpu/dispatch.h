@@ -1,4 +1,4 @@
-// From a call's numbers to types: the dtype it computes in, and a scale that has nothing to branch on where it can.
+// From a call's numbers to types: the dtype it computes in, and a form of σ that has nothing to branch on where it can.
 #pragma once
 
 #include "pack.h"
@@ -11,17 +11,17 @@ namespace VF_ISA {
 
 // Calls f with a float or a double to compute in.
 template <class F>
-VF_INLINE void in_dtype(bool is_double, F&& f) {
-  is_double ? f(0.0) : f(0.0f);
+VF_INLINE void in_dtype(DType compute, F&& f) {
+  compute == DType::kFloat64 ? f(0.0) : f(0.0f);
 }
 
-// And with the scale of a call.
+// And with the call's form of σ.
 template <class F>
-VF_INLINE void in_dtype_and_scale(bool is_double, const ScaleOptions& form, F&& f) {
-  in_dtype(is_double, [&](auto number) {
+VF_INLINE void in_dtype_and_form(DType compute, const SigmaOptions& options, F&& f) {
+  in_dtype(compute, [&](auto number) {
     using E = decltype(number);
-    const Scale<E> scale(form);
-    scale.plain() ? f(number, Scale<E, true>(form)) : f(number, scale);
+    const SigmaForm<E> form(options);
+    form.plain() ? f(number, SigmaForm<E, true>(options)) : f(number, form);
   });
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "pack.h"
+#include "views.h"
 
 #include "../kernels.h"
 #include "../noise.h"
@@ -102,37 +103,37 @@ VF_INLINE void normals(Words x0, Words x1, Words x2, Words x3, uint64_t seed, fl
 // Draws blocks of ε: of some samples, the same indices of each.
 class Normals {
  public:
-  // Counters in a block at most: a tile of one sample whose first index is not a multiple of 4.
-  static constexpr int kCounters = 512 / 4 + 1;
+  // Counters in a block at most: a tile of one sample whose first index is not a multiple of kPerCounter.
+  static constexpr int kCounters = kTile<float> / kPerCounter + 1;
 
   explicit Normals(const NoiseOptions& noise) : noise_(noise) {}
 
   // How many samples of n indices each fit in one block.
   static int samples_in_a_block(int n) {
-    const int each = n / 4 + 2;
+    const int each = n / kPerCounter + 2;
     return each >= kCounters ? 1 : kCounters / each;
   }
 
   // ε of positions [first, first + n) of samples [sample, sample + n_samples). Sample k starts at row(k).
   void draw(int64_t first, int n, int64_t sample, int n_samples) {
     const uint64_t index = static_cast<uint64_t>(first) + noise_.offset;
-    lane_ = static_cast<int>(index & 3);
-    each_ = (lane_ + n + 3) / 4;
-    const uint64_t counter = index >> 2, first_sample = static_cast<uint64_t>(sample) + noise_.first_sample;
+    lane_ = static_cast<int>(index % kPerCounter);
+    each_ = (lane_ + n + kPerCounter - 1) / kPerCounter;
+    const uint64_t counter = index / kPerCounter, first_sample = static_cast<uint64_t>(sample) + noise_.first_sample;
     if (n_samples == 1) {
       const uint32_t s0 = static_cast<uint32_t>(first_sample), s1 = static_cast<uint32_t>(first_sample >> 32);
       const Words low{Lanes{} + s0, Lanes{} + s0}, high{Lanes{} + s1, Lanes{} + s1};
       for (int i = 0; i < each_; i += kWidth<float>) {
         Words lower, upper;
         counters(counter + static_cast<uint64_t>(i), lower, upper, std::make_index_sequence<kWidth<float> / 2>());
-        normals(lower, upper, low, high, noise_.seed, out_ + 4 * i);
+        normals(lower, upper, low, high, noise_.seed, out_ + kPerCounter * i);
       }
       return;
     }
     for (int k = 0; k < n_samples; ++k) {
       const uint64_t s = first_sample + static_cast<uint64_t>(k);
-      uint32_t* word[4];
-      for (int w = 0; w < 4; ++w) word[w] = word_[w] + k * each_;
+      uint32_t* word[kPerCounter];
+      for (int w = 0; w < kPerCounter; ++w) word[w] = word_[w] + k * each_;
       for (int i = 0; i < each_; ++i) {
         word[0][i] = static_cast<uint32_t>(counter + static_cast<uint64_t>(i));
         word[1][i] = static_cast<uint32_t>((counter + static_cast<uint64_t>(i)) >> 32) & 0x3FFFFFFFu;
@@ -142,18 +143,18 @@ class Normals {
     }
     for (int i = 0; i < each_ * n_samples; i += kWidth<float>)
       normals(words(word_[0] + i), words(word_[1] + i), words(word_[2] + i), words(word_[3] + i), noise_.seed,
-              out_ + 4 * i);
+              out_ + kPerCounter * i);
   }
 
-  const float* row(int k) const { return out_ + 4 * each_ * k + lane_; }
+  const float* row(int k) const { return out_ + kPerCounter * each_ * k + lane_; }
 
  private:
   static constexpr int kRoom = kCounters + kWidth<float>;
 
   NoiseOptions noise_;
   int lane_ = 0, each_ = 0;
-  alignas(64) uint32_t word_[4][kRoom] = {};
-  alignas(64) float out_[4 * kRoom];
+  alignas(64) uint32_t word_[kPerCounter][kRoom] = {};
+  alignas(64) float out_[kPerCounter * kRoom];
 };
 
 }  // namespace VF_ISA

@@ -212,8 +212,7 @@ class GradientSum {
 template <class T>
 class GradientTiles {
  public:
-  explicit GradientTiles(const GradientSum<T>& sum)
-      : sum_(sum), kind_(sum.gradient_.kind), each_(sum.gradient_.view) {}
+  explicit GradientTiles(const GradientSum<T>& sum) : sum_(sum), kind_(sum.gradient_.kind), each_(sum.gradient_.view) {}
 
   explicit operator bool() const { return kind_ != Gradient::kNone; }
 
@@ -221,14 +220,19 @@ class GradientTiles {
 
   VF_INLINE void commit(int64_t unit, int64_t piece, int64_t first, int n) {
     switch (kind_) {
-      case Gradient::kNone: break;
-      case Gradient::kEach: each_.commit(first, n); break;
+      case Gradient::kNone:
+        break;
+      case Gradient::kEach:
+        each_.commit(first, n);
+        break;
       case Gradient::kRow:
         if (piece != piece_) running_ = 0;
         piece_ = piece;
         sum_.sums_.add(piece, first, n, buffer_, running_);
         break;
-      case Gradient::kPartial: accumulate(unit, first, n); break;
+      case Gradient::kPartial:
+        accumulate(unit, first, n);
+        break;
     }
   }
 
@@ -274,7 +278,8 @@ int64_t units_of(const Pieces& pieces, const G&... gradients) {
 template <class F>
 void parallel(ParallelFor parallel_for, const Rows& rows, int64_t units, double cost, const F& body) {
   constexpr double kWorthAThread = 20e3;
-  const double unit_cost = cost * static_cast<double>(rows.count * rows.size) / static_cast<double>(units > 0 ? units : 1);
+  const double unit_cost =
+      cost * static_cast<double>(rows.count * rows.size) / static_cast<double>(units > 0 ? units : 1);
   const int64_t grain = unit_cost >= kWorthAThread ? 1 : 1 + static_cast<int64_t>(kWorthAThread / (unit_cost + 1));
   if (units > grain) {
     parallel_for(

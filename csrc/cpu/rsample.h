@@ -2,10 +2,10 @@
 // and without the KL.
 #pragma once
 
+#include "../table.h"
 #include "dispatch.h"
 #include "normals.h"
 #include "rows.h"
-#include "table.h"
 
 namespace vae_fast {
 namespace VF_ISA {
@@ -47,7 +47,7 @@ VF_INLINE void for_samples(Normals& normals, int64_t first, int n, int64_t from,
 }
 
 template <class T, bool kKL, class S>
-void sample_fwd(const SampleArgs& args, const S& scale) {
+void sample_fwd(const SampleArgs& args, const S& form) {
   using P = Pack<T>;
   const Pieces pieces(args.rows);
   const SampleGroups groups(pieces, args.n_samples);
@@ -67,10 +67,10 @@ void sample_fwd(const SampleArgs& args, const S& scale) {
         const T *m_ = mu.read(first, n), *r_ = logvar.read(first, n);
         const bool with_kl = kKL && group == 0;
         for_packs<T>(n, [&](int i, auto part) __attribute__((always_inline)) {
-          const P r = scale.clamp(part.load(r_ + i));
-          store(sigma + i, scale.sigma(r));
+          const P r = form.clamp(part.load(r_ + i));
+          store(sigma + i, form.sigma(r));
           if (with_kl) {
-            const P kl = gaussian_kl(part.load(m_ + i), r, scale).kl;
+            const P kl = gaussian_kl(part.load(m_ + i), r, form).kl;
             part.store(terms + i, args.has_free_bits ? select(kl <= floor, floor, kl) : kl);
           }
         });
@@ -99,9 +99,9 @@ class SampleBackward {
   using P = Pack<T>;
 
  public:
-  SampleBackward(const SampleArgs& args, const S& scale)
+  SampleBackward(const SampleArgs& args, const S& form)
       : args_(args),
-        scale_(scale),
+        form_(form),
         pieces_(args.rows),
         groups_(pieces_, args.n_samples),
         units_(units_of(pieces_, args.dmu, args.dlogvar)),
@@ -166,7 +166,7 @@ class SampleBackward {
     Reader<T> mu(args_.mu), logvar(args_.logvar), dz(args_.dz), dkl(args_.dkl);
     GradientTiles<T> dmu(dmu_), dlogvar(dlogvar_);
     Normals normals(args_.noise);
-    const S scale = scale_;
+    const S form = form_;
     const P floor = splat<P>(static_cast<T>(args_.free_bits));
     SampleSums<T> sums;
     alignas(64) T dz_[kTile<T>], dz_eps_[kTile<T>];
@@ -197,21 +197,21 @@ class SampleBackward {
           T* dm_ = dmu ? dmu.place(first) : nullptr;
           T* dr_ = dlogvar ? dlogvar.place(first) : nullptr;
           for_packs<T>(n, [&](int i, auto part) __attribute__((always_inline)) {
-            const P raw = part.load(r_ + i), r = scale.clamp(raw);
+            const P raw = part.load(r_ + i), r = form.clamp(raw);
             P dm{}, dr{};
             if (dz) {
               dm = part.load(from_z + i);
-              if (dr_) dr = part.load(from_eps + i) * scale.dsigma(r);
+              if (dr_) dr = part.load(from_eps + i) * form.dsigma(r);
             }
             if (g_) {
               P g = part.load(g_ + i);
-              const KLTerm<P> term = gaussian_kl(part.load(m_ + i), r, scale);
+              const KLTerm<P> term = gaussian_kl(part.load(m_ + i), r, form);
               if (args_.has_free_bits) g = select(term.kl <= floor, splat<P>(0), g);
               dm = dz ? dm + g * term.dmu : g * term.dmu;
               dr = dz ? dr + g * term.draw : g * term.draw;
             }
             if (dm_) part.store(dm_ + i, dm);
-            if (dr_) part.store(dr_ + i, scale.inside(raw, dr));
+            if (dr_) part.store(dr_ + i, form.inside(raw, dr));
           });
           dmu.commit(unit, piece, first, n);
           dlogvar.commit(unit, piece, first, n);
@@ -236,7 +236,7 @@ class SampleBackward {
   }
 
   const SampleArgs& args_;
-  S scale_;
+  S form_;
   Pieces pieces_;
   SampleGroups groups_;
   int64_t units_;
@@ -246,15 +246,14 @@ class SampleBackward {
 
 template <bool kKL>
 void run_forward(const SampleArgs& args) {
-  in_dtype_and_scale(args.is_double, args.form, [&](auto number, auto scale) {
-    sample_fwd<decltype(number), kKL>(args, scale);
-  });
+  in_dtype_and_form(args.compute, args.form,
+                    [&](auto number, auto form) { sample_fwd<decltype(number), kKL>(args, form); });
 }
 
 template <bool kKL>
 void run_backward(const SampleArgs& args) {
-  in_dtype_and_scale(args.is_double, args.form, [&](auto number, auto scale) {
-    SampleBackward<decltype(number), kKL, decltype(scale)>(args, scale).run();
+  in_dtype_and_form(args.compute, args.form, [&](auto number, auto form) {
+    SampleBackward<decltype(number), kKL, decltype(form)>(args, form).run();
   });
 }
 

@@ -1,7 +1,7 @@
 // The noise ε by itself.
+#include "../table.h"
 #include "normals.h"
 #include "rows.h"
-#include "table.h"
 
 namespace vae_fast {
 namespace VF_ISA {

@@ -48,9 +48,7 @@ template <class T>
 class Reader {
  public:
   explicit Reader(const View& view)
-      : view_(view),
-        constant_(view.constant()),
-        plain_(view.dtype == kDType<T> && view.stride[view.ndim - 1] == 1) {}
+      : view_(view), constant_(view.constant()), plain_(view.dtype == kDType<T> && view.stride[view.ndim - 1] == 1) {}
 
   explicit operator bool() const { return view_.data != nullptr; }
 
@@ -69,12 +67,24 @@ class Reader {
     }
     if (constant_ && filled_ && offset == filled_offset_) return buffer_;
     switch (view_.dtype) {
-      case DType::kFloat32: copy<float>(first, n, offset); break;
-      case DType::kFloat64: copy<double>(first, n, offset); break;
-      case DType::kBFloat16: copy<BFloat16>(first, n, offset); break;
-      case DType::kFloat16: copy<Float16>(first, n, offset); break;
-      case DType::kByte: copy<uint8_t>(first, n, offset); break;
-      case DType::kBool: copy<Bool>(first, n, offset); break;
+      case DType::kFloat32:
+        copy<float>(first, n, offset);
+        break;
+      case DType::kFloat64:
+        copy<double>(first, n, offset);
+        break;
+      case DType::kBFloat16:
+        copy<BFloat16>(first, n, offset);
+        break;
+      case DType::kFloat16:
+        copy<Float16>(first, n, offset);
+        break;
+      case DType::kByte:
+        copy<uint8_t>(first, n, offset);
+        break;
+      case DType::kBool:
+        copy<Bool>(first, n, offset);
+        break;
     }
     return buffer_;
   }
@@ -115,12 +125,21 @@ class Writer {
   void commit(int64_t first, int n, int64_t offset = 0) {
     if (direct_) return;
     switch (view_.dtype) {
-      case DType::kFloat32: copy<float>(first, n, offset); break;
-      case DType::kFloat64: copy<double>(first, n, offset); break;
-      case DType::kBFloat16: copy<BFloat16>(first, n, offset); break;
-      case DType::kFloat16: copy<Float16>(first, n, offset); break;
+      case DType::kFloat32:
+        copy<float>(first, n, offset);
+        break;
+      case DType::kFloat64:
+        copy<double>(first, n, offset);
+        break;
+      case DType::kBFloat16:
+        copy<BFloat16>(first, n, offset);
+        break;
+      case DType::kFloat16:
+        copy<Float16>(first, n, offset);
+        break;
       case DType::kByte:
-      case DType::kBool: break;
+      case DType::kBool:
+        break;
     }
   }
 

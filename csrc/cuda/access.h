@@ -141,12 +141,18 @@ __device__ __forceinline__ void load_run(const void* data, DType dtype, int64_t 
 template <class T>
 __device__ __forceinline__ T load_one(const void* data, DType dtype, int64_t at) {
   switch (dtype) {
-    case DType::kFloat32: return static_cast<T>(static_cast<const float*>(data)[at]);
-    case DType::kFloat64: return static_cast<T>(static_cast<const double*>(data)[at]);
-    case DType::kBFloat16: return static_cast<T>(widen(static_cast<const BFloat16*>(data)[at]));
-    case DType::kFloat16: return static_cast<T>(widen(static_cast<const Float16*>(data)[at]));
-    case DType::kBool: return static_cast<T>(widen(static_cast<const Bool*>(data)[at]));
-    default: return static_cast<T>(static_cast<const uint8_t*>(data)[at]);
+    case DType::kFloat32:
+      return static_cast<T>(static_cast<const float*>(data)[at]);
+    case DType::kFloat64:
+      return static_cast<T>(static_cast<const double*>(data)[at]);
+    case DType::kBFloat16:
+      return static_cast<T>(widen(static_cast<const BFloat16*>(data)[at]));
+    case DType::kFloat16:
+      return static_cast<T>(widen(static_cast<const Float16*>(data)[at]));
+    case DType::kBool:
+      return static_cast<T>(widen(static_cast<const Bool*>(data)[at]));
+    default:
+      return static_cast<T>(static_cast<const uint8_t*>(data)[at]);
   }
 }
 
@@ -165,11 +171,15 @@ __device__ __forceinline__ void load_dense(const Input& input, bool any, int64_t
                                            T (&to)[N]) {
   if constexpr (kAny<S>) {
     switch (input.dtype) {
-      case DType::kFloat32: return load_run<T, float>(input.data, input.dtype, offset, chunk, to);
-      case DType::kFloat64: return load_run<T, double>(input.data, input.dtype, offset, chunk, to);
+      case DType::kFloat32:
+        return load_run<T, float>(input.data, input.dtype, offset, chunk, to);
+      case DType::kFloat64:
+        return load_run<T, double>(input.data, input.dtype, offset, chunk, to);
       case DType::kByte:
-      case DType::kBool: return load_run<T, uint8_t>(input.data, input.dtype, offset, chunk, to);
-      default: return load_run<T, Half>(input.data, input.dtype, offset, chunk, to);
+      case DType::kBool:
+        return load_run<T, uint8_t>(input.data, input.dtype, offset, chunk, to);
+      default:
+        return load_run<T, Half>(input.data, input.dtype, offset, chunk, to);
     }
   } else if (any && bytes(input.dtype)) {
     load_run<T, uint8_t>(input.data, input.dtype, offset, chunk, to);
@@ -232,9 +242,12 @@ __device__ __forceinline__ void store(const T (&from)[N], const Output& out, int
                                       const Chunk<N, kEven>& chunk) {
   if constexpr (kAny<S>) {
     switch (out.dtype) {
-      case DType::kFloat32: return store_run<T, float>(from, out, offset, chunk);
-      case DType::kFloat64: return store_run<T, double>(from, out, offset, chunk);
-      default: return store_run<T, Half>(from, out, offset, chunk);
+      case DType::kFloat32:
+        return store_run<T, float>(from, out, offset, chunk);
+      case DType::kFloat64:
+        return store_run<T, double>(from, out, offset, chunk);
+      default:
+        return store_run<T, Half>(from, out, offset, chunk);
     }
   } else if (std::is_same_v<S, Half> && out.dtype == DType::kFloat32) {
     store_run<T, float>(from, out, offset, chunk);
@@ -245,12 +258,17 @@ __device__ __forceinline__ void store(const T (&from)[N], const Output& out, int
 
 __device__ __forceinline__ void store_one(double value, void* data, DType dtype, int64_t at) {
   switch (dtype) {
-    case DType::kFloat32: return narrow(value, static_cast<float*>(data)[at]);
-    case DType::kFloat64: return narrow(value, static_cast<double*>(data)[at]);
-    case DType::kBFloat16: return narrow(value, static_cast<BFloat16*>(data)[at]);
-    case DType::kFloat16: return narrow(value, static_cast<Float16*>(data)[at]);
+    case DType::kFloat32:
+      return narrow(value, static_cast<float*>(data)[at]);
+    case DType::kFloat64:
+      return narrow(value, static_cast<double*>(data)[at]);
+    case DType::kBFloat16:
+      return narrow(value, static_cast<BFloat16*>(data)[at]);
+    case DType::kFloat16:
+      return narrow(value, static_cast<Float16*>(data)[at]);
     case DType::kByte:
-    case DType::kBool: return;
+    case DType::kBool:
+      return;
   }
 }
 

@@ -30,7 +30,7 @@ struct ColumnSums {
   }
   // After the kernel.
   void finish(Device& device) const {
-    if (partial) join(device, partial, columns, slabs, 1, columns, 1.0, out, dtype);
+    if (partial) join(device, {partial, columns, slabs, 1, columns}, 1.0, out, dtype);
   }
 };
 

@@ -1,10 +1,8 @@
-// The pass that all densities make: terms and gradients of every element, as they are or summed. An operator brings its
-// operands and its term.
+// The pass that all densities (densities.h) make over their elements: terms and gradients in one, as they are or
+// summed.
 #pragma once
 
-#include <initializer_list>
-
-#include "../terms.h"
+#include "../densities.h"
 #include "columns.h"
 #include "launch.h"
 #include "plan.h"
@@ -13,6 +11,61 @@
 
 namespace vae_fast {
 namespace cuda {
+
+// What the kernels of a density are, of as many operands and gradients as those of even chunks have; 0: there are none.
+// An operator's own hide what differs.
+template <int even_inputs = 0, int even_gradients = 0>
+struct DensityTraits {
+  static constexpr int kEvenInputs = even_inputs, kEvenGradients = even_gradients;
+  // Which of those operands are dense in every call with even chunks.
+  static constexpr __host__ __device__ __forceinline__ bool dense(int) { return true; }
+  // Registers that a kernel needs (kResident).
+  static constexpr int kLoad = 0;
+  // Whether there are kernels of their own for the value, for the gradients, and for both.
+  static constexpr bool by_pass(bool /*even*/) { return false; }
+};
+
+// A density as kernels run it, with the weight as its last operand. With even chunks (Chunk) there is no weight, and
+// fewer operands and gradients, which are as many questions less for every element.
+template <class T, class Density_, class Traits_, int parameters, bool even>
+struct DensityOp {
+  using Number = T;
+  using Density = Density_;
+  using Traits = Traits_;
+  using Even = DensityOp<T, Density, Traits, parameters, true>;
+  static constexpr bool kEven = even;
+  static constexpr int kInputs = even ? Traits::kEvenInputs : Density::kInputs + 1;
+  static constexpr int kSlots = 1 + (even ? Traits::kEvenGradients : Density::kInputs);
+  Density density;
+  bool weighted, dweight;
+
+  static constexpr __device__ __forceinline__ bool always(int k) {
+    return even || (k < Density::kInputs && Density::always(k));
+  }
+  // Whether it has the storage type, and not any.
+  static constexpr __device__ __forceinline__ bool exact(int k) { return k < parameters; }
+
+  // out: the term, or the weight's gradient, and the other gradients. Where the weight is 0 they are, whatever the term
+  // and the upstream gradient; but not its own.
+  __device__ __forceinline__ void operator()(const T (&in)[kInputs], T g, T (&out)[kSlots]) const {
+    T operands[Density::kInputs], d[Density::kInputs], term;
+#pragma unroll
+    for (int k = 0; k < Density::kInputs; ++k) operands[k] = k < kInputs ? in[k] : T(0);
+    if constexpr (even) {
+      density(operands, g, term, d);
+      out[0] = term;
+#pragma unroll
+      for (int k = 1; k < kSlots; ++k) out[k] = d[k - 1];
+    } else {
+      const T w = weighted ? in[Density::kInputs] : T(1);
+      const bool zero = weighted && w == T(0);
+      density(operands, weighted ? g * w : g, term, d);
+      out[0] = dweight ? term * g : zero ? T(0) : term * w;
+#pragma unroll
+      for (int k = 1; k < kSlots; ++k) out[k] = zero ? T(0) : d[k - 1];
+    }
+  }
+};
 
 template <class Op>
 struct DensityParams {
@@ -33,9 +86,8 @@ __device__ __forceinline__ T scaled(T upstream, T scale, T divisor) {
   return divisor == T(1) ? g : g / divisor;
 }
 
-// An operator's form for even chunks (Chunk) has fewer operands, which is a question less for every element.
 template <class Op, class S, bool kValue, bool kGrad>
-__global__ void __launch_bounds__(kThreads, kResident<S, Op::kEven, Op::kLoad>)
+__global__ void __launch_bounds__(kThreads, kResident<S, Op::kEven, Op::Traits::kLoad>)
     density_kernel(const __grid_constant__ DensityParams<Op> p) {
   using T = typename Op::Number;
   constexpr int N = kChunk<S>, kSlots = Op::kSlots, kFirst = kValue ? 0 : 1, kLast = kGrad ? kSlots : 1;
@@ -51,7 +103,7 @@ __global__ void __launch_bounds__(kThreads, kResident<S, Op::kEven, Op::kLoad>)
     if (walk.some) {
 #pragma unroll
       for (int k = 0; k < Op::kInputs; ++k) {
-        if (Op::kEven && Op::dense(k)) continue;
+        if (Op::kEven && Op::Traits::dense(k)) continue;
         const bool there = Op::always(k) || p.in[k].data || p.in[k].number;
         constants[k] = there ? constant_of<T>(p.in[k], walk.offset(p.in[k])) : T(0);
       }
@@ -64,9 +116,9 @@ __global__ void __launch_bounds__(kThreads, kResident<S, Op::kEven, Op::kLoad>)
       T in[Op::kInputs][N], g[N], out[kSlots][N];
 #pragma unroll
       for (int k = 0; k < Op::kInputs; ++k) {
-        if (Op::kEven && Op::dense(k)) {
+        if (Op::kEven && Op::Traits::dense(k)) {
           load_dense<T, S>(p.in[k], !Op::exact(k), walk.offset(p.in[k]), chunk, in[k]);
-        } else if (Op::always(k) || p.in[k].data || p.in[k].number) {
+        } else {
           load<T, S>(p.in[k], !Op::exact(k), walk.offset(p.in[k]), constants[k], chunk, in[k]);
         }
       }
@@ -156,10 +208,11 @@ __global__ void __launch_bounds__(kThreads, 1)
   });
 }
 
-// `upstream` is the number of that input.
+// Operands are inputs of the plan in their order, then the weight and the upstream gradient.
 template <class Op>
-DensityParams<Op> density_params(const DensityArgs& args, const Plan& plan, const Op& op, int upstream) {
-  DensityParams<Op> p{plan.work(), op, {}, plan.input(upstream), args.scale, args.divisor, {}, plan.ticket(),
+DensityParams<Op> density_params(const DensityCall& args, const Plan& plan, const Op& op) {
+  DensityParams<Op> p{plan.work(), op,           {}, plan.input(Op::Density::kInputs + 1),
+                      args.scale,  args.divisor, {}, plan.ticket(),
                       plan.total()};
   for (int k = 0; k < Op::kInputs; ++k) p.in[k] = plan.input(k);
   for (int k = 0; k < Op::kSlots; ++k) p.slots[k] = plan.slot(k);
@@ -167,25 +220,41 @@ DensityParams<Op> density_params(const DensityArgs& args, const Plan& plan, cons
 }
 
 template <class S, class Op>
-void launch_density(const char* name, const DensityArgs& args, const Plan& plan, const Op& op, int upstream, bool value,
-                    bool grad) {
+void launch_density(const char* name, const DensityCall& args, const Plan& plan, const Op& op, bool value, bool grad) {
   if (!plan.main()) return;
-  constexpr bool by_pass = Op::kByPass && !kAny<S>;
+  constexpr bool by_pass = Op::Traits::by_pass(Op::kEven) && !kAny<S>;
   auto* kernel = density_kernel<Op, S, true, true>;
   if (by_pass && !grad) kernel = density_kernel<Op, S, true, !by_pass>;
   if (by_pass && !value) kernel = density_kernel<Op, S, !by_pass, true>;
-  launch(*args.device, name, kernel, density_params(args, plan, op, upstream), plan.blocks(), 1, plan.threads());
+  launch(*args.device, name, kernel, density_params(args, plan, op), plan.blocks(), 1, plan.threads());
 }
 
-// Runs an operator of compute type Op::Number on operands of storage dtype S.
-template <class S, class Op, size_t kViews, size_t kGradients>
-void run_density(const char* name, const DensityArgs& args, const Op& op, const View* const (&views)[kViews],
-                 const Gradient* const (&gradients)[kGradients]) {
-  static_assert(kViews == Op::kInputs && kGradients + 1 == Op::kSlots, "an operand or a gradient is missing");
-  using T = typename Op::Number;
+// Whether a call has all operands that the kernel for even chunks has, dense where it wants them so, and no other
+// operand or gradient.
+template <class Even>
+bool has_even_operands(const Plan& plan) {
+  constexpr int kInputs = Even::Density::kInputs;
+  if (!plan.even() || plan.input(kInputs + 1).dense) return false;
+  for (int k = 0; k <= kInputs; ++k) {
+    const Input& input = plan.input(k);
+    if ((input.data || input.number) != (k < Even::kInputs)) return false;
+    if (k < Even::kInputs && !input.dense && Even::Traits::dense(k)) return false;
+  }
+  for (int k = Even::kSlots; k <= kInputs; ++k)
+    if (plan.slot(k).kind != Slot::kNone) return false;
+  return true;
+}
+
+// Runs a density that computes in the type of storage S.
+template <class S, class Traits, class Density, class Args>
+void run_density(const char* name, const Args& args, const Density& density) {
+  using T = typename Compute<S>::Type;
+  using Op = DensityOp<T, Density, Traits, Args::kParameters, false>;
+  static_assert(Args::kInputs == Density::kInputs, "an operand is missing");
   constexpr DType compute = kDType<T>;
   Plan plan(*args.device, args.rows, kChunk<S>, true);
-  for (const View* view : views) plan.read(*view);
+  for (const View& view : args.in) plan.read(view);
+  plan.read(args.weight);
   plan.read(args.upstream);
   const bool dweight = args.dweight.kind != Gradient::kNone, value = args.out || dweight;
   if (dweight) {
@@ -194,72 +263,53 @@ void run_density(const char* name, const DensityArgs& args, const Op& op, const 
     plan.value(args.out, compute, args.scale / args.divisor);
   }
   bool grad = dweight;
-  for (const Gradient* gradient : gradients) {
-    plan.gradient(*gradient, compute);
-    grad = grad || gradient->kind != Gradient::kNone;
+  for (const Gradient& gradient : args.gradients) {
+    plan.gradient(gradient, compute);
+    grad = grad || gradient.kind != Gradient::kNone;
   }
   if (!grad && !args.out) return;
   if (!plan.resolve()) return;
-  bool even = Op::Even::kEven && !kAny<S> && op.plain() && plan.even() && !plan.input(Op::kInputs).dense;
-  for (int k = 0; k < Op::Even::kInputs; ++k) even = even && (plan.input(k).dense || !Op::Even::dense(k));
-  for (int k = Op::Even::kSlots; k < Op::kSlots; ++k) even = even && plan.slot(k).kind == Slot::kNone;
-  if constexpr (Op::Even::kEven && !kAny<S>) {
-    if (even) launch_density<S>(name, args, plan, op.even(), Op::kInputs, value, grad);
+  const Op op{density, static_cast<bool>(args.weight), dweight};
+  bool even = false;
+  if constexpr (Traits::kEvenInputs > 0 && std::is_same_v<T, float> && !kAny<S>) {
+    using Even = typename Op::Even;
+    even = has_even_operands<Even>(plan);
+    if (even) launch_density<S>(name, args, plan, Even{density, false, false}, value, grad);
   }
-  if (!even) launch_density<S>(name, args, plan, op, Op::kInputs, value, grad);
+  if (!even) launch_density<S>(name, args, plan, op, value, grad);
   for (int k = 0; k < Op::kSlots; ++k) {
     if (!plan.by_column(k)) continue;
     const Output& out = plan.columns_out(k);
     const ColumnSums sums(*args.device, plan.work().rows, plan.work().columns, out.data, out.dtype);
-    const ColumnDensityParams<Op> p{density_params(args, plan, op, Op::kInputs), k, sums};
+    const ColumnDensityParams<Op> p{density_params(args, plan, op), k, sums};
     launch(*args.device, name, column_density_kernel<Op>, p, sums.blocks, sums.slabs, kThreads);
     sums.finish(*args.device);
   }
   plan.finish();
 }
 
-// Calls f with the scale of a call: log σ² without anything to branch on, or any other.
+// Calls f with the call's form of σ: log σ² without anything to branch on, or any other.
 template <class S, class F>
-void in_scale(const ScaleOptions& form, const F& f) {
+void in_form(const SigmaOptions& options, const F& f) {
   using T = typename Compute<S>::Type;
-  const Scale<T> scale(form);
+  const SigmaForm<T> form(options);
   if constexpr (!kAny<S>) {
-    if (scale.plain()) return f(Scale<T, true>(form));
+    if (form.plain()) return f(SigmaForm<T, true>(options));
   }
-  f(scale);
+  f(form);
 }
 
-// An operator's weight at an element: the upstream gradients with it and without, and whether it is 0, where everything
-// is but its own gradient, whatever the term and the upstream gradient are.
-template <class T>
-struct Weighted {
-  T with, without, weight;
-  bool zero, itself;
-
-  // `itself`: the value is the weight's gradient.
-  __device__ __forceinline__ Weighted(T upstream, T weight_, bool there, bool itself_)
-      : with(there ? upstream * weight_ : upstream),
-        without(upstream),
-        weight(there ? weight_ : T(1)),
-        zero(there && weight_ == T(0)),
-        itself(itself_) {}
-  __device__ __forceinline__ T value(T term) const {
-    return itself ? term * without : zero ? T(0) : term * weight;
-  }
-  __device__ __forceinline__ T gradient(T value) const { return zero ? T(0) : value; }
-};
-
-// The storage type of a density's call: its exact operands, those that may be bytes, and its gradients.
-inline Storage storage_of(const DensityArgs& args, std::initializer_list<const View*> exact,
-                          std::initializer_list<const View*> any, std::initializer_list<const Gradient*> gradients) {
-  Storage storage(args.is_double);
-  for (const View* view : exact) storage.read(*view);
-  for (const View* view : any) storage.read_any(*view);
+// Calls f with a value of a density's storage type.
+template <class Args, class F>
+void in_storage(const Args& args, const F& f) {
+  Storage storage(args.compute);
+  for (int k = 0; k < Args::kInputs; ++k)
+    k < Args::kParameters ? storage.read(args.in[k]) : storage.read_any(args.in[k]);
   storage.read_any(args.weight);
   storage.read_wide(args.upstream);
-  for (const Gradient* gradient : gradients) storage.write(*gradient);
+  for (const Gradient& gradient : args.gradients) storage.write(gradient);
   storage.write(args.dweight);
-  return storage;
+  storage.call(f);
 }
 
 }  // namespace cuda

@@ -10,9 +10,10 @@ namespace cuda {
 
 // Elements of a chunk of samples: whole counters.
 template <class S>
-constexpr int kSampleChunk = kChunk<S> < 4 ? 4 : kChunk<S>;
+constexpr int kSampleChunk = kChunk<S> < kPerCounter ? kPerCounter : kChunk<S>;
 
-// The keys of Philox's rounds, worked out on the host: parameters of a kernel, which an instruction can take as they are.
+// The keys of Philox's rounds, worked out on the host: parameters of a kernel, which an instruction can take as they
+// are.
 struct HostKeys {
   static constexpr bool kOnHost = true;
   uint32_t key[2 * kRounds];
@@ -41,8 +42,8 @@ struct DeviceKeys {
   }
 };
 
-// Calls body(keys) with those that a call with this noise takes. Elements of 64 bits, or of several dtypes, have kernels
-// for one kind only.
+// Calls body(keys) with those that a call with this noise takes. Elements of 64 bits, or of several dtypes, have
+// kernels for one kind only.
 template <class S, class Body>
 void in_keys(const NoiseOptions& noise, Body body) {
   if constexpr (sizeof(S) < 8 && !kAny<S>) {
@@ -51,12 +52,12 @@ void in_keys(const NoiseOptions& noise, Body body) {
   body(DeviceKeys(noise));
 }
 
-// ε of N indices from a multiple of 4 on.
+// ε of N indices from a multiple of kPerCounter on.
 template <int N, class Keys>
 __device__ __forceinline__ void normals(const Keys& keys, uint64_t sample, uint64_t index, float (&eps)[N]) {
 #pragma unroll
-  for (int j = 0; j < N; j += 4) {
-    const uint64_t counter = (index + static_cast<uint64_t>(j)) >> 2;
+  for (int j = 0; j < N; j += kPerCounter) {
+    const uint64_t counter = (index + static_cast<uint64_t>(j)) / kPerCounter;
     uint32_t x0 = static_cast<uint32_t>(counter), x1 = static_cast<uint32_t>(counter >> 32);
     uint32_t x2 = static_cast<uint32_t>(sample), x3 = static_cast<uint32_t>(sample >> 32);
     philox4x32(x0, x1, x2, x3, keys);
@@ -67,8 +68,7 @@ __device__ __forceinline__ void normals(const Keys& keys, uint64_t sample, uint6
 
 // The index of a chunk's first column in row r of μ.
 template <int N, bool kEven>
-__device__ __forceinline__ uint64_t index_of(const NoiseOptions& noise, int64_t row,
-                                             const Chunk<N, kEven>& chunk) {
+__device__ __forceinline__ uint64_t index_of(const NoiseOptions& noise, int64_t row, const Chunk<N, kEven>& chunk) {
   return static_cast<uint64_t>(row * chunk.columns + chunk.column) + noise.offset;
 }
 

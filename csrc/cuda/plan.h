@@ -4,7 +4,7 @@
 
 #include <vector>
 
-#include "work.h"
+#include "layout.h"
 
 namespace vae_fast {
 namespace cuda {
@@ -12,9 +12,6 @@ namespace cuda {
 // Whether a gradient with one value for each of `index`'s positions is summed by the kernels: one element, one value a
 // row, or one a feature.
 bool sums_in_kernel(const View& index);
-
-// Bytes of an element.
-int64_t size_of(DType dtype);
 
 class Plan {
  public:
@@ -61,9 +58,6 @@ class Plan {
   void finish();
 
  private:
-  // Of a sum of everything, whose parts the last block sums.
-  static constexpr int64_t kMostBlocks = 2048;
-
   struct Reading {
     const View* view;
     int64_t samples, sample_stride;
@@ -76,25 +70,31 @@ class Plan {
   };
   struct Summing {
     Slot slot;
-    const View* each = nullptr;         // kEach: the elements
-    const Gradient* gradient = nullptr; // else where its values belong
+    const View* each = nullptr;          // kEach: the elements
+    const Gradient* gradient = nullptr;  // else where its values belong
     DType compute = DType::kFloat32;
-    int64_t row_size = 0;               // kRow: elements that each sum is over
-    bool features = false;              // one value a column of rows of row_size, by way of all elements
-    bool by_column = false;             // or by a kernel of its own
-    bool rows_apart = false;            // one value a row, by way of all elements: into `whole`, or the gradient
+    int64_t row_size = 0;     // kRow: elements that each sum is over
+    bool features = false;    // one value a column of rows of row_size, by way of all elements
+    bool by_column = false;   // or by a kernel of its own
+    bool rows_apart = false;  // one value a row, by way of all elements: into `whole`, or the gradient
     void* whole = nullptr;
     double whole_factor = 1;
-    void* dense = nullptr;              // scratch that a result is brought from
+    void* dense = nullptr;  // scratch that a result is brought from
   };
 
-  void columns();
-  void rows();
-  void layout();
+  // Every view that the kernel walks, operands first.
+  template <class F>
+  void for_views(const F& visit) const {
+    for (const Reading& r : inputs_) visit(*r.view);
+    for (const Writing& w : outputs_) visit(*w.view);
+    for (const Summing& s : slots_)
+      if (s.each) visit(*s.each);
+  }
+  void find_rows();
+  void set_phase();
+  void place(Reading& reading);
   void slots();
   void gather_sums(Summing& summing);
-  bool fits(const View& view) const;
-  void strides(const View& view, int64_t& s, int64_t& d, bool& dense) const;
   Output place(const View& view, int64_t samples, int64_t& sample_stride);
   void finish_empty();
   void bring_summed(const Summing& summing, const void* values);
@@ -104,6 +104,7 @@ class Plan {
   int chunk_;
   bool by_column_;
   int64_t numel_;
+  Layout layout_;
   Work work_{};
   int blocks_ = 0;
   bool total_ = false, by_index_ = false, each_row_ = false;

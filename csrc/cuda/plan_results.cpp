@@ -67,9 +67,9 @@ void Plan::finish_empty() {
     if (s.slot.kind == Slot::kNone) continue;
     if (s.gradient) {
       // Gradients are dense, in whatever order.
-      join(device_, nullptr, s.gradient->numel, 0, 0, 0, 0.0, s.gradient->view.data, s.gradient->view.dtype);
+      join(device_, {nullptr, s.gradient->numel}, 0.0, s.gradient->view.data, s.gradient->view.dtype);
     } else if (!s.each) {
-      join(device_, nullptr, rows_in_.count, 0, 0, 0, s.slot.factor, s.slot.out.data, s.slot.out.dtype);
+      join(device_, {nullptr, rows_in_.count}, s.slot.factor, s.slot.out.data, s.slot.out.dtype);
     }
   }
 }
@@ -99,10 +99,10 @@ void Plan::finish() {
     if (slot.partial && !total_) {
       const int64_t n = work_.rows * work_.segments;
       if (slot.kind == Slot::kRow) {
-        join(device_, slot.partial, work_.rows, work_.segments, work_.segments, 1, slot.factor, slot.out.data,
+        join(device_, {slot.partial, work_.rows, work_.segments, work_.segments, 1}, slot.factor, slot.out.data,
              slot.out.dtype);
       } else {
-        join(device_, slot.partial, 1, n, 0, 1, slot.factor, slot.out.data, slot.out.dtype);
+        join(device_, {slot.partial, 1, n, 0, 1}, slot.factor, slot.out.data, slot.out.dtype);
       }
     }
     if (s.dense) scatter(device_, s.dense, slot.out.dtype, s.gradient->numel, s.gradient->view);

@@ -1,8 +1,8 @@
-// The gradients that came with a forward pass, times the upstream one that came later. The factor is read on the device,
-// and where it is 1 nothing else is.
+// The gradients that came with a forward pass, times the upstream one that came later. The factor is read on the
+// device, and where it is 1 nothing else is.
 #include "access.h"
 #include "launch.h"
-#include "table.h"
+#include "rescale.h"
 
 namespace vae_fast {
 namespace cuda {

@@ -2,14 +2,15 @@
 // and with the KL.
 #pragma once
 
+#include "../table.h"
 #include "density.h"
 #include "normals.h"
-#include "table.h"
 
 namespace vae_fast {
 namespace cuda {
 
-// Samples of an element are a loop of its thread; where there are few elements, in groups, of which blocks take one each.
+// Samples of an element are a loop of its thread; where there are few elements, in groups, of which blocks take one
+// each.
 struct SampleGroups {
   int64_t n_samples;
   int count;
@@ -25,7 +26,7 @@ struct SampleGroups {
 template <class Form, class Keys>
 struct SampleParams {
   Work work;
-  Form scale;
+  Form form;
   Keys keys;
   NoiseOptions noise;
   SampleGroups groups;
@@ -70,14 +71,14 @@ __global__ void __launch_bounds__(kThreads, kResident<S, kEven, kKL && sizeof(S)
       load<T, S>(p.logvar, false, walk.offset(p.logvar), logvar, chunk, r);
 #pragma unroll
       for (int j = 0; j < N; ++j) {
-        r[j] = p.scale.clamp(r[j]);
-        sigma[j] = p.scale.sigma(r[j]);
+        r[j] = p.form.clamp(r[j]);
+        sigma[j] = p.form.sigma(r[j]);
       }
       if (with_kl) {
         T terms[N];
 #pragma unroll
         for (int j = 0; j < N; ++j) {
-          const T kl = vae_fast::cuda::gaussian_kl(m[j], r[j], p.scale).kl;
+          const T kl = vae_fast::cuda::gaussian_kl(m[j], r[j], p.form).kl;
           terms[j] = p.has_floor && kl <= floor ? floor : kl;
         }
         if (p.slots[0].kind == Slot::kEach) {
@@ -123,9 +124,9 @@ struct Compensated {
 
 // Registers that a backward pass needs (kResident): one that asks the most questions, some more.
 template <class S, bool kKL, class Form, class Keys, bool kEven>
-constexpr int kLoad = kKL && kEven && sizeof(S) == 4 && !std::is_same_v<Form, Scale<float, true>> && !Keys::kOnHost
-                          ? 1 + kMiddling
-                          : 1;
+constexpr int kLoad =
+    kKL && kEven && sizeof(S) == 4 && !std::is_same_v<Form, SigmaForm<float, true>> && !Keys::kOnHost ? 1 + kMiddling
+                                                                                                      : 1;
 
 template <class S, bool kKL, class Form, class Keys, bool kEven>
 __global__ void __launch_bounds__(kThreads, kResident<S, kEven, kLoad<S, kKL, Form, Keys, kEven>>)
@@ -217,15 +218,15 @@ __global__ void __launch_bounds__(kThreads, kResident<S, kEven, kLoad<S, kKL, Fo
       }
 #pragma unroll
       for (int j = 0; j < N; ++j) {
-        const T r = p.scale.clamp(raw[j]);
-        if (has_dz && p.draws) dr[j] = dr[j] * p.scale.dsigma(r);
+        const T r = p.form.clamp(raw[j]);
+        if (has_dz && p.draws) dr[j] = dr[j] * p.form.dsigma(r);
         if (has_dkl) {
-          const KLTerm<T> term = vae_fast::cuda::gaussian_kl(m[j], r, p.scale);
+          const KLTerm<T> term = vae_fast::cuda::gaussian_kl(m[j], r, p.form);
           const T upstream = p.has_floor && term.kl <= floor ? T(0) : g[j];
           dm[j] = has_dz ? dm[j] + upstream * term.dmu : upstream * term.dmu;
           dr[j] = has_dz ? dr[j] + upstream * term.draw : upstream * term.draw;
         }
-        dr[j] = p.scale.inside(raw[j], dr[j]);
+        dr[j] = p.form.inside(raw[j], dr[j]);
       }
 #pragma unroll
       for (int k = 0; k < 2; ++k) {
@@ -255,10 +256,28 @@ constexpr bool kMayBeEven = sizeof(S) < 8 && !kAny<S>;
 
 // What both directions have.
 template <class Form, class Keys>
-SampleParams<Form, Keys> sample_params(const SampleArgs& args, const Form& scale, const Keys& keys) {
+SampleParams<Form, Keys> sample_params(const SampleArgs& args, const Form& form, const Keys& keys) {
   const SampleGroups groups(args.rows.count * args.rows.size, args.n_samples);
-  return {{}, scale, keys, args.noise, groups, {}, {}, args.free_bits, args.has_free_bits, {}, args.z_sample_stride, {}, {},
-          args.dz_sample_stride, args.dlogvar.kind != Gradient::kNone, nullptr, 0, {}, nullptr, false};
+  return {{},
+          form,
+          keys,
+          args.noise,
+          groups,
+          {},
+          {},
+          args.free_bits,
+          args.has_free_bits,
+          {},
+          args.z_sample_stride,
+          {},
+          {},
+          args.dz_sample_stride,
+          args.dlogvar.kind != Gradient::kNone,
+          nullptr,
+          0,
+          {},
+          nullptr,
+          false};
 }
 
 template <class Params>
@@ -271,27 +290,27 @@ void take(Params& p, const Plan& plan, int slots) {
   p.total = plan.total();
 }
 
-// Calls body(S{}, scale, keys) for the kernels that a call takes.
+// Calls body(S{}, form, keys) for the kernels that a call takes.
 template <class Body>
 void in_sampler(const SampleArgs& args, const Storage& storage, Body body) {
   storage.call([&](auto element) {
     using S = decltype(element);
-    in_scale<S>(args.form, [&](auto scale) { in_keys<S>(args.noise, [&](auto keys) { body(element, scale, keys); }); });
+    in_form<S>(args.form, [&](auto form) { in_keys<S>(args.noise, [&](auto keys) { body(element, form, keys); }); });
   });
 }
 
 template <bool kKL>
 void run_forward(const char* name, const SampleArgs& args) {
-  Storage storage(args.is_double);
+  Storage storage(args.compute);
   storage.read(args.mu);
   storage.read(args.logvar);
   storage.write(args.z.dtype);
-  in_sampler(args, storage, [&](auto element, auto scale, auto keys) {
+  in_sampler(args, storage, [&](auto element, auto form, auto keys) {
     using S = decltype(element);
     using T = typename Compute<S>::Type;
-    using Form = decltype(scale);
+    using Form = decltype(form);
     using Keys = decltype(keys);
-    auto p = sample_params(args, scale, keys);
+    auto p = sample_params(args, form, keys);
     Plan plan(*args.device, args.rows, kSampleChunk<S>);
     plan.read(args.mu);
     plan.read(args.logvar);
@@ -311,19 +330,19 @@ void run_forward(const char* name, const SampleArgs& args) {
 
 template <bool kKL>
 void run_backward(const char* name, const SampleArgs& args) {
-  Storage storage(args.is_double);
+  Storage storage(args.compute);
   storage.read(args.mu);
   storage.read(args.logvar);
   storage.read_any(args.dz);
   storage.read_wide(args.dkl);
   storage.write(args.dmu);
   storage.write(args.dlogvar);
-  in_sampler(args, storage, [&](auto element, auto scale, auto keys) {
+  in_sampler(args, storage, [&](auto element, auto form, auto keys) {
     using S = decltype(element);
     using T = typename Compute<S>::Type;
-    using Form = decltype(scale);
+    using Form = decltype(form);
     using Keys = decltype(keys);
-    auto p = sample_params(args, scale, keys);
+    auto p = sample_params(args, form, keys);
     Plan plan(*args.device, args.rows, kSampleChunk<S>);
     plan.read(args.mu);
     plan.read(args.logvar);

@@ -1,7 +1,7 @@
 // The noise ε by itself.
+#include "../table.h"
 #include "density.h"
 #include "normals.h"
-#include "table.h"
 
 namespace vae_fast {
 namespace cuda {
@@ -54,9 +54,12 @@ void standard_normal(const NormalArgs& args) {
     plan.finish();
   };
   switch (args.out.dtype) {
-    case DType::kFloat64: return run(double{});
-    case DType::kFloat32: return run(float{});
-    default: return run(Half{});
+    case DType::kFloat64:
+      return run(double{});
+    case DType::kFloat32:
+      return run(float{});
+    default:
+      return run(Half{});
   }
 }
 

@@ -9,7 +9,7 @@ namespace cuda {
 
 class Storage {
  public:
-  explicit Storage(bool is_double) : compute_(is_double ? DType::kFloat64 : DType::kFloat32), half_(!is_double) {}
+  explicit Storage(DType compute) : compute_(compute), half_(compute == DType::kFloat32) {}
 
   // An operand of the storage type. Constants and numbers are read in any dtype.
   void read(const View& view) {

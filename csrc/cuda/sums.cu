@@ -9,8 +9,7 @@ namespace {
 int64_t parts_of(int64_t n, int64_t part) { return (n + part - 1) / part; }
 
 struct JoinParams {
-  const double* parts;
-  int64_t count, n, row, step;
+  Parts parts;
   double factor;
   void* out;
   DType dtype;
@@ -21,13 +20,14 @@ __global__ void __launch_bounds__(kThreads, 1) join_kernel(const __grid_constant
   __shared__ double shared[kThreads / 32];
   const int lane = static_cast<int>(threadIdx.x) & (p.group - 1);
   const int64_t at_once = kThreads / p.group;
-  for (int64_t first = blockIdx.x * at_once; first < p.count; first += gridDim.x * at_once) {
+  const Parts& parts = p.parts;
+  for (int64_t first = blockIdx.x * at_once; first < parts.count; first += gridDim.x * at_once) {
     const int64_t i = first + static_cast<int>(threadIdx.x) / p.group;
     double sum = 0;
-    if (i < p.count)
-      for (int64_t j = lane; j < p.n; j += p.group) sum += p.parts[i * p.row + j * p.step];
+    if (i < parts.count)
+      for (int64_t j = lane; j < parts.n; j += p.group) sum += parts.data[i * parts.row + j * parts.step];
     sum = group_sum(sum, p.group, shared);
-    if (lane == 0 && i < p.count) store_one(sum * p.factor, p.out, p.dtype, i);
+    if (lane == 0 && i < parts.count) store_one(sum * p.factor, p.out, p.dtype, i);
   }
 }
 
@@ -50,8 +50,7 @@ struct Sum {
   using Number = T;
   static constexpr int kInputs = 1, kSlots = 1;
   static constexpr bool kEven = false;
-  static constexpr int kLoad = 0;
-  static constexpr __device__ __forceinline__ bool dense(int) { return true; }
+  using Traits = DensityTraits<>;
   static constexpr __device__ __forceinline__ bool always(int) { return true; }
   static constexpr __device__ __forceinline__ bool exact(int) { return true; }
   __device__ __forceinline__ void operator()(const T (&in)[kInputs], T, T (&out)[kSlots]) const { out[0] = in[0]; }
@@ -63,8 +62,8 @@ void sum_rows(Device& device, const View& values, const Rows& rows, double facto
   plan.read(values);
   plan.value(out, dtype, factor);
   if (!plan.resolve()) return;
-  const DensityParams<Sum<T>> p{plan.work(), {},      {plan.input(0)}, {}, 1.0, 1.0, {plan.slot(0)}, plan.ticket(),
-                                plan.total()};
+  const DensityParams<Sum<T>> p{plan.work(),   {},          {plan.input(0)}, {}, 1.0, 1.0, {plan.slot(0)},
+                                plan.ticket(), plan.total()};
   launch(device, "sum_rows", density_kernel<Sum<T>, T, true, false>, p, plan.blocks(), 1, plan.threads());
   plan.finish();
 }
@@ -118,12 +117,11 @@ void copy(Device& device, const View& view, int64_t numel, void* dense, DType dt
 
 }  // namespace
 
-void join(Device& device, const double* parts, int64_t count, int64_t n, int64_t row, int64_t step, double factor,
-          void* out, DType dtype) {
+void join(Device& device, const Parts& parts, double factor, void* out, DType dtype) {
   int group = 1;
-  while (group < kThreads && static_cast<int64_t>(group) * 8 < n) group *= 2;
-  const JoinParams p{parts, count, n, row, step, factor, out, dtype, group};
-  const int64_t blocks = parts_of(count, kThreads / group);
+  while (group < kThreads && static_cast<int64_t>(group) * 8 < parts.n) group *= 2;
+  const JoinParams p{parts, factor, out, dtype, group};
+  const int64_t blocks = parts_of(parts.count, kThreads / group);
   launch(device, "join", join_kernel, p, blocks < 1 << 20 ? blocks : 1 << 20, 1, kThreads);
 }
 
@@ -158,12 +156,18 @@ void scatter(Device& device, const void* from, DType dtype, int64_t numel, const
 
 double number_of(const View& view) {
   switch (view.dtype) {
-    case DType::kFloat64: return *static_cast<const double*>(view.data);
-    case DType::kFloat32: return static_cast<double>(*static_cast<const float*>(view.data));
-    case DType::kBFloat16: return static_cast<double>(widen(*static_cast<const BFloat16*>(view.data)));
-    case DType::kFloat16: return static_cast<double>(widen(*static_cast<const Float16*>(view.data)));
-    case DType::kBool: return static_cast<double>(widen(*static_cast<const Bool*>(view.data)));
-    default: return static_cast<double>(*static_cast<const uint8_t*>(view.data));
+    case DType::kFloat64:
+      return *static_cast<const double*>(view.data);
+    case DType::kFloat32:
+      return static_cast<double>(*static_cast<const float*>(view.data));
+    case DType::kBFloat16:
+      return static_cast<double>(widen(*static_cast<const BFloat16*>(view.data)));
+    case DType::kFloat16:
+      return static_cast<double>(widen(*static_cast<const Float16*>(view.data)));
+    case DType::kBool:
+      return static_cast<double>(widen(*static_cast<const Bool*>(view.data)));
+    default:
+      return static_cast<double>(*static_cast<const uint8_t*>(view.data));
   }
 }
 

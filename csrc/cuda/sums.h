@@ -6,9 +6,14 @@
 namespace vae_fast {
 namespace cuda {
 
-// out[i] = factor·Σ_j parts[i·row + j·step], j < n, for i < count, in an order by n alone. out is dense.
-void join(Device& device, const double* parts, int64_t count, int64_t n, int64_t row, int64_t step, double factor,
-          void* out, DType dtype);
+// n parts of each of `count` sums: part j of sum i is data[i·row + j·step]. None of sums of nothing.
+struct Parts {
+  const double* data = nullptr;
+  int64_t count, n = 0, row = 0, step = 0;
+};
+
+// out[i] = factor·Σ of its parts, in an order by their number alone. out is dense.
+void join(Device& device, const Parts& parts, double factor, void* out, DType dtype);
 
 // out[c] = Σ_r values[r·columns + c], of values in compute dtype.
 void sum_columns(Device& device, const void* values, DType compute, int64_t rows, int64_t columns, void* out,

@@ -1,8 +1,8 @@
 // What a kernel on a GPU sees of a call: how the elements are cut up, the operands, and where results go.
 //
 // Elements are rows of columns. Row r is (s, d), r = s·inner + d, and an operand has a stride for each; along the
-// columns it is dense or constant. A row's columns are taken in chunks of 16 bytes of the main operand, whose boundaries
-// are those of memory: the first and the last chunk of a row may be part of one.
+// columns it is dense or constant. A row's columns are taken in chunks of 16 bytes of the main operand, whose
+// boundaries are those of memory: the first and the last chunk of a row may be part of one.
 #pragma once
 
 #include "../kernels.h"
@@ -11,14 +11,16 @@ namespace vae_fast {
 namespace cuda {
 
 constexpr int kThreads = 256;
+// Blocks that sum everything, whose parts the last one joins: at most.
+constexpr int64_t kMostBlocks = 2048;
 // How many blocks a multiprocessor holds at a time at least, and so how many registers a thread has: as many blocks as
 // can be without spills. The chunks of half types are longer; where all chunks are even, a kernel needs fewer; and more
 // where it computes many numbers of an element: `load` is 0, 1 or 2.
 template <class S>
 constexpr bool kAny = false;  // access.h
 template <class S, bool kEven, int load = 0>
-constexpr int kResident = kAny<S> || sizeof(S) == 8 || (load == 2 && !kEven) ? 1
-                                                                  : (sizeof(S) == 4 ? 2 : 1) + (kEven ? 2 - load : 0);
+constexpr int kResident =
+    kAny<S> || sizeof(S) == 8 || (load == 2 && !kEven) ? 1 : (sizeof(S) == 4 ? 2 : 1) + (kEven ? 2 - load : 0);
 // The compilers for other GPUs need more registers than that for sm_90.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ == 900
 constexpr int kMiddling = 0;

@@ -1,5 +1,6 @@
 // Tensors on the CPU, seen as a GPU's: what csrc/device_cuda.cpp is for those of a GPU. A Python number is a number;
-// every other tensor is read by the kernels. Fresh memory comes with its bytes set, so that what is read unwritten shows.
+// every other tensor is read by the kernels. Fresh memory comes with its bytes set, so that what is read unwritten
+// shows.
 #include "../../csrc/device.h"
 
 #include <torch/csrc/stable/ops.h>

@@ -165,8 +165,8 @@ double __shfl_xor_sync(unsigned mask, double value, int lanes) {
 cudaError_t run_on_fibers(const cudaLaunchConfig_t& config, const std::function<void()>& thread) {
   const std::lock_guard<std::mutex> lock(launching);
   const dim3 &grid = config.gridDim, &block = config.blockDim;
-  const bool valid = grid.x > 0 && grid.x < 1u << 31 && grid.y > 0 && grid.y < 1u << 16 && grid.z == 1 &&
-                     block.x > 0 && block.x <= 1024 && block.x % kWarp == 0 && block.y == 1 && block.z == 1;
+  const bool valid = grid.x > 0 && grid.x < 1u << 31 && grid.y > 0 && grid.y < 1u << 16 && grid.z == 1 && block.x > 0 &&
+                     block.x <= 1024 && block.x % kWarp == 0 && block.y == 1 && block.z == 1;
   if (!valid) return cudaErrorInvalidConfiguration;
   read_schedule();
   gridDim = grid;

@@ -51,26 +51,26 @@ static Gradient gradient(Gradient::Kind kind, std::vector<float>& data, int64_t 
 
 static void run(int64_t rows, int64_t size, Gradient::Kind kind) {
   std::vector<float> a(rows * size, 0.5f), b(size, 0.25f), c(rows * size, 0.75f), out(rows), g[5], z(3 * rows * size);
-  const auto density = [&](DensityArgs& args) {
+  const auto density = [&](DensityCall& args) {
     args.parallel_for = on_threads;
-    args.is_double = false;
+    args.compute = DType::kFloat32;
     args.rows = {rows, size};
     args.out = out.data();
     args.scale = args.divisor = 1;
   };
-  const ScaleOptions form{0, 0, -1e30, 1e30};
+  const SigmaOptions form{0, 0, -1e30, 1e30};
   BernoulliArgs bernoulli;
   density(bernoulli);
-  bernoulli.logits = over(a, rows, size, size, 1);
-  bernoulli.x = over(c, rows, size, size, 1);
+  bernoulli.in[0] = over(a, rows, size, size, 1);
+  bernoulli.in[1] = over(c, rows, size, size, 1);
   bernoulli.x_scale = 1;
-  bernoulli.dlogits = gradient(Gradient::kEach, g[0], rows, size);
-  bernoulli.dx = gradient(kind, g[1], rows, size);
+  bernoulli.gradients[0] = gradient(Gradient::kEach, g[0], rows, size);
+  bernoulli.gradients[1] = gradient(kind, g[1], rows, size);
   kernels().bernoulli_log_prob(bernoulli);
   bernoulli.probs = true;
   kernels().bernoulli_log_prob(bernoulli);
   // A backward pass with a gradient by the weight.
-  const auto weighted = [&](DensityArgs& args) {
+  const auto weighted = [&](DensityCall& args) {
     args.out = nullptr;
     args.weight = over(c, rows, size, size, 1);
     args.dweight = gradient(kind, g[4], rows, size);
@@ -80,35 +80,35 @@ static void run(int64_t rows, int64_t size, Gradient::Kind kind) {
 
   GaussianArgs gaussian;
   density(gaussian);
-  gaussian.mean = over(a, rows, size, size, 1);
-  gaussian.logvar = over(b, rows, 0, size, 1);
-  gaussian.x = over(c, rows, size, size, 1);
+  gaussian.in[0] = over(a, rows, size, size, 1);
+  gaussian.in[1] = over(b, rows, 0, size, 1);
+  gaussian.in[2] = over(c, rows, size, size, 1);
   gaussian.x_scale = 1;
   gaussian.form = form;
-  gaussian.dmean = gradient(Gradient::kEach, g[0], rows, size);
-  gaussian.dlogvar = gradient(kind, g[1], rows, size);
+  gaussian.gradients[0] = gradient(Gradient::kEach, g[0], rows, size);
+  gaussian.gradients[1] = gradient(kind, g[1], rows, size);
   kernels().gaussian_log_prob(gaussian);
   weighted(gaussian);
   kernels().gaussian_log_prob(gaussian);
 
   KLArgs kl;
   density(kl);
-  kl.mu = over(a, rows, size, size, 1);
-  kl.logvar = over(b, rows, 0, size, 1);
-  kl.prior_logvar = over(c, rows, size, size, 1);
+  kl.in[0] = over(a, rows, size, size, 1);
+  kl.in[1] = over(b, rows, 0, size, 1);
+  kl.in[3] = over(c, rows, size, size, 1);
   kl.has_free_bits = false;
   kl.free_bits = 0;
   kl.form = form;
-  kl.dmu = gradient(Gradient::kEach, g[0], rows, size);
-  kl.dlogvar = gradient(kind, g[1], rows, size);
-  kl.dprior_logvar = gradient(Gradient::kEach, g[2], rows, size);
+  kl.gradients[0] = gradient(Gradient::kEach, g[0], rows, size);
+  kl.gradients[1] = gradient(kind, g[1], rows, size);
+  kl.gradients[3] = gradient(Gradient::kEach, g[2], rows, size);
   kernels().gaussian_kl(kl);
   weighted(kl);
   kernels().gaussian_kl(kl);
 
   SampleArgs sample;
   sample.parallel_for = on_threads;
-  sample.is_double = false;
+  sample.compute = DType::kFloat32;
   sample.rows = {rows, size};
   sample.n_samples = 3;
   sample.mu = over(a, rows, size, size, 1);

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-import vae_fast.ops as ops
+import vae_fast
 from vae_fast.checking.cases import Case
 from vae_fast.checking.common import common
 from vae_fast.checking.measure import bar, error
@@ -63,7 +63,7 @@ def measure(case: Case, prepared: Prepared) -> Outcome:
     operands = prepared.operands
     try:
         positional, keywords = case.arguments(operands.tensors, operands.weight)
-        outs = getattr(ops, case.op)(*positional, **keywords)
+        outs = getattr(vae_fast, case.op)(*positional, **keywords)
         got = _with_grads(case, operands, outs if isinstance(outs, tuple) else (outs,))
     except Exception as raised:
         message = f"{type(raised).__name__}: {' '.join(str(raised).split())}"

@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
-import vae_fast.ops as ops
+import vae_fast
 from vae_fast.checking.cases import DTYPES, LAYOUTS, OPS, Case, parse_options
 from vae_fast.checking.choice import Choice
 from vae_fast.checking.operands import Operands, draw
@@ -68,7 +68,7 @@ def _differentiated(case: Case) -> Outcome:
     def call(*tensors: Tensor) -> Any:
         given = Operands(operands.tensors | dict(zip(floats, tensors, strict=True)), operands.weight)
         positional, keywords = case.arguments(*given)
-        return getattr(ops, case.op)(*positional, **keywords)
+        return getattr(vae_fast, case.op)(*positional, **keywords)
 
     inputs = tuple(t.detach().clone().requires_grad_() for t in floats.values())
     try:

@@ -13,7 +13,11 @@ from pythae.models.base.base_utils import ModelOutput
 from torch import Tensor
 
 from vae_fast import seeds
-from vae_fast.ops import bernoulli_log_prob, gaussian_kl, rsample, rsample_kl, standard_normal
+from vae_fast.ops.bernoulli_log_prob import bernoulli_log_prob
+from vae_fast.ops.gaussian_kl import gaussian_kl
+from vae_fast.ops.rsample import rsample
+from vae_fast.ops.rsample_kl import rsample_kl
+from vae_fast.ops.standard_normal import standard_normal
 
 Model = TypeVar("Model", bound=VAE)
 

@@ -55,5 +55,6 @@ for _op, _qualified, _name in schemas.overloads("vae_fast_triton"):
 schemas.attach_gradients("vae_fast_triton", library)
 
 TRACED = SimpleNamespace(**{name: getattr(torch.ops.vae_fast_triton, name).default for name in _LAUNCHERS})
-library.impl("standard_normal_fwd", schemas.by_device(TRACED.standard_normal_fwd), "BackendSelect")
+if hasattr(TRACED, "standard_normal_fwd"):
+    library.impl("standard_normal_fwd", schemas.by_device(TRACED.standard_normal_fwd), "BackendSelect")
 GRAPH = schemas.in_graphs("vae_fast_triton")

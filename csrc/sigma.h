@@ -1,4 +1,4 @@
-// What the second argument of a Gaussian is, and σ from it: vae_fast/scale.py, in the same words.
+// What the second argument of a Gaussian is, and σ from it: vae_fast/sigma.py, in the same words.
 #pragma once
 
 #include "wide.h"
@@ -6,26 +6,26 @@
 namespace vae_fast {
 namespace VF_ISA {
 
-enum ScaleKind { kLogvar, kLogstd, kStd, kVar, kSoftplus };
+enum SigmaParam { kLogvar, kLogstd, kStd, kVar, kSoftplus };
 
 // r is the raw argument clamped to [low, high]; `eps` is added to σ, or to σ² for kVar. All are numbers of the call, on
 // which a pack branches; for kPlain, log σ² itself, there is nothing to branch on.
 template <class E, bool kPlain = false>
-class Scale {
+class SigmaForm {
  public:
   template <class Options>
-  VF_INLINE explicit Scale(const Options& options)
-      : kind_(options.kind),
+  VF_INLINE explicit SigmaForm(const Options& options)
+      : param_(options.param),
         eps_(static_cast<E>(options.eps)),
         low_(static_cast<E>(options.low)),
         high_(static_cast<E>(options.high)) {}
 
-  VF_INLINE int kind() const { return kPlain ? int{kLogvar} : kind_; }
+  VF_INLINE int param() const { return kPlain ? int{kLogvar} : param_; }
   VF_INLINE E eps() const { return kPlain ? E(0) : eps_; }
   VF_INLINE bool bounded() const { return !kPlain && (low_ > -infinity<E>() || high_ < infinity<E>()); }
-  VF_INLINE bool plain() const { return kind() == kLogvar && eps() == E(0) && !bounded(); }
+  VF_INLINE bool plain() const { return param() == kLogvar && eps() == E(0) && !bounded(); }
   // Whether log σ² is r, or twice it; otherwise σ is nearer to the argument.
-  VF_INLINE bool logarithmic() const { return kind() <= kLogstd && eps() == E(0); }
+  VF_INLINE bool logarithmic() const { return param() <= kLogstd && eps() == E(0); }
 
   // −0 + 0 is 0, and 1/σ has a sign.
   template <class T>
@@ -46,23 +46,33 @@ class Scale {
 
   template <class T>
   VF_INLINE T sigma(T r) const {
-    switch (kind()) {
-      case kLogvar: return plus_eps(exp(r * E(0.5)));
-      case kLogstd: return plus_eps(exp(r));
-      case kStd: return plus_eps(r);
-      case kVar: return sqrt(plus_eps(r));
-      default: return plus_eps(softplus(r));
+    switch (param()) {
+      case kLogvar:
+        return plus_eps(exp(r * E(0.5)));
+      case kLogstd:
+        return plus_eps(exp(r));
+      case kStd:
+        return plus_eps(r);
+      case kVar:
+        return sqrt(plus_eps(r));
+      default:
+        return plus_eps(softplus(r));
     }
   }
   // dσ/dr.
   template <class T>
   VF_INLINE T dsigma(T r) const {
-    switch (kind()) {
-      case kLogvar: return half_exp(r * E(0.5));
-      case kLogstd: return exp(r);
-      case kStd: return splat<T>(1);
-      case kVar: return E(0.5) / sigma(r);
-      default: return logistic(r);
+    switch (param()) {
+      case kLogvar:
+        return half_exp(r * E(0.5));
+      case kLogstd:
+        return exp(r);
+      case kStd:
+        return splat<T>(1);
+      case kVar:
+        return E(0.5) / sigma(r);
+      default:
+        return logistic(r);
     }
   }
 
@@ -70,41 +80,41 @@ class Scale {
 
   template <class T>
   VF_INLINE T log_sigma(T r) const {
-    return kind() == kLogvar ? r * E(0.5) : r;
+    return param() == kLogvar ? r * E(0.5) : r;
   }
   // e^(log σ²), and d log σ²/dr = 1 or 2.
   template <class T>
   VF_INLINE T twice(T a) const {
-    return kind() == kLogvar ? a : a + a;
+    return param() == kLogvar ? a : a + a;
   }
   template <class T>
   VF_INLINE T inv_var(T r) const {
-    return exp_to_a_unit(kind() == kLogvar ? -r : r * E(-2));
+    return exp_to_a_unit(param() == kLogvar ? -r : r * E(-2));
   }
 
   // Elsewhere. x is what is nearest to the argument: σ, or σ² for kVar.
 
   template <class T>
   VF_INLINE T nearest(T r) const {
-    return kind() == kVar ? plus_eps(r) : sigma(r);
+    return param() == kVar ? plus_eps(r) : sigma(r);
   }
   template <class T>
   VF_INLINE T sigma_of(T x) const {
-    return kind() == kVar ? sqrt(x) : x;
+    return param() == kVar ? sqrt(x) : x;
   }
   template <class T>
   VF_INLINE T log_sigma_of(T x) const {
-    return kind() == kVar ? log(x) * E(0.5) : log(x);
+    return param() == kVar ? log(x) * E(0.5) : log(x);
   }
   template <class T>
   VF_INLINE T inv_var_of(T x) const {
     const T inverse = E(1) / x;
-    return kind() == kVar ? inverse : inverse * inverse;
+    return param() == kVar ? inverse : inverse * inverse;
   }
   // d log σ²/dr.
   template <class T>
   VF_INLINE T dlog_var(T r, T x) const {
-    return kind() == kVar ? E(1) / x : dsigma(r) * E(2) / x;
+    return param() == kVar ? E(1) / x : dsigma(r) * E(2) / x;
   }
   // `value` where x, its square, d log σ²/dr and their quotients are ordinary numbers; else NaN.
   template <class T>
@@ -112,10 +122,10 @@ class Scale {
     using F = Format<E>;
     const T nan = splat<T>(static_cast<E>(__builtin_nan("")));
     value = select(x > F::kSmall, select(x < F::kLarge, value, nan), nan);
-    if (kind() == kStd || kind() == kVar) return value;
-    const T a = kind() == kLogvar ? r * E(0.5) : r;
+    if (param() == kStd || param() == kVar) return value;
+    const T a = param() == kLogvar ? r * E(0.5) : r;
     value = select(a > F::kOrdinary * E(-0.5), value, nan);
-    return kind() == kSoftplus ? value : select(a < F::kOrdinary * E(0.5), value, nan);
+    return param() == kSoftplus ? value : select(a < F::kOrdinary * E(0.5), value, nan);
   }
 
   // σ = s·e^q, not for kVar: q is not 0 only for arguments so far out that e^q alone is left of σ.
@@ -127,12 +137,12 @@ class Scale {
   VF_INLINE Parts<T> parts(T r) const {
     using F = Format<E>;
     const T zero = splat<T>(0), one = splat<T>(1);
-    if (kind() == kStd || (kind() == kSoftplus && eps() != E(0))) return {sigma(r), zero};
-    if (kind() == kSoftplus) {
+    if (param() == kStd || (param() == kSoftplus && eps() != E(0))) return {sigma(r), zero};
+    if (param() == kSoftplus) {
       const auto far = r < F::kSoftplusIsExp;
       return {select(far, one, softplus(r)), select(far, r, zero)};
     }
-    const T a = kind() == kLogvar ? r * E(0.5) : r;
+    const T a = param() == kLogvar ? r * E(0.5) : r;
     const auto far = a > F::kOrdinary * E(0.75);
     return {select(far, one, plus_eps(exp(a))), select(far, a, zero)};
   }
@@ -140,15 +150,15 @@ class Scale {
   template <class T>
   VF_INLINE Parts<T> slope_parts(T r, Parts<T> sigma) const {
     const T zero = splat<T>(0);
-    if (kind() == kStd) return {E(2) / sigma.s, zero};
-    if (kind() == kSoftplus) {
+    if (param() == kStd) return {E(2) / sigma.s, zero};
+    if (param() == kSoftplus) {
       const auto far = r < Format<E>::kSoftplusIsExp;
       const T slope = select(far, splat<T>(2), logistic(r) * E(2)) / sigma.s;
       // dσ/dr is e^r there, as σ is without eps.
       return {slope, eps() == E(0) ? zero : select(far, r, zero)};
     }
-    const T a = kind() == kLogvar ? r * E(0.5) : r;
-    return {(kind() == kLogvar ? E(1) : E(2)) / sigma.s, select(sigma.q == E(0), a, zero)};
+    const T a = param() == kLogvar ? r * E(0.5) : r;
+    return {(param() == kLogvar ? E(1) : E(2)) / sigma.s, select(sigma.q == E(0), a, zero)};
   }
 
   // The same as above where they are no ordinary numbers.
@@ -161,7 +171,7 @@ class Scale {
   };
   template <class T>
   VF_INLINE Far<T> far(T r) const {
-    if (kind() == kVar) {
+    if (param() == kVar) {
       const T x = plus_eps(r);
       const Wide<T> v = wide(x);
       return {v, Wide<T>{E(1) / v.m, -v.n}, log(x) * E(0.5), Parts<T>{}, Parts<T>{}};
@@ -169,18 +179,19 @@ class Scale {
     const Parts<T> p = parts(r), d = slope_parts(r, p);
     const Wide<T> s = wide(p.s), sigma = s * wide_exp(p.q);
     // Of a subnormal σ the quotient may be beyond its type.
-    const Wide<T> slope = kind() == kStd ? Wide<T>{E(2) / s.m, -s.n} : wide(d.s) * wide_exp(d.q);
+    const Wide<T> slope = param() == kStd ? Wide<T>{E(2) / s.m, -s.n} : wide(d.s) * wide_exp(d.q);
     return {sigma * sigma, slope, log(p.s) + p.q, p, d};
   }
   // σ²/σp².
   template <class T>
   VF_INLINE Wide<T> var_ratio(const Far<T>& a, const Far<T>& prior) const {
-    return kind() == kVar ? a.var / prior.var : square_of_ratio(a.sigma, prior.sigma);
+    return param() == kVar ? a.var / prior.var : square_of_ratio(a.sigma, prior.sigma);
   }
-  // The same times d log σp²/dr: in one exponential, since the ratio may be beyond all range and the derivative below it.
+  // The same times d log σp²/dr: in one exponential, since the ratio may be beyond all range and the derivative below
+  // it.
   template <class T>
   VF_INLINE Wide<T> var_ratio_slope(const Far<T>& a, const Far<T>& prior) const {
-    if (kind() > kLogstd) return var_ratio(a, prior) * prior.dlog_var;
+    if (param() > kLogstd) return var_ratio(a, prior) * prior.dlog_var;
     const Parts<T> sigma{prior.sigma.s, prior.sigma.q - prior.slope.q * E(0.5)};
     return square_of_ratio(a.sigma, sigma) * wide(prior.slope.s);
   }
@@ -196,7 +207,7 @@ class Scale {
     return ratio * ratio;
   }
 
-  int kind_;
+  int param_;
   E eps_, low_, high_;
 };
 
