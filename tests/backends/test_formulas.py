@@ -1,8 +1,8 @@
 """The scalar formulas of csrc, every instruction set: error over the float32 numbers, and scalars like packs.
 
 The bars stand above each formula in csrc/formulas.h, with the argument for them: the worst over every float32, and
-over many float64, with a fused multiply-add and without one, which baseline x86 has not. Half a unit is a formula's last
-rounding. The operators' bars, in CONTRIBUTING.md, hold with these.
+over many float64, with a fused multiply-add and without one, which baseline x86 has not. Half a unit is a formula's
+last rounding. The operators' bars, in CONTRIBUTING.md, hold with these.
 """
 
 import ctypes
