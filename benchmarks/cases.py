@@ -5,22 +5,17 @@ from dataclasses import dataclass
 
 import torch
 
-from vae_fast.operators import OPERATORS
+from vae_fast.operators import DATA, OPERATORS
 
 from .providers import PROVIDERS, serves
 
 OPS = tuple(OPERATORS)
 
 PASSES = ("forward", "backward", "both")
-# Small, middle, large; the same for every run, so that runs can be compared.
-SHAPES = {
-    "standard_normal": ((100, 20), (512, 64), (4096, 128)),
-    "rsample": ((100, 20), (512, 64), (4096, 128)),
-    "rsample_kl": ((100, 20), (512, 64), (4096, 128)),
-    "gaussian_kl": ((100, 20), (512, 64), (4096, 128)),
-    "bernoulli_log_prob": ((100, 784), (512, 784), (4096, 3072)),
-    "gaussian_log_prob": ((100, 560), (512, 784), (4096, 3072)),
-}
+# Small, middle, large; the same for every run, so that runs can be compared. Latent vectors, and data.
+_LATENT, _DATA = ((100, 20), (512, 64), (4096, 128)), ((100, 784), (512, 784), (4096, 3072))
+SHAPES = {op: _DATA if any(o.role == DATA for o in OPERATORS[op].operands) else _LATENT for op in OPS}
+SHAPES["gaussian_log_prob"] = ((100, 560), *_DATA[1:])
 # Of a GPU: each operand several times its cache, or nearly.
 LARGE = (4096, 3072)
 DTYPES = ("float32", "float64", "bfloat16", "float16", "float32-uint8", "bfloat16-uint8")

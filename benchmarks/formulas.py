@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch.distributions import Bernoulli, Independent, Normal, kl_divergence
 
+from vae_fast.operators import OPERATORS
+
 
 def _as(x, like):
     """Targets as these formulas need them: bytes of 0 to 255 become floats of 0 to 1."""
@@ -43,14 +45,7 @@ def gaussian_nll_loss(mean, logvar, x):
     return -F.gaussian_nll_loss(mean, _as(x, mean), logvar.exp(), full=True, reduction="sum")
 
 
-EAGER = SimpleNamespace(
-    standard_normal=standard_normal,
-    rsample=rsample,
-    rsample_kl=rsample_kl,
-    gaussian_kl=gaussian_kl,
-    bernoulli_log_prob=bernoulli_log_prob,
-    gaussian_log_prob=gaussian_log_prob,
-)
+EAGER = SimpleNamespace(**{op: globals()[op] for op in OPERATORS})
 
 
 def _normal(mean, logvar):
@@ -71,6 +66,7 @@ def _kl(mu, logvar):
     return kl_divergence(_normal(mu, logvar), standard).sum()
 
 
+# torch.distributions' ways, where there are some.
 DISTRIBUTIONS = SimpleNamespace(
     standard_normal=lambda like: Normal(
         torch.zeros_like(like), torch.ones_like(like), validate_args=False

@@ -5,11 +5,9 @@ from types import SimpleNamespace
 import torch
 
 import vae_fast as vf
-from vae_fast.backends import OPS
+from vae_fast.operators import OPERATORS
 
 from . import formulas
-
-_SAMPLERS = ("standard_normal", "rsample", "rsample_kl")
 
 
 def _ours(backend):
@@ -34,13 +32,13 @@ def _ours(backend):
 
         return call
 
-    densities = {op: density(op) for op in OPS if op not in _SAMPLERS}
+    densities = {op: density(op) for op, operator in OPERATORS.items() if operator.density}
     return SimpleNamespace(standard_normal=standard_normal, rsample=rsample, rsample_kl=rsample_kl, **densities)
 
 
 def _compiled():
     return SimpleNamespace(
-        **{op: torch.compile(getattr(formulas.EAGER, op), dynamic=False, fullgraph=True) for op in OPS}
+        **{op: torch.compile(getattr(formulas.EAGER, op), dynamic=False, fullgraph=True) for op in OPERATORS}
     )
 
 
@@ -59,7 +57,8 @@ REFERENCE_MOST = 1_000_000
 
 def serves(name, op):
     """Whether a provider has an operator."""
-    return name != "functional" or hasattr(formulas.FUNCTIONAL, op)
+    some = {"functional": formulas.FUNCTIONAL, "distributions": formulas.DISTRIBUTIONS}
+    return name not in some or hasattr(some[name], op)
 
 
 def provider(name):

@@ -10,6 +10,7 @@ proportional to it, not to the result, which may cancel.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,10 +21,14 @@ Pair = tuple[Array, Array]
 
 
 class Element(NamedTuple):
-    """An element's value and its slopes by operand, each with its Σ|terms|."""
+    """An element's value and its slopes by operand, each with its Σ|terms|; and numbers on the way to them.
+
+    Where one of these ``steps`` is beyond the dtype computed in, so may the result be.
+    """
 
     value: Pair
     slopes: dict[str, Pair]
+    steps: tuple[Array, ...] = ()
 
 
 # ---- functions that cancel as they are written -------------------------------------------------------------
@@ -176,9 +181,11 @@ def _standardised(d: Array, form: Form, r: Array, f: Any) -> Pair:
 def sample(form: Form, mu: Array, raw: Array, eps: Array, f: Any = np) -> Element:
     """z = μ + σε."""
     r = form.clamp(raw, f)
-    step, slope = form.sigma(r, f) * eps, form.inside(raw, form.dsigma(r, f) * eps, f)
+    sigma = form.sigma(r, f)
+    step, slope = sigma * eps, form.inside(raw, form.dsigma(r, f) * eps, f)
     ones = f.ones(np.shape(eps))
-    return Element((mu + step, abs(mu) + abs(step)), {"mu": (ones, ones), "logvar": (slope, abs(slope))})
+    slopes = {"mu": (ones, ones), "logvar": (slope, abs(slope))}
+    return Element((mu + step, abs(mu) + abs(step)), slopes, (sigma,))
 
 
 def kl(form: Form, mu: Array, raw: Array, prior_mu: Array = None, prior_raw: Array = None, f: Any = np) -> Element:
@@ -220,7 +227,8 @@ def kl(form: Form, mu: Array, raw: Array, prior_mu: Array = None, prior_raw: Arr
             form.inside(prior_raw, -(square + growth) * dprior, f),
             (square + growth_terms) * abs(dprior),
         )
-    return Element((square + spread, square + spread_terms), slopes)
+    steps = () if prior_mu is None else (difference,)
+    return Element((square + spread, square + spread_terms), slopes, steps)
 
 
 def bernoulli(y: Array, x: Array, x_scale: float = 1.0, f: Any = np) -> Element:
@@ -270,7 +278,8 @@ def gaussian(form: Form, mean: Array, raw: Array, x: Array, x_scale: float = 1.0
     Data that are a product with ``x_scale`` have a rounding of their own, of size |x|.
     """
     r, x = form.clamp(raw, f), x * x_scale
-    square, slope = _standardised(x - mean, form, r, f)
+    difference = x - mean
+    square, slope = _standardised(difference, form, r, f)
     log_var, dlog_var = form.log_var(r, f), form.dlog_var(r, f)
     log_2pi = f.log(2 * f.pi * f.ones(()))
     square_terms, slope_terms = square, abs(slope)
@@ -287,4 +296,14 @@ def gaussian(form: Form, mean: Array, raw: Array, x: Array, x_scale: float = 1.0
             ),
             "x": (-slope * x_scale, slope_terms * abs(x_scale)),
         },
+        (difference,),
     )
+
+
+# The operators that sum terms: of ``form``, where they have one, operands in the table's order, and ``x_scale``.
+DENSITIES: dict[str, Callable[..., Element]] = {
+    "rsample_kl": kl,
+    "gaussian_kl": kl,
+    "bernoulli_log_prob": bernoulli,
+    "gaussian_log_prob": gaussian,
+}

@@ -7,7 +7,7 @@ Of the package's own there is nothing in it but the noise, which noise.py define
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from vae_fast import noise
 from vae_fast.checking import formulas
 from vae_fast.checking.cases import Case
 from vae_fast.checking.operands import Operands
+from vae_fast.operators import OPERATORS
 
 
 class Expected(NamedTuple):
@@ -69,7 +70,7 @@ def expected(case: Case, operands: Operands, upstreams: dict[str, Tensor]) -> di
         g = ups["z"]
         grads = {name: (g * slope, g.abs() * terms) for name, (slope, terms) in sample.slopes.items()}
     if name := case.density:
-        element = _ELEMENTS[case.op](case, full)
+        element = _term(case, full, shape)
         hidden = None if weight is None else weight.expand(shape) == 0
         w = torch.ones(()) if weight is None else weight
         n_data = math.prod(shape[: len(shape) - case.event_ndim])
@@ -104,15 +105,6 @@ def _wide(value: Tensor | float) -> Tensor:
     return value.detach().cpu().double() if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64)
 
 
-def _beyond(case: Case, *values: Tensor) -> Tensor:
-    """Where a σ that is sampled with, or a difference of finite numbers, is beyond the dtype it is computed in."""
-    largest = torch.finfo(case.compute_dtype).max
-    found = torch.zeros((), dtype=torch.bool)
-    for value in values:
-        found = found | (value.abs() > largest)
-    return found
-
-
 def _seen(value: Tensor, hidden: Tensor | None) -> Tensor:
     """``value`` with 0 where the weight is 0, whatever the operands are there."""
     return value if hidden is None else torch.where(hidden, 0.0, value)
@@ -134,37 +126,35 @@ def _noise(case: Case, shape: torch.Size | tuple[int, ...]) -> Tensor:
     return noise.normals(case.sample_shape, shape, case.seed, None, *case.noise, torch.device("cpu"))
 
 
-# ---- the operators -----------------------------------------------------------------------------------------
+# ---- elements ----------------------------------------------------------------------------------------------
 
 
-def _array(value: Tensor | None) -> Any:
-    return None if value is None else value.numpy()
-
-
-def _tensors(element: formulas.Element, shape: torch.Size | tuple[int, ...], outside: Tensor) -> _Element:
-    """The formulas' arrays as tensors of the whole shape."""
+def _tensors(case: Case, element: formulas.Element, shape: torch.Size | tuple[int, ...]) -> _Element:
+    """The formula's arrays as tensors of the whole shape."""
 
     def whole(pair: formulas.Pair) -> tuple[Tensor, Tensor]:
         first, second = (torch.from_numpy(np.array(np.broadcast_to(v, shape), dtype=np.float64)) for v in pair)
         return first, second
 
     slopes = {name: whole(pair) for name, pair in element.slopes.items()}
-    return _Element(whole(element.value), slopes, outside)
+    largest = torch.finfo(case.compute_dtype).max
+    outside = np.array(False)
+    for step in element.steps:
+        outside = outside | np.asarray(abs(step) > largest)
+    return _Element(whole(element.value), slopes, torch.from_numpy(np.array(outside)))
 
 
 def _sample(case: Case, t: dict[str, Tensor], shape: torch.Size) -> _Element:
-    form, eps = case.form, _noise(case, shape).double().numpy()
-    element = formulas.sample(form, t["mu"].numpy(), t["logvar"].numpy(), eps)
-    sigma = torch.from_numpy(np.asarray(form.sigma(form.clamp(t["logvar"].numpy()))))
-    return _tensors(element, eps.shape, _beyond(case, sigma))
+    eps = _noise(case, shape).double().numpy()
+    return _tensors(case, formulas.sample(case.form, t["mu"].numpy(), t["logvar"].numpy(), eps), eps.shape)
 
 
-def _kl(case: Case, t: dict[str, Tensor]) -> _Element:
-    mu, prior_mu = t["mu"], t.get("prior_mu")
-    priors = (_array(prior_mu), _array(t.get("prior_logvar")))
-    plain = formulas.kl(case.form, mu.numpy(), t["logvar"].numpy(), *priors)
-    outside = _beyond(case, mu - prior_mu) if prior_mu is not None else _beyond(case)
-    element = _tensors(plain, mu.shape, outside)
+def _term(case: Case, t: dict[str, Tensor], shape: torch.Size) -> _Element:
+    formula = formulas.bernoulli_of_probs if case.probs else formulas.DENSITIES[case.op]
+    options = {option.name for option in OPERATORS[case.op].options}
+    form = [case.form] if "param_eps" in options else []
+    scaled = {"x_scale": case.x_scale} if "x_scale" in options else {}
+    element = _tensors(case, formula(*form, *(t[name].numpy() for name in case.operands), **scaled), shape)
     return element if case.free_bits is None else _floored(case, element, case.free_bits)
 
 
@@ -179,23 +169,3 @@ def _floored(case: Case, element: _Element, floor: float) -> _Element:
         for name, (slope, size) in element.slopes.items()
     }
     return _Element((torch.clamp(value, min=floor), terms.clamp(min=floor)), slopes, element.outside)
-
-
-def _bernoulli(case: Case, t: dict[str, Tensor]) -> _Element:
-    formula = formulas.bernoulli_of_probs if case.probs else formulas.bernoulli
-    element = formula(t["logits"].numpy(), t["x"].numpy(), case.x_scale)
-    return _tensors(element, t["x"].shape, _beyond(case))
-
-
-def _gaussian(case: Case, t: dict[str, Tensor]) -> _Element:
-    mean, raw, x = (t[name].numpy() for name in ("mean", "logvar", "x"))
-    element = formulas.gaussian(case.form, mean, raw, x, case.x_scale)
-    return _tensors(element, t["x"].shape, _beyond(case, t["x"] * case.x_scale - t["mean"]))
-
-
-_ELEMENTS = {
-    "rsample_kl": _kl,
-    "gaussian_kl": _kl,
-    "bernoulli_log_prob": _bernoulli,
-    "gaussian_log_prob": _gaussian,
-}
