@@ -59,7 +59,7 @@ TRUTHS = {
 @functools.cache
 def stated():
     """The errors above each function: {"exp(T x)": [float32, without FMA, float64, without FMA], …}."""
-    text = (Path(__file__).parent.parent / "csrc" / "formulas.h").read_text("utf-8")
+    text = (Path(__file__).parents[2] / "csrc" / "formulas.h").read_text("utf-8")
     number = r"(\d+\.\d+)"
     errors = re.compile(rf"\({number};\s+{number}\s+without\s+FMA;\s+float64\s+{number};\s+{number}\)")
     bars = {}
