@@ -3,9 +3,9 @@
 // No branch but on rare paths: `select` picks between results that are all computed.
 //
 // Errors are in units of the spacing of T at the exact value (ULP), "(A; B without FMA; float64 C; D)": the worst of
-// float32 with a fused multiply-add and without one, over every argument, and of float64 over 10⁷ and more.
-// test_formulas.py reads them here and holds the kernels to them. NaN gives NaN. Polynomials are minimax, the
-// errors beside them absolute and those of real coefficients: tools/coefficients.py makes the numbers.
+// float32 with a fused multiply-add and without one, over every argument, and of float64 over 10⁶ and more, rounded up
+// to a twentieth. test_formulas.py reads them here and holds the kernels to them. NaN gives NaN. Polynomials are
+// minimax, the errors beside them absolute and those of real coefficients: tools/coefficients.py makes the numbers.
 #pragma once
 
 #include "arithmetic.h"
@@ -114,7 +114,7 @@ struct Expansion {
   // e^x/2ⁿ − 1.
   VF_INLINE T less_one() const { return r + q(); }
   // e^x/2ⁿ in two parts, the second one below 2⁻³: their sum lacks what r², p, q and the small part are rounded by and
-  // the polynomial's error, together 0.2 ULP.
+  // the polynomial's error, together 0.21 ULP.
   VF_INLINE T high() const { return r + Element<T>(1); }
   VF_INLINE T low() const { return ((Element<T>(1) - high()) + r) + q(); }
   // e^x/2ⁿ, rounded.
@@ -146,23 +146,24 @@ VF_INLINE Expansion<T> expand(T x) {
   return {rounded, r, p, error};
 }
 
-// e^x (0.77; 0.77 without FMA; float64 0.80; 0.75): ½ for the sum of the two parts, 0.2 for what they lack; a subnormal
-// result is rounded again.
+// e^x for every x (0.77; 0.77 without FMA; float64 0.80; 0.80): ½ for the sum of the two parts, 0.2 for what they lack;
+// a subnormal result is rounded again.
 template <class T>
 VF_INLINE T exp(T x) {
   const Expansion<T> e = expand(at_most(at_least(x, FormatOf<T>::kLow), FormatOf<T>::kHigh));
   return ldexp_of(e.whole(), e.n);
 }
 
-// ½e^x, which may be finite where e^x is not (0.78; 0.78 without FMA; float64 0.75; 0.75): as e^x.
+// ½e^x for every x, which may be finite where e^x is not (0.76; 0.76 without FMA; float64 0.80; 0.80): as e^x.
 template <class T>
 VF_INLINE T half_exp(T x) {
   const Expansion<T> e = expand(at_most(at_least(x, FormatOf<T>::kLow), FormatOf<T>::kHigh + Element<T>(1)));
   return ldexp_of(e.whole(), e.n - Element<T>(1));
 }
 
-// e^x for less, where other roundings follow (0.88; 1.15 without FMA; float64 0.90; 1.15): ½ for the last step, ¼ for
-// r, whose error is left out, and 0.2 for the step before; without FMA both of these steps round twice.
+// e^x for every x at less cost, where other roundings follow (0.88; 1.16 without FMA; float64 0.90; 1.15): ½ for the
+// last step, ¼ for r, whose error is left out, and 0.2 for the step before; without FMA both of these steps round
+// twice.
 template <class T>
 VF_INLINE T exp_to_a_unit(T x) {
   const Expansion<T> e = expand(at_most(at_least(x, FormatOf<T>::kLow), FormatOf<T>::kHigh));
@@ -180,8 +181,8 @@ VF_INLINE T reciprocal_estimate(T a) {
 VF_INLINE float reciprocal_estimate(float a) { return __fdividef(1.0f, a); }
 #endif
 
-// a − qb, rounded once (½ ULP), for ordinary numbers with qb within a few units of a. Without a fused multiply-add from
-// the product of the halves of both (Veltkamp, Dekker), which makes it exactly.
+// a − qb, rounded once (½ ULP), for ordinary numbers with qb within a few units of a. Without a fused multiply-add by
+// the product's exact error, from the halves of both (Veltkamp, Dekker).
 template <class T>
 VF_INLINE T remainder(T a, T q, T b) {
   using E = Element<T>;
@@ -206,8 +207,8 @@ VF_INLINE T minus_abs(T a) {
   return from_bits<T>(bits(a) | kSignBit<Element<T>>);
 }
 
-// e^a for a ≤ 0, as `exp` (0.77; 0.77 without FMA; float64 0.80; 0.75), and its rounding error: the sum of the two is
-// that of the two parts, and within 0.2 ULP of e^a where e^a is a normal number.
+// e^a for a ≤ 0, as `exp` (0.77; 0.77 without FMA; float64 0.80; 0.80), and its rounding error: the sum of the two is
+// that of the two parts, and within 0.21 ULP of e^a where both are normal numbers.
 template <class T>
 VF_INLINE Corrected<T> exp_of_negative(T a) {
   const Expansion<T> e = expand(at_least(a, FormatOf<T>::kLow));
@@ -246,7 +247,7 @@ VF_INLINE T log1p_unit_less(T e, T error) {
   return product + (small - remainder(product, e, sum));
 }
 
-// log(1 + e + error), for the same e (1.05; 1.08 without FMA; float64 1.00; 1.00): ½ for this sum.
+// log(1 + e + error), for the same e (1.04; 1.08 without FMA; float64 1.00; 1.00): ½ for this sum.
 template <class T>
 VF_INLINE T log1p_unit(T e, T error) {
   return e + log1p_unit_less(e, error);
@@ -305,7 +306,7 @@ VF_INLINE T log1p_cubic(T f) {
   }
 }
 
-// log x; −∞ for 0, NaN below (0.87; 0.90 without FMA; float64 0.90; 0.90). ½ for the last step; where k is −1 or 1 the
+// log x; −∞ for 0, NaN below (0.87; 0.89 without FMA; float64 0.90; 0.95). ½ for the last step; where k is −1 or 1 the
 // sum f + rest, as large as the result, has another half; `rest` and the square in it an eighth each; the polynomial
 // 0.06. So at most 1.4.
 template <class T>
@@ -336,7 +337,7 @@ VF_INLINE T log_of(LogParts<T> y) {
 }
 
 // max(log p, −100) (0.65; 0.72 without FMA; float64 0.70; 0.75) and max(log(1 − p), −100) (0.65; 0.74 without FMA;
-// float64 0.65; 0.75) for p from 0 to 1; NaN beyond, of the one or the other.
+// float64 0.70; 0.75) for p from 0 to 1; NaN beyond, of the one or the other.
 template <class T>
 VF_INLINE T clamped_log(T p) {
   using E = Element<T>;
@@ -356,7 +357,7 @@ VF_INLINE T clamped_log1m(T p) {
   return select(q > E(0), result, beyond);
 }
 
-// log(1 + e^r) for every r (1.38; 1.45 without FMA; float64 1.40; 1.45): log1p_unit's error, 0.2 for what e and its
+// log(1 + e^r) for every r (1.39; 1.45 without FMA; float64 1.40; 1.45): log1p_unit's error, 0.2 for what e and its
 // error lack, and above 0 ½ for another sum.
 template <class T>
 VF_INLINE T softplus(T r) {
@@ -365,7 +366,7 @@ VF_INLINE T softplus(T r) {
   return above + log1p_unit(e.value, e.error);
 }
 
-// 1/(1 + e^−y) for every y, from the end that loses nothing (0.78; 0.78 without FMA; float64 0.80; 0.75):
+// 1/(1 + e^−y) for every y, from the end that loses nothing (0.78; 0.80 without FMA; float64 0.80; 0.80):
 // over_one_plus's error; far below 0 it is e^y, which may be subnormal.
 template <class T>
 VF_INLINE T logistic(T y) {
@@ -412,7 +413,7 @@ VF_INLINE T beside(T scale, const Expansion<T>& e, T x, T rest, T sum) {
   return select(x > Element<T>(4), large, fma(scale, e.less_one(), sum));
 }
 
-// ½(e^x − 1 − x) for every x, never negative (2.49; 2.60 without FMA; float64 2.40; 2.40): the worst is the series'.
+// ½(e^x − 1 − x) for every x, never negative (2.49; 2.58 without FMA; float64 2.45; 2.45): the worst is the series'.
 // Beyond it the sums that cancel most, near 1, are exact.
 template <class T>
 VF_INLINE T half_expm1_minus(T x) {
@@ -430,7 +431,7 @@ VF_INLINE T half_expm1_minus(T x) {
   return select(abs(x) <= E(1), half_expm1_minus_near(x), result);
 }
 
-// ½(e^x − 1), its derivative, for every x (1.37; 1.50 without FMA; float64 1.60; 1.50). Just above ½ ln 2 the terms of
+// ½(e^x − 1), its derivative, for every x (1.37; 1.50 without FMA; float64 1.60; 1.60). Just above ½ ln 2 the terms of
 // the last sum are larger than it: half a ULP of r + q is then a whole one of the result, beside ½ for the sum.
 template <class T>
 VF_INLINE T half_expm1(T x) {
@@ -443,16 +444,16 @@ VF_INLINE T half_expm1(T x) {
   return select(x > FormatOf<T>::kHigh + E(0.5), infinity<T>(), q + q);
 }
 
-// ½(e^x − 1 − x) where ½x and ½e^x are known better than x, of all three as they are (2.49; 2.60 without FMA; float64
-// 2.40; 2.40): near x = 1 half a ULP of ½x + ½ is 2 of the result, beside ½ for the difference.
+// ½(e^x − 1 − x) where ½x and ½e^x are known better than x, of all three as they are (2.49; 2.58 without FMA; float64
+// 2.45; 2.45): near x = 1 half a ULP of ½x + ½ is 2 of the result, beside ½ for the difference.
 template <class T>
 VF_INLINE T half_expm1_minus(T x, T half, T grown) {
   using E = Element<T>;
   return select(abs(x) <= E(1), half_expm1_minus_near(x), grown - (half + E(0.5)));
 }
 
-// The same two where root = e^(x/2) is known better than x, whose error the exponential would magnify (2.50; 4.00
-// without FMA; float64 2.50; 4.00) and (1.37; 1.50 without FMA; float64 1.50; 1.50), of both as they are: as above;
+// The same two where root = e^(x/2) is known better than x, whose error the exponential would magnify (2.70; 4.01
+// without FMA; float64 2.70; 4.05) and (1.37; 1.50 without FMA; float64 1.60; 1.60), of both as they are: as above;
 // without FMA the product is rounded too, which near x = 1 is 2 ULP more of the first.
 template <class T>
 VF_INLINE T half_expm1_minus(T x, T root) {

@@ -19,7 +19,7 @@ struct Wide {
   T m, n;
 
   VF_INLINE Wide half() const { return {m * Element<T>(0.5), n}; }
-  // In T: rounded once, infinite or 0 where it is beyond.
+  // In T: rounded once, where that is subnormal too; infinite or 0 where it is beyond.
   VF_INLINE T narrow() const {
     constexpr Element<T> limit = FormatOf<T>::kBias - 1;
     const T root = power_of_two(at_most(at_least(n, -limit), limit));
@@ -27,6 +27,7 @@ struct Wide {
   }
 };
 
+// Each of the three rounds m once: ½ ULP. Aligning, in the sum, is exact.
 template <class T>
 VF_INLINE Wide<T> operator*(Wide<T> a, Wide<T> b) {
   return {a.m * b.m, a.n + b.n};
@@ -51,6 +52,7 @@ VF_INLINE Wide<T> select(M mask, Wide<T> a, Wide<T> b) {
   return {select(mask, a.m, b.m), select(mask, a.n, b.n)};
 }
 
+// x, exactly.
 template <class T>
 VF_INLINE Wide<T> wide(T x) {
   using F = FormatOf<T>;
@@ -61,7 +63,7 @@ VF_INLINE Wide<T> wide(T x) {
   return {(x * root) * root, n};
 }
 
-// e^a as whole·4ⁿ, for an a of at most kFarthest.
+// e^a as whole·4ⁿ, for |a| ≤ kFarthest, with the error of `exp` where that is not subnormal.
 template <class T>
 VF_INLINE Wide<T> split_exp(T a) {
   using F = FormatOf<T>;

@@ -22,13 +22,14 @@ def countable(shape: Sequence[int], what: str) -> None:
     # To a compiler, that shows traced sizes as numbers, the comparison would be a bound of them.
     if torch.compiler.is_compiling():
         return
-    least, most = 0, 1
+    negative, numel = False, 1
     for n in shape:
         if type(n) is not int:
             return
+        negative = negative or n < 0
         # An empty dim hides the others from the product, but not from strides.
-        least, most = min(least, n), most * max(n, 1)
-    if least < 0 or most > _MOST:
+        numel *= n or 1
+    if negative or numel > _MOST:
         raise ValueError(
             f"{what} of shape {tuple(shape)} has a negative size, or more elements than 64 bits can count"
         )

@@ -197,6 +197,19 @@ double formulas_sweep(int core, uint64_t first, uint64_t last, uint64_t step, fl
   return worst;
 }
 
+// The worst error of exp_of_negative's two parts together, in units of e^a, over every step-th float32 from −69 to 0:
+// both are normal.
+double formulas_exp_and_error(uint64_t step) {
+  double worst = 0;
+  for (uint64_t b = 0x80000000; b <= 0xC28A0000; b += step) {
+    const float a = from_bits<float>(static_cast<int32_t>(static_cast<uint32_t>(b)));
+    const Corrected<float> e = exp_of_negative(a);
+    const double exact = std::exp(double{a}), error = std::fabs((double{e.value} + e.error) - exact);
+    worst = std::fmax(worst, std::ldexp(error, 23 - std::ilogb(exact)));
+  }
+  return worst;
+}
+
 }  // extern "C"
 
 }  // namespace VF_ISA

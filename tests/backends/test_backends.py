@@ -305,6 +305,19 @@ class TestNoSilentFallback:
         assert backends.choose("rsample", gpu, "auto", many) == "native"
         monkeypatch.undo()
 
+    def test_an_operator_on_one_of_its_devices(self, monkeypatch):
+        ops = ("rsample", "gaussian_kl")
+        native = backends.Backend("native", True, "", ("cpu", "cuda"), ops, (("gaussian_kl", "cuda"),))
+        monkeypatch.setitem(backends._TABLE, "native", native)
+        monkeypatch.setattr(backends, "_AUTO", backends._automatic())
+        cpu, gpu = torch.device("cpu"), torch.device("cuda")
+        assert backends.choose("rsample", gpu, "native") == "native"
+        for choice in ("auto", None):
+            assert backends.choose("gaussian_kl", cpu, choice) == "native"
+            assert backends.choose("gaussian_kl", gpu, choice) == "reference"
+        with pytest.raises(RuntimeError, match="gaussian_kl on cuda tensors, which reference does here"):
+            backends.choose("gaussian_kl", gpu, "native")
+
     def test_auto_takes_it_where_it_serves(self, fake):
         KL(*KL.draw((3, 4)))
         assert fake.calls == ["gaussian_kl_fwd"]

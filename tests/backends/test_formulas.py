@@ -1,8 +1,8 @@
 """The scalar formulas of csrc, every instruction set: error over the float32 numbers, and scalars like packs.
 
 The bars stand above each formula in csrc/formulas.h, with the argument for them: the worst over every float32, and
-over many float64, with a fused multiply-add and without one, which baseline x86 has not. Half a unit is a formula's
-last rounding. The operators' bars, in CONTRIBUTING.md, hold with these.
+over many float64, with a fused multiply-add and without one, which baseline x86 has not. The operators' bars, in
+CONTRIBUTING.md, hold with these.
 """
 
 import ctypes
@@ -87,7 +87,7 @@ def isa(request):
 @pytest.fixture(scope="module")
 def library(isa, tmp_path_factory):
     loaded = ctypes.CDLL(str(instruction_sets.compiled("formulas", isa, tmp_path_factory.mktemp(isa))))
-    loaded.formulas_sweep.restype = ctypes.c_double
+    loaded.formulas_sweep.restype = loaded.formulas_exp_and_error.restype = ctypes.c_double
     return loaded
 
 
@@ -156,6 +156,12 @@ def check_float64(library, isa, name, n):
     x = x[: len(x) // 8 * 8].contiguous()
     errors = accuracy.ulp(apply(library, name, x, True), truth(library, name, x))
     accuracy.assert_within(bar(name, isa, torch.float64), errors, x)
+
+
+@pytest.mark.parametrize("step", [997, pytest.param(1, marks=[pytest.mark.large, pytest.mark.timeout(3000)])])
+def test_exponential_and_its_error(library, step):
+    """Their sum, of normal numbers, as formulas.h has it."""
+    assert library.formulas_exp_and_error(ctypes.c_uint64(step)) <= 0.21
 
 
 @pytest.mark.parametrize("name", CORES)

@@ -1,4 +1,4 @@
-"""docs/bits.md names tests that there are, and CONTRIBUTING's table of constants what stands in its files."""
+"""docs/bits.md names tests that there are, and CONTRIBUTING's table of constants what its files have."""
 
 import ast
 import re
@@ -15,8 +15,8 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def rows(path, after=""):
-    lines = path.read_text("utf-8").split(after)[-1].splitlines()
+def rows(path, after="# "):
+    lines = path.read_text("utf-8").split(after, 1)[1].splitlines()
     return [[c.strip() for c in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines if line.startswith("|")]
 
 

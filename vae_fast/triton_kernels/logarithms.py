@@ -1,7 +1,7 @@
 """Logarithms in float32 and float64, each formula once.
 
-Polynomials are minimax fits; the errors given with them are the fits', relative to the function's value, rounding
-aside.
+Polynomials are minimax, the errors beside them absolute and those of real coefficients (tools/coefficients.py). The
+errors of the formulas, with a fused multiply-add, stand above their twins in csrc/formulas.h.
 """
 
 import triton

@@ -83,7 +83,7 @@ class Types(NamedTuple):
 
 def types_of(operands: Sequence[Tensor | None], parameters: int) -> Types:
     """The first ``parameters`` of the operands are the parameters."""
-    first = operands[0]
+    first, *others = operands[:parameters]
     assert first is not None
     dtype = first.dtype
     for k, t in enumerate(operands):
@@ -92,9 +92,8 @@ def types_of(operands: Sequence[Tensor | None], parameters: int) -> Types:
     else:
         sums = compute_dtype(dtype)
         return Types(dtype, sums, sums, dtype.itemsize)
-    _, *others = operands[:parameters]
     promoted = promoted_dtype(first, *others)
-    sizes = [t.element_size() for t in operands[:parameters] if t is not None and t.ndim]
+    sizes = [t.element_size() for t in (first, *others) if t is not None and t.ndim]
     least = min(sizes, default=promoted.itemsize)
     return Types(promoted, compute_dtype(promoted), arithmetic_dtype(promoted, *operands), least)
 
