@@ -39,6 +39,29 @@ INSERTIONS = (
     ),
     ("vae_fast/__init__.py", '    "rsample",', '    "laplace_log_prob",\n'),
     (
+        "vae_fast/checking/formulas.py",
+        "# The operators that sum terms:",
+        """def laplace(mean: Array, log_b: Array, x: Array, f: Any = np) -> Element:
+    difference, inverse = x - mean, f.exp(-log_b)
+    size, log_2 = abs(difference) * inverse, f.log(2.0)
+    slope = f.where(difference > 0, inverse, f.where(difference < 0, -inverse, 0.0))
+    slopes = {"mean": (slope, inverse), "log_b": (size - 1, size + 1), "x": (-slope, inverse)}
+    return Element((-(size + log_b + log_2), size + abs(log_b) + log_2), slopes, (difference,))
+
+
+""",
+    ),
+    ("vae_fast/checking/formulas.py", '    "gaussian_log_prob": gaussian,', '    "laplace_log_prob": laplace,\n'),
+    (
+        "benchmarks/formulas.py",
+        "EAGER = ",
+        """def laplace_log_prob(mean, log_b, x):
+    return torch.distributions.Laplace(mean, log_b.exp()).log_prob(_as(x, mean)).sum()
+
+
+""",
+    ),
+    (
         "csrc/densities.h",
         "}  // namespace VF_ISA",
         """// mean, log b, x.
@@ -136,7 +159,8 @@ def check(copy, *backends, **environment):
 @pytest.fixture
 def copy(tmp_path):
     """The package as it is here, with its compiled library."""
-    shutil.copytree(ROOT / "vae_fast", tmp_path / "vae_fast", ignore=shutil.ignore_patterns("__pycache__"))
+    for folder in ("vae_fast", "benchmarks"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__", "results"))
     return tmp_path
 
 

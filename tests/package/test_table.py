@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import vae_fast as vf
+from helpers.calls import CALLS
 from helpers.faults import install
 from vae_fast import operators, reference
 from vae_fast.operators import DATA, WEIGHT, Operand, Operator, Option
@@ -49,6 +50,13 @@ def test_operands_come_in_the_order_of_their_roles(operator):
     roles = [list(operators.Role).index(operand.role) for operand in operator.operands]
     assert roles == sorted(roles)
     assert sum(operand.role == WEIGHT for operand in operator.operands) <= 1
+
+
+def test_every_operator_has_a_call():
+    """By which it is in the tests of all of them."""
+    assert {call.op for call in CALLS} == {
+        name for name, operator in operators.OPERATORS.items() if operator.operands
+    }
 
 
 def test_read_without_torch():

@@ -9,6 +9,8 @@ import sys
 import torch
 
 import vae_fast as vf
+from benchmarks import cases, providers
+from benchmarks import truth as benchmark
 
 OP = "laplace_log_prob"
 
@@ -72,6 +74,20 @@ def check(backend):
     torch.testing.assert_close(compiled(mean, log_b, x), function(mean, log_b, x))
 
 
+def check_checks(backend):
+    """vf.check tries the operator in every shape, with every option; the benchmarks know what to compare it with.
+
+    Not at the ends of a dtype, of which this density takes no care.
+    """
+    if backend != "triton":  # whose interpreter takes minutes for it
+        (row,) = vf.check(OP, backend, dtype="float32", inputs="ordinary")
+        assert row.ok and row.cases > 30, row.failure
+    tensors = cases.Case(OP, (8, 16), "float32", "both").operands()
+    for provider in ("eager", backend):
+        why = benchmark.wrong(OP, providers.provider(provider), tensors, benchmark.of(OP, tensors))
+        assert not why, (provider, why)
+
+
 def lacks(backend):
     operands = tensors(torch.float32, (3, 4), (4,), (3, 4))
     assert OP not in vf.backends()[backend].ops
@@ -97,6 +113,7 @@ if __name__ == "__main__":
         if name in serving:
             assert OP in found.ops
             check(name)
+            check_checks(name)
             print(f"{name}: right")
         elif found.available:
             lacks(name)

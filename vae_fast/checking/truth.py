@@ -7,6 +7,7 @@ Of the package's own there is nothing in it but the noise, which noise.py define
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -150,7 +151,9 @@ def _sample(case: Case, t: dict[str, Tensor], shape: torch.Size) -> _Element:
 
 
 def _term(case: Case, t: dict[str, Tensor], shape: torch.Size) -> _Element:
-    formula = formulas.bernoulli_of_probs if case.probs else formulas.DENSITIES[case.op]
+    formula: Callable[..., formulas.Element] = (
+        formulas.bernoulli_of_probs if case.probs else formulas.DENSITIES[case.op]
+    )
     options = {option.name for option in OPERATORS[case.op].options}
     form = [case.form] if "param_eps" in options else []
     scaled = {"x_scale": case.x_scale} if "x_scale" in options else {}
