@@ -1,5 +1,6 @@
 """The table of operators: what follows from an operator's facts, and that it is read without torch."""
 
+import inspect
 import subprocess
 import sys
 
@@ -50,6 +51,35 @@ def test_operands_come_in_the_order_of_their_roles(operator):
     roles = [list(operators.Role).index(operand.role) for operand in operator.operands]
     assert roles == sorted(roles)
     assert sum(operand.role == WEIGHT for operand in operator.operands) <= 1
+
+
+# torch.distributions' class for each operator that is one of its densities or divergences.
+DISTRIBUTIONS = {
+    "rsample": torch.distributions.Normal,
+    "rsample_kl": torch.distributions.Normal,
+    "gaussian_kl": torch.distributions.Normal,
+    "gaussian_log_prob": torch.distributions.Normal,
+    "bernoulli_log_prob": torch.distributions.Bernoulli,
+}
+
+
+@pytest.mark.parametrize("name", DISTRIBUTIONS)
+def test_torch_names_are_torch_s(name):
+    for operand in operators.OPERATORS[name].operands:
+        where = {DATA: DISTRIBUTIONS[name].log_prob, operators.PARAMETER: DISTRIBUTIONS[name].__init__}
+        if operand.role in where:
+            assert operand.torch_name in inspect.signature(where[operand.role]).parameters, operand
+
+
+@pytest.mark.parametrize("call", [call for call in CALLS if operators.OPERATORS[call.op].density], ids=str)
+def test_neutral_operands_have_finite_terms(call):
+    """In every parametrisation, which is what the reference computes where a weight is 0."""
+    operands = [operand for operand in operators.OPERATORS[call.op].operands if operand.role != WEIGHT]
+    given = [torch.tensor([[operand.neutral]], requires_grad=True) for operand in operands]
+    codes = next(option.codes for option in operators.OPERATORS[call.op].options if option.name == "param")
+    for param in codes:
+        out = getattr(vf, call.op)(*given, param=param, backend="reference")
+        assert out.isfinite().all() and all(g.isfinite().all() for g in torch.autograd.grad(out.sum(), given))
 
 
 def test_every_operator_has_a_call():

@@ -10,8 +10,8 @@ from vae_fast.reference.densities import (
     broadcast_shape,
     dtypes,
     gradients,
+    masked,
     reduce,
-    unmasked,
     upstream,
     weighted,
     with_gradients,
@@ -23,8 +23,8 @@ LOGITS, PROBS = BERNOULLI_PARAMS.values()
 
 
 def _bernoulli_arguments(logits: Tensor, x: Tensor, mask: Tensor | None, x_scale: float, dtype: torch.dtype):
-    t = x.to(dtype) if x_scale == 1.0 else x.to(dtype) * x_scale
-    return unmasked(mask, logits.to(dtype)), unmasked(mask, t)
+    y, t = masked("bernoulli_log_prob", mask, (logits, x), dtype)
+    return y, t if x_scale == 1.0 else t * x_scale
 
 
 def _of_logits(y: Tensor, t: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from vae_fast import tracing
-from vae_fast.operators import REDUCTIONS, Wanted
+from vae_fast.operators import OPERATORS, REDUCTIONS, Wanted
 
 NONE, SUM, MEAN = REDUCTIONS.values()
 
@@ -57,9 +57,16 @@ def dtypes(parameters: tuple[Tensor, ...], *others: Tensor | None) -> tuple[torc
     return arithmetic_dtype(promoted, *parameters, *others), compute_dtype(promoted)
 
 
-def unmasked(weight: Tensor | None, value: Tensor, neutral: float = 0.0) -> Tensor:
-    """``value``, with a harmless number where the weight is 0, so that neither value nor gradient escapes."""
-    return value if weight is None else torch.where(weight == 0, neutral, value)
+def masked(op: str, mask: Tensor | None, operands: Sequence[Tensor | None], dtype: torch.dtype) -> list[Any]:
+    """An operator's operands in ``dtype``, where the mask is 0 what the table has as neutral.
+
+    So neither value nor gradient escapes from there.
+    """
+    values = [t if t is None else t.to(dtype) for t in operands]
+    if mask is None:
+        return values
+    pairs = zip(values, OPERATORS[op].operands, strict=False)
+    return [t if t is None else torch.where(mask == 0, operand.neutral, t) for t, operand in pairs]
 
 
 class _Weighted(torch.autograd.Function):

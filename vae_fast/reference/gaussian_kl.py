@@ -12,8 +12,8 @@ from vae_fast.reference.densities import (
     broadcast_shape,
     dtypes,
     gradients,
+    masked,
     reduce,
-    unmasked,
     upstream,
     weighted,
     with_gradients,
@@ -87,14 +87,9 @@ def _free(term: Tensor, free_bits: float | None) -> Tensor:
 
 def _arguments(args, mask, form: SigmaForm, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor | None]:
     """μ − μp, r, and the prior's r (None where σp = 1): in ``dtype``, masked and clamped."""
-    mu, logvar, prior_mu, prior_logvar = args
-    dm = unmasked(mask, mu.to(dtype))
-    if prior_mu is not None:
-        dm = dm - unmasked(mask, prior_mu.to(dtype))
-    r = form.clamp(unmasked(mask, logvar.to(dtype), 1.0))
-    if prior_logvar is None:
-        return dm, r, None
-    return dm, r, form.clamp(unmasked(mask, prior_logvar.to(dtype), 1.0))
+    mu, logvar, prior_mu, prior_logvar = masked("gaussian_kl", mask, args, dtype)
+    dm = mu if prior_mu is None else mu - prior_mu
+    return dm, form.clamp(logvar), None if prior_logvar is None else form.clamp(prior_logvar)
 
 
 def gaussian_kl_fwd(mu, logvar, prior_mu, prior_logvar, weight, options, wanted) -> tuple[Tensor | None, ...]:

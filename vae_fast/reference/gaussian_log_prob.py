@@ -9,8 +9,8 @@ from vae_fast.reference.densities import (
     broadcast_shape,
     dtypes,
     gradients,
+    masked,
     reduce,
-    unmasked,
     upstream,
     weighted,
     with_gradients,
@@ -21,10 +21,9 @@ from vae_fast.sigma import SigmaForm
 
 def _standardised(args, mask, x_scale: float, form: SigmaForm, dtype: torch.dtype) -> tuple[Standardised, Tensor]:
     """x − m in units of σ, and the clamped raw argument of σ, in ``dtype`` and masked."""
-    mean, logvar, x = args
-    value = x.to(dtype) if x_scale == 1.0 else x.to(dtype) * x_scale
-    r = form.clamp(unmasked(mask, logvar.to(dtype), 1.0))
-    difference = unmasked(mask, value - mean.to(dtype))
+    mean, logvar, x = masked("gaussian_log_prob", mask, args, dtype)
+    difference = (x if x_scale == 1.0 else x * x_scale) - mean
+    r = form.clamp(logvar)
     return standardised(difference, form, r), r
 
 

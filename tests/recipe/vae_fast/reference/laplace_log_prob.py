@@ -11,10 +11,10 @@ from vae_fast.sigma import magnitude
 
 def _terms(mean, log_b, x, mask, dtype) -> tuple[Tensor, Tensor, Tensor]:
     """The log-density, |x − m|/b and sign(x − m)/b."""
-    difference = densities.unmasked(mask, x.to(dtype) - mean.to(dtype))
-    log_scale = densities.unmasked(mask, log_b.to(dtype))
-    size, inverse = magnitude(difference) * torch.exp(-log_scale), torch.exp(-log_scale)
-    return -(size + log_scale + 0.6931471805599453), size, torch.sign(difference) * inverse
+    m, log_scale, t = densities.masked("laplace_log_prob", mask, (mean, log_b, x), dtype)
+    inverse = torch.exp(-log_scale)
+    size = magnitude(t - m) * inverse
+    return -(size + log_scale + 0.6931471805599453), size, torch.sign(t - m) * inverse
 
 
 def laplace_log_prob_fwd(mean, log_b, x, weight, options, wanted) -> tuple[Tensor | None, ...]:
