@@ -21,7 +21,7 @@ LD_PRELOAD="$("$CXX" -print-file-name=libasan.so) $("$CXX" -print-file-name=libu
   PYTHONPATH="$here/$build/asan" VAE_FAST_TEST_CASES="${VAE_FAST_TEST_CASES:-2000}" \
   suite tests/backends/test_native.py tests/operators/test_{bernoulli_log_prob,gaussian_kl,gaussian_log_prob}.py \
   tests/operators/test_{rsample,rsample_kl,gradient_in_forward,noise_bits,scale_range}.py \
-  tests/operators/test_{derivatives,dtypes,layouts,options,weights}.py "${@:3}"
+  tests/operators/test_{agreement,derivatives,dtypes,layouts,options,weights}.py "${@:3}"
 
 for schedule in reverse 1 2; do
   echo "== schedule $schedule"

@@ -45,6 +45,6 @@ LD_PRELOAD="$("$CXX" -print-file-name=libasan.so) $("$CXX" -print-file-name=libu
   PYTHONPATH="$here/$lib" VAE_FAST_SANITIZED="$here/$lib" \
   "$bin/pytest" -q -p no:cacheprovider --timeout 1200 -k "not reference and not ompiled and not xported and not forward_mode" \
   tests/operators/test_{bernoulli_log_prob,gaussian_kl,gaussian_log_prob,rsample,rsample_kl}.py \
-  tests/operators/test_{derivatives,dtypes,layouts,options,weights,gradient_in_forward,noise_bits,refusals}.py \
+  tests/operators/test_{agreement,derivatives,dtypes,layouts,options,weights,gradient_in_forward,noise_bits,refusals}.py \
   tests/backends/test_{native,threads,hostile_calls,storage_dtypes}.py "${@:3}"
 rm -rf -- "$build"
