@@ -72,7 +72,9 @@ def truth(formula, *arguments, numbers=wide, **options):
     arrays = [numbers(a) if isinstance(a, torch.Tensor) else a for a in arguments]
     first = next(a for a in arrays if isinstance(a, np.ndarray))
     with np.errstate(all="ignore"):
-        return formula(*arrays, f=_functions(first), **options)
+        found = formula(*arrays, f=_functions(first), **options)
+    # Of an element its value and slopes.
+    return (found.value, found.slopes) if isinstance(found, formulas.Element) else found
 
 
 def expm1_minus(a):
