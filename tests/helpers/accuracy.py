@@ -67,8 +67,8 @@ def _function(name):
 exp, expm1, log, log1p, sqrt = (_function(name) for name in ("exp", "expm1", "log", "log1p", "sqrt"))
 
 
-def computed(formula, *arguments, numbers=wide, **options):
-    """A function of vae_fast/checking/formulas.py at tensors, perhaps after a Form, as the ``numbers`` of them."""
+def truth(formula, *arguments, numbers=wide, **options):
+    """A formula of vae_fast/checking/formulas.py at tensors, perhaps after a Form, as the ``numbers`` of them."""
     arrays = [numbers(a) if isinstance(a, torch.Tensor) else a for a in arguments]
     first = next(a for a in arrays if isinstance(a, np.ndarray))
     with np.errstate(all="ignore"):
@@ -77,22 +77,16 @@ def computed(formula, *arguments, numbers=wide, **options):
     return (found.value, found.slopes) if isinstance(found, formulas.Element) else found
 
 
-def truth(formula, *arguments, **options):
-    """An operator's formula: (value, Σ|terms|), and the same of its slopes by operand."""
-    element = computed(formula, *arguments, **options)
-    return element.value, element.slopes
-
-
 def expm1_minus(a):
-    return computed(formulas.expm1_minus, a)
+    return truth(formulas.expm1_minus, a)
 
 
 def softplus(a):
-    return computed(formulas.softplus, a)
+    return truth(formulas.softplus, a)
 
 
 def sigmoid(a):
-    return computed(formulas.sigmoid, a)
+    return truth(formulas.sigmoid, a)
 
 
 # ---- error -----------------------------------------------------------------------------------------------
