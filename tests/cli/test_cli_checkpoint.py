@@ -15,13 +15,10 @@ from odd_files import (
     a_link_to_nowhere,
     a_pipe,
     changed,
-    copy_of,
-    one_line,
     put_record,
     put_tensors,
     record_of,
     too_long,
-    train_in,
 )
 from safetensors.torch import save
 
@@ -40,22 +37,6 @@ def _watch(event, args):
 
 
 sys.addaudithook(_watch)
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    return train_in(tmp_path_factory.mktemp("trained"))
-
-
-@pytest.fixture
-def run(trained, tmp_path):
-    """A copy of a run, to be spoilt."""
-    return copy_of(trained / "run", tmp_path / "run")
-
-
-@pytest.fixture
-def fails(capsys):
-    return lambda *args: one_line(capsys, *args)
 
 
 # Where in the record, what, and a word of the message.

@@ -8,17 +8,14 @@ import struct
 import zipfile
 
 import numpy as np
-import pytest
 from odd_files import (
     EVALUATE,
     contents,
-    copy_of,
     mutated,
     put_record,
     put_tensors,
     record_of,
     spoilt,
-    train_in,
     zipped,
 )
 from test_cli_data import GOOD as IDX
@@ -28,17 +25,6 @@ from vae_fast.cli.data import read_data
 from vae_fast.cli.errors import CommandError
 from vae_fast.cli.main import main
 from vae_fast.cli.record import read_record
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    return train_in(tmp_path_factory.mktemp("trained"))
-
-
-@pytest.fixture
-def run(trained, tmp_path):
-    """A copy of a run, to be spoilt."""
-    return copy_of(trained / "run", tmp_path / "run")
 
 
 def outcome(call):

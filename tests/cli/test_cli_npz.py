@@ -14,12 +14,9 @@ from odd_files import (
     a_device,
     a_directory,
     a_pipe,
-    copy_of,
     header_of,
     npy,
-    one_line,
     patched,
-    train_in,
     zipped,
 )
 
@@ -28,22 +25,6 @@ from vae_fast.cli import reading
 from vae_fast.cli.data import read_data
 from vae_fast.cli.errors import CommandError
 from vae_fast.cli.main import main
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    return train_in(tmp_path_factory.mktemp("trained"))
-
-
-@pytest.fixture
-def run(trained, tmp_path):
-    """A copy of a run, to be spoilt."""
-    return copy_of(trained / "run", tmp_path / "run")
-
-
-@pytest.fixture
-def fails(capsys):
-    return lambda *args: one_line(capsys, *args)
 
 
 def encrypted(content):

@@ -9,7 +9,7 @@ import sys
 
 import numpy as np
 import pytest
-from odd_files import EVALUATE, TRAIN, contents, copy_of, one_line, put_tensors, train_in
+from odd_files import EVALUATE, TRAIN, contents, copy_of, put_tensors
 from safetensors.torch import save
 
 from vae_fast.cli import atomic, run_dir, train
@@ -18,21 +18,6 @@ from vae_fast.cli.checkpoint import load_checkpoint
 from vae_fast.cli.errors import CommandError
 from vae_fast.cli.main import main
 from vae_fast.cli.run_dir import RunDir
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    return train_in(tmp_path_factory.mktemp("trained"))
-
-
-@pytest.fixture
-def run(trained, tmp_path):
-    return copy_of(trained / "run", tmp_path / "run")
-
-
-@pytest.fixture
-def fails(capsys):
-    return lambda *args: one_line(capsys, *args)
 
 
 @pytest.fixture

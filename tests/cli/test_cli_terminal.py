@@ -6,15 +6,10 @@ import subprocess
 import sys
 
 import pytest
-from odd_files import TRAIN, one_line, train_in
+from odd_files import TRAIN, one_line
 
 from vae_fast.cli.main import main
 from vae_fast.cli.terminal import Lenient, usable_streams
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    return train_in(tmp_path_factory.mktemp("trained"))
 
 
 @pytest.fixture
