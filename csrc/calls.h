@@ -120,21 +120,17 @@ std::array<Tensor, inputs + 2> run_density(void (*kernel)(const Args&), Args& ar
 }
 
 // What the raw operator of a direction returns: sums and gradients but the weight's, or all gradients.
-template <size_t n, size_t... I>
-auto forward(const std::array<Tensor, n>& results, std::index_sequence<I...>) {
-  return std::make_tuple(results[I]...);
+template <size_t first, size_t n, size_t... I>
+auto all_but_one(const std::array<Tensor, n>& results, std::index_sequence<I...>) {
+  return std::make_tuple(results[first + I]...);
 }
 template <size_t n>
 auto forward(const std::array<Tensor, n>& results) {
-  return forward(results, std::make_index_sequence<n - 1>());
-}
-template <size_t n, size_t... I>
-auto backward(const std::array<Tensor, n>& results, std::index_sequence<I...>) {
-  return std::make_tuple(results[I + 1]...);
+  return all_but_one<0>(results, std::make_index_sequence<n - 1>());
 }
 template <size_t n>
 auto backward(const std::array<Tensor, n>& results) {
-  return backward(results, std::make_index_sequence<n - 1>());
+  return all_but_one<1>(results, std::make_index_sequence<n - 1>());
 }
 
 inline SigmaOptions form_of(int64_t param, double eps, double low, double high) {

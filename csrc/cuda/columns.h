@@ -21,10 +21,10 @@ struct ColumnSums {
   // Slabs of 64 rows at least, and about 1024 blocks.
   ColumnSums(Device& device, int64_t rows_, int64_t columns_, void* out_, DType dtype_)
       : rows(rows_), columns(columns_), out(out_), dtype(dtype_) {
-    const int64_t across = (columns + kAcross - 1) / kAcross, wanted = (1024 + across - 1) / across;
-    const int64_t most = (rows + 63) / 64, count = wanted < most ? wanted : most;
-    slab = (rows + count - 1) / count;
-    slabs = (rows + slab - 1) / slab;
+    const int64_t across = parts_of(columns, kAcross), wanted = parts_of(1024, across);
+    const int64_t most = parts_of(rows, 64), count = wanted < most ? wanted : most;
+    slab = parts_of(rows, count);
+    slabs = parts_of(rows, slab);
     blocks = across < 512 ? across : 512;
     partial = slabs > 1 ? static_cast<double*>(device.scratch(8 * slabs * columns)) : nullptr;
   }

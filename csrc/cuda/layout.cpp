@@ -23,8 +23,6 @@ int64_t power_of_two_from(int64_t n) {
   return p;
 }
 
-int64_t parts_of(int64_t n, int64_t part) { return (n + part - 1) / part; }
-
 bool flat(const View& view) {
   const int64_t step = view.stride[view.ndim - 1];
   return step == 1 || step == 0;

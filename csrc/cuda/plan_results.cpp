@@ -37,19 +37,18 @@ void Plan::slots() {
         if (s.by_column) gather_sums(s);
         break;
       case Slot::kEach:
+        if (s.each) {
+          int64_t one = 0;
+          slot.out = place(*s.each, 1, one);
+          break;
+        }
         if (s.features || s.rows_apart) {
           s.dense = device_.scratch(numel_ * size_of(s.compute));
           slot.out.data = s.dense;
           slot.out.dtype = s.compute;
-          slot.out.d = w.columns;
-          slot.out.s = w.columns * w.inner;
-        } else if (s.each) {
-          int64_t one = 0;
-          slot.out = place(*s.each, 1, one);
-        } else {
-          slot.out.d = w.columns;
-          slot.out.s = w.columns * w.inner;
         }
+        slot.out.s = layout_.dense().s;
+        slot.out.d = layout_.dense().d;
         break;
       case Slot::kRow:
       case Slot::kTotal:

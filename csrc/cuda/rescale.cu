@@ -53,7 +53,7 @@ void rescale(Device& device, const Rescaled& grads, const void* factor, DType fa
   int64_t most = 0;
   for (int k = 0; k < grads.count; ++k) {
     const int64_t chunk = kThreads * (grads.dtype[k] == DType::kFloat64 ? kChunk<double> : kChunk<float>);
-    const int64_t blocks = (grads.numel[k] + chunk - 1) / chunk;
+    const int64_t blocks = parts_of(grads.numel[k], chunk);
     most = blocks > most ? blocks : most;
   }
   // Few, for most do nothing but read the factor.

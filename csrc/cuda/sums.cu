@@ -6,8 +6,6 @@ namespace vae_fast {
 namespace cuda {
 namespace {
 
-int64_t parts_of(int64_t n, int64_t part) { return (n + part - 1) / part; }
-
 struct JoinParams {
   Parts parts;
   double factor;

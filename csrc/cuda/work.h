@@ -28,6 +28,9 @@ constexpr int kMiddling = 0;
 constexpr int kMiddling = 1;
 #endif
 
+// How many parts of a size n is.
+inline int64_t parts_of(int64_t n, int64_t part) { return (n + part - 1) / part; }
+
 struct Work {
   int64_t rows, inner, columns;
   // Columns of a row that a unit of work takes, a multiple of the chunk, and how many such segments a row has.
