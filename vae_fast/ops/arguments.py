@@ -244,8 +244,14 @@ def number(name: str, value: Any) -> float:
     return float(value)
 
 
+# The options param, param_eps, low and high of the calls that give none but the first.
+_PLAIN_FORMS = {param: (code, 0.0, -math.inf, math.inf) for param, code in FORMS.items()}
+
+
 def parametrisation(param: Param, param_eps: float, bounds: Bounds | None) -> tuple[int, float, float, float]:
     """The checked options param, param_eps, low and high."""
+    if bounds is None and type(param_eps) is float and param_eps == 0.0 and param in _PLAIN_FORMS:
+        return _PLAIN_FORMS[param]
     low, high = -math.inf, math.inf
     code = _code("param", FORMS, param)
     if bounds is not None:

@@ -19,6 +19,9 @@ from vae_fast.ops import dispatch, early
 # What a call is beside its tensors: operator, backend, dim, options. One argument, since each costs.
 Call = tuple[str, str, int | None, Any]
 
+# The raw operators' names, which take longer to put together than to look up.
+_FWD = {name: f"{name}_fwd" for name in OPERATORS}
+_BWD = {name: f"{name}_bwd" for name in OPERATORS}
 _VALUE_ALONE = {name: (False,) * len(operator.differentiable_in_forward) for name, operator in OPERATORS.items()}
 # Of the operators that have operands without a gradient, which have one.
 _DIFFERENTIABLE = {
@@ -38,7 +41,7 @@ class Density(torch.autograd.Function):
         needs: Sequence[bool] = _VALUE_ALONE[op]
         if in_forward:
             *needs, _ = _needs(op, ctx)
-        value, *grads = kernel(backend, f"{op}_fwd")(*operands, *options, *needs)
+        value, *grads = kernel(backend, _FWD[op])(*operands, *options, *needs)
         early.keep(ctx, grads if in_forward else None)
         return value
 
@@ -48,7 +51,7 @@ class Density(torch.autograd.Function):
         needs = _needs(op, ctx)
         grads = early.take(ctx, backend, upstream)
         if grads is None:
-            bwd = dispatch.backward_kernel(backend, f"{op}_bwd", upstream)
+            bwd = dispatch.backward_kernel(backend, _BWD[op], upstream)
             if dim is not None:
                 return None, None, *_packed(bwd, (upstream,), ctx.saved_tensors, options, needs, dim)
             grads = bwd(upstream, *ctx.saved_tensors, *options, *needs)
@@ -63,7 +66,7 @@ class Draw(torch.autograd.Function):
         ctx.call = call
         op, backend, dim, options = call
         operands = tensors if dim is None else _halves(tensors, dim)
-        return kernel(backend, f"{op}_fwd")(*operands, *_seeded(options, seed_tensor))
+        return kernel(backend, _FWD[op])(*operands, *_seeded(options, seed_tensor))
 
     @staticmethod
     def backward(ctx: Any, *upstream: Any) -> Any:
@@ -73,7 +76,7 @@ class Draw(torch.autograd.Function):
             return None, None, *(None for _ in needs)
         seed_tensor, *tensors = ctx.saved_tensors
         options = _seeded(options, seed_tensor)
-        bwd = dispatch.backward_kernel(backend, f"{op}_bwd", *upstream)
+        bwd = dispatch.backward_kernel(backend, _BWD[op], *upstream)
         if dim is not None:
             return None, None, *_packed(bwd, upstream, tensors, options, needs, dim)
         return None, None, *_wanted(op, needs, bwd(*upstream, *tensors, *options, *needs))
@@ -120,7 +123,7 @@ def density(
 ) -> Any:
     """A density of checked operands (arguments.py), the weight the last of them, on a backend."""
     if composite or not dispatch.differentiable(*operands):
-        fwd = kernel("reference" if composite else backend, f"{op}_fwd")
+        fwd = kernel("reference" if composite else backend, _FWD[op])
         return fwd(*operands, *options, *_VALUE_ALONE[op])[0]
     in_forward = early.wanted(backend, options.reduction, arithmetic, operands)
     return Density.apply((op, backend, None, options), in_forward, *dispatch.distinct(operands))
@@ -131,6 +134,6 @@ def draw(
 ) -> Any:
     """A sampler's results of checked operands; the options have the rest of the seed."""
     if composite or not dispatch.differentiable(*operands):
-        fwd = kernel("reference" if composite else backend, f"{op}_fwd")
+        fwd = kernel("reference" if composite else backend, _FWD[op])
         return fwd(*operands, *_seeded(options, seed_tensor))
     return Draw.apply((op, backend, None, options), *dispatch.distinct((seed_tensor, *operands)))
