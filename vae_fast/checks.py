@@ -101,6 +101,23 @@ def _seed(seed_tensor: Tensor | None, device: torch.device) -> None:
         raise ValueError(f"seed_tensor is on {seed_tensor.device}, the result on {device}")
 
 
+def _prior(operands: Sequence[Tensor | None], shape: Sequence[int]) -> None:
+    """A prior does not make a sample of another shape."""
+    mu, logvar, *prior = operands
+    if any(t is not None for t in prior) and _broadcast(mu, logvar) != tuple(shape):
+        raise ValueError(f"the prior does not broadcast to the shape of mu and logvar, {_broadcast(mu, logvar)}")
+
+
+def _noise(noise: Tensor | None, anchor: Tensor, shape: Sequence[int]) -> None:
+    """ε itself: of the sample's shape."""
+    if noise is None:
+        return
+    _dtype("noise", noise)
+    _device(anchor, noise=noise)
+    if tuple(noise.shape) != tuple(shape):
+        raise ValueError(f"noise has shape {tuple(noise.shape)}, and not {tuple(shape)} as the sample has")
+
+
 def _standard_normal(options: Any) -> None:
     countable((*options.sample_shape, *options.shape), "the result")
     _seed(options.seed_tensor, options.device)
@@ -130,7 +147,10 @@ def check(name: str, args: Sequence[Any]) -> None:
         _events(options.event_ndim, shape)
     if not operator.density:
         _seed(options.seed_tensor, anchor.device)
-        countable((*options.sample_shape, *shape), "z")
+        sample = (*options.sample_shape, *shape)
+        countable(sample, "z")
+        _noise(options.noise, anchor, sample)
+        _prior(operands, shape)
     triples = zip(signature.upstream, upstream, results.shapes(operator, shape, options), strict=False)
     for grad_name, gradient, result in triples:
         _dtype(grad_name, gradient)

@@ -10,8 +10,11 @@ from torch import Tensor
 
 from vae_fast import seeds
 from vae_fast.ops import arguments, packed
-from vae_fast.ops.arguments import Bounds
+from vae_fast.ops.arguments import Bounds, Param
 from vae_fast.ops.gaussian_kl import gaussian_kl
+
+# To what latent diffusion clamps log σ².
+_LATENT_DIFFUSION = (-30.0, 20.0)
 
 
 class DiagonalGaussian:
@@ -23,10 +26,13 @@ class DiagonalGaussian:
     Args:
         moments: floating; ``dim`` has an even size, μ comes first.
         dim: the dim that holds both: 1 for images and videos, −1 for tokens and channels-last layouts.
-        logvar_bounds: (low, high) to which log σ² is clamped, with no gradient outside; None for no clamp.
+        logvar_bounds: (low, high) to which the second half is clamped, with no gradient outside; None for no clamp.
+            By default that of diffusers, (−30, 20), for log σ², and none for what else ``param`` says it is.
         sum_dims: the dims that ``kl`` and ``nll`` sum over; by default all but the first.
         deterministic: σ = 0: samples are μ, ``kl`` and ``nll`` are a zero of shape [1].
         backend: as ``rsample``.
+        param, param_eps: what the second half is, as ``rsample`` has it: "logvar", or "softplus" with 1e-4 for
+            diffusers' audio posteriors.
 
     ``kl``, ``nll`` and the KL of ``rsample_kl`` are float64 for float64 moments, else float32: a sum over an
     image's latents does not fit in float16. Everything else has the dtype of the moments.
@@ -42,15 +48,22 @@ class DiagonalGaussian:
         self,
         moments: Tensor,
         dim: int = 1,
-        logvar_bounds: Bounds | None = (-30.0, 20.0),
+        logvar_bounds: Bounds | None = _LATENT_DIFFUSION,
         sum_dims: int | Sequence[int] | None = None,
         deterministic: bool = False,
         backend: str | None = None,
+        *,
+        param: Param = "logvar",
+        param_eps: float = 0.0,
     ) -> None:
         self.parameters = arguments.floating("moments", moments)
         (self.dim,) = _dims("dim", dim, moments)
         if moments.shape[self.dim] % 2:
             raise ValueError(f"moments of shape {tuple(moments.shape)} cannot be halved along dim {dim}")
+        if logvar_bounds is _LATENT_DIFFUSION and param != "logvar":
+            logvar_bounds = None
+        self._sigma = arguments.sigma_form(param, param_eps, logvar_bounds)
+        self._form = {"param": param, "param_eps": param_eps, "bounds": logvar_bounds}
         self.logvar_bounds = logvar_bounds
         self.sum_dims = _dims("sum_dims", range(1, moments.ndim) if sum_dims is None else sum_dims, moments)
         self.deterministic = deterministic
@@ -63,19 +76,25 @@ class DiagonalGaussian:
 
     @property
     def logvar(self) -> Tensor:
-        """log σ², clamped."""
-        form = arguments.sigma_form("logvar", 0.0, self.logvar_bounds)
-        return form.clamp(self.parameters.chunk(2, self.dim)[1])
+        """log σ², of the clamped argument."""
+        return self._sigma.log_var(self._argument)
 
     @property
     def std(self) -> Tensor:
         """σ."""
-        return torch.zeros_like(self.mean) if self.deterministic else torch.exp(0.5 * self.logvar)
+        return torch.zeros_like(self.mean) if self.deterministic else self._sigma.sigma(self._argument)
 
     @property
     def var(self) -> Tensor:
         """σ²."""
-        return torch.zeros_like(self.mean) if self.deterministic else torch.exp(self.logvar)
+        if self.deterministic:
+            return torch.zeros_like(self.mean)
+        return torch.exp(self.logvar) if self._sigma.logarithmic else self.std.square()
+
+    @property
+    def _argument(self) -> Tensor:
+        """The second half, clamped."""
+        return self._sigma.clamp(self.parameters.chunk(2, self.dim)[1])
 
     def mode(self) -> Tensor:
         """μ."""
@@ -86,56 +105,68 @@ class DiagonalGaussian:
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
         *,
         seed: int | Tensor | None = None,
+        stream: int = 0,
+        noise: Tensor | None = None,
+        temperature: float = 1.0,
     ) -> Tensor:
-        """μ + σ·ε, differentiable, in the dtype and shape of μ.
+        """μ + τ·σ·ε, differentiable, in the dtype and shape of μ.
 
         ``generator`` may be the CPU's whatever the device of the moments: equal states then draw equal samples on
         every device. A sequence has one generator for each datum (dim 0), whose sample depends on no other.
-        ``seed`` is that of ``rsample``.
+        ``seed``, ``stream``, ``noise`` (ε itself) and ``temperature`` (τ) are those of ``rsample``.
 
         Raises ValueError for a number of generators other than 1 and the number of data, and where both
-        ``generator`` and ``seed`` are given.
+        ``generator`` and ``seed`` are given, or ``noise`` and either.
         """
         if self.deterministic:
             return self.mean.clone()
+        drawn = {"seed": seed, "stream": stream, "noise": noise, "temperature": temperature}
         if isinstance(generator, Sequence) and len(generator) != 1:
-            if seed is not None:
-                raise ValueError("pass seed or generator, not both")
+            if seed is not None or noise is not None:
+                raise ValueError("pass one of seed, generator and noise")
             if not generator or len(generator) != len(self.parameters):
                 raise ValueError(f"{len(generator)} generators for {len(self.parameters)} data")
             rows = self.parameters.split(1)
-            drawn = [self._sample(row, g, None) for row, g in zip(rows, generator, strict=True)]
-            return torch.cat(drawn)
-        return self._sample(self.parameters, generator, seed)
+            samples = [self._sample(row, g, drawn) for row, g in zip(rows, generator, strict=True)]
+            return torch.cat(samples)
+        return self._sample(self.parameters, generator, drawn)
 
-    def _sample(self, moments: Tensor, generator: Any, seed: int | Tensor | None) -> Tensor:
-        options = self._noise(generator, seed)
-        return packed.sample(moments, self.dim, bounds=self.logvar_bounds, backend=self.backend, **options)
+    def _sample(self, moments: Tensor, generator: Any, drawn: dict[str, Any]) -> Tensor:
+        drawn = self._drawn(generator, drawn)
+        return packed.sample(moments, self.dim, drawn=drawn, form=self._form, backend=self.backend)
 
-    def _noise(self, generator: Any, seed: int | Tensor | None) -> dict[str, Any]:
+    def _drawn(self, generator: Any, drawn: dict[str, Any]) -> dict[str, Any]:
+        """With the generator, or, from a CPU's for another device, a seed drawn from it."""
         if isinstance(generator, Sequence):
             (generator,) = generator
-        if generator is not None and seed is None and generator.device.type == "cpu" != self.parameters.device.type:
-            drawn = seeds.draw(generator, generator.device)
-            on_device = drawn.to(self.parameters.device) if isinstance(drawn, Tensor) else drawn
-            return {"seed": on_device, "generator": None}
-        return {"seed": seed, "generator": generator}
+        alone = drawn["seed"] is None and drawn["noise"] is None
+        if generator is not None and alone and generator.device.type == "cpu" != self.parameters.device.type:
+            seed = seeds.draw(generator, generator.device)
+            on_device = seed.to(self.parameters.device) if isinstance(seed, Tensor) else seed
+            return drawn | {"seed": on_device}
+        return drawn | {"generator": generator}
 
     def rsample_kl(
-        self, generator: torch.Generator | None = None, *, seed: int | Tensor | None = None
+        self,
+        generator: torch.Generator | None = None,
+        *,
+        seed: int | Tensor | None = None,
+        stream: int = 0,
+        noise: Tensor | None = None,
+        temperature: float = 1.0,
     ) -> tuple[Tensor, Tensor]:
         """(``sample()``, ``kl()``) by one kernel, where ``sum_dims`` are the last dims; their gradient likewise."""
         order = self._order(self.sum_dims)
+        drawn = {"seed": seed, "stream": stream, "noise": noise, "temperature": temperature}
         if self.deterministic or order != sorted(order):
-            return self.sample(generator, seed=seed), self.kl()
-        options = self._noise(generator, seed)
+            return self.sample(generator, **drawn), self.kl()
         return packed.sample_kl(
             self.parameters,
             self.dim,
             event_ndim=len(self.sum_dims),
-            bounds=self.logvar_bounds,
+            drawn=self._drawn(generator, drawn),
+            form=self._form,
             backend=self.backend,
-            **options,
         )
 
     def kl(self, other: DiagonalGaussian | None = None) -> Tensor:
@@ -150,7 +181,7 @@ class DiagonalGaussian:
             return self._kl()
         if getattr(other, "deterministic", False):
             raise ValueError("other is deterministic: the KL divergence to it is infinite")
-        if isinstance(other, DiagonalGaussian) and other.logvar_bounds == self.logvar_bounds:
+        if isinstance(other, DiagonalGaussian) and other._form == self._form:
             return self._kl(*other.parameters.chunk(2, other.dim))
         # Clamped already, each to its own bounds.
         order = self._order(self.sum_dims)
@@ -165,7 +196,7 @@ class DiagonalGaussian:
             order.index(self.dim),
             *(_walked(t, order) for t in prior),
             event_ndim=len(self.sum_dims),
-            bounds=self.logvar_bounds,
+            form=self._form,
             backend=self.backend,
         )
 
@@ -181,7 +212,7 @@ class DiagonalGaussian:
             _walked(sample, order),
             event_ndim=len(summed),
             scale=-1.0,
-            bounds=self.logvar_bounds,
+            form=self._form,
             backend=self.backend,
         )
 

@@ -25,10 +25,15 @@ REDUCTIONS = {"none": 0, "sum": 1, "mean": 2}
 # What a Gaussian's second argument says of σ (sigma.py), and what a Bernoulli's first one is.
 FORMS = {"logvar": 0, "logstd": 1, "std": 2, "var": 3, "softplus": 4}
 BERNOULLI_PARAMS = {"logits": 0, "probs": 1}
+# The gradient of what a bound clamps.
+BOUNDS_GRADS = {"zero": 0, "pass": 1}
 
 
 class Role(Enum):
-    """Parameters decide a result's dtype; data and weights do not, and may be bytes or bools."""
+    """Parameters decide a result's dtype; data and weights do not, and may be bytes or bools.
+
+    Of several weights the last one multiplies terms; the others are part of a term.
+    """
 
     PARAMETER = "parameter"
     DATA = "data"
@@ -176,6 +181,10 @@ class Signature:
 
 _WEIGHT = Operand("weight", "weight", WEIGHT, neutral=1.0, optional=True)
 _MOMENTS = (Operand("mu", "loc"), Operand("logvar", "scale", neutral=1.0))
+_PRIOR = (
+    Operand("prior_mu", "loc", optional=True),
+    Operand("prior_logvar", "scale", neutral=1.0, optional=True),
+)
 _SUM = (
     Option("event_ndim", "int", 1),
     Option("reduction", "int", 0, REDUCTIONS),
@@ -187,6 +196,14 @@ _FORM = (
     Option("param_eps", "float", 0.0),
     Option("low", "float", -math.inf),
     Option("high", "float", math.inf),
+    Option("bounds_grad", "int", 0, BOUNDS_GRADS),
+)
+# The prior's, whose bounds have the posterior's gradient.
+_PRIOR_FORM = (
+    Option("prior_param", "int", 0, FORMS),
+    Option("prior_param_eps", "float", 0.0),
+    Option("prior_low", "float", -math.inf),
+    Option("prior_high", "float", math.inf),
 )
 # ``seed`` holds 64 bits as a signed integer; ``seed_tensor``, one int64 element, replaces it where given.
 _NOISE = (
@@ -195,6 +212,8 @@ _NOISE = (
     Option("offset", "SymInt", 0),
     Option("first_sample", "SymInt", 0),
 )
+# ``noise`` is ε itself, of the sample's shape, in place of all these.
+_DRAW = (*_NOISE, Option("noise", "Tensor?", None), Option("temperature", "float", 1.0))
 _SAMPLES = Option("sample_shape", "SymInt[]?", ())
 _FREE_BITS = Option("free_bits", "float?", None)
 _X_SCALE = Option("x_scale", "float", 1.0)
@@ -215,32 +234,32 @@ _OPERATORS = (
     Operator(
         "rsample",
         operands=_MOMENTS,
-        options=(_SAMPLES, *_NOISE, *_FORM),
+        options=(_SAMPLES, *_DRAW, *_FORM),
         results=("z",),
         packed=True,
     ),
     Operator(
         "rsample_kl",
-        operands=_MOMENTS,
-        options=(_SAMPLES, *_NOISE, Option("event_ndim", "int", 1), _FREE_BITS, *_FORM),
+        operands=(*_MOMENTS, *_PRIOR),
+        options=(_SAMPLES, *_DRAW, Option("event_ndim", "int", 1), _FREE_BITS, *_FORM, *_PRIOR_FORM),
         results=("z", "kl"),
         packed=True,
     ),
     Operator(
         "gaussian_kl",
-        operands=(
-            *_MOMENTS,
-            Operand("prior_mu", "loc", optional=True),
-            Operand("prior_logvar", "scale", neutral=1.0, optional=True),
-            _WEIGHT,
-        ),
-        options=(*_SUM, _FREE_BITS, *_FORM),
+        operands=(*_MOMENTS, *_PRIOR, _WEIGHT),
+        options=(*_SUM, _FREE_BITS, *_FORM, *_PRIOR_FORM),
         results=("kl",),
         packed=True,
     ),
     Operator(
         "bernoulli_log_prob",
-        operands=(Operand("logits", "logits"), Operand("x", "value", DATA), _WEIGHT),
+        operands=(
+            Operand("logits", "logits"),
+            Operand("x", "value", DATA),
+            Operand("pos_weight", "pos_weight", WEIGHT, neutral=1.0, optional=True, differentiable=False),
+            _WEIGHT,
+        ),
         options=(*_SUM, _X_SCALE, Option("param", "int", 0, BERNOULLI_PARAMS)),
         results=("log_prob",),
     ),

@@ -37,10 +37,12 @@ def _values(operator: Operator, operands: Sequence[Tensor | None], options: Any)
     if not operands:
         yield torch.empty((*options.sample_shape, *options.shape), dtype=options.dtype, device=options.device)
         return
-    pairs = zip(operator.operands, operands, strict=True)
+    pairs = tuple(zip(operator.operands, operands, strict=True))
     parameters = [t for operand, t in pairs if operand.role == PARAMETER and t is not None]
+    # Of the sample: a prior takes no part in it.
+    moments = [t for operand, t in pairs if not operand.optional]
     for name, shape in zip(operator.results, shapes(operator, broadcast_shape(*operands), options), strict=True):
-        yield (_sum if name in operator.sums else _sample)(shape, parameters)
+        yield _sum(shape, parameters) if name in operator.sums else _sample(shape, moments)
 
 
 def _gradients(signature: Signature, operands: Sequence[Tensor | None], wanted: Wanted) -> tuple[Tensor, ...]:

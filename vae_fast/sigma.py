@@ -7,7 +7,7 @@
     var        sqrt(r + eps)             log(r + eps)
     softplus   log(1 + e^r) + eps        2 log σ
 
-r is the raw argument clamped to [low, high]; its gradient is 0 outside. Where eps is not 0 the first two rows
+r is the raw argument clamped to [low, high]; its gradient is 0 outside, or with "pass" what it is at the bound. Where eps is not 0 the first two rows
 have log σ² = 2 log σ. ``SigmaForm`` holds plain numbers only, as the raw operators take them.
 
 An exponential that is beyond the range of a dtype is not formed but where it is the result: σ is s·e^q, where q is
@@ -22,10 +22,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from vae_fast.operators import FORMS
+from vae_fast.operators import BOUNDS_GRADS, FORMS
 from vae_fast.wide import Wide, half_exp, wide, wide_exp
 
 LOGVAR, LOGSTD, STD, VAR, SOFTPLUS = FORMS.values()
+ZERO, PASS = BOUNDS_GRADS.values()
 
 
 def magnitude(a: Tensor) -> Tensor:
@@ -33,22 +34,48 @@ def magnitude(a: Tensor) -> Tensor:
     return torch.where(a > 0, a, -a)
 
 
+class _StraightClamp(torch.autograd.Function):
+    """A clamp whose gradient is that of the identity."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(raw: Tensor, low: float, high: float) -> Tensor:
+        return torch.clamp(raw, low, high)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        return grad, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, draw: Tensor, *_: Any) -> Tensor:
+        # No view of the argument: forward mode may not have its tangent in two places.
+        return draw.clone()
+
+
 class SigmaForm(NamedTuple):
-    """A parametrisation of σ: its kind, the eps added to σ (σ² for VAR), and the clamp of r."""
+    """A parametrisation of σ: its kind, the eps added to σ (σ² for VAR), the clamp of r and its gradient."""
 
     kind: int = LOGVAR
     eps: float = 0.0
     low: float = -math.inf
     high: float = math.inf
+    bounds_grad: int = ZERO
 
     @classmethod
     def of(cls, options: Any) -> SigmaForm:
         """That of an operator's options."""
-        return cls(options.param, options.param_eps, options.low, options.high)
+        return cls(options.param, options.param_eps, options.low, options.high, options.bounds_grad)
 
-    def options(self) -> dict[str, float]:
-        """It as options."""
-        return {"param": self.kind, "param_eps": self.eps, "low": self.low, "high": self.high}
+    @classmethod
+    def of_prior(cls, options: Any) -> SigmaForm:
+        """The prior's."""
+        bounds = (options.prior_low, options.prior_high)
+        return cls(options.prior_param, options.prior_param_eps, *bounds, options.bounds_grad)
 
     @property
     def bounded(self) -> bool:
@@ -60,11 +87,18 @@ class SigmaForm(NamedTuple):
         return self.kind in (LOGVAR, LOGSTD) and not self.eps
 
     def clamp(self, raw: Tensor) -> Tensor:
-        return torch.clamp(raw, self.low, self.high) if self.bounded else raw
+        if not self.bounded:
+            return raw
+        if self.bounds_grad == PASS:
+            clamped: Tensor = _StraightClamp.apply(raw, self.low, self.high)
+            return clamped
+        return torch.clamp(raw, self.low, self.high)
 
     def inside(self, raw: Tensor, grad: Tensor) -> Tensor:
-        """``grad`` where ``raw`` is within the bounds, 0 elsewhere."""
-        return torch.where((raw >= self.low) & (raw <= self.high), grad, 0.0) if self.bounded else grad
+        """``grad`` where ``raw`` is within the bounds, 0 elsewhere unless bounds pass it on."""
+        if not self.bounded or self.bounds_grad == PASS:
+            return grad
+        return torch.where((raw >= self.low) & (raw <= self.high), grad, 0.0)
 
     def sigma(self, r: Tensor) -> Tensor:
         """σ of the clamped argument."""
@@ -122,18 +156,18 @@ class SigmaForm(NamedTuple):
         inv_sigma = 1.0 / self.sigma(r)
         return inv_sigma * inv_sigma
 
-    # What follows is for the parametrisations that are not logarithmic.
+    # What follows is for a KL whose two parametrisations are not both logarithmic.
 
     def _parts(self, r: Tensor) -> tuple[Tensor, Tensor | None]:
-        """(s, q) of σ = s·e^q, not for VAR; a q of None is 0."""
-        if self.kind == STD or (self.kind == SOFTPLUS and self.eps):
+        """(s, q) of σ = s·e^q; a q of None is 0."""
+        if self.kind in (STD, VAR) or (self.kind == SOFTPLUS and self.eps):
             return self.sigma(r), None
         if self.kind == SOFTPLUS:
             far = self._far_below(r)
             return torch.where(far, 1.0, self.sigma(torch.where(far, 0.0, r))), torch.where(far, r, 0.0)
-        # Where eps is nothing beside e^a.
+        # Where eps is nothing beside e^a, or there is none.
         a = 0.5 * r if self.kind == LOGVAR else r
-        far = a > (600.0 if r.dtype == torch.float64 else 60.0)
+        far = (a if self.eps else magnitude(a)) > (600.0 if r.dtype == torch.float64 else 60.0)
         return torch.where(far, 1.0, torch.exp(torch.where(far, 0.0, a)) + self.eps), torch.where(far, a, 0.0)
 
     @staticmethod
@@ -149,21 +183,20 @@ class SigmaForm(NamedTuple):
         sigma = wide(s) if q is None else wide(s).times(wide_exp(q))
         return sigma.times(sigma)
 
-    def var_ratio(self, r: Tensor, other: Tensor) -> Wide:
-        """σ²/σp², σp that of the other argument."""
-        if self.kind == VAR:
-            return self.wide_var(r).over(self.wide_var(other))
-        (s, q), (other_s, other_q) = self._parts(r), self._parts(other)
-        return _square_ratio(s, q, other_s, other_q)
+    def var_ratio(self, r: Tensor, prior: SigmaForm, prior_r: Tensor) -> Wide:
+        """σ²/σp²."""
+        if self.kind == prior.kind == VAR:
+            return self.wide_var(r).over(prior.wide_var(prior_r))
+        return _square_ratio(self._parts(r), prior._parts(prior_r))
 
-    def var_ratio_slope(self, r: Tensor, other: Tensor) -> Wide:
+    def var_ratio_slope(self, r: Tensor, prior: SigmaForm, prior_r: Tensor) -> Wide:
         """σ²/σp²·d log σp²/dr, for a σ far above σp."""
-        if not self.eps or self.kind not in (LOGVAR, LOGSTD):
-            return self.var_ratio(r, other).times(self.wide_dlog_var(other))
+        if not prior.eps or prior.kind not in (LOGVAR, LOGSTD):
+            return self.var_ratio(r, prior, prior_r).times(prior.wide_dlog_var(prior_r))
         # In one exponential: the quotient may be beyond all range, and the derivative below it.
-        (s, q), (other_s, other_q), (slope, p) = self._parts(r), self._parts(other), self._slope_parts(other)
-        assert other_q is not None and p is not None
-        return _square_ratio(s, q, other_s, other_q - 0.5 * p).times(wide(slope))
+        (s, q), (slope, p) = prior._parts(prior_r), prior._slope_parts(prior_r)
+        assert q is not None and p is not None
+        return _square_ratio(self._parts(r), (s, q - 0.5 * p)).times(wide(slope))
 
     def _slope_parts(self, r: Tensor) -> tuple[Tensor, Tensor | None]:
         """(s, p) of d log σ²/dr = s·e^p, not for VAR; of p and σ's q one is 0."""
@@ -181,6 +214,8 @@ class SigmaForm(NamedTuple):
 
     def wide_dlog_var(self, r: Tensor) -> Wide:
         """d log σ²/dr."""
+        if self.logarithmic:
+            return wide(self.dlog_var(r))
         if self.kind in (VAR, STD):
             x = wide(r + self.eps if self.eps else r)
             return Wide((1.0 if self.kind == VAR else 2.0) / x.m, -x.n)
@@ -188,11 +223,15 @@ class SigmaForm(NamedTuple):
         return wide(s) if p is None else wide(s).times(wide_exp(p))
 
 
-def _square_ratio(s: Tensor, q: Tensor | None, other_s: Tensor, other_q: Tensor | None) -> Wide:
+_Parts = tuple[Tensor, Tensor | None]
+
+
+def _square_ratio(own: _Parts, other: _Parts) -> Wide:
     """(s·e^q over the other)²."""
+    (s, q), (other_s, other_q) = own, other
     ratio = wide(s).over(wide(other_s))
-    if q is not None and other_q is not None:
-        d, error = difference(q, other_q)
+    if q is not None or other_q is not None:
+        d, error = difference(*(torch.zeros_like(s) if a is None else a for a in (q, other_q)))
         e = wide_exp(d)
         ratio = ratio.times(Wide(torch.where(e.m.isinf(), e.m, e.m + e.m * error), e.n))
     return ratio.times(ratio)

@@ -12,7 +12,7 @@ from torch.distributions import constraints
 
 from vae_fast.distributions.vector import Vector, as_distributions_broadcast, floating_value
 from vae_fast.ops import arguments
-from vae_fast.ops.arguments import Bounds, Param
+from vae_fast.ops.arguments import Bounds, BoundsGrad, Param
 from vae_fast.ops.gaussian_log_prob import gaussian_log_prob
 from vae_fast.ops.rsample import rsample
 from vae_fast.reference.densities import compute_dtype
@@ -36,7 +36,7 @@ class DiagonalNormal(Vector):
         scale: σ, or what ``param`` says, a tensor or a number, broadcast against ``loc`` without a copy; its
             gradient has its own shape.
         event_ndim: how many trailing dims make up one event; 0 for ``Normal`` itself.
-        param, param_eps, bounds: as ``vae_fast.rsample``: ``param="logvar"`` for the usual encoder,
+        param, param_eps, bounds, bounds_grad: as ``vae_fast.rsample``: ``param="logvar"`` for the usual encoder,
             ``param="softplus", param_eps=1e-4`` for many others. Fused.
         backend: as ``vae_fast.rsample``, for every operator called.
         validate_args: as in torch.distributions; False leaves out every check that waits for the device.
@@ -71,11 +71,17 @@ class DiagonalNormal(Vector):
         param: Param = "std",
         param_eps: float = 0.0,
         bounds: Bounds | None = None,
+        bounds_grad: BoundsGrad = "zero",
         backend: str | None = None,
         validate_args: bool | None = None,
     ) -> None:
-        self._form = arguments.sigma_form(param, param_eps, bounds)
-        self._gaussian: dict[str, Any] = {"param": param, "param_eps": param_eps, "bounds": bounds}
+        self._form = arguments.sigma_form(param, param_eps, bounds, bounds_grad)
+        self._gaussian: dict[str, Any] = {
+            "param": param,
+            "param_eps": param_eps,
+            "bounds": bounds,
+            "bounds_grad": bounds_grad,
+        }
         self._backend = backend
         # As given, so that a scale a feature gets its gradient summed in the kernel.
         check = arguments.floating if isinstance(scale, Tensor) else arguments.number
@@ -148,14 +154,17 @@ class DiagonalNormal(Vector):
         dtype = self._raw.dtype if isinstance(self._raw, Tensor) else self._loc.dtype
         return of_scale.to(dtype).expand(self.batch_shape + self.event_shape)
 
-    def rsample(self, sample_shape: int | Sequence[int] = (), **noise: Any) -> Tensor:
-        """Reparameterised samples. ``noise``: seed, offset, first_sample, generator, as ``vae_fast.rsample``."""
-        return rsample(self._loc, self._raw, sample_shape, **noise, **self._gaussian, backend=self._backend)
+    def rsample(self, sample_shape: int | Sequence[int] = (), **drawn: Any) -> Tensor:
+        """Reparameterised samples, with ``drawn`` the arguments of ``vae_fast.rsample`` that say what is drawn.
 
-    def sample(self, sample_shape: int | Sequence[int] = (), **noise: Any) -> Tensor:
+        temperature, noise, seed, stream, offset, first_sample, generator.
+        """
+        return rsample(self._loc, self._raw, sample_shape, **drawn, **self._gaussian, backend=self._backend)
+
+    def sample(self, sample_shape: int | Sequence[int] = (), **drawn: Any) -> Tensor:
         """``rsample`` without a gradient."""
         with torch.no_grad():
-            return self.rsample(sample_shape, **noise)
+            return self.rsample(sample_shape, **drawn)
 
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:

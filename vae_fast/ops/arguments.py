@@ -13,6 +13,7 @@ from torch import Tensor
 from vae_fast.checks import FLOATS, TARGETS, countable
 from vae_fast.operators import (
     BERNOULLI_PARAMS,
+    BOUNDS_GRADS,
     DATA,
     FORMS,
     OPERATORS,
@@ -30,6 +31,7 @@ from vae_fast.sigma import SigmaForm
 Param = Literal["logvar", "logstd", "std", "var", "softplus"]
 BernoulliParam = Literal["logits", "probs"]
 Reduction = Literal["none", "sum", "mean"]
+BoundsGrad = Literal["zero", "pass"]
 Bounds = tuple[float | None, float | None]
 
 
@@ -141,6 +143,18 @@ def target_fits(names: str, parameters: Sequence[Tensor], x: Tensor) -> None:
     )
 
 
+def prior_fits(operands: Sequence[Any], shape: Sequence[int]) -> None:
+    """Raises ValueError where a prior, after the moments in ``operands``, makes their shape another one."""
+    mu, logvar, *prior = operands
+    if all(t is None or t.shape == mu.shape for t in (logvar, *prior)):
+        return
+    moments = torch.broadcast_shapes(mu.shape, logvar.shape)
+    if len(moments) != len(shape) or tuple(moments) != tuple(shape):
+        raise ValueError(
+            f"the prior broadcasts with mu and logvar, of shape {tuple(moments)}, to {tuple(shape)}: expand mu to it"
+        )
+
+
 def event_dims(event_ndim: int, shape: Sequence[int], names: str) -> int:
     """``event_ndim``, an int from 0 to the number of dims of ``shape``, the broadcast shape of ``names``."""
     if isinstance(event_ndim, bool) or not isinstance(event_ndim, int):
@@ -244,10 +258,6 @@ def number(name: str, value: Any) -> float:
     return float(value)
 
 
-# The options param, param_eps, low and high of the calls that give none but the first.
-_PLAIN_FORMS = {param: (code, 0.0, -math.inf, math.inf) for param, code in FORMS.items()}
-
-
 def parametrisation(param: Param, param_eps: float, bounds: Bounds | None) -> tuple[int, float, float, float]:
     """The checked options param, param_eps, low and high."""
     if bounds is None and type(param_eps) is float and param_eps == 0.0 and param in _PLAIN_FORMS:
@@ -264,5 +274,46 @@ def parametrisation(param: Param, param_eps: float, bounds: Bounds | None) -> tu
     return code, number("param_eps", param_eps), low, high
 
 
-def sigma_form(param: Param, param_eps: float, bounds: Bounds | None) -> SigmaForm:
-    return SigmaForm(*parametrisation(param, param_eps, bounds))
+# Those of the calls that give none but the first.
+_PLAIN_FORMS = {param: (code, 0.0, -math.inf, math.inf) for param, code in FORMS.items()}
+
+
+def bounds_grad_code(bounds_grad: BoundsGrad) -> int:
+    return _code("bounds_grad", BOUNDS_GRADS, bounds_grad)
+
+
+class PriorForm(NamedTuple):
+    """What a caller says of the prior's second argument; where it says nothing, it is as the posterior's.
+
+    With a ``param`` of its own it is nothing else of the posterior's: without eps and bounds, if none are given.
+    """
+
+    param: Param | None
+    param_eps: float | None
+    bounds: Bounds | None
+
+    def parametrisation(self, own: tuple[int, float, float, float]) -> tuple[int, float, float, float]:
+        """As the posterior's, ``own``."""
+        code, eps, low, high = own if self.param is None else (_code("prior_param", FORMS, self.param), *_NOTHING)
+        if self.param_eps is not None:
+            eps = number("prior_param_eps", self.param_eps)
+        if self.bounds is not None:
+            *_, low, high = parametrisation("logvar", 0.0, self.bounds)
+        return code, eps, low, high
+
+
+_NOTHING = (0.0, -math.inf, math.inf)
+
+
+def sigma_form(
+    param: Param, param_eps: float, bounds: Bounds | None, bounds_grad: BoundsGrad = "zero"
+) -> SigmaForm:
+    return SigmaForm(*parametrisation(param, param_eps, bounds), bounds_grad_code(bounds_grad))
+
+
+def temperature(value: Any) -> float:
+    """τ ≥ 0."""
+    tau = number("temperature", value)
+    if not tau >= 0.0:
+        raise ValueError(f"temperature must not be negative, got {value!r}")
+    return tau

@@ -15,6 +15,7 @@ from torch import Tensor
 from vae_fast.backends import kernel
 from vae_fast.operators import OPERATORS
 from vae_fast.ops import dispatch, early
+from vae_fast.ops.noise_source import Drawn
 
 # What a call is beside its tensors: operator, backend, dim, options. One argument, since each costs.
 Call = tuple[str, str, int | None, Any]
@@ -60,31 +61,33 @@ class Density(torch.autograd.Function):
 
 class Draw(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, call: Call, seed_tensor: Any, *tensors: Any) -> Any:
+    def forward(ctx: Any, call: Call, seed_tensor: Any, noise: Any, *tensors: Any) -> Any:
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(seed_tensor, *tensors)
+        ctx.save_for_backward(seed_tensor, noise, *tensors)
         ctx.call = call
         op, backend, dim, options = call
         operands = tensors if dim is None else _halves(tensors, dim)
-        return kernel(backend, _FWD[op])(*operands, *_seeded(options, seed_tensor))
+        return kernel(backend, _FWD[op])(*operands, *_drawing(options, seed_tensor, noise))
 
     @staticmethod
     def backward(ctx: Any, *upstream: Any) -> Any:
         op, backend, dim, options = ctx.call
-        _, _, *needs = ctx.needs_input_grad
+        _, _, _, *needs = ctx.needs_input_grad
         if all(g is None for g in upstream):
-            return None, None, *(None for _ in needs)
-        seed_tensor, *tensors = ctx.saved_tensors
-        options = _seeded(options, seed_tensor)
+            return None, None, None, *(None for _ in needs)
+        seed_tensor, noise, *tensors = ctx.saved_tensors
+        options = _drawing(options, seed_tensor, noise)
         bwd = dispatch.backward_kernel(backend, _BWD[op], *upstream)
         if dim is not None:
-            return None, None, *_packed(bwd, upstream, tensors, options, needs, dim)
-        return None, None, *_wanted(op, needs, bwd(*upstream, *tensors, *options, *needs))
+            return None, None, None, *_packed(bwd, upstream, tensors, options, needs, dim)
+        return None, None, None, *_wanted(op, needs, bwd(*upstream, *tensors, *options, *needs))
 
 
-def _seeded(options: Any, seed_tensor: Tensor | None) -> Any:
-    """The options of a draw with the seed's tensor, which autograd saves by itself."""
-    return options if seed_tensor is None else options._replace(seed_tensor=seed_tensor)
+def _drawing(options: Any, seed_tensor: Tensor | None, noise: Tensor | None) -> Any:
+    """The options of a draw with their tensors, which autograd saves by itself."""
+    if seed_tensor is None and noise is None:
+        return options
+    return options._replace(seed_tensor=seed_tensor, noise=noise)
 
 
 def _halves(tensors: Sequence[Any], dim: int) -> tuple[Any, ...]:
@@ -129,11 +132,10 @@ def density(
     return Density.apply((op, backend, None, options), in_forward, *dispatch.distinct(operands))
 
 
-def draw(
-    op: str, backend: str, operands: Sequence[Any], options: Any, composite: bool, seed_tensor: Tensor | None
-) -> Any:
-    """A sampler's results of checked operands; the options have the rest of the seed."""
+def draw(op: str, backend: str, operands: Sequence[Any], options: Any, composite: bool, drawn: Drawn) -> Any:
+    """A sampler's results of checked operands; ``drawn`` has what the options have not, their tensors."""
+    tensors = (drawn.seed_tensor, drawn.noise)
     if composite or not dispatch.differentiable(*operands):
         fwd = kernel("reference" if composite else backend, _FWD[op])
-        return fwd(*operands, *_seeded(options, seed_tensor))
-    return Draw.apply((op, backend, None, options), *dispatch.distinct((seed_tensor, *operands)))
+        return fwd(*operands, *_drawing(options, *tensors))
+    return Draw.apply((op, backend, None, options), *dispatch.distinct((*tensors, *operands)))

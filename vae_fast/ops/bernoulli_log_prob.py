@@ -26,6 +26,7 @@ def bernoulli_log_prob(
     x: Tensor,
     *,
     x_scale: float = 1.0,
+    pos_weight: Tensor | float | None = None,
     event_ndim: int = 1,
     weight: Tensor | float | None = None,
     reduction: Reduction = "none",
@@ -48,6 +49,9 @@ def bernoulli_log_prob(
         x: targets, broadcast against ``logits`` and they against it: floats in [0, 1], bool, or uint8. Where they
             differ in their number of dims, one of the two must have the shape of both together.
         x_scale: multiplies x: 1/255 for bytes of 0 to 255.
+        pos_weight: p, which multiplies t·log σ(y) alone, broadcast against the elements: as of
+            F.binary_cross_entropy_with_logits. A constant, without a gradient. The result then is no normalised
+            density, and none of an evidence lower bound. For logits only.
         event_ndim, weight, reduction, scale: as ``gaussian_kl``. ``scale=-1`` makes it a loss.
         param: what the first operand is: "logits" or "probs".
         validate: raises ValueError where t, or p, is outside [0, 1] or NaN, at the cost of a pass over x (and p)
@@ -61,13 +65,17 @@ def bernoulli_log_prob(
 
     Raises:
         TypeError: logits of a complex, integer, quantised or sparse kind; x of int8 to int64.
+        ValueError: ``pos_weight`` with ``param="probs"``.
         otherwise as ``gaussian_kl``.
 
     Source: Kingma and Welling, "Auto-Encoding Variational Bayes" (2014), eq. 11 in appendix C.
     """
-    operands, shape, composite, arithmetic = arguments.operands("bernoulli_log_prob", logits, x, weight)
-    arguments.event_dims(event_ndim, shape, "logits, x and weight")
+    positive = pos_weight.detach() if isinstance(pos_weight, Tensor) else pos_weight
+    operands, shape, composite, arithmetic = arguments.operands("bernoulli_log_prob", logits, x, positive, weight)
+    arguments.event_dims(event_ndim, shape, "logits, x, pos_weight and weight")
     x_scale, code = arguments.number("x_scale", x_scale), arguments.bernoulli_code(param)
+    if pos_weight is not None and code == PROBS:
+        raise ValueError('pos_weight is for logits: there is none with param="probs"')
     if validate:
         _within("x * x_scale", x.detach().double() * x_scale)
         if code == PROBS:

@@ -7,7 +7,7 @@ from torch import Tensor
 from vae_fast.backends import choose
 from vae_fast.operators import OPERATORS
 from vae_fast.ops import arguments
-from vae_fast.ops.arguments import Bounds, Param, Reduction
+from vae_fast.ops.arguments import Bounds, BoundsGrad, Param, PriorForm, Reduction
 from vae_fast.ops.autograd import density
 from vae_fast.tracing import public
 
@@ -29,6 +29,10 @@ def gaussian_kl(
     param: Param = "logvar",
     param_eps: float = 0.0,
     bounds: Bounds | None = None,
+    bounds_grad: BoundsGrad = "zero",
+    prior_param: Param | None = None,
+    prior_param_eps: float | None = None,
+    prior_bounds: Bounds | None = None,
     backend: str | None = None,
 ) -> Tensor:
     """KL(N(μ, σ²) ‖ N(μp, σp²)) of diagonal Gaussians, in nats; by default to N(0, I). Never negative.
@@ -37,8 +41,7 @@ def gaussian_kl(
 
     Args:
         mu, logvar: mean and log σ² (or what ``param`` says), broadcast against each other.
-        prior_mu, prior_logvar: the prior's: tensors, numbers, or None for mean 0 and σp = 1. ``param``,
-            ``param_eps`` and ``bounds`` hold for ``prior_logvar`` as for ``logvar``.
+        prior_mu, prior_logvar: the prior's: tensors, numbers, or None for mean 0 and σp = 1.
         free_bits: λ: every element's KL counts as max(KL, λ), with no gradient where KL ≤ λ.
         event_ndim: how many trailing dims of the broadcast shape make one latent vector; 0 for elementwise.
         weight: broadcast against the elements (of shape [B, 1] for one weight a datum): Σ w·KL. An element of
@@ -46,7 +49,9 @@ def gaussian_kl(
             max(KL, λ); at weight 0 too, where it is that of the operands as they are.
         reduction: "none" gives one number a datum, "sum" and "mean" run over all data.
         scale: multiplies the result.
-        param, param_eps, bounds, backend: as ``rsample``.
+        param, param_eps, bounds, bounds_grad, backend: as ``rsample``.
+        prior_param, prior_param_eps, prior_bounds: the same of ``prior_logvar``. Where nothing is said they are those
+            of ``logvar``; with a ``prior_param``, no eps and no bounds. (None, None) are no bounds.
 
     Returns:
         The data dims ("none") or a 0-d tensor; float64 where the arguments promote to it, else float32.
@@ -65,7 +70,10 @@ def gaussian_kl(
     )
     arguments.event_dims(event_ndim, shape, "mu, logvar, the prior and weight")
     free = None if free_bits is None else arguments.number("free_bits", free_bits)
-    code, eps, low, high = arguments.parametrisation(param, param_eps, bounds)
+    own = arguments.parametrisation(param, param_eps, bounds)
+    code, eps, low, high = own
+    prior = PriorForm(prior_param, prior_param_eps, prior_bounds)
+    prior_code, prior_eps, prior_low, prior_high = prior.parametrisation(own)
     name = choose("gaussian_kl", mu.device, backend, mu.numel())
     options = _Options(
         event_ndim=event_ndim,
@@ -76,6 +84,11 @@ def gaussian_kl(
         param_eps=eps,
         low=low,
         high=high,
+        bounds_grad=arguments.bounds_grad_code(bounds_grad),
+        prior_param=prior_code,
+        prior_param_eps=prior_eps,
+        prior_low=prior_low,
+        prior_high=prior_high,
     )
     kl: Tensor = density("gaussian_kl", name, operands, options, composite, arithmetic)
     return kl

@@ -7,7 +7,7 @@ from torch import Tensor
 from vae_fast.backends import choose
 from vae_fast.operators import OPERATORS
 from vae_fast.ops import arguments
-from vae_fast.ops.arguments import Bounds, Param, Reduction
+from vae_fast.ops.arguments import Bounds, BoundsGrad, Param, Reduction
 from vae_fast.ops.autograd import density
 from vae_fast.tracing import public
 
@@ -28,6 +28,7 @@ def gaussian_log_prob(
     param: Param = "logvar",
     param_eps: float = 0.0,
     bounds: Bounds | None = None,
+    bounds_grad: BoundsGrad = "zero",
     backend: str | None = None,
 ) -> Tensor:
     """log p(x|z) of a Gaussian with diagonal covariance, in nats, constants included.
@@ -43,7 +44,7 @@ def gaussian_log_prob(
             their number of dims, one of the two must have the shape of both together.
         x_scale: multiplies x: 1/255 for bytes of 0 to 255.
         event_ndim, weight, reduction, scale: as ``gaussian_kl``. ``scale=-1`` makes it a loss.
-        param, param_eps, bounds, backend: as ``rsample``.
+        param, param_eps, bounds, bounds_grad, backend: as ``rsample``.
 
     Returns:
         The data dims ("none") or a 0-d tensor; float64 where mean and logvar promote to it, else float32.
@@ -67,6 +68,7 @@ def gaussian_log_prob(
         param_eps=eps,
         low=low,
         high=high,
+        bounds_grad=arguments.bounds_grad_code(bounds_grad),
     )
     log_prob: Tensor = density("gaussian_log_prob", name, operands, options, composite, arithmetic)
     return log_prob

@@ -1,23 +1,22 @@
 """The operators of a mean and a log σ² that are the halves of one tensor, whose gradient is made in one buffer.
 
-Each function is the public one of its name, on ``moments.chunk(2, dim)``.
+Each function is the public one of its name, on ``moments.chunk(2, dim)``: ``form`` has its arguments of σ's
+parametrisation, ``drawn`` those that say what is drawn.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from vae_fast import seeds
 from vae_fast.backends import choose
 from vae_fast.operators import OPERATORS
 from vae_fast.ops import arguments, dispatch
-from vae_fast.ops.arguments import Bounds
 from vae_fast.ops.autograd import Density, Draw
 from vae_fast.ops.gaussian_kl import gaussian_kl
 from vae_fast.ops.gaussian_log_prob import gaussian_log_prob
+from vae_fast.ops.noise_source import Drawn, Place, source
 from vae_fast.ops.rsample import rsample
 from vae_fast.ops.rsample_kl import rsample_kl
 from vae_fast.tracing import public
@@ -30,51 +29,51 @@ def _in_one(moments: Tensor, dim: int, *others: Tensor | None) -> bool:
     return dispatch.differentiable(moments) and dispatch.uniform(*moments.chunk(2, dim), *others)
 
 
-def _form(bounds: Bounds | None) -> dict[str, float]:
-    return arguments.sigma_form("logvar", 0.0, bounds).options()
+def _form(param: Any = "logvar", param_eps: Any = 0.0, bounds: Any = None) -> dict[str, float]:
+    code, eps, low, high = arguments.parametrisation(param, param_eps, bounds)
+    return {"param": code, "param_eps": eps, "low": low, "high": high}
+
+
+def _priors_form(form: dict[str, float]) -> dict[str, float]:
+    """The prior's options, as the posterior's."""
+    return form | {f"prior_{name}": value for name, value in form.items()}
+
+
+def _drawn(
+    mu: Tensor, temperature: Any = 1.0, seed: Any = None, generator: Any = None, noise: Any = None, stream: int = 0
+) -> Drawn:
+    drawn = source(seed, generator, noise, Place(stream=stream), mu, ((), tuple(mu.shape)))
+    return drawn._replace(options=drawn.options | {"temperature": arguments.temperature(temperature)})
 
 
 @public
 def sample(
-    moments: Tensor,
-    dim: int,
-    *,
-    seed: int | Tensor | None,
-    generator: torch.Generator | None,
-    bounds: Bounds | None,
-    backend: str | None,
+    moments: Tensor, dim: int, *, drawn: dict[str, Any], form: dict[str, Any], backend: str | None
 ) -> Tensor:
     """``rsample``."""
+    mu, logvar = moments.chunk(2, dim)
     if not _in_one(moments, dim):
-        mu, logvar = moments.chunk(2, dim)
-        return rsample(mu, logvar, seed=seed, generator=generator, bounds=bounds, backend=backend)
-    name = choose("rsample", moments.device, backend, moments.numel() // 2)
-    key, key_tensor = seeds.resolve(seed, generator, moments.device)
-    options = _OPTIONS["rsample"](seed=key, **_form(bounds))
-    z: Tensor = Draw.apply(("rsample", name, dim, options), key_tensor, moments)
+        return rsample(mu, logvar, **drawn, **form, backend=backend)
+    name = choose("rsample", moments.device, backend, mu.numel())
+    source_ = _drawn(mu, **drawn)
+    options = _OPTIONS["rsample"](**source_.options, **_form(**form))
+    z: Tensor = Draw.apply(("rsample", name, dim, options), source_.seed_tensor, source_.noise, moments)
     return z
 
 
 @public
 def sample_kl(
-    moments: Tensor,
-    dim: int,
-    *,
-    event_ndim: int,
-    seed: int | Tensor | None,
-    generator: torch.Generator | None,
-    bounds: Bounds | None,
-    backend: str | None,
+    moments: Tensor, dim: int, *, event_ndim: int, drawn: dict[str, Any], form: dict[str, Any], backend: str | None
 ) -> tuple[Tensor, Tensor]:
-    """``rsample_kl``."""
+    """``rsample_kl``, to N(0, I)."""
+    mu, logvar = moments.chunk(2, dim)
     if not _in_one(moments, dim):
-        mu, logvar = moments.chunk(2, dim)
-        options: dict[str, Any] = {"seed": seed, "generator": generator, "bounds": bounds, "backend": backend}
-        return rsample_kl(mu, logvar, event_ndim=event_ndim, **options)
-    name = choose("rsample_kl", moments.device, backend, moments.numel() // 2)
-    key, key_tensor = seeds.resolve(seed, generator, moments.device)
-    options = _OPTIONS["rsample_kl"](seed=key, event_ndim=event_ndim, **_form(bounds))
-    z, kl = Draw.apply(("rsample_kl", name, dim, options), key_tensor, moments)
+        return rsample_kl(mu, logvar, event_ndim=event_ndim, **drawn, **form, backend=backend)
+    name = choose("rsample_kl", moments.device, backend, mu.numel())
+    source_ = _drawn(mu, **drawn)
+    options = _OPTIONS["rsample_kl"](event_ndim=event_ndim, **source_.options, **_form(**form))
+    call = ("rsample_kl", name, dim, options)
+    z, kl = Draw.apply(call, source_.seed_tensor, source_.noise, moments, None, None)
     return z, kl
 
 
@@ -86,16 +85,15 @@ def kl(
     prior_logvar: Tensor | None = None,
     *,
     event_ndim: int,
-    bounds: Bounds | None,
+    form: dict[str, Any],
     backend: str | None,
 ) -> Tensor:
     """``gaussian_kl``."""
     if not _in_one(moments, dim, prior_mu, prior_logvar):
         mu, logvar = moments.chunk(2, dim)
-        prior = (prior_mu, prior_logvar)
-        return gaussian_kl(mu, logvar, *prior, event_ndim=event_ndim, bounds=bounds, backend=backend)
+        return gaussian_kl(mu, logvar, prior_mu, prior_logvar, event_ndim=event_ndim, **form, backend=backend)
     name = choose("gaussian_kl", moments.device, backend, moments.numel() // 2)
-    options = _OPTIONS["gaussian_kl"](event_ndim=event_ndim, **_form(bounds))
+    options = _OPTIONS["gaussian_kl"](event_ndim=event_ndim, **_priors_form(_form(**form)))
     out: Tensor = Density.apply(("gaussian_kl", name, dim, options), False, moments, prior_mu, prior_logvar, None)
     return out
 
@@ -108,16 +106,14 @@ def log_prob(
     *,
     event_ndim: int,
     scale: float,
-    bounds: Bounds | None,
+    form: dict[str, Any],
     backend: str | None,
 ) -> Tensor:
     """``gaussian_log_prob``, times ``scale``."""
     if not _in_one(moments, dim, x):
         mean, logvar = moments.chunk(2, dim)
-        return gaussian_log_prob(
-            mean, logvar, x, event_ndim=event_ndim, scale=scale, bounds=bounds, backend=backend
-        )
+        return gaussian_log_prob(mean, logvar, x, event_ndim=event_ndim, scale=scale, **form, backend=backend)
     name = choose("gaussian_log_prob", moments.device, backend, moments.numel() // 2)
-    options = _OPTIONS["gaussian_log_prob"](event_ndim=event_ndim, scale=scale, **_form(bounds))
+    options = _OPTIONS["gaussian_log_prob"](event_ndim=event_ndim, scale=scale, **_form(**form))
     out: Tensor = Density.apply(("gaussian_log_prob", name, dim, options), False, moments, x, None)
     return out

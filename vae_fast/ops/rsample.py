@@ -1,4 +1,4 @@
-"""The reparameterised sample z = μ + σε, and its gradient."""
+"""The reparameterised sample z = μ + τσε, and its gradient."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from vae_fast import seeds
 from vae_fast.backends import choose
 from vae_fast.checks import countable
 from vae_fast.operators import OPERATORS
 from vae_fast.ops import arguments
-from vae_fast.ops.arguments import Bounds, Param
+from vae_fast.ops.arguments import Bounds, BoundsGrad, Param
 from vae_fast.ops.autograd import draw
+from vae_fast.ops.noise_source import Place, source
 from vae_fast.tracing import public
 
 _Options = OPERATORS["rsample"].Options
@@ -25,36 +25,46 @@ def rsample(
     logvar: Tensor | float,
     sample_shape: int | Sequence[int] = (),
     *,
+    temperature: float = 1.0,
     seed: int | Tensor | None = None,
     offset: int = 0,
     first_sample: int = 0,
+    stream: int = 0,
     generator: torch.Generator | None = None,
+    noise: Tensor | None = None,
     param: Param = "logvar",
     param_eps: float = 0.0,
     bounds: Bounds | None = None,
+    bounds_grad: BoundsGrad = "zero",
     backend: str | None = None,
 ) -> Tensor:
-    """Reparameterised sample of a diagonal Gaussian: z = μ + σ·ε, ε ~ N(0, I), σ = exp(½·logvar).
+    """Reparameterised sample of a diagonal Gaussian: z = μ + τ·σ·ε, ε ~ N(0, I), σ = exp(½·logvar).
 
-    ε is never stored: the backward pass draws it again. ∂z/∂μ = 1, ∂z/∂logvar = ½σε.
+    ε is never stored: the backward pass draws it again. ∂z/∂μ = 1, ∂z/∂logvar = ½τσε.
 
     Args:
         mu: mean, of any shape.
         logvar: log σ², broadcast against ``mu``: a tensor or a number. ``param`` says what else it is.
         sample_shape: leading dims of independent samples; they share ``mu`` and ``logvar``.
+        temperature: τ ≥ 0, which multiplies σ: 0 gives the mean, less than 1 samples nearer to it.
         seed: an int, taken modulo 2⁶⁴, or one int64 element on the tensors' device: the result is then a pure
-            function of the arguments, and two calls with one seed draw the same ε: two latents of one model then
-            correlate at 1. Give the second another seed, or ``first_sample`` (the number of the first's samples).
-            Without it the seed is drawn from ``generator``, or from PyTorch's
-            default generator for the device, so ``torch.manual_seed`` governs.
+            function of the arguments, so that two calls with one seed draw the same ε. Two latents of one model
+            that share a seed would correlate at 1: give each its own ``stream``. Without a seed it is drawn from
+            ``generator``, or from PyTorch's default generator for the device, so ``torch.manual_seed`` governs.
         offset: added to every element's index in ``mu``: a shard of a batch with the offset of its first
             element draws what the whole batch would have drawn there.
-        first_sample: number of the first sample: samples drawn in chunks are those drawn at once.
+        first_sample: number of the first sample, from 0 to 2³² − 1: samples drawn in chunks are those drawn at
+            once.
+        stream: which of a seed's streams of noise, from 0 to 2³² − 1. No two have a normal in common.
         generator: where the seed is drawn from.
+        noise: ε itself, of the result's shape and any floating dtype, in place of all these: antithetic pairs,
+            or noise that is fixed. It is a constant, without a gradient, and kept for the backward pass.
         param: what the second argument is: "logvar" log σ², "logstd" log σ, "std" σ, "var" σ², or "softplus",
             σ = log(1 + e^logvar).
         param_eps: added to σ ("var": to σ²).
-        bounds: (low, high) clamps the second argument as given; no gradient outside.
+        bounds: (low, high) clamps the second argument as given.
+        bounds_grad: its gradient outside the bounds: "zero", as torch.clamp's, or "pass", that of the value at
+            the bound, as nn.GaussianNLLLoss has it.
         backend: "reference", "native", "triton" or "auto"; by default what ``use_backend`` says.
 
     Returns:
@@ -63,7 +73,9 @@ def rsample(
     Raises:
         TypeError: mu or logvar of a complex, integer, quantised or sparse kind; a seed that is no integer;
             a DTensor, whose shards do not know their place in the noise.
-        ValueError: shapes that do not broadcast, tensors on different devices, an unknown ``param``.
+        ValueError: shapes that do not broadcast, tensors on different devices, an unknown ``param``, a negative
+            temperature, a stream or numbers of samples beyond 2³²; ``noise`` of another shape than the result's,
+            or together with a seed, generator, offset, first_sample or stream.
         RuntimeError: a named backend that cannot serve the call.
 
     Source: Kingma and Welling, "Auto-Encoding Variational Bayes" (2014), section 2.4.
@@ -73,17 +85,16 @@ def rsample(
     name = choose("rsample", mu.device, backend, mu.numel())
     samples = arguments.sizes("sample_shape", sample_shape)
     countable((*samples, *shape), "z")
-    offset, first_sample = seeds.integer("offset", offset), seeds.integer("first_sample", first_sample)
-    key, key_tensor = seeds.resolve(seed, generator, mu.device)
+    drawn = source(seed, generator, noise, Place(offset, first_sample, stream), mu, (samples, shape))
     options = _Options(
         sample_shape=samples,
-        seed=key,
-        offset=offset,
-        first_sample=first_sample,
+        **drawn.options,
+        temperature=arguments.temperature(temperature),
         param=code,
         param_eps=eps,
         low=low,
         high=high,
+        bounds_grad=arguments.bounds_grad_code(bounds_grad),
     )
-    z: Tensor = draw("rsample", name, operands, options, composite, key_tensor)
+    z: Tensor = draw("rsample", name, operands, options, composite, drawn)
     return z

@@ -1,4 +1,4 @@
-"""The reparameterised sample and its KL divergence to N(0, I), in one pass, and their gradients."""
+"""The reparameterised sample and its KL divergence to the prior, in one pass, and their gradients."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from vae_fast import seeds
 from vae_fast.backends import choose
 from vae_fast.checks import countable
 from vae_fast.operators import OPERATORS
 from vae_fast.ops import arguments
-from vae_fast.ops.arguments import Bounds, Param
+from vae_fast.ops.arguments import Bounds, BoundsGrad, Param, PriorForm
 from vae_fast.ops.autograd import draw
+from vae_fast.ops.noise_source import Place, source
 from vae_fast.tracing import public
 
 _Options = OPERATORS["rsample_kl"].Options
@@ -25,57 +25,80 @@ def rsample_kl(
     logvar: Tensor | float,
     sample_shape: int | Sequence[int] = (),
     *,
+    prior_mu: Tensor | float | None = None,
+    prior_logvar: Tensor | float | None = None,
     event_ndim: int = 1,
     free_bits: float | None = None,
+    temperature: float = 1.0,
     seed: int | Tensor | None = None,
     offset: int = 0,
     first_sample: int = 0,
+    stream: int = 0,
     generator: torch.Generator | None = None,
+    noise: Tensor | None = None,
     param: Param = "logvar",
     param_eps: float = 0.0,
     bounds: Bounds | None = None,
+    bounds_grad: BoundsGrad = "zero",
+    prior_param: Param | None = None,
+    prior_param_eps: float | None = None,
+    prior_bounds: Bounds | None = None,
     backend: str | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Sample of q = N(μ, σ²) and KL(q ‖ N(0, I)) together: what a VAE's encoder output is used for.
+    """Sample of q = N(μ, σ²) and KL(q ‖ N(μp, σp²)) together: what a VAE's encoder output is used for.
 
-    z as ``rsample`` gives it, bit for bit, and Σ ½(μ² + σ² − 1 − log σ²) over the event dims as ``gaussian_kl``.
+    z as ``rsample`` gives it, bit for bit where the prior is of no wider dtype, and the KL, over the event dims, as
+    ``gaussian_kl``: to N(0, I), or to a prior that a network gives (hierarchical and recurrent VAEs).
 
     Args:
+        prior_mu, prior_logvar: the prior's: tensors, numbers, or None for mean 0 and σp = 1. They broadcast to the
+            shape that mu and logvar have together.
         event_ndim: how many trailing dims of broadcast(mu, logvar) make one latent vector.
         free_bits: λ: every element's KL counts as max(KL, λ), with no gradient where KL ≤ λ.
-        others: as ``rsample``. Of two latents with one ``seed``, the second takes a ``first_sample`` of its own:
-            their noise is the same otherwise.
+        temperature: of the sample alone, as ``rsample``; the KL is of q.
+        prior_param, prior_param_eps, prior_bounds: as ``gaussian_kl``.
+        others: as ``rsample``. Two latents with one ``seed`` take each its own ``stream``: their noise is the same
+            otherwise.
 
     Returns:
         (z, kl): z of shape sample_shape + broadcast(mu, logvar).shape; kl ≥ 0 of the shape of the data dims,
         without sample dims, float64 for float64 arguments and float32 for all others.
 
     Raises:
-        as ``rsample``; ValueError for an ``event_ndim`` larger than the number of dims.
+        as ``rsample``; ValueError for an ``event_ndim`` larger than the number of dims, or a prior of more elements
+        than mu and logvar have.
 
     Source: Kingma and Welling, "Auto-Encoding Variational Bayes" (2014), eq. 10 and appendix B; free bits:
     Kingma et al. (2016), eq. 15, per latent and datum.
     """
-    operands, shape, composite, _ = arguments.operands("rsample_kl", mu, logvar)
-    code, eps, low, high = arguments.parametrisation(param, param_eps, bounds)
+    operands, shape, composite, _ = arguments.operands("rsample_kl", mu, logvar, prior_mu, prior_logvar)
+    if prior_mu is not None or prior_logvar is not None:
+        arguments.prior_fits(operands, shape)
+    own = arguments.parametrisation(param, param_eps, bounds)
+    code, eps, low, high = own
+    prior = PriorForm(prior_param, prior_param_eps, prior_bounds)
+    prior_code, prior_eps, prior_low, prior_high = prior.parametrisation(own)
     arguments.event_dims(event_ndim, shape, "mu and logvar")
     free = None if free_bits is None else arguments.number("free_bits", free_bits)
     name = choose("rsample_kl", mu.device, backend, mu.numel())
     samples = arguments.sizes("sample_shape", sample_shape)
     countable((*samples, *shape), "z")
-    offset, first_sample = seeds.integer("offset", offset), seeds.integer("first_sample", first_sample)
-    key, key_tensor = seeds.resolve(seed, generator, mu.device)
+    drawn = source(seed, generator, noise, Place(offset, first_sample, stream), mu, (samples, shape))
     options = _Options(
         sample_shape=samples,
-        seed=key,
-        offset=offset,
-        first_sample=first_sample,
+        **drawn.options,
+        temperature=arguments.temperature(temperature),
         event_ndim=event_ndim,
         free_bits=free,
         param=code,
         param_eps=eps,
         low=low,
         high=high,
+        bounds_grad=arguments.bounds_grad_code(bounds_grad),
+        prior_param=prior_code,
+        prior_param_eps=prior_eps,
+        prior_low=prior_low,
+        prior_high=prior_high,
     )
-    z, kl = draw("rsample_kl", name, operands, options, composite, key_tensor)
+    z, kl = draw("rsample_kl", name, operands, options, composite, drawn)
     return z, kl

@@ -13,6 +13,7 @@ from vae_fast.backends import choose, kernel
 from vae_fast.checks import FLOATS, countable
 from vae_fast.operators import OPERATORS
 from vae_fast.ops import arguments
+from vae_fast.ops.noise_source import Place, sample_word
 from vae_fast.tracing import public
 
 _Options = OPERATORS["standard_normal"].Options
@@ -25,11 +26,12 @@ def standard_normal(
     seed: int | Tensor,
     offset: int = 0,
     sample: int = 0,
+    stream: int = 0,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
     backend: str | None = None,
 ) -> Tensor:
-    """Standard normals ε that are a pure function of (seed, sample, index), the same bits everywhere.
+    """Standard normals ε that are a pure function of (seed, stream, sample, index), the same bits everywhere.
 
     These are the normals ``rsample`` multiplies by σ: ``rsample(mu, logvar, seed=s)`` is
     ``mu + σ * standard_normal(mu.shape, seed=s)``, and sample k of several has ``sample=first_sample + k``.
@@ -41,13 +43,15 @@ def standard_normal(
         shape: the result's shape.
         seed: an int, taken modulo 2⁶⁴, or one int64 element on ``device``.
         offset: index of the first element; indices run in C order.
-        sample: number of the sample.
+        sample: number of the sample, from 0 to 2³² − 1.
+        stream: which of the seed's streams, from 0 to 2³² − 1: as ``rsample``.
         device, dtype: PyTorch's defaults where not given. float64 is the float32 normal widened, half types
             the float32 normal rounded.
 
     Raises:
         TypeError: a dtype that is not float32, bfloat16, float16 or float64; a seed, offset or sample that is
             not an integer.
+        ValueError: a sample or stream out of its range.
 
     Source: Philox4x32-10 (Salmon et al. 2011) and Box–Muller; ``vae_fast.noise`` is the definition.
     """
@@ -69,7 +73,7 @@ def standard_normal(
         seed=key,
         seed_tensor=key_tensor,
         offset=seeds.integer("offset", offset),
-        first_sample=seeds.integer("sample", sample),
+        first_sample=sample_word(Place(offset, sample, stream), 1),
         dtype=dtype,
         device=device,
     )

@@ -40,22 +40,32 @@ class _LogRatio(NamedTuple):
     grown: Wide | None
 
 
-def _log_ratio(r: Tensor, prior_r: Tensor | None, form: SigmaForm) -> _LogRatio:
+class _Forms(NamedTuple):
+    """What the posterior's second argument is, and the prior's."""
+
+    own: SigmaForm
+    prior: SigmaForm
+
+
+def _log_ratio(r: Tensor, prior_r: Tensor | None, forms: _Forms) -> _LogRatio:
+    form, prior = forms
     if prior_r is None:
         half = form.log_sigma(r)
         if form.logarithmic:
             return _LogRatio(form.log_var(r), half, None, None)
         return _LogRatio(2.0 * half, half, None, form.wide_var(r).half())
-    if form.logarithmic:
-        d, error = difference(r, prior_r)
-        half = 0.5 * r - 0.5 * prior_r
-        if form.kind == LOGVAR:
-            return _LogRatio(d, half, error, None)
+    if form.logarithmic and prior.logarithmic:
+        if form.kind == prior.kind == LOGVAR:
+            d, error = difference(r, prior_r)
+            return _LogRatio(d, 0.5 * r - 0.5 * prior_r, error, None)
+        size, prior_size = form.log_sigma(r), prior.log_sigma(prior_r)
+        d, error = difference(size, prior_size)
         # Where d overflows to infinity, any half of it will do that does not.
-        return _LogRatio(2.0 * d, torch.where(d == math.inf, half, d), 2.0 * error, None)
-    ratio = form.var_ratio(r, prior_r)
+        half = torch.where(d == math.inf, 0.5 * size - 0.5 * prior_size, d)
+        return _LogRatio(2.0 * d, half, 2.0 * error, None)
+    ratio = form.var_ratio(r, prior, prior_r)
     square = ratio.narrow()
-    far = form.log_sigma(r) - form.log_sigma(prior_r)
+    far = form.log_sigma(r) - prior.log_sigma(prior_r)
     # Nearer than the difference of two logarithms where the ratio is an ordinary number.
     ordinary = (square.detach() > 1e-30) & (square.detach() < 1e30)
     half = torch.where(ordinary, 0.5 * torch.log(torch.where(ordinary, square, 1.0)), far)
@@ -74,10 +84,12 @@ def _growth(ratio: _LogRatio) -> Tensor:
     return growth if ratio.error is None else corrected(growth, ratio.error, growth + 0.5)
 
 
-def _terms(means: Tensor, r: Tensor, prior_r: Tensor | None, form: SigmaForm) -> Tensor:
+def _terms(means: Tensor, r: Tensor, prior_r: Tensor | None, forms: _Forms) -> Tensor:
     """½((μ − μp)²/σp² + e^d − 1 − d), element by element."""
-    spread = _spread(_log_ratio(r, prior_r, form))
-    half_square = (0.5 * means) * means if prior_r is None else standardised(means, form, prior_r).half_square
+    spread = _spread(_log_ratio(r, prior_r, forms))
+    half_square = (
+        (0.5 * means) * means if prior_r is None else standardised(means, forms.prior, prior_r).half_square
+    )
     return half_square + spread
 
 
@@ -85,21 +97,21 @@ def _free(term: Tensor, free_bits: float | None) -> Tensor:
     return term if free_bits is None else torch.where(term <= free_bits, free_bits, term)
 
 
-def _arguments(args, mask, form: SigmaForm, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor | None]:
+def _arguments(args, mask, forms: _Forms, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor | None]:
     """μ − μp, r, and the prior's r (None where σp = 1): in ``dtype``, masked and clamped."""
     mu, logvar, prior_mu, prior_logvar = masked("gaussian_kl", mask, args, dtype)
     dm = mu if prior_mu is None else mu - prior_mu
-    return dm, form.clamp(logvar), None if prior_logvar is None else form.clamp(prior_logvar)
+    return dm, forms.own.clamp(logvar), None if prior_logvar is None else forms.prior.clamp(prior_logvar)
 
 
 def gaussian_kl_fwd(mu, logvar, prior_mu, prior_logvar, weight, options, wanted) -> tuple[Tensor | None, ...]:
     """Σ w·max(KL, free_bits), and its gradients for an upstream gradient of 1 where wanted."""
     args = (mu, logvar, prior_mu, prior_logvar)
-    form = SigmaForm.of(options)
+    forms = _Forms(SigmaForm.of(options), SigmaForm.of_prior(options))
     dtype, result = dtypes(args, weight)
 
     def terms(mask):
-        return (_free(_terms(*_arguments(args, mask, form, dtype), form), options.free_bits),)
+        return (_free(_terms(*_arguments(args, mask, forms, dtype), forms), options.free_bits),)
 
     (term,) = weighted(weight, terms)
     kl = reduce(term, options.event_ndim, options.reduction, options.scale).to(result)
@@ -112,37 +124,38 @@ def gaussian_kl_bwd(dkl, mu, logvar, prior_mu, prior_logvar, weight, options, wa
     dw = max(KL, free_bits), of the operands as they are.
     """
     args = (mu, logvar, prior_mu, prior_logvar)
-    form, free_bits = SigmaForm.of(options), options.free_bits
+    forms, free_bits = _Forms(SigmaForm.of(options), SigmaForm.of_prior(options)), options.free_bits
+    form, prior = forms
     dtype, _ = dtypes(args, weight)
     g = upstream(dkl.to(dtype), broadcast_shape(*args, weight), options)
 
     def slopes(mask):
-        means, r, prior_r = _arguments(args, mask, form, dtype)
+        means, r, prior_r = _arguments(args, mask, forms, dtype)
         free = g
         if free_bits is not None:
-            free = torch.where(_terms(means, r, prior_r, form) <= free_bits, 0.0, g)
-        ratio = _log_ratio(r, prior_r, form)
+            free = torch.where(_terms(means, r, prior_r, forms) <= free_bits, 0.0, g)
+        ratio = _log_ratio(r, prior_r, forms)
         dlog_var = _growth(ratio)
         draw = form.inside(logvar.to(dtype), free * by_raw(dlog_var, ratio.grown, form, r))
         if prior_r is None:
             return free * means, draw
-        standard = standardised(means, form, prior_r)
+        standard = standardised(means, prior, prior_r)
         if ratio.grown is None or standard.wide is None:
-            dprior = by_raw(standard.half_square + dlog_var, None, form, prior_r)
+            dprior = by_raw(standard.half_square + dlog_var, None, prior, prior_r)
         else:
-            slope, beyond = form.wide_dlog_var(prior_r), form.var_ratio_slope(r, prior_r).half()
+            slope, beyond = prior.wide_dlog_var(prior_r), form.var_ratio_slope(r, prior, prior_r).half()
             dprior = standard.wide.times(slope).plus(wide_product(dlog_var, slope, beyond)).narrow()
-        return free * standard.slope, draw, form.inside(prior_logvar.to(dtype), -(free * dprior))
+        return free * standard.slope, draw, prior.inside(prior_logvar.to(dtype), -(free * dprior))
 
     dmean, draw, *dprior_raw = weighted(weight, slopes)
     dweight = None
     if weight is not None:
         # No weight, infinite or NaN, gives a bound a slope.
         draw = form.inside(logvar.to(dtype), draw)
-        dprior_raw = [form.inside(prior_logvar.to(dtype), v) for v in dprior_raw]
+        dprior_raw = [prior.inside(prior_logvar.to(dtype), v) for v in dprior_raw]
         *_, need_dweight = wanted.needs
         if free_bits is not None or need_dweight:
-            real = _terms(*_arguments(args, None, form, dtype), form)
+            real = _terms(*_arguments(args, None, forms, dtype), forms)
             if free_bits is not None:
                 dmean, draw, *dprior_raw = (
                     torch.where(real <= free_bits, 0.0, v) for v in (dmean, draw, *dprior_raw)
