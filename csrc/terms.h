@@ -28,6 +28,23 @@ VF_INLINE BernoulliTerm<T> bernoulli(T y, T t) {
   return {cost - log1p_unit(e.value, e.error), select(positive, s - wrong, wrong - s), y};
 }
 
+// p·t·log σ(y) + (1 − t)·log(1 − σ(y)), p the weight of the positive.
+template <class T>
+VF_INLINE BernoulliTerm<T> bernoulli(T y, T t, T pos_weight) {
+  using E = Element<T>;
+  const T size = minus_abs(y);
+  const Corrected<T> e = exp_of_negative(size);
+  const auto positive = y > E(0);
+  const T of_one = pos_weight * t, of_zero = E(1) - t;
+  const T wrong = select(positive, of_zero, of_one);
+  const T cost = select(wrong == E(0), splat<T>(0), size * wrong);
+  const T log_sum = log1p_unit(e.value, e.error);
+  // σ(−|y|), and σ(|y|).
+  const T s = over_one_plus(e.value, e.error, e), rest = E(1) - s;
+  return {cost - (of_one + of_zero) * log_sum, of_one * select(positive, s, rest) - of_zero * select(positive, rest, s),
+          select(positive, y, pos_weight * y) + (E(1) - pos_weight) * log_sum};
+}
+
 // t·max(log p, −100) + (1 − t)·max(log(1 − p), −100), and the slope that F.binary_cross_entropy gives it by p.
 template <class T>
 VF_INLINE BernoulliTerm<T> bernoulli_of_probs(T p, T t) {
@@ -178,11 +195,12 @@ VF_INLINE T corrected(T value, T error, T slope) {
 }
 
 template <class T, class Form>
-VF_RARE KLTerm<T> gaussian_kl_far(T dm, T r, T prior_r, const Form& form) {
+VF_RARE KLTerm<T> gaussian_kl_far(T dm, T r, T prior_r, const Form& form, const Form& prior_form) {
   using E = Element<T>;
   using F = FormatOf<T>;
-  const auto f = form.far(r), prior = form.far(prior_r);
-  const Wide<T> ratio = form.var_ratio(f, prior), beyond = form.var_ratio_slope(f, prior).half();
+  const auto f = form.far(r), prior = prior_form.far(prior_r);
+  const Wide<T> ratio = form.var_ratio(f, prior_form, prior);
+  const Wide<T> beyond = form.var_ratio_slope(f, prior_form, prior).half();
   const T square = ratio.narrow(), grown = ratio.half().narrow();
   // Nearer than the difference of two logarithms where the ratio is an ordinary number.
   T half = f.log_sigma - prior.log_sigma;
@@ -228,9 +246,20 @@ VF_INLINE KLTerm<T> gaussian_kl(T dm, T r, T prior_r, const Form& form) {
   const T size = fma(ratio, ratio, half_square);
   const auto ordinary = form.if_ordinary(r, x, form.if_ordinary(prior_r, prior_x, size)) < F::kBig;
   if (!any(!ordinary)) return {half_square + spread, slope, draw, dprior};
-  const KLTerm<T> far = gaussian_kl_far(dm, r, prior_r, form);
+  const KLTerm<T> far = gaussian_kl_far(dm, r, prior_r, form, form);
   return {select(ordinary, half_square + spread, far.kl), select(ordinary, slope, far.dmu),
           select(ordinary, draw, far.draw), select(ordinary, dprior, far.dprior_raw)};
+}
+
+// KL(N(μ, σ²) ‖ N(μp, σp²)), σp in a form of its own.
+template <class T, class Form>
+VF_INLINE KLTerm<T> gaussian_kl(T dm, T r, T prior_r, const Form& form, const Form& prior_form) {
+  if (!form.logarithmic() || !prior_form.logarithmic()) return gaussian_kl_far(dm, r, prior_r, form, prior_form);
+  // Both as log σ, exactly; dr of it is ½ or 1.
+  using E = Element<T>;
+  const auto by_log_sigma = Form::of_log_sigma();
+  const KLTerm<T> kl = gaussian_kl(dm, form.log_sigma(r), prior_form.log_sigma(prior_r), by_log_sigma);
+  return {kl.kl, kl.dmu, form.twice(kl.draw * E(0.5)), prior_form.twice(kl.dprior_raw * E(0.5))};
 }
 
 }  // namespace VF_ISA
