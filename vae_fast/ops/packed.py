@@ -34,11 +34,6 @@ def _form(param: Any = "logvar", param_eps: Any = 0.0, bounds: Any = None) -> di
     return {"param": code, "param_eps": eps, "low": low, "high": high}
 
 
-def _priors_form(form: dict[str, float]) -> dict[str, float]:
-    """The prior's options, as the posterior's."""
-    return form | {f"prior_{name}": value for name, value in form.items()}
-
-
 def _drawn(
     mu: Tensor, temperature: Any = 1.0, seed: Any = None, generator: Any = None, noise: Any = None, stream: int = 0
 ) -> Drawn:
@@ -86,14 +81,22 @@ def kl(
     *,
     event_ndim: int,
     form: dict[str, Any],
+    prior_form: dict[str, Any] | None = None,
     backend: str | None,
 ) -> Tensor:
-    """``gaussian_kl``."""
+    """``gaussian_kl``; without a ``prior_form`` the prior's is the posterior's."""
+    prior = form if prior_form is None else prior_form
     if not _in_one(moments, dim, prior_mu, prior_logvar):
         mu, logvar = moments.chunk(2, dim)
-        return gaussian_kl(mu, logvar, prior_mu, prior_logvar, event_ndim=event_ndim, **form, backend=backend)
+        others: dict[str, Any] = {f"prior_{name}": value for name, value in prior.items()}
+        # None would be the posterior's.
+        others["prior_bounds"] = others["prior_bounds"] or (None, None)
+        return gaussian_kl(
+            mu, logvar, prior_mu, prior_logvar, event_ndim=event_ndim, **form, **others, backend=backend
+        )
     name = choose("gaussian_kl", moments.device, backend, moments.numel() // 2)
-    options = _OPTIONS["gaussian_kl"](event_ndim=event_ndim, **_priors_form(_form(**form)))
+    of_prior = {f"prior_{name}": value for name, value in _form(**prior).items()}
+    options = _OPTIONS["gaussian_kl"](event_ndim=event_ndim, **_form(**form), **of_prior)
     out: Tensor = Density.apply(("gaussian_kl", name, dim, options), False, moments, prior_mu, prior_logvar, None)
     return out
 
