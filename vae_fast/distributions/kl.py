@@ -9,10 +9,18 @@ import torch
 from torch import Tensor
 from torch.distributions import (
     Bernoulli,
+    Beta,
+    ContinuousBernoulli,
     Distribution,
+    Exponential,
+    Gamma,
+    Gumbel,
     Independent,
+    Laplace,
     MultivariateNormal,
     Normal,
+    Pareto,
+    Uniform,
     kl_divergence,
     register_kl,
 )
@@ -75,7 +83,10 @@ def _by_elements(p: Any, q: Any) -> Tensor:
     Some other library may have registered it, as Pyro does those of its Delta. Raises NotImplementedError where
     nobody has.
     """
-    n = min(d.reinterpreted_batch_ndims if isinstance(d, Independent) else d.event_ndim for d in (p, q))
+    ndims = [d.reinterpreted_batch_ndims if isinstance(d, Independent) else d.event_ndim for d in (p, q)]
+    n = min(ndims)
+    if n == 0 != max(ndims):
+        raise NotImplementedError(f"no KL divergence of {p} and {q}")
     try:
         kl: Tensor = kl_divergence(_narrowed(p, n), _narrowed(q, n))
     except NotImplementedError as error:
@@ -186,3 +197,24 @@ def _kl_of_multivariate(p: MultivariateNormal, q: DiagonalNormal) -> Tensor:
 def _factors(d: MultivariateNormal) -> tuple[Tensor, Tensor]:
     """The Cholesky factor, in d's batch shape or less, and its diagonal."""
     return d._unbroadcasted_scale_tril, d._unbroadcasted_scale_tril.diagonal(dim1=-2, dim2=-1)
+
+
+def _normal(d: Distribution) -> Distribution:
+    """A DiagonalNormal of single numbers as PyTorch's Normal; every other distribution as it is."""
+    if not isinstance(d, DiagonalNormal):
+        return d
+    if d.event_ndim:
+        raise NotImplementedError(f"{d} has events of {d.event_ndim} dims: its other side must be an Independent")
+    return Normal(d.loc, d.scale, validate_args=False)
+
+
+def _kl_of_numbers(p: Distribution, q: Distribution) -> Tensor:
+    """PyTorch's own, of the equivalent Normal. ``Independent`` of them come here by ``_by_elements``."""
+    kl: Tensor = kl_divergence(_normal(p), _normal(q))
+    return kl
+
+
+# What else PyTorch has divergences from and to Normal for.
+for _family in (Beta, ContinuousBernoulli, Exponential, Gamma, Gumbel, Laplace, Pareto, Uniform):
+    register_kl(_family, DiagonalNormal)(_kl_of_numbers)
+    register_kl(DiagonalNormal, _family)(_kl_of_numbers)
