@@ -50,7 +50,7 @@ class DiagonalNormal(Vector):
     does not promote.
 
     Raises:
-        TypeError: loc or scale of a complex, integer, quantised or sparse kind.
+        TypeError: loc or scale of a complex, integer, quantised, sparse or nested kind.
         ValueError: shapes that do not broadcast, an ``event_ndim`` that does not fit, an unknown ``param``; with
             validation, a NaN in loc, a σ that is not positive, or a value whose last dims are not ``event_shape``
             (``Independent`` broadcasts those).
