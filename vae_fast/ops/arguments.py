@@ -55,7 +55,8 @@ def _refused(name: str, value: Any, wanted: str) -> TypeError:
     return TypeError(
         f"{name} must be {wanted}, got a jagged nested tensor: where the ragged dim is none of an event's, call "
         "the function on the .values() of its nested operands, all of one jagged layout; a result of as many rows "
-        f"is made nested again by torch.nested.nested_tensor_from_jagged(result, {name}.offsets(), {name}.lengths())"
+        "is made nested again by "
+        f"torch.nested.nested_tensor_from_jagged(result, {name}.offsets(), {name}.lengths())"
     )
 
 
