@@ -21,8 +21,8 @@ class DiagonalGaussian:
     """q = N(μ, σ²), with μ and log σ² the two halves of ``moments`` along ``dim``.
 
     In the place of diffusers' ``DiagonalGaussianDistribution(moments)``: the same methods and attributes, and by
-    ``param`` and ``param_eps`` of its other posteriors. The halves are read where they are, and ``moments`` gets its
-    gradient in one buffer from every method.
+    ``param`` and ``param_eps`` of its other posteriors. The halves are read where they are, and ``moments`` gets
+    its gradient in one buffer from every method.
 
     Args:
         moments: floating; ``dim`` has an even size, μ comes first.

@@ -57,7 +57,8 @@ def gaussian_kl(
         The data dims ("none") or a 0-d tensor; float64 where the arguments promote to it, else float32.
 
     Raises:
-        TypeError: arguments of a complex, integer, quantised or sparse kind; DTensors mixed with plain tensors.
+        TypeError: arguments of a complex, integer, quantised, sparse or nested kind; DTensors mixed with plain
+            tensors.
         ValueError: shapes that do not broadcast, an ``event_ndim`` larger than the number of dims, tensors on
             different devices, an unknown ``param`` or ``reduction``.
         RuntimeError: a named backend that cannot serve the call.
