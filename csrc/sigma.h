@@ -176,7 +176,7 @@ class SigmaForm {
     const Wide<T> slope = logarithmic()     ? wide(twice(splat<T>(1)))
                           : param() == kStd ? Wide<T>{E(2) / s.m, -s.n}
                                             : wide(d.s) * wide_exp(d.q);
-    return {sigma * sigma, slope, log(p.s) + p.q, p, d};
+    return {sigma * sigma, slope, logarithmic() ? log_sigma(r) : log(p.s) + p.q, p, d};
   }
   // σ²/σp², σp of the form `prior`.
   template <class T>

@@ -194,7 +194,8 @@ VF_INLINE T corrected(T value, T error, T slope) {
   return select(error == Element<T>(0), value, select(abs(value) == infinity<T>(), value, result));
 }
 
-template <class T, class Form>
+// kOwn: σp is in a form of its own.
+template <bool kOwn, class T, class Form>
 VF_RARE KLTerm<T> gaussian_kl_far(T dm, T r, T prior_r, const Form& form, const Form& prior_form) {
   using E = Element<T>;
   using F = FormatOf<T>;
@@ -202,9 +203,12 @@ VF_RARE KLTerm<T> gaussian_kl_far(T dm, T r, T prior_r, const Form& form, const 
   const Wide<T> ratio = form.var_ratio(f, prior_form, prior);
   const Wide<T> beyond = form.var_ratio_slope(f, prior_form, prior).half();
   const T square = ratio.narrow(), grown = ratio.half().narrow();
-  // Nearer than the difference of two logarithms where the ratio is an ordinary number.
-  T half = f.log_sigma - prior.log_sigma;
+  // Nearer than the difference of two logarithms where the ratio is an ordinary number; not where both are small, of
+  // which one may be exact.
+  const T difference = f.log_sigma - prior.log_sigma;
+  T half = difference;
   half = select(square > E(1) / F::kBig, select(square < F::kBig, log(square) * E(0.5), half), half);
+  if (kOwn) half = select(abs(f.log_sigma) <= E(1), select(abs(prior.log_sigma) <= E(1), difference, half), half);
   const T d = half + half;
   const T spread = half_expm1_minus(d, half, grown);
   const T growth = select(abs(d) <= E(1), half_expm1(d), grown - E(0.5));
@@ -246,7 +250,7 @@ VF_INLINE KLTerm<T> gaussian_kl(T dm, T r, T prior_r, const Form& form) {
   const T size = fma(ratio, ratio, half_square);
   const auto ordinary = form.if_ordinary(r, x, form.if_ordinary(prior_r, prior_x, size)) < F::kBig;
   if (!any(!ordinary)) return {half_square + spread, slope, draw, dprior};
-  const KLTerm<T> far = gaussian_kl_far(dm, r, prior_r, form, form);
+  const KLTerm<T> far = gaussian_kl_far<false>(dm, r, prior_r, form, form);
   return {select(ordinary, half_square + spread, far.kl), select(ordinary, slope, far.dmu),
           select(ordinary, draw, far.draw), select(ordinary, dprior, far.dprior_raw)};
 }
@@ -254,7 +258,9 @@ VF_INLINE KLTerm<T> gaussian_kl(T dm, T r, T prior_r, const Form& form) {
 // KL(N(μ, σ²) ‖ N(μp, σp²)), σp in a form of its own.
 template <class T, class Form>
 VF_INLINE KLTerm<T> gaussian_kl(T dm, T r, T prior_r, const Form& form, const Form& prior_form) {
-  if (!form.logarithmic() || !prior_form.logarithmic()) return gaussian_kl_far(dm, r, prior_r, form, prior_form);
+  if (!form.logarithmic() || !prior_form.logarithmic()) {
+    return gaussian_kl_far<true>(dm, r, prior_r, form, prior_form);
+  }
   // Both as log σ, exactly; dr of it is ½ or 1.
   using E = Element<T>;
   const auto by_log_sigma = Form::of_log_sigma();

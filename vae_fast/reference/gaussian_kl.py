@@ -65,9 +65,13 @@ def _log_ratio(r: Tensor, prior_r: Tensor | None, forms: _Forms) -> _LogRatio:
         return _LogRatio(2.0 * d, half, 2.0 * error, None)
     ratio = form.var_ratio(r, prior, prior_r)
     square = ratio.narrow()
-    far = form.log_sigma(r) - prior.log_sigma(prior_r)
-    # Nearer than the difference of two logarithms where the ratio is an ordinary number.
+    size, prior_size = form.log_sigma(r), prior.log_sigma(prior_r)
+    far = size - prior_size
+    # Nearer than the difference of two logarithms where the ratio is an ordinary number; of unlike forms not where
+    # both are small, of which one may be exact.
     ordinary = (square.detach() > 1e-30) & (square.detach() < 1e30)
+    if (form.kind, form.eps) != (prior.kind, prior.eps):
+        ordinary = ordinary & ((size.detach().abs() > 1.0) | (prior_size.detach().abs() > 1.0))
     half = torch.where(ordinary, 0.5 * torch.log(torch.where(ordinary, square, 1.0)), far)
     return _LogRatio(2.0 * half, half, None, ratio.half())
 
