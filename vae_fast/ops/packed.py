@@ -36,9 +36,11 @@ def _form(param: Any = "logvar", param_eps: Any = 0.0, bounds: Any = None) -> di
 
 def _drawn(
     mu: Tensor, temperature: Any = 1.0, seed: Any = None, generator: Any = None, noise: Any = None, stream: int = 0
-) -> Drawn:
-    drawn = source(seed, generator, noise, Place(stream=stream), mu, ((), tuple(mu.shape)))
-    return drawn._replace(options=drawn.options | {"temperature": arguments.temperature(temperature)})
+) -> tuple[Drawn, dict[str, Any]]:
+    """What is drawn, and the options that say so but for its tensors."""
+    drawn = source(seed, generator, noise, Place(stream=stream), mu, (), tuple(mu.shape))
+    tau = arguments.temperature(temperature)
+    return drawn, {"seed": drawn.seed, "first_sample": drawn.first_sample, "temperature": tau}
 
 
 @public
@@ -50,9 +52,9 @@ def sample(
     if not _in_one(moments, dim):
         return rsample(mu, logvar, **drawn, **form, backend=backend)
     name = choose("rsample", moments.device, backend, mu.numel())
-    source_ = _drawn(mu, **drawn)
-    options = _OPTIONS["rsample"](**source_.options, **_form(**form))
-    z: Tensor = Draw.apply(("rsample", name, dim, options), source_.seed_tensor, source_.noise, moments)
+    noise, options = _drawn(mu, **drawn)
+    call = ("rsample", name, dim, _OPTIONS["rsample"](**options, **_form(**form)))
+    z: Tensor = Draw.apply(call, noise.seed_tensor, noise.noise, moments)
     return z
 
 
@@ -65,10 +67,9 @@ def sample_kl(
     if not _in_one(moments, dim):
         return rsample_kl(mu, logvar, event_ndim=event_ndim, **drawn, **form, backend=backend)
     name = choose("rsample_kl", moments.device, backend, mu.numel())
-    source_ = _drawn(mu, **drawn)
-    options = _OPTIONS["rsample_kl"](event_ndim=event_ndim, **source_.options, **_form(**form))
-    call = ("rsample_kl", name, dim, options)
-    z, kl = Draw.apply(call, source_.seed_tensor, source_.noise, moments, None, None)
+    noise, options = _drawn(mu, **drawn)
+    call = ("rsample_kl", name, dim, _OPTIONS["rsample_kl"](event_ndim=event_ndim, **options, **_form(**form)))
+    z, kl = Draw.apply(call, noise.seed_tensor, noise.noise, moments, None, None)
     return z, kl
 
 

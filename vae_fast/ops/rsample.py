@@ -85,10 +85,12 @@ def rsample(
     name = choose("rsample", mu.device, backend, mu.numel())
     samples = arguments.sizes("sample_shape", sample_shape)
     countable((*samples, *shape), "z")
-    drawn = source(seed, generator, noise, Place(offset, first_sample, stream), mu, (samples, shape))
+    drawn = source(seed, generator, noise, Place(offset, first_sample, stream), mu, samples, shape)
     options = _Options(
         sample_shape=samples,
-        **drawn.options,
+        seed=drawn.seed,
+        offset=drawn.offset,
+        first_sample=drawn.first_sample,
         temperature=arguments.temperature(temperature),
         param=code,
         param_eps=eps,
