@@ -124,7 +124,7 @@ class DiagonalGaussian:
         drawn = {"seed": seed, "stream": stream, "noise": noise, "temperature": temperature}
         if isinstance(generator, Sequence) and len(generator) != 1:
             if seed is not None or noise is not None:
-                raise ValueError("pass one of seed, generator and noise")
+                raise ValueError("pass seed or generator, not both, or noise alone")
             if not generator or len(generator) != len(self.parameters):
                 raise ValueError(f"{len(generator)} generators for {len(self.parameters)} data")
             rows = self.parameters.split(1)

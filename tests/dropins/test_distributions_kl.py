@@ -306,5 +306,5 @@ def test_operands_of_one_form_are_taken_as_they_are(operands):
     assert all(a is b for _, seen in operands for a, b in zip(seen, leaves, strict=True))
     operands.clear()
     kl_divergence(DiagonalNormal(loc, raw, param="logvar"), Independent(Normal(prior_loc, torch.ones(3)), 1))
-    ((_, (_, second, _, converted)),) = operands
-    assert second is raw and torch.equal(converted, torch.zeros(3))
+    ((_, (_, second, _, prior_scale)),) = operands
+    assert second is raw and torch.equal(prior_scale, torch.ones(3))
