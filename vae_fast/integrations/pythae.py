@@ -1,56 +1,144 @@
-"""pythae's VAE and BetaVAE on the fused kernels: one call after the model is made.
+"""pythae's Gaussian-latent models on the fused kernels: one call after the model is made.
 
 >>> model = vf.integrations.pythae.patch(BetaVAE(config))  # doctest: +SKIP
 """
 
 from __future__ import annotations
 
+import math
+import types
 from typing import Any, TypeVar
 
+import torch
 import torch.nn.functional as F
-from pythae.models import VAE, BetaVAE
+from pythae.models import (
+    CIWAE,
+    INFOVAE_MMD,
+    IWAE,
+    MIWAE,
+    PIWAE,
+    VAE,
+    VAEGAN,
+    VAMP,
+    WAE_MMD,
+    BaseAE,
+    BetaTCVAE,
+    BetaVAE,
+    DisentangledBetaVAE,
+)
 from pythae.models.base.base_utils import ModelOutput
 from torch import Tensor
 
 from vae_fast import seeds
 from vae_fast.ops.bernoulli_log_prob import bernoulli_log_prob
 from vae_fast.ops.gaussian_kl import gaussian_kl
-from vae_fast.ops.rsample import rsample
 from vae_fast.ops.rsample_kl import rsample_kl
 from vae_fast.ops.standard_normal import standard_normal
 
-Model = TypeVar("Model", bound=VAE)
+Model = TypeVar("Model", bound=BaseAE)
 
 
-class Loss:
-    """``loss_function`` of a VAE or BetaVAE: (recon_x, x, mu, log_var, z) → means of (loss, reconstruction, KL).
+class Holder:
+    """What stands for a method of a model, and is copied and pickled along with it.
 
-    It holds the model, whose β may change while it is trained; and it is copied and pickled along with it.
+    It holds the model, whose β may change while it is trained.
     """
 
-    def __init__(self, model: VAE) -> None:
+    def __init__(self, model: BaseAE) -> None:
         self.model = model
+
+
+def reconstruction_loss(model: BaseAE, recon_x: Tensor, x: Tensor) -> Tensor:
+    """−log p(x|z) of each datum, squared errors less their constant."""
+    recon_x, x = recon_x.reshape(len(x), -1), x.reshape(len(x), -1)
+    if model.model_config.reconstruction_loss == "mse":
+        # PyTorch's own: a log-density less its constant would lose the digits of a small error.
+        return 0.5 * F.mse_loss(recon_x, x, reduction="none").sum(1)
+    return bernoulli_log_prob(recon_x, x, param="probs", scale=-1.0)
+
+
+class Loss(Holder):
+    """``loss_function`` of a VAE or BetaVAE: (recon_x, x, mu, log_var, z) → means of (loss, reconstruction, KL)."""
 
     def __call__(self, recon_x: Tensor, x: Tensor, mu: Tensor, log_var: Tensor, z: Any) -> tuple[Tensor, ...]:
         return self.of(recon_x, x, gaussian_kl(mu, log_var))
 
     def of(self, recon_x: Tensor, x: Tensor, kl: Tensor) -> tuple[Tensor, ...]:
         """The same of a KL that is known."""
-        recon_x, x = recon_x.reshape(len(x), -1), x.reshape(len(x), -1)
-        if self.model.model_config.reconstruction_loss == "mse":
-            # PyTorch's own: a log-density less its constant would lose the digits of a small error.
-            reconstruction = 0.5 * F.mse_loss(recon_x, x, reduction="none").sum(1)
-        else:
-            reconstruction = bernoulli_log_prob(recon_x, x, param="probs", scale=-1.0)
+        reconstruction = reconstruction_loss(self.model, recon_x, x)
         beta = self.model.beta if type(self.model).loss_function is BetaVAE.loss_function else 1.0
         return (reconstruction + beta * kl).mean(0), reconstruction.mean(0), kl.mean(0)
 
 
-class Forward:
-    """``forward`` of a VAE or BetaVAE, with sample and KL by one kernel. It holds the model, as ``Loss``."""
+class DisentangledLoss(Holder):
+    """The same of a DisentangledBetaVAE: β·|KL − C|, C growing over the epochs of its warm-up."""
 
-    def __init__(self, model: VAE) -> None:
-        self.model = model
+    def __call__(
+        self, recon_x: Tensor, x: Tensor, mu: Tensor, log_var: Tensor, z: Any, epoch: float
+    ) -> tuple[Tensor, ...]:
+        model = self.model
+        reconstruction, kl = reconstruction_loss(model, recon_x, x), gaussian_kl(mu, log_var)
+        capacity = model.C * min(epoch / (model.warmup_epoch + 1), 1)
+        loss = reconstruction + model.beta * (kl - capacity).abs()
+        return loss.mean(0), reconstruction.mean(0), kl.mean(0)
+
+
+class CrossEntropies:
+    """In the place of torch.nn.functional in a ``loss_function`` of pythae's: its cross-entropies of x."""
+
+    def __init__(self, x: Tensor) -> None:
+        self.x = x
+
+    def binary_cross_entropy(self, recon_x: Tensor, repeated: Tensor, *, reduction: str) -> Tensor:
+        """Of [B, D] or [B, samples…, D] and x, not its repetition; summed, over a dim that stays, of 1."""
+        x = self.x.reshape(len(self.x), *(1,) * (recon_x.ndim - 2), -1)
+        return bernoulli_log_prob(recon_x, x, param="probs", scale=-1.0).unsqueeze(-1)
+
+
+def own_loss(model: BaseAE, recon_x: Tensor, x: Tensor, *args: Any) -> tuple[Any, ...]:
+    """pythae's ``loss_function`` of the model's class, with cross-entropies by the kernel."""
+    own: Any = type(model).loss_function
+    if model.model_config.reconstruction_loss == "bce":
+        # The same code, with another F: pythae itself stays as it is, for other models and other threads.
+        names = {**own.__globals__, "F": CrossEntropies(x)}
+        own = types.FunctionType(own.__code__, names, own.__name__, own.__defaults__, own.__closure__)
+        # No x to be repeated for every sample; and whatever else were made of it would be NaN.
+        x = recon_x.new_full((len(x), 1), math.nan)
+    return own(model, recon_x, x, *args)
+
+
+class OwnLoss(Holder):
+    """``loss_function`` of IWAE, MIWAE, PIWAE, CIWAE, VAMP or BetaTCVAE: pythae's, but for cross-entropies."""
+
+    def __call__(self, recon_x: Tensor, x: Tensor, *args: Any) -> tuple[Any, ...]:
+        return own_loss(self.model, recon_x, x, *args)
+
+
+class InfoLoss(Holder):
+    """``loss_function`` of an INFOVAE_MMD: pythae's, but for cross-entropies and the KL, in which it is linear."""
+
+    def __call__(
+        self, recon_x: Tensor, x: Tensor, z: Tensor, z_prior: Tensor, mu: Tensor, log_var: Tensor
+    ) -> tuple[Any, ...]:
+        kl, zero = gaussian_kl(mu, log_var).mean(0), mu.new_zeros(1, 1)  # the KL of N(0, I) is 0
+        loss, reconstruction, _, mmd = own_loss(self.model, recon_x, x, z, z_prior, zero, zero)
+        return loss + (1 - self.model.alpha) * kl, reconstruction, kl, mmd
+
+
+class GANLoss(Holder):
+    """``loss_function`` of a VAEGAN: pythae's, but for the KL, which the encoder's loss is linear in."""
+
+    def __call__(
+        self, recon_x: Tensor, x: Tensor, z: Tensor, z_prior: Tensor, mu: Tensor, log_var: Tensor
+    ) -> tuple[Any, ...]:
+        kl, zero = gaussian_kl(mu, log_var).mean(0), mu.new_zeros(1, 1)  # the KL of N(0, I) is 0
+        own: Any = type(self.model).loss_function
+        reconstruction, encoder, *others = own(self.model, recon_x, x, z, z_prior, zero, zero)
+        return reconstruction, encoder + kl, *others
+
+
+class Forward(Holder):
+    """``forward`` of a VAE or BetaVAE, with sample and KL by one kernel."""
 
     def __call__(self, inputs: Any, **kwargs: Any) -> ModelOutput:
         x = inputs["data"]
@@ -63,16 +151,38 @@ class Forward:
 
 def sample_gauss(mu: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
     """``_sample_gauss``: (z, ε), z = mu + std·ε."""
-    key = seeds.draw(None, mu.device)
-    z = rsample(mu, std, param="std", seed=key)
-    return z, standard_normal(mu.shape, seed=key, device=mu.device, dtype=mu.dtype)
+    # As ε is wanted too, drawing it once is faster than rsample, which draws it by itself.
+    eps = standard_normal(std.shape, seed=seeds.draw(None, std.device), device=std.device, dtype=std.dtype)
+    return torch.addcmul(mu, std, eps), eps
+
+
+# By the functions themselves: what inherits one has it, what overrides it has not.
+LOSSES: dict[Any, type[Holder] | None] = {
+    VAE.loss_function: Loss,
+    BetaVAE.loss_function: Loss,
+    DisentangledBetaVAE.loss_function: DisentangledLoss,
+    **{cls.loss_function: OwnLoss for cls in (IWAE, MIWAE, PIWAE, CIWAE, VAMP, BetaTCVAE)},
+    INFOVAE_MMD.loss_function: InfoLoss,
+    VAEGAN.loss_function: GANLoss,
+    WAE_MMD.loss_function: None,  # a squared error and an MMD, which stay as they are
+}
 
 
 def patch(model: Model) -> Model:
     """Gives a pythae model the fused kernels for its loss and its sampling; the same model comes back.
 
-    For VAE, BetaVAE and what is derived from them without a loss of its own, with "mse" and "bce": the same three
-    means, and their gradients; "mse" itself stays PyTorch's. A ``forward`` of your own is kept. Trainers,
+    For these, and what is derived from them without a loss of its own: the same outputs, and their gradients.
+
+    ================================= ==============================================
+    VAE, BetaVAE, DisentangledBetaVAE the sample, the KL, "bce"
+    INFOVAE_MMD                       the sample, the KL, "bce"
+    IWAE, MIWAE, PIWAE, CIWAE         the sample, "bce", for which x is not repeated
+    VAMP, BetaTCVAE                   the sample, "bce"
+    VAEGAN                            the sample, the KL
+    WAE_MMD                           nothing: it has none of these terms
+    ================================= ==============================================
+
+    All else stays pythae's, "mse" among it. A ``forward`` and a ``_sample_gauss`` of your own are kept. Trainers,
     ``deepcopy`` and pickling keep it all; ``model.save`` writes weights and configurations only, as it always
     does: patch again what ``load_from_folder`` returns.
 
@@ -81,15 +191,19 @@ def patch(model: Model) -> Model:
 
     Source: Chadebec, Vincent and Allassonnière, "Pythae: Unifying Generative Autoencoders in Python" (2022).
     """
-    # By the functions themselves: what inherits one has it, what overrides it has not.
     cls: Any = type(model)
-    if getattr(cls, "loss_function", None) not in (VAE.loss_function, BetaVAE.loss_function):
+    if getattr(cls, "loss_function", None) not in LOSSES:
+        kinds = ", ".join(loss.__qualname__.partition(".")[0] for loss in LOSSES)
         raise TypeError(
-            f"{cls.__name__} has a loss of its own: patch is for pythae's VAE, BetaVAE and what inherits theirs."
+            f"{cls.__name__} has a loss of its own: patch is for pythae's {kinds} and what inherits theirs."
             " Elsewhere use vf.rsample, vf.gaussian_kl and vf.bernoulli_log_prob in the loss itself"
         )
-    model.loss_function = Loss(model)
-    model._sample_gauss = sample_gauss
-    if cls.forward in (VAE.forward, BetaVAE.forward):
-        model.forward = Forward(model)
+    loss = LOSSES[cls.loss_function]
+    if loss is None:
+        return model
+    model.loss_function = loss(model)
+    if cls._sample_gauss.__module__.startswith("pythae."):
+        model._sample_gauss = sample_gauss
+        if cls.forward in (VAE.forward, BetaVAE.forward):
+            model.forward = Forward(model)
     return model
