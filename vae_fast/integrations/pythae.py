@@ -5,8 +5,7 @@
 
 from __future__ import annotations
 
-import math
-import types
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -48,17 +47,17 @@ class Holder:
         self.model = model
 
 
-def reconstruction_loss(model: BaseAE, recon_x: Tensor, x: Tensor) -> Tensor:
-    """−log p(x|z) of each datum, squared errors less their constant."""
-    recon_x, x = recon_x.reshape(len(x), -1), x.reshape(len(x), -1)
+def reconstruction_loss(model: BaseAE, recon_x: Tensor, x: Tensor, samples: Sequence[int] = ()) -> Tensor:
+    """−log p(x|z), of squared errors less its constant: [B, samples…]. x is broadcast over them, not repeated."""
+    recon_x, x = recon_x.reshape(len(x), *samples, -1), x.reshape(len(x), *(1 for _ in samples), -1)
     if model.model_config.reconstruction_loss == "mse":
         # PyTorch's own: a log-density less its constant would lose the digits of a small error.
-        return 0.5 * F.mse_loss(recon_x, x, reduction="none").sum(1)
+        return 0.5 * F.mse_loss(recon_x, x.expand_as(recon_x), reduction="none").sum(-1)
     return bernoulli_log_prob(recon_x, x, param="probs", scale=-1.0)
 
 
 class Loss(Holder):
-    """``loss_function`` of a VAE or BetaVAE: (recon_x, x, mu, log_var, z) → means of (loss, reconstruction, KL)."""
+    """``loss_function`` of a VAE or BetaVAE: (recon_x, x, mu, log_var, z) → mean loss, reconstruction, KL."""
 
     def __call__(self, recon_x: Tensor, x: Tensor, mu: Tensor, log_var: Tensor, z: Any) -> tuple[Tensor, ...]:
         return self.of(recon_x, x, gaussian_kl(mu, log_var))
@@ -83,55 +82,63 @@ class DisentangledLoss(Holder):
         return loss.mean(0), reconstruction.mean(0), kl.mean(0)
 
 
-class CrossEntropies:
-    """In the place of torch.nn.functional in a ``loss_function`` of pythae's: its cross-entropies of x."""
-
-    def __init__(self, x: Tensor) -> None:
-        self.x = x
-
-    def binary_cross_entropy(self, recon_x: Tensor, repeated: Tensor, *, reduction: str) -> Tensor:
-        """Of [B, D] or [B, samples…, D] and x, not its repetition; summed, over a dim that stays, of 1."""
-        x = self.x.reshape(len(self.x), *(1,) * (recon_x.ndim - 2), -1)
-        return bernoulli_log_prob(recon_x, x, param="probs", scale=-1.0).unsqueeze(-1)
+def weighted(log_w: Tensor) -> Tensor:
+    """−Σ w̃·log w, w̃ ∝ w without a gradient, over dim 1: as in pythae, estimates of [B, estimates, samples]."""
+    return -(log_w.softmax(1).detach() * log_w).sum(1)
 
 
-def own_loss(model: BaseAE, recon_x: Tensor, x: Tensor, *args: Any) -> tuple[Any, ...]:
-    """pythae's ``loss_function`` of the model's class, with cross-entropies by the kernel."""
+class WeightedLoss(Holder):
+    """``loss_function`` of an IWAE, MIWAE, PIWAE or CIWAE, whose terms are of [B, samples…]."""
+
+    def __call__(self, recon_x: Tensor, x: Tensor, mu: Tensor, log_var: Tensor, z: Tensor) -> tuple[Tensor, ...]:
+        own = type(self.model).loss_function
+        reconstruction = reconstruction_loss(self.model, recon_x, x, z.shape[1:-1])
+        kl = 0.5 * (z.square() - log_var - (z - mu).square() / log_var.exp()).sum(-1)
+        log_w = -(reconstruction + kl)
+        if own is IWAE.loss_function:
+            return weighted(log_w).mean(), reconstruction.mean(), kl.mean()
+        if own is MIWAE.loss_function:
+            losses = [weighted(log_w)]
+        elif own is PIWAE.loss_function:  # the encoder's, and the decoder's of all samples together
+            losses = [weighted(log_w), weighted(log_w.flatten(1))]
+        else:
+            losses = [self.model.beta * -log_w.mean(1) + (1 - self.model.beta) * weighted(log_w)]
+        return *(loss.mean() for loss in losses), reconstruction.mean(0), kl.mean(0)
+
+
+def parts(model: BaseAE, recon_x: Tensor, x: Tensor, *args: Any) -> tuple[Tensor, Any]:
+    """(reconstruction, what pythae's ``loss_function`` returns of one without error), for losses that add them."""
+    zero = recon_x.new_zeros(len(x), 1)
     own: Any = type(model).loss_function
-    if model.model_config.reconstruction_loss == "bce":
-        # The same code, with another F: pythae itself stays as it is, for other models and other threads.
-        names = {**own.__globals__, "F": CrossEntropies(x)}
-        own = types.FunctionType(own.__code__, names, own.__name__, own.__defaults__, own.__closure__)
-        # No x to be repeated for every sample; and whatever else were made of it would be NaN.
-        x = recon_x.new_full((len(x), 1), math.nan)
-    return own(model, recon_x, x, *args)
+    return reconstruction_loss(model, recon_x, x).mean(0), own(model, zero, zero, *args)
 
 
-class OwnLoss(Holder):
-    """``loss_function`` of IWAE, MIWAE, PIWAE, CIWAE, VAMP or BetaTCVAE: pythae's, but for cross-entropies."""
+class AddedLoss(Holder):
+    """``loss_function`` of a VAMP or BetaTCVAE: pythae's, with the reconstruction added to it."""
 
-    def __call__(self, recon_x: Tensor, x: Tensor, *args: Any) -> tuple[Any, ...]:
-        return own_loss(self.model, recon_x, x, *args)
+    def __call__(self, recon_x: Tensor, x: Tensor, *args: Any) -> tuple[Tensor, ...]:
+        reconstruction, (loss, _, kl) = parts(self.model, recon_x, x, *args)
+        return loss + reconstruction, reconstruction, kl
 
 
 class InfoLoss(Holder):
-    """``loss_function`` of an INFOVAE_MMD: pythae's, but for cross-entropies and the KL, in which it is linear."""
+    """``loss_function`` of an INFOVAE_MMD: pythae's of N(0, I), with the reconstruction and the KL added to it."""
 
     def __call__(
         self, recon_x: Tensor, x: Tensor, z: Tensor, z_prior: Tensor, mu: Tensor, log_var: Tensor
-    ) -> tuple[Any, ...]:
-        kl, zero = gaussian_kl(mu, log_var).mean(0), mu.new_zeros(1, 1)  # the KL of N(0, I) is 0
-        loss, reconstruction, _, mmd = own_loss(self.model, recon_x, x, z, z_prior, zero, zero)
-        return loss + (1 - self.model.alpha) * kl, reconstruction, kl, mmd
+    ) -> tuple[Tensor, ...]:
+        kl, zero = gaussian_kl(mu, log_var).mean(0), mu.new_zeros(1, 1)
+        reconstruction, (loss, *_, mmd) = parts(self.model, recon_x, x, z, z_prior, zero, zero)
+        return loss + reconstruction + (1 - self.model.alpha) * kl, reconstruction, kl, mmd
 
 
 class GANLoss(Holder):
-    """``loss_function`` of a VAEGAN: pythae's, but for the KL, which the encoder's loss is linear in."""
+    """``loss_function`` of a VAEGAN: pythae's of N(0, I), with the KL added to the encoder's loss."""
 
     def __call__(
         self, recon_x: Tensor, x: Tensor, z: Tensor, z_prior: Tensor, mu: Tensor, log_var: Tensor
     ) -> tuple[Any, ...]:
-        kl, zero = gaussian_kl(mu, log_var).mean(0), mu.new_zeros(1, 1)  # the KL of N(0, I) is 0
+        kl, zero = gaussian_kl(mu, log_var).mean(0), mu.new_zeros(1, 1)
         own: Any = type(self.model).loss_function
         reconstruction, encoder, *others = own(self.model, recon_x, x, z, z_prior, zero, zero)
         return reconstruction, encoder + kl, *others
@@ -161,7 +168,8 @@ LOSSES: dict[Any, type[Holder] | None] = {
     VAE.loss_function: Loss,
     BetaVAE.loss_function: Loss,
     DisentangledBetaVAE.loss_function: DisentangledLoss,
-    **{cls.loss_function: OwnLoss for cls in (IWAE, MIWAE, PIWAE, CIWAE, VAMP, BetaTCVAE)},
+    **{cls.loss_function: WeightedLoss for cls in (IWAE, MIWAE, PIWAE, CIWAE)},
+    **{cls.loss_function: AddedLoss for cls in (VAMP, BetaTCVAE)},
     INFOVAE_MMD.loss_function: InfoLoss,
     VAEGAN.loss_function: GANLoss,
     WAE_MMD.loss_function: None,  # a squared error and an MMD, which stay as they are
@@ -176,7 +184,7 @@ def patch(model: Model) -> Model:
     ================================= ==============================================
     VAE, BetaVAE, DisentangledBetaVAE the sample, the KL, "bce"
     INFOVAE_MMD                       the sample, the KL, "bce"
-    IWAE, MIWAE, PIWAE, CIWAE         the sample, "bce", for which x is not repeated
+    IWAE, MIWAE, PIWAE, CIWAE         the sample, "bce"; x is not repeated
     VAMP, BetaTCVAE                   the sample, "bce"
     VAEGAN                            the sample, the KL
     WAE_MMD                           nothing: it has none of these terms
