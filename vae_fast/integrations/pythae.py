@@ -106,30 +106,32 @@ class WeightedLoss(Holder):
         return *(loss.mean() for loss in losses), reconstruction.mean(0), kl.mean(0)
 
 
-def parts(model: BaseAE, recon_x: Tensor, x: Tensor, *args: Any) -> tuple[Tensor, Any]:
-    """(reconstruction, what pythae's ``loss_function`` returns of one without error), for losses that add them."""
-    zero = recon_x.new_zeros(len(x), 1)
+def own_loss(model: BaseAE, recon_x: Tensor, x: Tensor, *args: Any) -> tuple[Tensor, ...]:
+    """What pythae's ``loss_function`` returns, of a model whose loss adds the reconstruction to the rest."""
     own: Any = type(model).loss_function
-    return reconstruction_loss(model, recon_x, x).mean(0), own(model, zero, zero, *args)
+    if model.model_config.reconstruction_loss == "mse":
+        return own(model, recon_x, x, *args)
+    reconstruction, zero = reconstruction_loss(model, recon_x, x).mean(0), recon_x.new_zeros(len(x), 1)
+    loss, _, *others = own(model, zero, zero, *args)  # as if there were no error
+    return loss + reconstruction, reconstruction, *others
 
 
-class AddedLoss(Holder):
-    """``loss_function`` of a VAMP or BetaTCVAE: pythae's, with the reconstruction added to it."""
+class OwnLoss(Holder):
+    """``loss_function`` of a VAMP or BetaTCVAE: pythae's, but for the cross-entropy."""
 
     def __call__(self, recon_x: Tensor, x: Tensor, *args: Any) -> tuple[Tensor, ...]:
-        reconstruction, (loss, _, kl) = parts(self.model, recon_x, x, *args)
-        return loss + reconstruction, reconstruction, kl
+        return own_loss(self.model, recon_x, x, *args)
 
 
 class InfoLoss(Holder):
-    """``loss_function`` of an INFOVAE_MMD: pythae's of N(0, I), with the reconstruction and the KL added to it."""
+    """``loss_function`` of an INFOVAE_MMD: the same, of N(0, I), with the KL added to it."""
 
     def __call__(
         self, recon_x: Tensor, x: Tensor, z: Tensor, z_prior: Tensor, mu: Tensor, log_var: Tensor
     ) -> tuple[Tensor, ...]:
         kl, zero = gaussian_kl(mu, log_var).mean(0), mu.new_zeros(1, 1)
-        reconstruction, (loss, *_, mmd) = parts(self.model, recon_x, x, z, z_prior, zero, zero)
-        return loss + reconstruction + (1 - self.model.alpha) * kl, reconstruction, kl, mmd
+        loss, reconstruction, _, mmd = own_loss(self.model, recon_x, x, z, z_prior, zero, zero)
+        return loss + (1 - self.model.alpha) * kl, reconstruction, kl, mmd
 
 
 class GANLoss(Holder):
@@ -169,7 +171,7 @@ LOSSES: dict[Any, type[Holder] | None] = {
     BetaVAE.loss_function: Loss,
     DisentangledBetaVAE.loss_function: DisentangledLoss,
     **{cls.loss_function: WeightedLoss for cls in (IWAE, MIWAE, PIWAE, CIWAE)},
-    **{cls.loss_function: AddedLoss for cls in (VAMP, BetaTCVAE)},
+    **{cls.loss_function: OwnLoss for cls in (VAMP, BetaTCVAE)},
     INFOVAE_MMD.loss_function: InfoLoss,
     VAEGAN.loss_function: GANLoss,
     WAE_MMD.loss_function: None,  # a squared error and an MMD, which stay as they are
