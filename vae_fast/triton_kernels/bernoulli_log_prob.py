@@ -11,20 +11,24 @@ from torch import Tensor
 
 from vae_fast.operators import BERNOULLI_PARAMS
 from vae_fast.triton_kernels.density_launch import Density, launchers
-from vae_fast.triton_kernels.terms import bernoulli, bernoulli_of_probs
+from vae_fast.triton_kernels.terms import bernoulli, bernoulli_of_positives, bernoulli_of_probs
 
 
 @triton.jit
 def _term(operands, g, numbers, CONSTANTS: tl.constexpr):
-    y, x = operands
+    y, x, pos_weight = operands
     x_scale = numbers[0]
     OF_PROBS: tl.constexpr = CONSTANTS[0]
+    OF_POSITIVES: tl.constexpr = CONSTANTS[1]
     if OF_PROBS:
         log_prob, slope, odds = bernoulli_of_probs(y, x * x_scale)
+    elif OF_POSITIVES:
+        log_prob, slope, odds = bernoulli_of_positives(y, x * x_scale, pos_weight)
     else:
         log_prob, slope = bernoulli(y, x * x_scale)
         odds = y
-    return log_prob, (g * slope, g * odds * x_scale)
+    # The weight of the positives has no gradient.
+    return log_prob, (g * slope, g * odds * x_scale, slope)
 
 
 def _numbers(options: Any) -> tuple[float, ...]:
@@ -32,7 +36,8 @@ def _numbers(options: Any) -> tuple[float, ...]:
 
 
 def _constants(options: Any, operands: Sequence[Tensor | None]) -> tuple[Any, ...]:
-    return (options.param == BERNOULLI_PARAMS["probs"],)
+    _, _, pos_weight, _ = operands
+    return options.param == BERNOULLI_PARAMS["probs"], pos_weight is not None
 
 
 bernoulli_log_prob_fwd, bernoulli_log_prob_bwd = launchers(

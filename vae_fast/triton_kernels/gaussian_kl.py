@@ -10,9 +10,10 @@ import triton.language as tl
 from torch import Tensor
 
 from vae_fast.triton_kernels.density_launch import Density, launchers
-from vae_fast.triton_kernels.operands import form_of, is_plain
+from vae_fast.triton_kernels.forms import are_plain, form_of, prior_form_of
 from vae_fast.triton_kernels.sigma import clamped, within
-from vae_fast.triton_kernels.terms import floored, gaussian_kl, gaussian_kl_to_prior
+from vae_fast.triton_kernels.terms import floored, gaussian_kl
+from vae_fast.triton_kernels.terms_to_prior import clamped_prior, gaussian_kl_to_prior, within_prior
 
 
 @triton.jit
@@ -24,16 +25,18 @@ def _term(operands, g, numbers, CONSTANTS: tl.constexpr):
     FORM: tl.constexpr = CONSTANTS[2]
     EPS: tl.constexpr = CONSTANTS[3]
     BOUNDED: tl.constexpr = CONSTANTS[4]
+    PRIOR: tl.constexpr = CONSTANTS[5]
     dm, r = mu - prior_mu, clamped(raw, low, high, BOUNDED)
     if TO_PRIOR:
-        prior_r = clamped(prior_raw, low, high, BOUNDED)
-        kl, slope, draw, dprior_raw = gaussian_kl_to_prior(dm, r, prior_r, eps, FORM, EPS)
+        prior_r = clamped_prior(prior_raw, low, high, BOUNDED, PRIOR)
+        kl, slope, draw, dprior_raw = gaussian_kl_to_prior(dm, r, prior_r, eps, FORM, EPS, PRIOR)
     else:
         kl, draw = gaussian_kl(dm, r, eps, FORM, EPS)
         slope, dprior_raw = dm, draw
     kl, g = floored(kl, g, floor, FLOOR)
     slope, draw, dprior_raw = g * slope, g * draw, g * dprior_raw
-    draw, dprior_raw = within(raw, draw, low, high, BOUNDED), within(prior_raw, dprior_raw, low, high, BOUNDED)
+    draw = within(raw, draw, low, high, BOUNDED)
+    dprior_raw = within_prior(prior_raw, dprior_raw, low, high, BOUNDED, PRIOR)
     return kl, (slope, draw, -slope, dprior_raw)
 
 
@@ -43,7 +46,8 @@ def _numbers(options: Any) -> tuple[float, ...]:
 
 def _constants(options: Any, operands: Sequence[Tensor | None]) -> tuple[Any, ...]:
     _, _, _, prior_logvar, _ = operands
-    return prior_logvar is not None, options.free_bits is not None, *form_of(options)
+    to_prior = prior_logvar is not None
+    return to_prior, options.free_bits is not None, *form_of(options), prior_form_of(options, to_prior)
 
 
-gaussian_kl_fwd, gaussian_kl_bwd = launchers(Density("gaussian_kl", _term, _numbers, _constants, is_plain))
+gaussian_kl_fwd, gaussian_kl_bwd = launchers(Density("gaussian_kl", _term, _numbers, _constants, are_plain))

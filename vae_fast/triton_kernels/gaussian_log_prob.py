@@ -10,7 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 from vae_fast.triton_kernels.density_launch import Density, launchers
-from vae_fast.triton_kernels.operands import form_of, is_plain
+from vae_fast.triton_kernels.forms import form_of, is_plain
 from vae_fast.triton_kernels.sigma import clamped, within
 from vae_fast.triton_kernels.terms import gaussian
 

@@ -13,7 +13,6 @@ from torch import Tensor
 from vae_fast.checks import FLOATS, TARGETS
 from vae_fast.operators import Wanted
 from vae_fast.reference.densities import arithmetic_dtype, compute_dtype, promoted_dtype
-from vae_fast.sigma import LOGVAR
 from vae_fast.triton_kernels import launch, layout
 from vae_fast.triton_kernels.layout import Gradient, Layout
 from vae_fast.triton_kernels.walk import ABSENT, NUMBER, Spec, View
@@ -120,16 +119,6 @@ def readable(tensor: Tensor | None) -> Tensor | None: ...
 def readable(tensor: Tensor | None) -> Tensor | None:
     """The tensor as a kernel can read it: no view that is negated on the fly."""
     return tensor.resolve_neg() if tensor is not None and tensor.is_neg() else tensor
-
-
-def form_of(options: Any) -> tuple[int, bool, bool]:
-    """What of σ's parametrisation a kernel is compiled for: its form, whether it has an eps, and bounds."""
-    return options.param, options.param_eps != 0.0, options.low != -math.inf or options.high != math.inf
-
-
-def is_plain(options: Any) -> bool:
-    """Whether log σ² is the argument itself, without bounds."""
-    return form_of(options) == (LOGVAR, False, False)
 
 
 def bits_of(number: float) -> int:

@@ -1,4 +1,4 @@
-"""z = μ + σε and its gradient."""
+"""z = μ + τσε and its gradient."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from vae_fast.triton_kernels.sampling_launch import Draw, Upstream, backward, fo
 
 
 def rsample_fwd(mu: Tensor, logvar: Tensor, options: Any, wanted: Wanted) -> Tensor:
-    return forward(mu, logvar, Draw(options))[0]
+    return forward(Draw((mu, logvar, None, None), options))[0]
 
 
 def rsample_bwd(dz: Tensor, mu: Tensor, logvar: Tensor, options: Any, wanted: Wanted) -> tuple[Tensor, ...]:
-    return backward(Upstream(dz), mu, logvar, Draw(options), wanted)
+    needs = Wanted((*wanted.needs, False, False), wanted.packed, wanted.packed_dim)
+    dmu, dlogvar, *_ = backward(Upstream(dz), Draw((mu, logvar, None, None), options), needs)
+    return dmu, dlogvar

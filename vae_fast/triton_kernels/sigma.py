@@ -1,13 +1,14 @@
 """What the second argument of a Gaussian is, and σ from it: vae_fast/sigma.py in Triton, in the same words.
 
 r is the raw argument, clamped. FORM is one of that file's forms; where EPS is set, ``eps`` is added to σ (σ² for
-VAR).
+VAR). BOUNDED is one of forms.py's kinds of bounds.
 """
 
 import triton
 import triton.language as tl
 
 from vae_fast import sigma as definition
+from vae_fast.triton_kernels import forms
 from vae_fast.triton_kernels.arithmetic import clamp, constant, divide, root
 from vae_fast.triton_kernels.exponentials import exp, half_exp
 from vae_fast.triton_kernels.logarithms import log
@@ -19,6 +20,7 @@ LOGSTD = tl.constexpr(definition.LOGSTD)
 STD = tl.constexpr(definition.STD)
 VAR = tl.constexpr(definition.VAR)
 SOFTPLUS = tl.constexpr(definition.SOFTPLUS)
+STOPPING = tl.constexpr(forms.STOPPING)
 
 
 @triton.jit
@@ -31,8 +33,8 @@ def clamped(raw, low, high, BOUNDED: tl.constexpr):
 
 @triton.jit
 def within(raw, grad, low, high, BOUNDED: tl.constexpr):
-    """``grad`` where ``raw`` is within the bounds, 0 elsewhere."""
-    if BOUNDED:
+    """``grad`` where ``raw`` is within the bounds, 0 elsewhere unless they pass it on."""
+    if BOUNDED == STOPPING:
         return tl.where(raw >= low, tl.where(raw <= high, grad, 0.0), 0.0)
     else:
         return grad
@@ -165,7 +167,7 @@ def is_usual(r, x, FORM: tl.constexpr):
 
 
 @triton.jit
-def _softplus_is_exp(r):
+def softplus_is_exp(r):
     if r.dtype == tl.float64:
         return r < -40.0
     else:
@@ -176,7 +178,7 @@ def _softplus_is_exp(r):
 def parts(r, eps, FORM: tl.constexpr, EPS: tl.constexpr):
     """(s, q) of σ = s·e^q, not for VAR: q is not 0 only for arguments so far out that e^q alone is left of σ."""
     if FORM == SOFTPLUS and not EPS:
-        far = _softplus_is_exp(r)
+        far = softplus_is_exp(r)
         return tl.where(far, 1.0, softplus(r)), tl.where(far, r, 0.0)
     elif FORM == SOFTPLUS or FORM == STD:
         return sigma(r, eps, FORM, EPS), tl.zeros_like(r)
@@ -195,7 +197,7 @@ def slope_parts(r, s, q, FORM: tl.constexpr, EPS: tl.constexpr):
     if FORM == STD:
         return divide(constant(r, 2.0), s), tl.zeros_like(r)
     elif FORM == SOFTPLUS:
-        far = _softplus_is_exp(r)
+        far = softplus_is_exp(r)
         slope = divide(tl.where(far, 2.0, logistic(r) * 2.0), s)
         # dσ/dr is e^r there, as σ is without eps.
         if EPS:

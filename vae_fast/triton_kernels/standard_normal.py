@@ -14,7 +14,7 @@ from vae_fast.triton_kernels import launch
 from vae_fast.triton_kernels.kernel import kernel
 from vae_fast.triton_kernels.layout import ACCESS_BYTES, ceil_div, tile_of
 from vae_fast.triton_kernels.noise import NORMALS, NORMALS_OF_COUNTER, normals
-from vae_fast.triton_kernels.sampling import key_of
+from vae_fast.triton_kernels.noise_tiles import key_of
 from vae_fast.triton_kernels.tiles import narrow
 
 

@@ -25,11 +25,9 @@ from vae_fast.triton_kernels.sigma import (
     nearest,
     sigma_of,
     twice,
-    var_ratio,
-    var_ratio_slope,
 )
 from vae_fast.triton_kernels.softplus import log1p_unit, over_one_plus
-from vae_fast.triton_kernels.wide import either, half_of, halved, narrow, over, plus, times, wide
+from vae_fast.triton_kernels.wide import either, half_of, halved, narrow, over, times, wide
 
 HALF_LOG_2PI = tl.constexpr(0.91893853320467274178)
 # F.binary_cross_entropy's least p(1 − p).
@@ -53,6 +51,25 @@ def bernoulli(y, t):
     # σ(−|y|).
     s = over_one_plus(e, error, e, error)
     return cost - (e + log1p_unit(e, error)), tl.where(positive, s - wrong, wrong - s)
+
+
+@triton.jit
+def bernoulli_of_positives(y, t, weight):
+    """weight·t·log σ(y) + (1 − t)·log(1 − σ(y)), and its derivatives by y and by t."""
+    size = -tl.abs(y)
+    e, error = exp_of_negative(size)
+    positive = y > 0.0
+    heavy, rest = weight * t, 1.0 - t
+    wrong = tl.where(positive, rest, heavy)
+    # An infinite logit of the matching target costs nothing; 0·∞ would be NaN.
+    cost = tl.where(wrong == 0.0, 0.0, size * wrong)
+    # −log σ(|y|), and σ(−|y|), which is ½ at most.
+    least = e + log1p_unit(e, error)
+    s = over_one_plus(e, error, e, error)
+    above, below = tl.where(positive, 1.0 - s, s), tl.where(positive, s, 1.0 - s)
+    # log σ(−∞) is −∞ and log σ(∞) 0: both have the sign of y.
+    odds = tl.fma(1.0 - weight, least, tl.where(positive, y, weight * y))
+    return cost - (heavy + rest) * least, heavy * below - rest * above, odds
 
 
 @triton.jit
@@ -98,19 +115,19 @@ def wide_standardised(difference, var):
 
 
 @triton.jit
-def _product(growth, slope, beyond):
+def product(growth, slope, beyond):
     """growth·slope, or ``beyond`` where growth is no ordinary number."""
-    return either(_is_big(growth), beyond, times(wide(growth), slope))
+    return either(is_big(growth), beyond, times(wide(growth), slope))
 
 
 @triton.jit
-def _anywhere(condition):
+def anywhere(condition):
     """Whether it holds for any element of the tile: what is rare is then computed for all, and chosen for some."""
     return tl.max(condition.to(tl.int32)) != 0
 
 
 @triton.jit
-def _is_big(a):
+def is_big(a):
     big: tl.constexpr = BIG_64 if a.dtype == tl.float64 else BIG_32
     return tl.abs(a) >= big
 
@@ -121,7 +138,7 @@ def _gaussian_far(difference, r, eps, FORM: tl.constexpr, EPS: tl.constexpr):
     square, slope = wide_standardised(difference, var)
     half_square = narrow(square)
     log_prob = -(half_square + (size + constant(r, HALF_LOG_2PI)))
-    return log_prob, slope, narrow(_product(half_square - 0.5, dlog, times(square, dlog)))
+    return log_prob, slope, narrow(product(half_square - 0.5, dlog, times(square, dlog)))
 
 
 @triton.jit
@@ -134,14 +151,14 @@ def gaussian(difference, r, eps, FORM: tl.constexpr, EPS: tl.constexpr):
         return log_prob, slope, twice(half_square - 0.5, FORM)
     else:
         x = nearest(r, eps, FORM, EPS)
-        half_square, slope = _standardised_by(difference, x, FORM)
+        half_square, slope = standardised_by(difference, x, FORM)
         log_prob = -(half_square + (log_sigma_of(x, FORM) + half_log_2pi))
         draw = (half_square - 0.5) * dlog_var(r, x, eps, FORM, EPS)
-        usual = is_usual(r, x, FORM) & (_is_big(half_square) == 0)
+        usual = is_usual(r, x, FORM) & (is_big(half_square) == 0)
         if FORM == STD or FORM == VAR:
             # Where a tile ends all is 0.
             usual = usual | ((x == 0.0) & (difference == 0.0))
-        if _anywhere(usual == 0):
+        if anywhere(usual == 0):
             far_log_prob, far_slope, far_draw = _gaussian_far(difference, r, eps, FORM, EPS)
             log_prob = tl.where(usual, log_prob, far_log_prob)
             slope, draw = tl.where(usual, slope, far_slope), tl.where(usual, draw, far_draw)
@@ -149,7 +166,7 @@ def gaussian(difference, r, eps, FORM: tl.constexpr, EPS: tl.constexpr):
 
 
 @triton.jit
-def _standardised_by(difference, x, FORM: tl.constexpr):
+def standardised_by(difference, x, FORM: tl.constexpr):
     slope = difference * inv_var_of(x, FORM)
     slope = tl.where((difference == 0.0) & (x == x), 0.0, slope)
     return difference * 0.5 * slope, slope
@@ -160,7 +177,7 @@ def _gaussian_kl_far(r, eps, FORM: tl.constexpr, EPS: tl.constexpr):
     var, dlog, size, _, _ = far_scale(r, eps, FORM, EPS)
     grown = half_of(var)
     growth, spread = half_expm1_and_minus_by_grown(size + size, size, narrow(grown))
-    return spread, narrow(_product(growth, dlog, times(grown, dlog)))
+    return spread, narrow(product(growth, dlog, times(grown, dlog)))
 
 
 @triton.jit
@@ -178,7 +195,7 @@ def gaussian_kl(dm, r, eps, FORM: tl.constexpr, EPS: tl.constexpr):
         if FORM == STD or FORM == VAR:
             # Where a tile ends all is 0.
             usual = usual | (x == 0.0)
-        if _anywhere(usual == 0):
+        if anywhere(usual == 0):
             far_spread, far_draw = _gaussian_kl_far(r, eps, FORM, EPS)
             spread, draw = tl.where(usual, spread, far_spread), tl.where(usual, draw, far_draw)
     return tl.fma(dm * 0.5, dm, spread), draw
@@ -195,62 +212,7 @@ def floored(kl, g, floor, FLOOR: tl.constexpr):
 
 
 @triton.jit
-def _corrected(value, error, slope):
+def corrected(value, error, slope):
     """value + error·slope, a first-order correction; an infinite value needs none."""
     keep = (error == 0.0) | (tl.abs(value) == float("inf"))
     return tl.where(keep, value, tl.fma(error, slope, value))
-
-
-@triton.jit
-def _gaussian_kl_to_prior_far(dm, r, prior_r, eps, FORM: tl.constexpr, EPS: tl.constexpr):
-    far, prior = far_scale(r, eps, FORM, EPS), far_scale(prior_r, eps, FORM, EPS)
-    ratio = var_ratio(far, prior, FORM, EPS)
-    beyond = half_of(var_ratio_slope(ratio, far, prior, FORM, EPS))
-    # Nearer than the difference of two logarithms where the ratio is an ordinary number.
-    square, half = narrow(ratio), far[2] - prior[2]
-    big: tl.constexpr = BIG_64 if r.dtype == tl.float64 else BIG_32
-    half = tl.where((square > 1.0 / big) & (square < big), log(square) * 0.5, half)
-    growth, spread = half_expm1_and_minus_by_grown(half + half, half, narrow(half_of(ratio)))
-    squared, slope = wide_standardised(dm, prior[0])
-    draw = narrow(_product(growth, far[1], times(half_of(ratio), far[1])))
-    dprior_raw = -narrow(plus(times(squared, prior[1]), _product(growth, prior[1], beyond)))
-    return narrow(squared) + spread, slope, draw, dprior_raw
-
-
-@triton.jit
-def gaussian_kl_to_prior(dm, r, prior_r, eps, FORM: tl.constexpr, EPS: tl.constexpr):
-    """KL(N(μ, σ²) ‖ N(μp, σp²)) and its derivatives by μ, r and the prior's r."""
-    if FORM <= LOGSTD and not EPS:
-        less = r - prior_r
-        d = twice(less, FORM)
-        # The rounding error of d (Knuth's two-sum), which e^d would magnify; none where a step of it is infinite.
-        part = r - less
-        error = twice((r - (less + part)) + (part - prior_r), FORM)
-        error = tl.where(tl.abs(error) < float("inf"), error, 0.0)
-        half = tl.fma(prior_r, constant(r, -0.5), r * 0.5)
-        if FORM == LOGSTD:
-            # Where d overflows to infinity, any half of it will do that does not.
-            half = tl.where(less == float("inf"), half, less)
-        growth, spread = half_expm1_and_minus(d, half)
-        spread = _corrected(spread, error, growth)
-        growth = _corrected(growth, error, growth + 0.5)
-        half_square, slope = standardised(dm, prior_r, FORM)
-        return half_square + spread, slope, twice(growth, FORM), -twice(half_square + growth, FORM)
-    else:
-        x, prior_x = nearest(r, eps, FORM, EPS), nearest(prior_r, eps, FORM, EPS)
-        ratio = sigma_of(divide(x, prior_x), FORM)
-        half = log(ratio)
-        growth, spread = half_expm1_and_minus_by_grown(half + half, half, (ratio * 0.5) * ratio)
-        half_square, slope = _standardised_by(dm, prior_x, FORM)
-        kl, draw = half_square + spread, growth * dlog_var(r, x, eps, FORM, EPS)
-        dprior_raw = -(half_square + growth) * dlog_var(prior_r, prior_x, eps, FORM, EPS)
-        usual = is_usual(r, x, FORM) & is_usual(prior_r, prior_x, FORM)
-        usual = usual & (_is_big(tl.fma(ratio, ratio, half_square)) == 0)
-        if FORM == STD or FORM == VAR:
-            # Where a tile ends all is 0.
-            usual = usual | ((x == 0.0) & (prior_x == 0.0) & (dm == 0.0))
-        if _anywhere(usual == 0):
-            far = _gaussian_kl_to_prior_far(dm, r, prior_r, eps, FORM, EPS)
-            kl, slope = tl.where(usual, kl, far[0]), tl.where(usual, slope, far[1])
-            draw, dprior_raw = tl.where(usual, draw, far[2]), tl.where(usual, dprior_raw, far[3])
-        return kl, slope, draw, dprior_raw

@@ -88,9 +88,12 @@ def halved(whole, n):
 
 
 @triton.jit
-def wide_exp(a):
-    """e^a; 0 and infinity from where no product that it is a factor of is an ordinary number."""
-    farthest: tl.constexpr = 3000.0 if a.dtype == tl.float64 else 350.0
+def wide_exp(a, RANGE: tl.constexpr = 1):
+    """e^a; 0 and infinity from where no product that it is a factor of is an ordinary number.
+
+    RANGE is 2 for a factor that nothing squares afterwards.
+    """
+    farthest: tl.constexpr = (3000.0 if a.dtype == tl.float64 else 350.0) * RANGE
     n, r, p, error = expand(clamp(a, constant(a, -farthest), constant(a, farthest)))
     high, low = expanded_in_two(r, p, error)
     m, n = halved(high + low, n)

@@ -1,0 +1,49 @@
+"""What of σ's parametrisation, the posterior's and the prior's, a kernel is compiled for."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from vae_fast.sigma import LOGVAR, PASS
+
+# What bounds do: nothing, clamp with no gradient outside, clamp with the gradient at the bound.
+FREE, STOPPING, PASSING = range(3)
+
+# A prior's second argument in the posterior's form and bounds; or in its form, and bounds of its own.
+ALIKE: tuple[()] = ()
+SAME = -1
+
+
+def _bounds_of(low: float, high: float, bounds_grad: int) -> int:
+    if low == -math.inf and high == math.inf:
+        return FREE
+    return PASSING if bounds_grad == PASS else STOPPING
+
+
+def form_of(options: Any) -> tuple[int, bool, int]:
+    """The posterior's form, whether it has an eps, and what its bounds do."""
+    return options.param, options.param_eps != 0.0, _bounds_of(options.low, options.high, options.bounds_grad)
+
+
+def is_plain(options: Any) -> bool:
+    """Whether log σ² is the argument itself, without bounds."""
+    return form_of(options) == (LOGVAR, False, FREE)
+
+
+def are_plain(options: Any) -> bool:
+    """Whether that holds for the prior too."""
+    return is_plain(options) and prior_form_of(options) == ALIKE
+
+
+def prior_form_of(options: Any, given: bool = True) -> tuple[Any, ...]:
+    """The prior's form (``SAME``, with its eps, as the posterior's), eps, bounds and what they do; or ``ALIKE``.
+
+    Numbers that a kernel is compiled for: as arguments they would make every launch longer.
+    """
+    own = (options.param, options.param_eps)
+    prior, bounds = (options.prior_param, options.prior_param_eps), (options.prior_low, options.prior_high)
+    if not given or (prior == own and bounds == (options.low, options.high)):
+        return ALIKE
+    form, eps = (SAME, 0.0) if prior == own else prior
+    return form, eps, *bounds, _bounds_of(*bounds, options.bounds_grad)
