@@ -21,9 +21,6 @@ class SigmaForm {
         high_(static_cast<E>(options.high)),
         pass_gradient_(options.pass_gradient) {}
 
-  // log σ itself.
-  VF_INLINE static SigmaForm of_log_sigma() { return SigmaForm(kLogstd); }
-
   VF_INLINE int param() const { return kPlain ? int{kLogvar} : param_; }
   VF_INLINE E eps() const { return kPlain ? E(0) : eps_; }
   VF_INLINE bool bounded() const { return !kPlain && (low_ > -infinity<E>() || high_ < infinity<E>()); }
@@ -183,18 +180,22 @@ class SigmaForm {
   VF_INLINE Wide<T> var_ratio(const Far<T>& a, const SigmaForm& prior, const Far<T>& b) const {
     return param() == kVar && prior.param() == kVar ? a.var / b.var : square_of_ratio(a.sigma, b.sigma);
   }
-  // The same times d log σp²/dr: in one exponential, since the ratio may be beyond all range and the derivative below
-  // it.
+  // The same times d log σ²/dr, and times d log σp²/dr: in one exponential, since the ratio may be beyond all range and
+  // the derivative below it.
   template <class T>
   VF_INLINE Wide<T> var_ratio_slope(const Far<T>& a, const SigmaForm& prior, const Far<T>& b) const {
-    if (prior.param() > kLogstd || prior.logarithmic()) return var_ratio(a, prior, b) * b.dlog_var;
-    const Parts<T> sigma{b.sigma.s, b.sigma.q - b.slope.q * E(0.5)};
-    return square_of_ratio(a.sigma, sigma) * wide(b.slope.s);
+    if (!exponential_slope()) return var_ratio(a, prior, b) * a.dlog_var;
+    return square_of_ratio(Parts<T>{a.sigma.s, a.sigma.q + a.slope.q * E(0.5)}, b.sigma) * wide(a.slope.s);
+  }
+  template <class T>
+  VF_INLINE Wide<T> var_ratio_prior_slope(const Far<T>& a, const SigmaForm& prior, const Far<T>& b) const {
+    if (!prior.exponential_slope()) return var_ratio(a, prior, b) * b.dlog_var;
+    return square_of_ratio(a.sigma, Parts<T>{b.sigma.s, b.sigma.q - b.slope.q * E(0.5)}) * wide(b.slope.s);
   }
 
  private:
-  VF_INLINE explicit SigmaForm(SigmaParam param)
-      : param_(param), eps_(0), low_(-infinity<E>()), high_(infinity<E>()), pass_gradient_(false) {}
+  // Whether d log σ²/dr may be an exponential where σ is none.
+  VF_INLINE bool exponential_slope() const { return eps() != E(0) && param() != kStd && param() != kVar; }
 
   template <class T>
   VF_INLINE static Wide<T> square_of_ratio(Parts<T> a, Parts<T> b) {

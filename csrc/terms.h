@@ -201,7 +201,8 @@ VF_RARE KLTerm<T> gaussian_kl_far(T dm, T r, T prior_r, const Form& form, const 
   using F = FormatOf<T>;
   const auto f = form.far(r), prior = prior_form.far(prior_r);
   const Wide<T> ratio = form.var_ratio(f, prior_form, prior);
-  const Wide<T> beyond = form.var_ratio_slope(f, prior_form, prior).half();
+  const Wide<T> own_beyond = kOwn ? form.var_ratio_slope(f, prior_form, prior) : ratio * f.dlog_var;
+  const Wide<T> beyond = form.var_ratio_prior_slope(f, prior_form, prior).half();
   const T square = ratio.narrow(), grown = ratio.half().narrow();
   // Nearer than the difference of two logarithms where the ratio is an ordinary number; not where both are small, of
   // which one may be exact.
@@ -214,8 +215,8 @@ VF_RARE KLTerm<T> gaussian_kl_far(T dm, T r, T prior_r, const Form& form, const 
   const T growth = select(abs(d) <= E(1), half_expm1(d), grown - E(0.5));
   const WideStandardised<T> s = wide_standardised(dm, prior.var);
   const Wide<T> both = s.half_square * prior.dlog_var + wide_product(growth, prior.dlog_var, beyond);
-  return {s.half_square.narrow() + spread, s.slope,
-          wide_product(growth, f.dlog_var, ratio.half() * f.dlog_var).narrow(), -both.narrow()};
+  return {s.half_square.narrow() + spread, s.slope, wide_product(growth, f.dlog_var, own_beyond.half()).narrow(),
+          -both.narrow()};
 }
 
 // KL(N(μ, σ²) ‖ N(μp, σp²)).
@@ -258,14 +259,21 @@ VF_INLINE KLTerm<T> gaussian_kl(T dm, T r, T prior_r, const Form& form) {
 // KL(N(μ, σ²) ‖ N(μp, σp²)), σp in a form of its own.
 template <class T, class Form>
 VF_INLINE KLTerm<T> gaussian_kl(T dm, T r, T prior_r, const Form& form, const Form& prior_form) {
+  using E = Element<T>;
   if (!form.logarithmic() || !prior_form.logarithmic()) {
     return gaussian_kl_far<true>(dm, r, prior_r, form, prior_form);
   }
-  // Both as log σ, exactly; dr of it is ½ or 1.
-  using E = Element<T>;
-  const auto by_log_sigma = Form::of_log_sigma();
-  const KLTerm<T> kl = gaussian_kl(dm, form.log_sigma(r), prior_form.log_sigma(prior_r), by_log_sigma);
-  return {kl.kl, kl.dmu, form.twice(kl.draw * E(0.5)), prior_form.twice(kl.dprior_raw * E(0.5))};
+  // As above, of log σ.
+  const T size = form.log_sigma(r), prior_size = prior_form.log_sigma(prior_r), less = size - prior_size;
+  const T part = size - less, d = less + less;
+  T error = ((size - (less + part)) + (part - prior_size)) * E(2);
+  error = select(abs(error) < infinity<T>(), error, splat<T>(0));
+  T growth = half_expm1(d);
+  T spread = corrected(half_expm1_minus(d), error, growth);
+  growth = corrected(growth, error, growth + E(0.5));
+  spread = select(abs(d) < infinity<T>(), spread, spread_of_infinite(size * E(0.5) - prior_size * E(0.5), -less));
+  const Standardised<T> s = standardised(dm, prior_r, prior_size, prior_form, [] {});
+  return {s.half_square + spread, s.slope, form.twice(growth), -prior_form.twice(s.half_square + growth)};
 }
 
 }  // namespace VF_ISA
