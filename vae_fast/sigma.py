@@ -7,8 +7,9 @@
     var        sqrt(r + eps)             log(r + eps)
     softplus   log(1 + e^r) + eps        2 log σ
 
-r is the raw argument clamped to [low, high]; its gradient is 0 outside, or with "pass" what it is at the bound. Where eps is not 0 the first two rows
-have log σ² = 2 log σ. ``SigmaForm`` holds plain numbers only, as the raw operators take them.
+r is the raw argument clamped to [low, high]; its gradient is 0 outside, or with "pass" what it is at the bound.
+Where eps is not 0 the first two rows have log σ² = 2 log σ. ``SigmaForm`` holds plain numbers only, as the raw
+operators take them.
 
 An exponential that is beyond the range of a dtype is not formed but where it is the result: σ is s·e^q, where q is
 not 0 only for arguments so far out that e^q alone is left of σ.

@@ -208,5 +208,5 @@ class DiagonalNormal(Vector):
 
     def __repr__(self) -> str:
         scale = tuple(self._raw.shape) if isinstance(self._raw, Tensor) else self._raw
-        options = "".join(f", {k}={v!r}" for k, v in self._gaussian.items() if v not in (0.0, None))
+        options = "".join(f", {k}={v!r}" for k, v in self._gaussian.items() if v not in (0.0, None, "zero"))
         return f"{type(self).__name__}(loc: {tuple(self._loc.shape)}, scale: {scale}, {self.event_ndim}{options})"

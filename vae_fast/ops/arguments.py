@@ -151,7 +151,8 @@ def prior_fits(operands: Sequence[Any], shape: Sequence[int]) -> None:
     moments = torch.broadcast_shapes(mu.shape, logvar.shape)
     if len(moments) != len(shape) or tuple(moments) != tuple(shape):
         raise ValueError(
-            f"the prior broadcasts with mu and logvar, of shape {tuple(moments)}, to {tuple(shape)}: expand mu to it"
+            f"the prior broadcasts with mu and logvar, of shape {tuple(moments)}, to {tuple(shape)}: "
+            "expand mu to it"
         )
 
 

@@ -50,8 +50,8 @@ def gaussian_kl(
         reduction: "none" gives one number a datum, "sum" and "mean" run over all data.
         scale: multiplies the result.
         param, param_eps, bounds, bounds_grad, backend: as ``rsample``.
-        prior_param, prior_param_eps, prior_bounds: the same of ``prior_logvar``. Where nothing is said they are those
-            of ``logvar``; with a ``prior_param``, no eps and no bounds. (None, None) are no bounds.
+        prior_param, prior_param_eps, prior_bounds: the same of ``prior_logvar``. Where nothing is said they are
+            those of ``logvar``; with a ``prior_param``, no eps and no bounds. (None, None) are no bounds.
 
     Returns:
         The data dims ("none") or a 0-d tensor; float64 where the arguments promote to it, else float32.

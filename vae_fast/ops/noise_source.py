@@ -39,7 +39,7 @@ def sample_word(place: Place, n_samples: int) -> int:
 
     Raises ValueError where samples of two streams would meet.
     """
-    first, stream = seeds.integer("first_sample", place.first_sample), seeds.integer("stream", place.stream)
+    first, stream = seeds.whole("first_sample", place.first_sample), seeds.whole("stream", place.stream)
     if not 0 <= stream < _WORDS:
         raise ValueError(f"stream must be from 0 to 2**32 - 1, got {place.stream}")
     # To a compiler, which shows traced sizes as numbers, the comparison would be a bound of them.

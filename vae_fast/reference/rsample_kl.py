@@ -35,7 +35,8 @@ def rsample_kl_bwd(dz, dkl, mu, logvar, prior_mu, prior_logvar, options, wanted)
     dtype, _ = dtypes(operands)
     wide = tuple(t if t is None else t.to(dtype) for t in operands)
     from_z: tuple[Tensor | None, ...] = (None, None, None, None)
-    from_kl = tuple(torch.zeros_like(t) if need else None for t, need in zip(wide, wanted.needs, strict=True))
+    pairs = zip(wide, wanted.needs, strict=True)
+    from_kl = tuple(torch.zeros_like(t) if need and t is not None else None for t, need in pairs)
     if dz is not None:
         first, second, *_ = wanted.needs
         of_sample = rsample_bwd(dz, *wide[:2], _those_of(_Sample, options), Wanted((first, second)))
