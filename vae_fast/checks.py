@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from vae_fast import results
-from vae_fast.operators import PARAMETER, SIGNATURES, Wanted
+from vae_fast.operators import BERNOULLI_PARAMS, PARAMETER, SIGNATURES, Wanted
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 TARGETS = (*FLOATS, torch.uint8, torch.bool)
@@ -142,6 +142,8 @@ def check(name: str, args: Sequence[Any]) -> None:
     for option in operator.options:
         if option.codes is not None:
             _code(option.name, getattr(options, option.name), option.codes)
+    if named.get("pos_weight") is not None and options.param == BERNOULLI_PARAMS["probs"]:
+        raise ValueError("pos_weight is for logits, not for probabilities")
     shape = _broadcast(*operands)
     if operator.sums:
         _events(options.event_ndim, shape)

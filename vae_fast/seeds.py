@@ -19,16 +19,20 @@ def wrap(value: int) -> int:
     return (value + 2**63) % 2**64 - 2**63
 
 
+def whole(name: str, value: int) -> int:
+    """An integer argument as it is. Raises TypeError for anything else."""
+    if isinstance(value, (int, torch.SymInt)):
+        return value  # a trace's would be bound to its present value
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, got {type(value).__name__}") from None
+
+
 def integer(name: str, value: int) -> int:
     """An integer argument, taken modulo 2⁶⁴. Raises TypeError for anything else."""
-    if not isinstance(value, int):
-        if isinstance(value, torch.SymInt):
-            return value  # of a trace, which would be bound to its present value
-        try:
-            value = operator.index(value)
-        except TypeError:
-            raise TypeError(f"{name} must be an integer, got {type(value).__name__}") from None
-    return wrap(value)
+    value = whole(name, value)
+    return value if isinstance(value, torch.SymInt) else wrap(value)
 
 
 def _mix(state: int) -> int:

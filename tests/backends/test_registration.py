@@ -7,7 +7,7 @@ from torch.testing import assert_close
 
 import vae_fast as vf
 from helpers.marks import each_backend
-from helpers.raw_calls import INF, LAYOUTS, LOGITS, LOGVAR, MEAN, NOISE, NONE, OPS, PROBS, SUM, calls
+from helpers.raw_calls import LAYOUTS, MEAN, NOISE, OPS, PASS, PROBS, SOFTPLUS, SUM, arguments, calls
 from vae_fast import operators
 from vae_fast.backends import OPS as OPERATORS
 from vae_fast.backends import choose, kernel
@@ -39,14 +39,19 @@ def test_graphs_operators():
 
 def test_what_a_package_cannot_hold():
     """None is an empty shape, the largest number no bound."""
-    mu, logvar = torch.zeros(3, 4), torch.full((3, 4), INF)
+    mu, logvar = torch.zeros(3, 4), torch.full((3, 4), torch.inf)
     largest = torch.finfo(torch.float64).max
     for overload in (OPS.rsample_fwd.default, OPS.rsample_fwd.autograd):
-        z = overload(mu, logvar, None, *NOISE, 0, 0.0, -largest, largest)
-        assert torch.equal(z, OPS.rsample_fwd(mu, logvar, (), *NOISE, *LOGVAR)) and z.isinf().all()
-    eps = OPS.standard_normal_fwd(None, None, *NOISE, torch.float32, mu.device)
-    assert eps.shape == () and torch.equal(eps, OPS.standard_normal_fwd((), (), *NOISE, torch.float32, mu.device))
-    assert torch.equal(eps, OPS.reference_normals(None, None, *NOISE, mu.device))
+        held = arguments("rsample_fwd", mu, logvar, sample_shape=None, **NOISE, low=-largest, high=largest)
+        meant = arguments("rsample_fwd", mu, logvar, **NOISE)
+        z = overload(*held)
+        assert torch.equal(z, OPS.rsample_fwd(*meant)) and z.isinf().all()
+    place = {**NOISE, "dtype": torch.float32, "device": mu.device}
+    held, meant = (arguments("standard_normal_fwd", sample_shape=s, shape=s, **place) for s in (None, ()))
+    eps = OPS.standard_normal_fwd(*held)
+    assert eps.shape == () and torch.equal(eps, OPS.standard_normal_fwd(*meant))
+    *others, _, device = held
+    assert torch.equal(eps, OPS.reference_normals(*others, device))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -77,7 +82,7 @@ def test_gradients_have_the_strides_of_empty_like(layout):
             assert dx.shape == (x.shape if args[-2] else (0,))
             assert dweight.shape == (weight.shape if args[-1] else (0,))
         if name == "rsample_fwd":
-            z = getattr(OPS, name)(args[0], args[1], (), *args[3:])
+            z = OPS.rsample_fwd(*arguments(name, *args[:2]))
             assert z.stride() == torch.empty_like(args[0]).stride()
 
 
@@ -94,86 +99,119 @@ class TestPublicFunctionsStandOnThem:
         self.a, self.b, self.c, self.d = (torch.randn(4, 3, 5, requires_grad=True) for _ in range(4))
         self.g = torch.randn(4, 3)
 
-    def raw(self, name, *args):
+    def raw(self, name, *given, **options):
         """What the backend that serves registers, or, for the reference, what it would."""
         serving = choose(name.rsplit("_", 1)[0], self.a.device, None)
         with torch.no_grad():
-            return kernel(serving, name)(*args)
+            return kernel(serving, name)(*arguments(name, *given, **options))
 
     def test_standard_normal(self):
         z = vf.standard_normal((4, 3), seed=5, offset=3, sample=2)
-        assert torch.equal(z, self.raw("standard_normal_fwd", (), (4, 3), *NOISE, torch.float32, z.device))
+        options = {"sample_shape": (), "shape": (4, 3), **NOISE, "dtype": torch.float32, "device": z.device}
+        assert torch.equal(z, self.raw("standard_normal_fwd", **options))
 
     def test_rsample(self):
-        z = vf.rsample(self.a, self.b, 2, seed=5, offset=3, first_sample=2)
-        args = (self.a, self.b, (2,), *NOISE, *LOGVAR)
-        assert torch.equal(z, self.raw("rsample_fwd", *args))
+        z = vf.rsample(self.a, self.b, 2, **NOISE, temperature=0.5)
+        options = {"sample_shape": (2,), **NOISE, "temperature": 0.5}
+        assert torch.equal(z, self.raw("rsample_fwd", self.a, self.b, **options))
         dz = torch.randn_like(z)
-        assert_close(grads(z, (self.a, self.b), dz), self.raw("rsample_bwd", dz, *args, True, True))
+        want = self.raw("rsample_bwd", dz, self.a, self.b, **options, needs=(True, True))
+        assert_close(grads(z, (self.a, self.b), dz), want)
+
+    def test_rsample_of_given_noise(self):
+        """On the stream of a seed, whose word the raw operator takes; and ε itself."""
+        stream = {"seed": 5, "stream": 2**31, "first_sample": 7}
+        z = vf.rsample(self.a, self.b, 2, **stream)
+        word = {"seed": 5, "first_sample": 7 - 2**63}
+        assert torch.equal(z, self.raw("rsample_fwd", self.a, self.b, sample_shape=(2,), **word))
+        noise = torch.randn(2, 4, 3, 5)
+        z = vf.rsample(self.a, self.b, 2, noise=noise)
+        assert torch.equal(z, self.raw("rsample_fwd", self.a, self.b, sample_shape=(2,), noise=noise))
 
     def test_rsample_kl(self):
-        z, kl = vf.rsample_kl(self.a, self.b, 2, seed=5, offset=3, first_sample=2, free_bits=0.2)
-        args = (self.a, self.b, (2,), *NOISE, 1, 0.2, *LOGVAR)
-        for out, want in zip((z, kl), self.raw("rsample_kl_fwd", *args), strict=True):
+        z, kl = vf.rsample_kl(self.a, self.b, 2, **NOISE, free_bits=0.2)
+        options = {"sample_shape": (2,), **NOISE, "free_bits": 0.2}
+        for out, want in zip((z, kl), self.raw("rsample_kl_fwd", self.a, self.b, **options), strict=True):
             assert torch.equal(out, want)
         dz = torch.randn_like(z)
-        want = self.raw("rsample_kl_bwd", dz, self.g, *args, True, True)
+        needs = (True, True, False, False)
+        want = self.raw("rsample_kl_bwd", dz, self.g, self.a, self.b, **options, needs=needs)[:2]
         assert_close(grads((z, kl), (self.a, self.b), (dz, self.g)), want)
+
+    def test_rsample_kl_to_a_prior(self):
+        operands = (self.a, self.b, self.c, self.d)
+        z, kl = vf.rsample_kl(*operands[:2], **NOISE, prior_mu=self.c, prior_logvar=self.d, prior_param="softplus")
+        options = {**NOISE, "prior_param": SOFTPLUS}
+        for out, want in zip((z, kl), self.raw("rsample_kl_fwd", *operands, **options), strict=True):
+            assert torch.equal(out, want)
+        dz = torch.randn_like(z)
+        want = self.raw("rsample_kl_bwd", dz, self.g, *operands, **options, needs=(True,) * 4)
+        assert_close(grads((z, kl), operands, (dz, self.g)), want)
 
     def test_gaussian_kl(self):
         operands = (self.a, self.b, self.c, self.d)
-        kl = vf.gaussian_kl(*operands, weight=2.0, scale=-0.5)
         weight = torch.tensor(2.0, dtype=torch.float64)
-        args = (*operands, weight, 1, NONE, -0.5, None, *LOGVAR)
-        forward = self.raw("gaussian_kl_fwd", *args, *(True,) * 4)
-        assert torch.equal(kl, forward[0])
-        want = self.raw("gaussian_kl_bwd", self.g, *args, *(True,) * 4, False)[:4]
-        assert_close(grads(kl, operands, self.g), want)
-        kl = vf.gaussian_kl(*operands, weight=2.0, scale=-0.5)
-        assert_close(grads(kl, operands, torch.ones_like(kl)), tuple(forward[1:]))
+        raw = {"scale": -0.5, "param": SOFTPLUS, "prior_param": SOFTPLUS, "low": -0.5, "high": torch.inf}
+        raw |= {"bounds_grad": PASS, "prior_low": -torch.inf, "prior_high": 1.0}
+        public = {"scale": -0.5, "param": "softplus", "bounds": (-0.5, None), "bounds_grad": "pass"}
+        public |= {"prior_bounds": (None, 1.0)}
+        for options, same in (({"scale": -0.5}, {"scale": -0.5}), (public, raw)):
+            kl = vf.gaussian_kl(*operands, weight=2.0, **options)
+            forward = self.raw("gaussian_kl_fwd", *operands, weight, **same, needs=(True,) * 4)
+            assert torch.equal(kl, forward[0])
+            backward = (self.g, *operands, weight)
+            want = self.raw("gaussian_kl_bwd", *backward, **same, needs=(*(True,) * 4, False))[:4]
+            assert_close(grads(kl, operands, self.g), want)
+            kl = vf.gaussian_kl(*operands, weight=2.0, **options)
+            assert_close(grads(kl, operands, torch.ones_like(kl)), tuple(forward[1:]))
 
-    def test_bernoulli_log_prob(self):
+    @pytest.mark.parametrize("positive", [None, 3.0])
+    def test_bernoulli_log_prob(self, positive):
         x = self.b.detach().sigmoid().requires_grad_()
-        log_prob = vf.bernoulli_log_prob(self.a, x, x_scale=0.5)
-        args = (self.a, x, None, 1, NONE, 1.0, 0.5, LOGITS)
-        forward = self.raw("bernoulli_log_prob_fwd", *args, True, True)
+        log_prob = vf.bernoulli_log_prob(self.a, x, x_scale=0.5, pos_weight=positive)
+        number = None if positive is None else torch.tensor(positive, dtype=torch.float64)
+        operands, options, needs = (self.a, x, number), {"x_scale": 0.5}, (True, True)
+        forward = self.raw("bernoulli_log_prob_fwd", *operands, None, **options, needs=needs)
         assert torch.equal(log_prob, forward[0])
         got = grads(log_prob, (self.a, x), self.g)
-        assert_close(got, self.raw("bernoulli_log_prob_bwd", self.g, *args, True, True, False)[:2])
-        ones = self.raw("bernoulli_log_prob_bwd", torch.ones_like(self.g), *args, True, True, False)[:2]
+        options["needs"] = (*needs, False)
+        assert_close(got, self.raw("bernoulli_log_prob_bwd", self.g, *operands, None, **options)[:2])
+        ones = self.raw("bernoulli_log_prob_bwd", torch.ones_like(self.g), *operands, None, **options)[:2]
         assert_close(tuple(forward[1:]), ones)
 
     def test_bernoulli_log_prob_of_probabilities(self):
         p, x = (t.detach().sigmoid().requires_grad_() for t in (self.a, self.b))
         log_prob = vf.bernoulli_log_prob(p, x, reduction="sum", param="probs")
-        args = (p, x, None, 1, SUM, 1.0, 1.0, PROBS)
-        forward = self.raw("bernoulli_log_prob_fwd", *args, True, True)
+        options = {"reduction": SUM, "param": PROBS}
+        forward = self.raw("bernoulli_log_prob_fwd", p, x, **options, needs=(True, True))
         assert torch.equal(log_prob, forward[0])
         one = torch.ones(())
         got = grads(log_prob, (p, x), one)
-        assert_close(got, self.raw("bernoulli_log_prob_bwd", one, *args, True, True, False)[:2])
+        want = self.raw("bernoulli_log_prob_bwd", one, p, x, **options, needs=(True, True, False))[:2]
+        assert_close(got, want)
         assert_close(got, tuple(forward[1:]))
 
     def test_gaussian_log_prob(self):
         operands = (self.a, self.b, self.c)
         log_prob = vf.gaussian_log_prob(*operands, reduction="mean", bounds=(-1.0, None))
-        args = (*operands, None, 1, MEAN, 1.0, 1.0, 0, 0.0, -1.0, INF)
-        forward = self.raw("gaussian_log_prob_fwd", *args, *(True,) * 3)
+        options = {"reduction": MEAN, "low": -1.0}
+        forward = self.raw("gaussian_log_prob_fwd", *operands, **options, needs=(True,) * 3)
         assert torch.equal(log_prob, forward[0])
         one = torch.ones(())
         got = grads(log_prob, operands, one)
-        assert_close(got, self.raw("gaussian_log_prob_bwd", one, *args, *(True,) * 3, False)[:3])
+        backward = (one, *operands)
+        want = self.raw("gaussian_log_prob_bwd", *backward, **options, needs=(*(True,) * 3, False))[:3]
+        assert_close(got, want)
         assert_close(got, tuple(forward[1:]))
 
     def test_weights(self):
         weight = torch.rand(4, 3, 1, requires_grad=True)
         operands = (self.a, self.b, self.c, weight)
         log_prob = vf.gaussian_log_prob(*operands[:3], weight=weight)
-        args = (*operands, 1, NONE, 1.0, 1.0, *LOGVAR)
-        want = self.raw("gaussian_log_prob_bwd", self.g, *args, *(True,) * 4)
+        want = self.raw("gaussian_log_prob_bwd", self.g, *operands, needs=(True,) * 4)
         assert_close(grads(log_prob, operands, self.g), want)
 
     def test_gradients_not_asked_for_are_empty(self):
-        args = (self.a, self.b, None, 1, NONE, 1.0, 1.0, LOGITS)
-        _, dlogits, dx = OPS.bernoulli_log_prob_fwd(*args, False, True)
+        args = arguments("bernoulli_log_prob_fwd", self.a, self.b, needs=(False, True))
+        _, dlogits, dx = OPS.bernoulli_log_prob_fwd(*args)
         assert dlogits.shape == (0,) and dx.shape == self.b.shape

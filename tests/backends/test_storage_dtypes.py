@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from helpers.marks import needs_native
+from helpers.raw_calls import SUM, arguments
 
 pytestmark = needs_native
 
@@ -20,8 +21,8 @@ def through(dz, dtype, wide=False):
     """dz as the gradient of a mean of ``dtype``; computed in float64 beside a float64 scale."""
     mu = torch.zeros(dz.shape, dtype=dtype)
     scale = torch.zeros(dz.shape[-1:], dtype=torch.float64) if wide else torch.tensor(0.0)
-    options = (0, 0.0, -INF, INF, True, False)
-    return torch.ops.vae_fast.rsample_bwd(dz, mu, scale, [], 1, None, 0, 0, *options)[0]
+    args = arguments("rsample_bwd", dz, mu, scale, needs=(True, False))
+    return torch.ops.vae_fast.rsample_bwd(*args)[0]
 
 
 def layouts(value):
@@ -98,6 +99,7 @@ def test_every_byte_is_read(dtype):
     for value, expected in zip(layouts(x), layouts(want), strict=True):
         # The gradient by the mean is x − 0 at σ = 1.
         mean = torch.zeros(value.shape, requires_grad=True)
-        args = (torch.ones(()), mean.detach(), torch.tensor(0.0), value, None, 0, 1, 1.0, 1.0, 0, 0.0, -INF, INF)
-        grad, *_ = torch.ops.vae_fast.gaussian_log_prob_bwd(*args, True, False, False, False)
+        given = (torch.ones(()), mean.detach(), torch.tensor(0.0), value)
+        args = arguments("gaussian_log_prob_bwd", *given, event_ndim=0, reduction=SUM, needs=(True, *(False,) * 3))
+        grad, *_ = torch.ops.vae_fast.gaussian_log_prob_bwd(*args)
         assert_same(grad, expected)

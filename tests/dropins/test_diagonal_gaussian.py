@@ -240,8 +240,9 @@ class TestNoise:
         assert_close(torch.autograd.grad(z, moments, up), want, rtol=1e-8, atol=1e-8)
         with pytest.raises(ValueError, match="2 generators for 3 data"):
             q.sample(generators([1, 2]))
-        with pytest.raises(ValueError, match="seed or generator"):
-            q.sample(generators([1, 2, 3]), seed=1)
+        for other in ({"seed": 1}, {"noise": torch.zeros_like(z)}):
+            with pytest.raises(ValueError, match="one of seed, generator and noise"):
+                q.sample(generators([1, 2, 3]), **other)
         with pytest.raises(ValueError, match="seed or generator"):
             q.sample(generators([1])[0], seed=1)
 

@@ -12,7 +12,7 @@ import mpmath
 import numpy as np
 import torch
 
-from vae_fast.checking import formulas
+from vae_fast.checking import forms, formulas
 from vae_fast.checking.measure import as_float, error, spacing, units
 from vae_fast.checking.operands import specials as _specials
 
@@ -82,11 +82,11 @@ def expm1_minus(a):
 
 
 def softplus(a):
-    return truth(formulas.softplus, a)
+    return truth(forms.softplus, a)
 
 
 def sigmoid(a):
-    return truth(formulas.sigmoid, a)
+    return truth(forms.sigmoid, a)
 
 
 # ---- error -----------------------------------------------------------------------------------------------

@@ -37,12 +37,19 @@ class Call:
 
     def has(self, option):
         """Whether it takes an option, by its public name."""
-        names = {o.name for o in self.operator.options}
+        names = {o.name for o in (*self.operator.options, *self.operator.operands)}
+        if option == "pos_weight" and self.options.get("param") == "probs":
+            return False
         return option in names or (option == "bounds" and "low" in names)
 
     def __call__(self, *tensors, **options):
         """The results, always as a tuple."""
-        out = self.function(*tensors, **{**self.options, **options})
+        by_name = {}
+        if not self.density:
+            # After its mean and scale a sampler takes sample_shape by position.
+            tensors, priors = tensors[:2] + tensors[len(self.operands) :], tensors[2 : len(self.operands)]
+            by_name = dict(zip(self.operands[2:], priors, strict=True))
+        out = self.function(*tensors, **by_name, **{**self.options, **options})
         return out if isinstance(out, tuple) else (out,)
 
     def __str__(self):
@@ -72,17 +79,18 @@ def _call(op, *optional, **options):
 
 RSAMPLE = _call("rsample", seed=7)
 RSAMPLE_KL = _call("rsample_kl", seed=7)
+RSAMPLE_KL_PRIOR = _call("rsample_kl", "prior_mu", "prior_logvar", seed=7)
 KL = _call("gaussian_kl")
 KL_PRIOR = _call("gaussian_kl", "prior_mu", "prior_logvar")
 BERNOULLI = _call("bernoulli_log_prob")
 PROBS = _call("bernoulli_log_prob", param="probs")
 GAUSSIAN = _call("gaussian_log_prob")
 
-CALLS = (RSAMPLE, RSAMPLE_KL, KL, KL_PRIOR, BERNOULLI, PROBS, GAUSSIAN)
+CALLS = (RSAMPLE, RSAMPLE_KL, RSAMPLE_KL_PRIOR, KL, KL_PRIOR, BERNOULLI, PROBS, GAUSSIAN)
 WITH_EVENT = tuple(c for c in CALLS if c.event)
 DENSITIES = tuple(c for c in CALLS if c.density)
 WITH_X = tuple(c for c in CALLS if "x" in c.operands)
-SAMPLERS = tuple(c for c in CALLS if not c.density)
+SAMPLERS = (RSAMPLE, RSAMPLE_KL)
 
 
 def bits(tensor):

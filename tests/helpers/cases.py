@@ -3,13 +3,14 @@
 The options are the table's (vae_fast/operators.py), so that an operator with a row there has cases here.
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 import torch
 
-from helpers.calls import CALLS, KL_PRIOR, PROBS, Call
+from helpers.calls import CALLS, KL_PRIOR, PROBS, RSAMPLE_KL_PRIOR, Call
 from vae_fast.operators import FORMS
 
 PARAMS = tuple(FORMS)
@@ -26,23 +27,32 @@ class Case:
     options: dict[str, Any] = field(hash=False)
 
     def __call__(self, *tensors):
-        options = dict(self.options)
+        options, first = dict(self.options), tensors[0]
         if "weight" in options:
-            first = tensors[0]
             options["weight"] = torch.tensor(options["weight"], dtype=first.dtype, device=first.device)
+        if "noise" in options:
+            shape = (*options.get("sample_shape", ()), *torch.broadcast_shapes(*(t.shape for t in tensors)))
+            steps = torch.arange(math.prod(shape), dtype=torch.float32, device=first.device)
+            options["noise"] = torch.sin(options["noise"] * steps).reshape(shape)
         return self.call(*tensors, **options)
 
     def __str__(self):
         return f"{self.call}-{self.name}"
+
+    @property
+    def differentiable(self):
+        """Whether its gradients are the derivatives of its values."""
+        return self.options.get("bounds_grad") != "pass"
 
     def inputs(self, dtype=torch.float64, shape=(4, 2, 3)):
         """Operands that every parametrisation takes, without a gradient."""
         tensors = [t.detach() for t in self.call.draw(shape, torch.float64)]
         if self.call is PROBS:
             tensors[0] = 0.001 + 0.998 * tensors[0]
-        if self.options.get("param") in ("std", "var"):
-            scales = [name.endswith("logvar") for name in self.call.operands]
-            tensors = [0.3 + t.abs() if scale else t for t, scale in zip(tensors, scales, strict=True)]
+        param = self.options.get("param")
+        params = {"logvar": param, "prior_logvar": self.options.get("prior_param", param)}
+        positive = [params.get(name) in ("std", "var") for name in self.call.operands]
+        tensors = [0.3 + t.abs() if p else t for t, p in zip(tensors, positive, strict=True)]
         return [t.to(dtype) for t in tensors]
 
 
@@ -63,10 +73,15 @@ def _alone(call):
         yield "weight", {"weight": WEIGHT}
     else:
         yield "samples", {"sample_shape": (2, 2), "offset": 3, "first_sample": 2}
+        yield "tempered_stream", {"temperature": 0.7, "stream": 3, "sample_shape": 2}
+        yield "noise", {"seed": None, "noise": 7.0, "sample_shape": (2,)}
+    if pos_weight := _having(call, pos_weight=2.5):
+        yield "pos_weight", pos_weight | {"x_scale": 0.5}
     if free_bits := _having(call, free_bits=0.4):
         yield "free_bits", free_bits
     if bounds := _having(call, bounds=(-0.5, 0.7)):
         yield "bounds", bounds
+        yield "passing_bounds", bounds | {"bounds_grad": "pass"}
         yield from ((param, {"param": param}) for param in PARAMS[1:])
         yield from ((f"{param}_eps", {"param": param, "param_eps": 0.2}) for param in PARAMS)
 
@@ -74,19 +89,27 @@ def _alone(call):
 def _together(call):
     """Of another formula of an operator: several options at once."""
     yield "plain", {}
-    yield (
-        "mean",
-        {"reduction": "mean", "event_ndim": 2} | _having(call, x_scale=0.5, free_bits=0.1, bounds=(None, 0.8)),
-    )
-    yield "weight", {"weight": WEIGHT, "event_ndim": 0}
+    more = _having(call, x_scale=0.5, free_bits=0.1, bounds=(None, 0.8))
+    if call.density:
+        yield "mean", {"reduction": "mean", "event_ndim": 2} | more
+        yield "weight", {"weight": WEIGHT, "event_ndim": 0}
+    else:
+        yield "samples", {"sample_shape": (2, 2), "event_ndim": 2, "temperature": 0.5} | more
     if _having(call, param_eps=0.1):
         yield from ((p, {"param": p, "param_eps": 0.1, "bounds": (-3.0, 1.5)}) for p in PARAMS)
+    if _having(call, prior_param=""):
+        passing = {"bounds": (-0.4, 0.6), "bounds_grad": "pass", "prior_bounds": (-0.5, 0.3)}
+        yield "passing_bounds", passing
+        yield from ((f"to_{q}", {"param": p, "prior_param": q, "prior_param_eps": 0.1}) for p, q in _UNLIKE)
 
+
+# The forms of a posterior and of its prior, each once.
+_UNLIKE = tuple(zip(PARAMS, PARAMS[1:] + PARAMS[:1], strict=True))
 
 CASES = tuple(
     Case(call, name, options)
     for call in CALLS
-    for name, options in (_together if call in (KL_PRIOR, PROBS) else _alone)(call)
+    for name, options in (_together if call in (RSAMPLE_KL_PRIOR, KL_PRIOR, PROBS) else _alone)(call)
 )
 
 

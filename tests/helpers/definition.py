@@ -12,16 +12,16 @@ import torch
 
 import vae_fast as vf
 from helpers import accuracy
-from helpers.calls import GAUSSIAN, KL, PROBS, RSAMPLE_KL
+from helpers.calls import GAUSSIAN, PROBS
 from helpers.random_cases import cases
-from vae_fast.checking import formulas, measure
+from vae_fast.checking import forms, formulas, measure
 
 __all__ = ["cases", "check"]
 
 
 def result_dtype(call, tensors):
     """What the parameters promote to by PyTorch's rule: a 0-d tensor only where all are, a number never."""
-    parameters = [t for t, name in zip(tensors, call.operands, strict=True) if name != "x"]
+    parameters = [t for t, name in zip(tensors, call.operands, strict=False) if name != "x"]
     taking_part = [t for t in parameters if t.ndim]
     if not taking_part:
         numbers = [t.dtype == torch.float64 and t.device.type == "cpu" for t in parameters]
@@ -35,7 +35,11 @@ def result_dtype(call, tensors):
 def arithmetic(call, tensors, options):
     """float64 where the result is, or where an operand with dims is: no operand is rounded but a number."""
     weight = options.get("weight")
-    wide = [t for t in (*tensors, weight) if t is not None and t.ndim and t.dtype == torch.float64]
+    wide = [
+        t
+        for t in (*tensors, weight, options.get("pos_weight"))
+        if t is not None and t.ndim and t.dtype == torch.float64
+    ]
     return torch.float64 if wide or result_dtype(call, tensors) == torch.float64 else torch.float32
 
 
@@ -74,9 +78,23 @@ def wanted(case):
 
 
 def form_of(options):
-    low, high = options["bounds"] or (None, None)
-    low, high = -math.inf if low is None else low, math.inf if high is None else high
-    return formulas.Form(options["param"], options["param_eps"], low, high)
+    """The parametrisation, or the two of posterior and prior."""
+    passing = options["bounds_grad"] == "pass"
+    own = forms.Form(options["param"], options["param_eps"], *ends(options["bounds"]), passing)
+    if "prior_param" not in options:
+        return own
+    prior = forms.Form(options["prior_param"], options["prior_param_eps"], *ends(options["prior_bounds"]), passing)
+    return formulas.Forms(own, prior)
+
+
+def own_form(options):
+    form = form_of(options)
+    return form.own if isinstance(form, formulas.Forms) else form
+
+
+def ends(bounds):
+    low, high = bounds or (None, None)
+    return -math.inf if low is None else low, math.inf if high is None else high
 
 
 def formula(formula, *arguments, **options):
@@ -85,7 +103,10 @@ def formula(formula, *arguments, **options):
 
 
 def element_of(call, tensors, options):
-    """One element of a density."""
+    """One element of a density, or of a sampler's KL."""
+    if options.get("pos_weight") is not None:
+        positive = options["pos_weight"].double().expand_as(tensors[0])
+        return formula(formulas.bernoulli_weighted, *tensors, positive, x_scale=options["x_scale"])
     if call.op == "bernoulli_log_prob":
         bernoulli = formulas.bernoulli_of_probs if call is PROBS else formulas.bernoulli
         return formula(bernoulli, *tensors, x_scale=options["x_scale"])
@@ -123,19 +144,20 @@ def terms_of(call, tensors, options, upstream, shape):
         grads = {name: terms * weight * g for name, terms in slopes.items()}
         return [value * weight * factor], grads | {"weight": value * g}
     samples = options["sample_shape"]
-    noise = {k: options[k] for k in ("seed", "offset", "first_sample")}
+    noise = {k: options[k] for k in ("seed", "offset", "first_sample", "stream", "noise")}
     eps = vf.rsample(torch.zeros(shape, dtype=torch.float64), 0.0, samples, backend="reference", **noise)
-    whole = [t.expand(eps.shape) for t in tensors]
-    value, slopes = sizes_of(formula(formulas.sample, form_of(options), *whole, eps), eps.shape)
+    whole = [t.expand(eps.shape) for t in tensors[:2]]
+    sample = formula(formulas.sample, own_form(options), *whole, eps, temperature=options["temperature"])
+    value, slopes = sizes_of(sample, eps.shape)
     over = tuple(range(len(samples)))
     grads = {name: upstream[0].abs() * terms for name, terms in slopes.items()}
     grads = {name: terms.sum(over) if over else terms for name, terms in grads.items()}
     values = [value]
-    if call is RSAMPLE_KL:
-        kl, slopes = sizes_of(element_of(KL, tensors, options), shape)
+    if call.op == "rsample_kl":
+        kl, slopes = sizes_of(element_of(call, tensors, options), shape)
         values.append(kl + (options["free_bits"] or 0.0))
         g = upstream[1].abs().reshape((*upstream[1].shape, *(1,) * options["event_ndim"]))
-        grads = {name: terms + g * slopes[name] for name, terms in grads.items()}
+        grads = {name: grads.get(name, 0.0) + g * terms for name, terms in slopes.items()}
     return values, grads
 
 
@@ -150,8 +172,9 @@ def definition(case, upstream, compute):
     """Results and gradients by the reference, element by element in compute dtype, and summed in float64."""
     call, options, shape = case.call, dict(case.options), case.shape
     copies = [plain(t, compute, shape) for t in case.tensors]
-    if options.get("weight") is not None:
-        options["weight"] = plain(options["weight"], compute, shape)
+    for name in ("weight", "pos_weight"):
+        if options.get(name) is not None:
+            options[name] = plain(options[name], compute, shape)
     each = {k: v for k, v in options.items() if k != "reduction"} | ({"event_ndim": 0} if call.event else {})
     values = [v.double() for v in call(*copies, backend="reference", **each)]
     if options.get("reduction") == "mean":
@@ -214,8 +237,12 @@ def check(case, backend, device="cpu"):
     value_terms, grad_terms = terms_of(call, wide, options, [g.double() for g in upstream], case.shape)
     sums = torch.float64 if promoted == torch.float64 else torch.float32
     for k, (result, want, terms) in enumerate(zip(results, values, value_terms, strict=True)):
-        assert result.dtype == (promoted if k == 0 and not call.density else sums)
-        assert_near(result.cpu(), want, terms, compute, to_rows, units_allowed(call, options), f"{call} result {k}")
+        sample = k == 0 and not call.density
+        # A prior takes no part in a sample.
+        assert result.dtype == (result_dtype(call, there[:2]) if sample else sums)
+        wide_enough = arithmetic(call, there[:2], {}) if sample else compute
+        allowed = units_allowed(call, options)
+        assert_near(result.cpu(), want, terms, wide_enough, to_rows, allowed, f"{call} result {k}")
     for (operand, name), grad, want in zip(wanted(case), grads, full_grads, strict=True):
         like = torch.empty_like(operand)
         assert (grad.shape, grad.dtype) == (like.shape, like.dtype)

@@ -91,10 +91,19 @@ class Maker:
             "first_sample": self.random.choice((0, 1, -1)),
         }
 
+    def draw(self, shape):
+        """What a sampler draws from, or the noise itself."""
+        given = self.random.random() < 0.3
+        noise = {"noise": self.tensor(shape, self.random.choice(FLOATS)) if given else None}
+        return self.noise() | noise | {"temperature": self.random.choice((1.0, 1.0, 0.0, 0.5))}
+
     def scale(self):
-        bounds = self.random.choice(((-INF, INF), (-INF, INF), (-1.0, 0.6), (0.5, 0.5)))
-        return {"param": self.random.randrange(5), "param_eps": self.random.choice((0.0, 0.1)),
-                "low": bounds[0], "high": bounds[1]}  # fmt: skip
+        return self.form() | {"bounds_grad": self.random.randrange(2)}
+
+    def form(self, prefix=""):
+        low, high = self.random.choice(((-INF, INF), (-INF, INF), (-1.0, 0.6), (0.5, 0.5)))
+        form = {"param": self.random.randrange(5), "param_eps": self.random.choice((0.0, 0.1))}
+        return {prefix + name: value for name, value in (form | {"low": low, "high": high}).items()}
 
     def two(self):
         """Mean and scale, at times the halves of a tensor along a dim."""
@@ -134,10 +143,13 @@ class Maker:
     def bernoulli_log_prob(self, backward):
         shape, dtypes = self.shape(), self.dtypes()
         operands = {"logits": self.operand(shape, dtypes), "x": self.operand(shape, TARGETS)}
-        operands["weight"] = self.optional(lambda: self.operand(shape, TARGETS))
+        for name in ("pos_weight", "weight"):
+            operands[name] = self.optional(lambda: self.operand(shape, TARGETS))
         options, upstream = self.density(operands, backward)
         args = {"dlog_prob": upstream} if backward else {}
-        args |= operands | options | {"x_scale": self.random.choice((1.0, 0.5)), "param": self.random.randrange(2)}
+        args |= operands | options | {"x_scale": self.random.choice((1.0, 0.5))}
+        args["param"] = self.random.randrange(2) if operands["pos_weight"] is None else 0
+        del operands["pos_weight"]
         if not backward:
             del operands["weight"]
         return args | self.needs(backward, **operands)
@@ -162,21 +174,25 @@ class Maker:
         operands["weight"] = self.optional(lambda: self.operand(shape, TARGETS))
         options, upstream = self.density(operands, backward)
         args = {"dkl": upstream} if backward else {}
-        args |= operands | options | {"free_bits": self.random.choice((None, 0.2))} | self.scale()
+        args |= operands | options | {"free_bits": self.random.choice((None, 0.2))}
+        args |= self.scale() | self.form("prior_")
         if not backward:
             del operands["weight"]
         args |= self.needs(backward, packed[0], **operands)
         return args | ({"packed": packed[0], "packed_dim": packed[1]} if backward else {})
 
     def sampler(self, backward, with_kl):
-        _, _, (mu, logvar), packed = self.two()
+        _, dtypes, (mu, logvar), packed = self.two()
         shape = torch.broadcast_shapes(mu.shape, logvar.shape)
         samples = self.random.choice(((), (), (1,), (3,), (2, 2), (0,)))
-        kl = {}
+        args = {"mu": mu, "logvar": logvar}
+        if with_kl:
+            for name in ("prior_mu", "prior_logvar"):
+                args[name] = self.optional(lambda: self.operand(shape, dtypes))
+        operands = dict(args)
         if with_kl:
             event_ndim = self.random.randrange(len(shape) + 1)
-            kl = {"event_ndim": event_ndim, "free_bits": self.random.choice((None, 0.2))}
-        args = {}
+            args |= {"event_ndim": event_ndim, "free_bits": self.random.choice((None, 0.2))} | self.form("prior_")
         if backward:
             args["dz"] = self.tensor((*samples, *shape), self.random.choice(FLOATS))
             if with_kl:
@@ -184,10 +200,10 @@ class Maker:
                 args["dkl"] = self.optional(lambda: self.tensor(data, self.random.choice(FLOATS)))
                 if self.random.random() < 0.2:
                     args["dz"] = None
-        args |= {"mu": mu, "logvar": logvar, "sample_shape": list(samples)} | self.noise() | kl | self.scale()
+        args |= {"sample_shape": list(samples)} | self.draw((*samples, *shape)) | self.scale()
         if not backward:
             return args
-        args |= self.needs(True, packed[0], mu=mu, logvar=logvar)
+        args |= self.needs(True, packed[0], **operands)
         return args | {"packed": packed[0], "packed_dim": packed[1]}
 
     def rsample(self, backward):
@@ -204,7 +220,8 @@ class Maker:
     def sound(self, name):
         op, direction = name.rsplit("_", 1)
         args = getattr(self, op)(direction == "bwd")
-        return RawCall(name, args)
+        schema = getattr(OPS, name).default._schema
+        return RawCall(name, {argument.name: args.pop(argument.name) for argument in schema.arguments})
 
     # ---- faults -----------------------------------------------------------------------------------------
 
@@ -256,6 +273,34 @@ class Maker:
         call.args[name] = torch.rand(shape).to(call.args[name].dtype)
         return True
 
+    def fault_shape_of_noise(self, call):
+        """Where it would broadcast, too."""
+
+        def other(t):
+            shapes = [
+                (1, *t.shape),
+                (),
+                t.shape[1:],
+                *((*t.shape[:k], n + 1, *t.shape[k + 1 :]) for k, n in enumerate(t.shape)),
+            ]
+            return torch.rand(self.random.choice([s for s in shapes if tuple(s) != tuple(t.shape)]))
+
+        return self.change(call, lambda k, v: k == "noise" and v is not None, other)
+
+    def fault_pos_weight_of_probabilities(self, call):
+        return call.args.get("pos_weight") is not None and self.change(call, lambda k, v: k == "param", lambda v: 1)
+
+    def fault_prior_of_another_shape(self, call):
+        """Larger than the moments, which a sample's shape is that of."""
+        if "noise" not in call.args or "prior_mu" not in call.args:
+            return False
+        shape = torch.broadcast_shapes(call.args["mu"].shape, call.args["logvar"].shape)
+        wrong = self.random.choice(
+            [(2, *shape), *((*shape[:k], 3, *shape[k + 1 :]) for k, n in enumerate(shape) if n == 1)]
+        )
+        call.args[self.random.choice(("prior_mu", "prior_logvar"))] = torch.rand(wrong)
+        return True
+
     def fault_dtype(self, call):
         return self.change(call, self.is_tensor, lambda t: torch.ones(t.shape, dtype=self.random.choice(NEITHER)))
 
@@ -263,7 +308,7 @@ class Maker:
         """Where a parameter or an upstream gradient belongs."""
         return self.change(
             call,
-            lambda k, v: self.is_tensor(k, v) and k not in ("x", "weight"),
+            lambda k, v: self.is_tensor(k, v) and k not in ("x", "pos_weight", "weight"),
             lambda t: torch.ones(t.shape, dtype=self.random.choice((torch.uint8, torch.bool))),
         )
 
@@ -287,7 +332,8 @@ class Maker:
 
     def fault_code(self, call):
         code = self.random.choice((-1, 5, 17, 2**31, 2**32, 2**40, -(2**63)))
-        return self.change(call, lambda k, v: k in ("param", "reduction"), lambda v: code)
+        coded = ("param", "prior_param", "bounds_grad", "reduction")
+        return self.change(call, lambda k, v: k in coded, lambda v: code)
 
     def fault_event_ndim(self, call):
         wrong = self.random.choice((-1, 65, 2**31, 2**32, -(2**63)))

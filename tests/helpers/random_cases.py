@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from hypothesis import strategies as st
 
-from helpers.calls import BERNOULLI, CALLS, PROBS, RSAMPLE, RSAMPLE_KL, Call
+from helpers.calls import BERNOULLI, CALLS, PROBS, Call
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 TARGETS = (*FLOATS, torch.uint8, torch.bool)
@@ -93,8 +93,8 @@ class Case(NamedTuple):
 
     @property
     def shape(self):
-        weight = self.options.get("weight")
-        operands = self.tensors if weight is None else (*self.tensors, weight)
+        weights = [self.options.get(name) for name in ("weight", "pos_weight")]
+        operands = [t for t in (*self.tensors, *weights) if t is not None]
         return torch.broadcast_shapes(*(t.shape for t in operands))
 
 
@@ -107,12 +107,47 @@ def dtypes(draw, names):
     ]
 
 
-def gaussian_options(draw):
-    return {
+def form(draw, prefix=""):
+    form = {
         "param": draw(st.sampled_from(PARAMS)),
         "param_eps": draw(st.sampled_from((0.0, 0.125))),
         "bounds": draw(st.sampled_from((None, None, (-1.0, 1.5), (None, 0.75)))),
     }
+    return {prefix + name: value for name, value in form.items()}
+
+
+def gaussian_options(draw, call):
+    options = form(draw) | {"bounds_grad": draw(st.sampled_from(("zero", "zero", "pass")))}
+    if not call.has("prior_param"):
+        return options
+    if draw(st.booleans()):
+        return options | form(draw, "prior_")
+    return options | {f"prior_{name}": options[name] for name in ("param", "param_eps", "bounds")}
+
+
+def fits(shape, other):
+    """Whether it broadcasts to the other shape."""
+    try:
+        return torch.broadcast_shapes(shape, other) == torch.Size(other)
+    except RuntimeError:
+        return False
+
+
+def drawn_options(draw, samples, shape):
+    """What a sampler draws from, or the noise itself."""
+    options = {
+        "offset": draw(st.sampled_from((0, 1, 2, 3, 2**32 * 4 - 9, -17))),
+        "first_sample": draw(st.sampled_from((0, 5, 2**32 - 4))),
+        "stream": draw(st.sampled_from((0, 0, 1, 2**32 - 1))),
+        "noise": None,
+        "temperature": draw(st.sampled_from((1.0, 1.0, 0.0, 0.625))),
+    }
+    if draw(st.integers(0, 3)):
+        return options
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
+    noise = torch.randn((*samples, *shape), generator=generator).to(draw(st.sampled_from(FLOATS)))
+    noise = laid_out(draw, noise)
+    return options | {"seed": None, "offset": 0, "first_sample": 0, "stream": 0, "noise": noise}
 
 
 @st.composite
@@ -121,12 +156,12 @@ def cases(draw):
     shape = draw(shapes())
     options = dict(call.options)
     if call not in (BERNOULLI, PROBS):
-        options |= gaussian_options(draw)
-    positive = options.get("param") in ("std", "var")
+        options |= gaussian_options(draw, call)
+    params = {"logvar": options.get("param"), "prior_logvar": options.get("prior_param")}
     tensors = []
     for k, (name, dtype) in enumerate(zip(call.operands, draw(dtypes(call.operands)), strict=True)):
         of_probs = call is PROBS and k == 0
-        value = operand(draw, shape, dtype, positive=positive and "logvar" in name, probability=of_probs)
+        value = operand(draw, shape, dtype, params.get(name) in ("std", "var"), of_probs)
         tensors.append(value)
     if "x" in call.operands:
         # A target and parameters of unequal numbers of dims may make a table, which raises.
@@ -137,10 +172,14 @@ def cases(draw):
         options["scale"] = draw(st.sampled_from((1.0, -1.0, 0.3)))
         if draw(st.booleans()):
             options["weight"] = operand(draw, shape, draw(st.sampled_from(TARGETS)), masks=True)
-    if call in (RSAMPLE, RSAMPLE_KL):
-        options["sample_shape"] = draw(st.sampled_from(((), (), (1,), (3,), (2, 2), (0,))))
-        options["offset"] = draw(st.sampled_from((0, 1, 2, 3, 2**32 * 4 - 9, -17)))
-        options["first_sample"] = draw(st.sampled_from((0, 5, 2**32 - 2, -1)))
+    else:
+        samples = options["sample_shape"] = draw(st.sampled_from(((), (), (1,), (3,), (2, 2), (0,))))
+        moments = torch.broadcast_shapes(*(t.shape for t in tensors[:2]))
+        # A prior makes no sample of another shape.
+        tensors[2:] = [t if fits(t.shape, moments) else t.new_tensor(0.5) for t in tensors[2:]]
+        options |= drawn_options(draw, samples, moments)
+    if call is BERNOULLI and draw(st.integers(0, 3)) == 0:
+        options["pos_weight"] = operand(draw, shape, draw(st.sampled_from(TARGETS)), positive=True)
     if call.op in ("rsample_kl", "gaussian_kl"):
         options["free_bits"] = draw(st.sampled_from((None, None, 0.3)))
     if "x" in call.operands:

@@ -4,22 +4,45 @@ import pytest
 import torch
 
 from vae_fast import schemas
+from vae_fast.backends import choose, kernel
+from vae_fast.operators import SIGNATURES
 
-INF = float("inf")
-LOGVAR = (0, 0.0, -INF, INF)
 OPS = torch.ops.vae_fast
-# seed, seed_tensor, offset, first_sample
-NOISE = (5, None, 3, 2)
+NOISE = {"seed": 5, "offset": 3, "first_sample": 2}
 NONE, SUM, MEAN = range(3)
+LOGVAR, LOGSTD, STD, VAR, SOFTPLUS = range(5)
 LOGITS, PROBS = range(2)
+ZERO, PASS = range(2)
 
 
 def tensors(dtype, *shapes):
     return [torch.rand(shape, dtype=torch.float64).add(0.1).to(dtype) for shape in shapes]
 
 
+def arguments(name, *given, needs=(), packed=(), **options):
+    """A raw operator's arguments, in order: upstream gradients and operands, then options by name, then needs.
+
+    Operands that are left out at the end are None, and options what the table says.
+    """
+    signature = SIGNATURES[name]
+    missing = len(signature.upstream) + len(signature.operator.operands) - len(given)
+    required = {"seed_tensor": None} if not signature.operator.operands else {}
+    return (*given, *(None,) * missing, *signature.operator.Options(**required | options), *needs, *packed)
+
+
+def served(name, *given, **options):
+    """The raw operator of the backend that serves, or, for the reference, what it would register."""
+    device = given[0].device if given else options["device"]
+    with torch.no_grad():
+        return kernel(choose(name.rsplit("_", 1)[0], device, None), name)(*arguments(name, *given, **options))
+
+
 def calls(dtype, layout=lambda t: t):
     """(name, arguments) of every raw operator; operands broadcast, some dense in another order."""
+
+    def call(name, *given, **options):
+        return name, arguments(name, *given, **options)
+
     a, b, c, d = map(layout, tensors(dtype, *((2, 3, 4, 5),) * 4))
     (small,) = tensors(dtype, (5,))
     wide = torch.float64 if dtype == torch.float64 else torch.float32
@@ -30,48 +53,67 @@ def calls(dtype, layout=lambda t: t):
     seed = torch.tensor([7])
     dz = torch.randn(2, 2, 3, 4, 5, dtype=torch.float64).to(dtype)
     number = torch.tensor(0.5, dtype=torch.float64)
-    yield "standard_normal_fwd", ((2,), (3, 4), *NOISE, dtype, a.device)
+    drawn = {"sample_shape": (2,), **NOISE}
+    given = {"sample_shape": (2,), "noise": torch.randn(2, 2, 3, 4, 5), "temperature": 0.7}
+    passing = {"low": 0.0, "high": 0.5, "bounds_grad": PASS}
+    of_prior = {"prior_param": STD, "prior_param_eps": 0.1, "prior_low": 0.2, "prior_high": 0.9}
+    yield call("standard_normal_fwd", sample_shape=(2,), shape=(3, 4), **NOISE, dtype=dtype, device=a.device)
     for v in (b, small):
-        yield "rsample_fwd", (a, v, (2,), *NOISE, *LOGVAR)
-        yield "rsample_bwd", (dz, a, v, (2,), *NOISE, *LOGVAR, True, v is b)
-        yield "rsample_kl_fwd", (a, v, (2,), 0, seed, 0, 0, 2, 0.1, 4, 0.2, -1.0, 1.0)
-        yield "rsample_kl_bwd", (dz, g, a, v, (2,), *NOISE, 2, None, *LOGVAR, True, True)
-    yield "rsample_kl_bwd", (None, g, a, b, (2,), *NOISE, 2, 0.3, *LOGVAR, False, True)
-    yield "rsample_kl_bwd", (dz, None, a, number, (2,), *NOISE, 2, 0.3, *LOGVAR, True, False)
+        yield call("rsample_fwd", a, v, **drawn)
+        yield call("rsample_bwd", dz, a, v, **drawn, needs=(True, v is b))
+        form = {"param": SOFTPLUS, "param_eps": 0.2, "low": -1.0, "high": 1.0}
+        tensor = {"sample_shape": (2,), "seed_tensor": seed}
+        yield call("rsample_kl_fwd", a, v, **tensor, event_ndim=2, free_bits=0.1, **form)
+        yield call("rsample_kl_bwd", dz, g, a, v, **drawn, event_ndim=2, needs=(True, True, False, False))
+    free = {**drawn, "event_ndim": 2, "free_bits": 0.3}
+    yield call("rsample_kl_bwd", None, g, a, b, **free, needs=(False, True, False, False))
+    yield call("rsample_kl_bwd", dz, None, a, number, **free, needs=(True, False, False, False))
+    yield call("rsample_fwd", a, b, **given, **passing)
+    yield call("rsample_bwd", dz, a, b, **given, **passing, needs=(True, True))
+    for priors, needs in (((c, d), (True,) * 4), ((None, small), (True, True, False, True))):
+        yield call("rsample_kl_fwd", a, b, *priors, **given, event_ndim=2, **passing, **of_prior)
+        yield call("rsample_kl_bwd", dz, g, a, b, *priors, **drawn, event_ndim=2, **of_prior, needs=needs)
     for priors, needs in (
         ((None, None), (True, True, False, False)),
         ((c, d), (True,) * 4),
         ((number, small), (False, True, False, True)),
     ):
         kl = (a, b, *priors, mask)
-        yield "gaussian_kl_fwd", (*kl, 2, NONE, 1.0, None, *LOGVAR, *needs)
-        yield "gaussian_kl_fwd", (*kl, 1, MEAN, -2.0, 0.2, 2, 0.1, 0.0, 3.0, False, False, False, False)
-        yield "gaussian_kl_bwd", (g, *kl, 2, NONE, 1.0, None, *LOGVAR, *needs, False)
+        yield call("gaussian_kl_fwd", *kl, event_ndim=2, needs=needs)
+        mean = {"reduction": MEAN, "scale": -2.0, "free_bits": 0.2}
+        form = {"param": STD, "param_eps": 0.1, "low": 0.0, "high": 3.0}
+        yield call("gaussian_kl_fwd", *kl, **mean, **form, prior_param=VAR, needs=(False,) * 4)
+        yield call("gaussian_kl_bwd", g, *kl, event_ndim=2, needs=(*needs, False))
         weighted = (*kl[:-1], small)
-        yield "gaussian_kl_bwd", (g, *weighted, 2, NONE, 1.0, None, *LOGVAR, *needs, True)
-    packed = layout(torch.cat([b, c], 1))
-    halves = packed.chunk(2, 1)
-    yield "rsample_bwd", (dz, *halves, (2,), *NOISE, *LOGVAR, True, True, packed, 1)
-    yield "rsample_kl_bwd", (dz, g, *halves, (2,), *NOISE, 2, None, *LOGVAR, True, True, packed, 1)
+        options = {"event_ndim": 2, **passing, **of_prior}
+        yield call("gaussian_kl_bwd", g, *weighted, **options, needs=(*needs, True))
+    whole = layout(torch.cat([b, c], 1))
+    halves, packed = whole.chunk(2, 1), (whole, 1)
+    yield call("rsample_bwd", dz, *halves, **drawn, needs=(True, True), packed=packed)
+    yield call("rsample_bwd", dz, *halves, **given, needs=(True, True), packed=packed)
+    needs = (True, True, False, False)
+    yield call("rsample_kl_bwd", dz, g, *halves, **drawn, event_ndim=2, needs=needs, packed=packed)
+    needs = (True, True, False, True)
+    yield call("rsample_kl_bwd", dz, g, *halves, a, d, **drawn, event_ndim=2, needs=needs, packed=packed)
     kl = (*halves, a, d, mask)
-    yield "gaussian_kl_bwd", (g, *kl, 2, NONE, 1.0, None, *LOGVAR, True, True, False, True, False, packed, 1)
+    yield call("gaussian_kl_bwd", g, *kl, event_ndim=2, needs=(*needs, False), packed=packed)
+    scaled = {"event_ndim": 2, "x_scale": 1 / 255}
     for x, need in ((c, True), (pixels, False)):
-        gaussian = (*halves, x, mask, 2, NONE, 1.0, 1 / 255, *LOGVAR)
-        yield "gaussian_log_prob_bwd", (g, *gaussian, True, True, need, False, packed, 1)
+        needs = (True, True, need, False)
+        yield call("gaussian_log_prob_bwd", g, *halves, x, mask, **scaled, needs=needs, packed=packed)
     for x, need in ((c, True), (pixels, False)):
-        bernoulli = (a, x, mask)
-        for param in (LOGITS, PROBS):
-            yield "bernoulli_log_prob_fwd", (*bernoulli, 2, NONE, 1.0, 1 / 255, param, True, need)
-            yield "bernoulli_log_prob_bwd", (g, *bernoulli, 2, NONE, 1.0, 1 / 255, param, True, need, False)
-        yield "bernoulli_log_prob_bwd", (one, a, x, b, 1, MEAN, -1.0, 1.0, PROBS, False, need, True)
+        for param, positive in ((LOGITS, None), (LOGITS, small), (LOGITS, pixels), (PROBS, None)):
+            bernoulli = (a, x, positive, mask)
+            yield call("bernoulli_log_prob_fwd", *bernoulli, **scaled, param=param, needs=(True, need))
+            yield call("bernoulli_log_prob_bwd", g, *bernoulli, **scaled, param=param, needs=(True, need, False))
+        mean = {"reduction": MEAN, "scale": -1.0, "param": PROBS}
+        yield call("bernoulli_log_prob_bwd", one, a, x, None, b, **mean, needs=(False, need, True))
         gaussian = (a, small, x, None)
-        yield "gaussian_log_prob_fwd", (*gaussian, 2, NONE, 1.0, 1 / 255, *LOGVAR, True, True, need)
-        yield "gaussian_log_prob_bwd", (g, *gaussian, 2, NONE, 1.0, 1 / 255, *LOGVAR, True, True, need, False)
-        gaussian = (a, small, x, b)
-        yield (
-            "gaussian_log_prob_bwd",
-            (one, *gaussian, 1, SUM, -1.0, 1.0, 4, 0.1, -1.0, 1.0, True, True, need, True),
-        )
+        yield call("gaussian_log_prob_fwd", *gaussian, **scaled, needs=(True, True, need))
+        yield call("gaussian_log_prob_bwd", g, *gaussian, **scaled, needs=(True, True, need, False))
+        form = {"param": SOFTPLUS, "param_eps": 0.1, "low": -1.0, "high": 1.0}
+        total = {"reduction": SUM, "scale": -1.0, **form}
+        yield call("gaussian_log_prob_bwd", one, a, small, x, b, **total, needs=(True, True, need, True))
 
 
 LAYOUTS = {

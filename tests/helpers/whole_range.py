@@ -13,7 +13,7 @@ import torch
 import vae_fast as vf
 from helpers import accuracy
 from helpers.behaviour import with_grads
-from vae_fast.checking import formulas, measure
+from vae_fast.checking import forms, formulas, measure
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 # Numbers of every dtype, so that no rounding of eps counts.
@@ -73,7 +73,7 @@ def columns(rows, dtype):
 @functools.cache
 def cases(call, dtype, param, eps):
     """(inputs by operand, exact results and Σ|terms| by result)."""
-    form = formulas.Form(param, eps)
+    form = forms.Form(param, eps)
     r, d = arguments(param, dtype), differences(dtype)
     if call == "log_prob":
         rows = [(0.0, b, x) for b, x in itertools.product(r, d)] + [(1.5, b, 1.5) for b in r]
@@ -117,7 +117,7 @@ def findings(call, dtype, param, eps, alike=1):
     runs = [t.repeat_interleave(alike) for t in inputs]
     got = with_grads(lambda *a: function(*a, event_ndim=0, param=param, param_eps=eps), *runs)
     for name, value, (exact, terms) in zip(names, got, results, strict=True):
-        bound = measure.density_bar(formulas.Form(param, eps), name.endswith("logvar"))
+        bound = measure.density_bar(forms.Form(param, eps), name.endswith("logvar"))
         yield name, bound, errors(value[::alike], exact, terms), inputs
 
 

@@ -197,9 +197,14 @@ class TestOptions:
         for call in (vf.gaussian_kl, vf.rsample_kl):
             with pytest.raises(TypeError, match="free_bits must be a number"):
                 call(mu, mu, free_bits="1")
-        for name in ("offset", "first_sample"):
+        for name in ("offset", "first_sample", "stream"):
             with pytest.raises(TypeError, match=f"{name} must be an integer"):
                 vf.rsample(mu, mu, seed=1, **{name: 1.5})
+        for name in ("temperature", "param_eps"):
+            with pytest.raises(TypeError, match=f"{name} must be a number"):
+                vf.rsample(mu, mu, seed=1, **{name: "1"})
+        with pytest.raises(TypeError, match="prior_param_eps must be a number"):
+            vf.gaussian_kl(mu, mu, prior_param_eps="1")
 
     @pytest.mark.parametrize("wrong", [-0.01, 1.01, float("nan"), float("inf")])
     def test_validate(self, wrong):
@@ -446,8 +451,9 @@ class TestLarge:
     def test_noise_far_out(self, call, offset):
         """rsample's noise is standard_normal's, across the ends of 32 and 64 bits, in the backward too."""
         mu, logvar = torch.zeros(3, 4), torch.zeros(3, 4, requires_grad=True)
-        z, *_ = call(mu, logvar, (2,), offset=offset, first_sample=offset)
-        eps = [vf.standard_normal((3, 4), seed=7, offset=offset, sample=offset + k) for k in (0, 1)]
+        place, last = {"offset": offset, "stream": 2**32 - 1}, 2**32 - 2
+        z, *_ = call(mu, logvar, (2,), **place, first_sample=last)
+        eps = [vf.standard_normal((3, 4), seed=7, **place, sample=last + k) for k in (0, 1)]
         assert same_bits([z], [torch.stack(eps)])
         (dlogvar,) = torch.autograd.grad(z.sum(), logvar)
         torch.testing.assert_close(dlogvar, 0.5 * (eps[0] + eps[1]))

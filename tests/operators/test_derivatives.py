@@ -1,13 +1,13 @@
 """Derivatives of every operator, of the first and second order, with every option it has; also under transforms."""
 
 from helpers import behaviour
-from helpers.cases import each_case
+from helpers.cases import CASES, each_case
 from helpers.marks import each_backend
 
 pytestmark = each_backend
 
 
-@each_case()
+@each_case(among=[case for case in CASES if case.differentiable])
 def test_numerical(case):
     """Against differences of values, in reverse and forward mode."""
     shape = (1, 2, 3) if case.call.density else (1, 1, 2)

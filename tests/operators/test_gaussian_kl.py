@@ -11,7 +11,7 @@ from helpers import accuracy, behaviour
 from helpers.accuracy import float32_patterns, ulp, units
 from helpers.behaviour import with_grads
 from helpers.marks import each_backend
-from vae_fast.checking import formulas
+from vae_fast.checking import forms, formulas
 
 pytestmark = each_backend
 
@@ -26,7 +26,7 @@ def ours(mu, logvar):
 
 
 def truth(*operands):
-    return accuracy.truth(formulas.kl, formulas.Form(), *operands)
+    return accuracy.truth(formulas.kl, forms.Form(), *operands)
 
 
 def common(mu, logvar):
@@ -132,7 +132,7 @@ class TestAccuracy:
         if param == "softplus":
             r = torch.cat([r, -accuracy.magnitudes(n, dtype, 1e-3, 40).abs()])
         mu = torch.zeros_like(r)
-        (value, terms), _ = accuracy.truth(formulas.kl, formulas.Form(param), mu, r)
+        (value, terms), _ = accuracy.truth(formulas.kl, forms.Form(param), mu, r)
         kl, _ = with_grads(lambda r: vf.gaussian_kl(mu, r, param=param, event_ndim=0), r)
         errors = accuracy.error(kl, value, units(terms, dtype))
         accuracy.assert_within(accuracy.bar(3, 5 if param == "softplus" else 4), errors, r)

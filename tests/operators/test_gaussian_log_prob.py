@@ -12,7 +12,7 @@ from helpers import accuracy
 from helpers.accuracy import units
 from helpers.behaviour import with_grads
 from helpers.marks import each_backend
-from vae_fast.checking import formulas
+from vae_fast.checking import forms, formulas
 
 pytestmark = each_backend
 
@@ -30,7 +30,7 @@ def torchs(mean, logvar, x):
 
 def truth(mean, logvar, x):
     """((value, Σ|terms|), …) of the log density and of its derivatives by mean, logvar and x."""
-    value, slopes = accuracy.truth(formulas.gaussian, formulas.Form(), mean, logvar, x)
+    value, slopes = accuracy.truth(formulas.gaussian, forms.Form(), mean, logvar, x)
     return value, *slopes.values()
 
 

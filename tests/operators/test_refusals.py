@@ -8,8 +8,19 @@ import torch
 import vae_fast as vf
 from helpers.calls import BERNOULLI, GAUSSIAN, KL, RSAMPLE
 from helpers.marks import each_backend, each_call, each_density, each_sampler, needs_native
+from helpers.raw_calls import SUM, arguments
 
 pytestmark = each_backend
+
+
+def call(name, *given, **options):
+    """A raw operator."""
+    return getattr(torch.ops.vae_fast, name)(*arguments(name, *given, **options))
+
+
+def draw(sample_shape=(), shape=(), dtype=torch.float32):
+    place = {"sample_shape": sample_shape, "shape": shape, "dtype": dtype, "device": torch.device("cpu")}
+    return call("standard_normal_fwd", **place, seed=1, offset=0, first_sample=0)
 
 
 @pytest.fixture
@@ -131,8 +142,7 @@ class TestNothing:
     def test_noise(self, backend):
         if backend != "native":
             pytest.skip("PyTorch's own operations take as long as they take; grids are of another kind")
-        raw = torch.ops.vae_fast.standard_normal_fwd
-        assert raw([2**45], [0, 3], 1, None, 0, 0, torch.float32, torch.device("cpu")).shape == (2**45, 0, 3)
+        assert draw(sample_shape=[2**45], shape=[0, 3]).shape == (2**45, 0, 3)
         assert vf.rsample(torch.zeros(0, 3), 0.0, 2**45, seed=1).shape == (2**45, 0, 3)
 
 
@@ -175,10 +185,12 @@ class TestTooMuch:
             pytest.skip("PyTorch's own message")
         y = torch.zeros(1, 1, 1).expand(2, 2**40, 4)
         raw = torch.ops.vae_fast.bernoulli_log_prob_bwd
+        given = (torch.ones(()), y, torch.zeros(()))
+        args = arguments("bernoulli_log_prob_bwd", *given, reduction=SUM, needs=(True, False, False))
         with pytest.raises(
             RuntimeError, match=r"allocate 35184372088832 bytes, for a tensor of shape \(2, 1099511627776, 4\)"
         ):
-            raw(torch.ones(()), y, torch.zeros(()), None, 1, 1, 1.0, 1.0, 0, True, False, False)
+            raw(*args)
 
 
 @needs_native
@@ -186,47 +198,40 @@ class TestRawOperators:
     def test_a_gradient_of_bytes(self):
         x = torch.zeros(4, dtype=torch.uint8)
         with pytest.raises(ValueError, match="x of .* has no gradient"):
-            torch.ops.vae_fast.bernoulli_log_prob_fwd(torch.zeros(4), x, None, 1, 1, 1.0, 1.0, 0, True, True)
+            call("bernoulli_log_prob_fwd", torch.zeros(4), x, needs=(True, True))
 
     @pytest.mark.parametrize("dtype", [torch.uint8, torch.bool, torch.int64])
     def test_noise_of_another_dtype(self, dtype):
         with pytest.raises(ValueError, match="dtype must be"):
-            torch.ops.vae_fast.standard_normal_fwd([], [4], 1, None, 0, 0, dtype, torch.device("cpu"))
+            draw(shape=[4], dtype=dtype)
+        with pytest.raises(ValueError, match="noise must be|noise of"):
+            call("rsample_fwd", torch.zeros(4), torch.zeros(4), noise=torch.zeros(4, dtype=dtype))
 
     @pytest.mark.parametrize("sizes", [[-1], [2, -3], [-2, -2]], ids=str)
     def test_negative_sizes(self, sizes):
         """Said of the argument, and not of memory."""
         with pytest.raises(ValueError, match="has a negative size"):
-            torch.ops.vae_fast.standard_normal_fwd([], sizes, 1, None, 0, 0, torch.float32, torch.device("cpu"))
+            draw(shape=sizes)
         with pytest.raises(ValueError, match="z of shape .* has a negative size"):
-            torch.ops.vae_fast.rsample_fwd(torch.zeros(4), torch.zeros(4), sizes, 1, None, 0, 0, 0, 0.0, 0.0, 0.0)
+            call("rsample_fwd", torch.zeros(4), torch.zeros(4), sample_shape=sizes)
 
     @pytest.mark.parametrize("code", [-1, 5, 2**32])
     def test_codes(self, code):
-        with pytest.raises(ValueError, match="param must be a code from 0 to 4"):
-            torch.ops.vae_fast.rsample_fwd(torch.zeros(4), torch.zeros(4), [], 1, None, 0, 0, code, 0.0, 0.0, 0.0)
+        for name, most in (("param", 4), ("bounds_grad", 1), ("prior_param", 4)):
+            with pytest.raises(ValueError, match=f"{name} must be a code from 0 to {most}"):
+                call("gaussian_kl_fwd", torch.zeros(4), torch.zeros(4), **{name: code}, needs=(False,) * 4)
 
     def test_an_upstream_gradient_of_one_element(self):
         mu = torch.zeros(6, 3)
         with pytest.raises(ValueError, match=r"dkl has shape \(1,\), and not \(6,\)"):
-            torch.ops.vae_fast.gaussian_kl_bwd(
-                torch.ones(1),
-                mu,
-                mu,
-                None,
-                None,
-                None,
-                1,
-                0,
-                1.0,
-                None,
-                0,
-                0.0,
-                -1.0,
-                1.0,
-                True,
-                True,
-                False,
-                False,
-                False,
-            )
+            call("gaussian_kl_bwd", torch.ones(1), mu, mu, needs=(True, True, *(False,) * 3))
+
+    def test_noise_of_another_shape(self):
+        mu = torch.zeros(6, 3)
+        with pytest.raises(ValueError, match=r"noise has shape \(6, 3\), and not \(2, 6, 3\)"):
+            call("rsample_fwd", mu, mu, sample_shape=(2,), noise=mu)
+
+    def test_a_prior_of_another_shape(self):
+        mu = torch.zeros(6, 3)
+        with pytest.raises(ValueError, match="the prior does not broadcast"):
+            call("rsample_kl_fwd", mu, mu, torch.zeros(2, 6, 3))

@@ -26,7 +26,7 @@ from helpers.whole_range import (
     findings,
     numbers,
 )
-from vae_fast.checking import formulas
+from vae_fast.checking import forms, formulas
 
 pytestmark = each_backend
 
@@ -42,7 +42,7 @@ def test_whole_range(call, dtype, param, eps, backend):
 @functools.cache
 def sigmas(dtype, param, eps):
     """(r, σ and dσ/dr) where σ is a number of the dtype computed in."""
-    form = formulas.Form(param, eps)
+    form = forms.Form(param, eps)
     r = torch.tensor(arguments(param, dtype), dtype=torch.float64).to(dtype)
     (sigma, _), slopes = accuracy.truth(
         formulas.sample, form, torch.zeros_like(r), r, torch.ones_like(r), numbers=accuracy.digits
@@ -57,7 +57,7 @@ def test_samples(dtype, param, eps):
     """z = σε within 2ε·|z| (4 of a σ that is rounded itself), its gradient by r within 3 (5)."""
     r, sigma, slope = sigmas(dtype, param, eps)
     mu, noise = torch.zeros_like(r), accuracy.wide(vf.standard_normal(r.shape, seed=3, dtype=torch.float64))
-    more = 2 * formulas.Form(param, eps).rounded
+    more = 2 * forms.Form(param, eps).rounded
     z, _, dr = with_grads(lambda m, r: vf.rsample(m, r, seed=3, param=param, param_eps=eps), mu, r)
     for bound, result, exact in ((2 + more, z, sigma * noise), (3 + more, dr, slope * noise)):
         accuracy.assert_within(bound, errors(result, exact, abs(exact)), r)

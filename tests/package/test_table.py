@@ -50,7 +50,10 @@ def test_arguments_become_records():
 def test_operands_come_in_the_order_of_their_roles(operator):
     roles = [list(operators.Role).index(operand.role) for operand in operator.operands]
     assert roles == sorted(roles)
-    assert sum(operand.role == WEIGHT for operand in operator.operands) <= 1
+    # Of several weights the last one multiplies terms.
+    *others, last = [operand for operand in operator.operands if operand.role == WEIGHT] or [None]
+    assert last is None or (last is operator.operands[-1] and last.name == "weight")
+    assert all(operand.optional and not operand.differentiable for operand in others)
 
 
 # torch.distributions' class for each operator that is one of its densities or divergences.

@@ -54,10 +54,17 @@ class TestInteger:
         """As for torch.manual_seed."""
         assert torch.equal(vf.rsample(mu, mu, seed=True), noise(1))
 
-    def test_offset_and_sample_wrap_too(self, mu):
+    def test_offset_wraps_too(self, mu):
         for turns in (-1, 1):
-            far = vf.rsample(mu, mu, seed=3, offset=9 + turns * 2**64, first_sample=5 + turns * 2**64)
+            far = vf.rsample(mu, mu, seed=3, offset=9 + turns * 2**64, first_sample=5)
             assert torch.equal(far, vf.rsample(mu, mu, seed=3, offset=9, first_sample=5))
+
+    @each_sampler
+    @pytest.mark.parametrize("number", [-1, 2**32 - 1, 2**32, 2**64 + 5, -(2**64)])
+    def test_samples_do_not_wrap(self, call, number, mu):
+        """Their numbers, beyond 2³², would be those of another stream."""
+        with pytest.raises(ValueError, match="samples must have numbers from 0 to"):
+            call(mu, mu, (2,), seed=3, first_sample=number)
 
     @each_sampler
     @pytest.mark.parametrize("seed", [1.0, "1", 1j, (1,), np.float64(1.0), np.ones(2, dtype=int)], ids=repr)
@@ -75,11 +82,11 @@ class TestInteger:
 class TestTwoLatents:
     @each_sampler
     def test_one_seed_is_one_noise(self, call):
-        """And what the README says instead: a first_sample of its own, or another seed."""
+        """And what there is instead: a stream of its own, a first_sample, or another seed."""
         mu = torch.zeros(200, 50)
         first = call(mu, mu, (2,), seed=5)[0]
         assert torch.equal(call(mu, mu, (2,), seed=5)[0], first)
-        for options in ({"seed": 5, "first_sample": 2}, {"seed": 6}):
+        for options in ({"seed": 5, "stream": 1}, {"seed": 5, "first_sample": 2}, {"seed": 6}):
             second = call(mu, mu, (2,), **options)[0]
             # 6 standard errors of the correlation of 20,000 pairs.
             assert abs(torch.corrcoef(torch.stack([first.flatten(), second.flatten()]))[0, 1]) < 6 / 20_000**0.5

@@ -382,7 +382,7 @@ class TestCompile:
             return vf.rsample(mu, mu + 0.0, (2,), seed=3, offset=offset, first_sample=first_sample)
 
         compiled = torch.compile(draw, backend=counter, fullgraph=True)
-        for place in ((0, 0), (12, 2), (24, 4), (36, 6), (2**40, 2**33)):
+        for place in ((0, 0), (12, 2), (24, 4), (36, 6), (2**40, 2**31)):
             assert same_bits([compiled(mu, *place)], [draw(mu, *place)])
         assert counter.frame_count <= 3
 

@@ -5,7 +5,8 @@
     cases.py     what a case is, and its names; defaults.py: the cases tried by default
     choice.py    what is to be checked
     operands.py  a case's tensors, from its seed
-    formulas.py  what an element should be, in float64 or more, and the terms that rounding errors go with
+    formulas.py  what an element should be, in float64 or more, and the terms that rounding errors go with;
+                 forms.py: σ of each parametrisation
     truth.py     a case's results and gradients: elements weighted and summed
     common.py    the same results by the formulas that users write in PyTorch
     measure.py   errors in units, and how many are allowed

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from vae_fast.checking.formulas import Form
+from vae_fast.checking.forms import Form
 from vae_fast.operators import DATA, FORMS, OPERATORS, PARAMETER, REDUCTIONS, Operator
 
 DTYPES = {

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-# Float64, or numbers in more digits.
-Array = Any
+from vae_fast.checking.forms import Array, Form, sigmoid, softplus
+
 Pair = tuple[Array, Array]
 
 
@@ -46,15 +46,6 @@ def expm1_minus(a: Array, f: Any = np) -> Array:
     return result
 
 
-def softplus(a: Array, f: Any = np) -> Array:
-    return f.where(a > 0, a, 0.0) + f.log1p(f.exp(-abs(a)))
-
-
-def sigmoid(a: Array, f: Any = np) -> Array:
-    small = f.exp(-abs(a))
-    return f.where(a > 0, 1.0, small) / (1 + small)
-
-
 def _half_expm1(d: Array, low: Array, f: Any) -> Array:
     """½(e^(d + low) − 1), which is a number of float64 where e^d no longer is; ``low`` is next to nothing."""
     root = f.exp(d / 2)
@@ -79,93 +70,6 @@ def _difference(a: Array, b: Array, f: Any) -> Pair:
     return d, f.where(abs(d) < 1e6, low, 0.0)
 
 
-# ---- σ -----------------------------------------------------------------------------------------------------
-
-
-class Form(NamedTuple):
-    """What the second argument of a Gaussian is, by its public names; ``low`` and ``high`` are the bounds."""
-
-    param: str = "logvar"
-    eps: float = 0.0
-    low: float = -math.inf
-    high: float = math.inf
-
-    @property
-    def bounded(self) -> bool:
-        return self.low != -math.inf or self.high != math.inf
-
-    @property
-    def positive(self) -> bool:
-        """Whether the argument is σ or σ² itself."""
-        return self.param in ("std", "var")
-
-    @property
-    def logarithmic(self) -> bool:
-        """Whether log σ² is the argument itself, or twice it; otherwise σ is nearer to it."""
-        return self.param in ("logvar", "logstd") and not self.eps
-
-    @property
-    def rounded(self) -> bool:
-        """Whether σ is rounded on the way to what is made of it."""
-        return self.param == "softplus" or self.eps != 0
-
-    def clamp(self, raw: Array, f: Any = np) -> Array:
-        if not self.bounded:
-            return raw
-        return f.where(raw < self.low, self.low, f.where(raw > self.high, self.high, raw))
-
-    def inside(self, raw: Array, grad: Array, f: Any = np) -> Array:
-        """``grad`` where ``raw`` is within the bounds, 0 elsewhere."""
-        return f.where((raw >= self.low) & (raw <= self.high), grad, 0.0) if self.bounded else grad
-
-    def sigma(self, r: Array, f: Any = np) -> Array:
-        """σ of the clamped argument."""
-        if self.param == "var":
-            return f.sqrt(r + self.eps)
-        if self.param == "std":
-            return r + self.eps
-        if self.param == "softplus":
-            return softplus(r, f) + self.eps
-        return f.exp(r / 2 if self.param == "logvar" else r) + self.eps
-
-    def dsigma(self, r: Array, f: Any = np) -> Array:
-        """dσ/dr."""
-        if self.param == "var":
-            return 0.5 / f.sqrt(r + self.eps)
-        if self.param == "std":
-            return f.ones(np.shape(r))
-        if self.param == "softplus":
-            return sigmoid(r, f)
-        if self.param == "logstd":
-            return f.exp(r)
-        quarter = f.exp(r / 4)  # e^(½r) may be beyond the largest number, and half of it not
-        return quarter / 2 * quarter
-
-    def log_var(self, r: Array, f: Any = np) -> Array:
-        """log σ²."""
-        if self.logarithmic:
-            return r if self.param == "logvar" else 2 * r
-        return f.log(r + self.eps) if self.param == "var" else 2 * f.log(self.sigma(r, f))
-
-    def dlog_var(self, r: Array, f: Any = np) -> Array:
-        """d log σ²/dr."""
-        if self.logarithmic:
-            return f.ones(np.shape(r)) * (1 if self.param == "logvar" else 2)
-        return 1 / (r + self.eps) if self.param == "var" else 2 * self.dsigma(r, f) / self.sigma(r, f)
-
-    def inverse(self, r: Array, f: Any = np) -> Array:
-        """1/σ."""
-        if self.logarithmic:
-            return f.exp(-r / 2 if self.param == "logvar" else -r)
-        return 1 / self.sigma(r, f)
-
-    def inverse_square(self, r: Array, f: Any = np) -> Array:
-        """1/σ²."""
-        if self.logarithmic:
-            return f.exp(-r if self.param == "logvar" else -2 * r)
-        return 1 / (r + self.eps) if self.param == "var" else 1 / self.sigma(r, f) / self.sigma(r, f)
-
-
 def _standardised(d: Array, form: Form, r: Array, f: Any) -> Pair:
     """½(d/σ)² and d/σ², both 0 where d is and σ no NaN; 1/σ² may be no number of float64."""
     inverse, square = form.inverse(r, f), form.inverse_square(r, f)
@@ -178,32 +82,48 @@ def _standardised(d: Array, form: Form, r: Array, f: Any) -> Pair:
 # ---- the operators -----------------------------------------------------------------------------------------
 
 
-def sample(form: Form, mu: Array, raw: Array, eps: Array, f: Any = np) -> Element:
-    """z = μ + σε."""
+def sample(form: Form, mu: Array, raw: Array, eps: Array, temperature: float = 1.0, f: Any = np) -> Element:
+    """z = μ + τσε."""
     r = form.clamp(raw, f)
     sigma = form.sigma(r, f)
+    eps = eps if temperature == 1.0 else temperature * eps
     step, slope = sigma * eps, form.inside(raw, form.dsigma(r, f) * eps, f)
     ones = f.ones(np.shape(eps))
     slopes = {"mu": (ones, ones), "logvar": (slope, abs(slope))}
     return Element((mu + step, abs(mu) + abs(step)), slopes, (sigma,))
 
 
-def kl(form: Form, mu: Array, raw: Array, prior_mu: Array = None, prior_raw: Array = None, f: Any = np) -> Element:
+class Forms(NamedTuple):
+    """The posterior's, and the prior's where that is another one."""
+
+    own: Form
+    prior: Form
+
+    @property
+    def rounded(self) -> bool:
+        """Whether σ or σp is rounded on the way to what is made of it."""
+        return self.own.rounded or self.prior.rounded
+
+
+def kl(
+    form: Form | Forms, mu: Array, raw: Array, prior_mu: Array = None, prior_raw: Array = None, f: Any = np
+) -> Element:
     """½((μ−μp)/σp)² + ½(e^d − 1 − d), d = log σ²/σp²; μp is 0 and σp 1 where they are None.
 
-    Where σ itself, not its logarithm, is the argument, it is rounded before the second is small: the terms are then
+    Where σ itself, not its logarithm, is an argument, it is rounded before the second is small: the terms are then
     ½e^d, ½, ½|log σ²| and ½|log σp²|.
     """
+    form, prior = form if isinstance(form, Forms) else Forms(form, form)
     r = form.clamp(raw, f)
     difference = mu if prior_mu is None else mu - prior_mu
     prior_log_var, prior_sigma, prior_r = 0.0, 1.0, None
     square, slope = difference / 2 * difference, difference
     if prior_raw is not None:
-        prior_r = form.clamp(prior_raw, f)
-        prior_log_var, prior_sigma = form.log_var(prior_r, f), form.sigma(prior_r, f)
-        square, slope = _standardised(difference, form, prior_r, f)
+        prior_r = prior.clamp(prior_raw, f)
+        prior_log_var, prior_sigma = prior.log_var(prior_r, f), prior.sigma(prior_r, f)
+        square, slope = _standardised(difference, prior, prior_r, f)
     log_var, dlog_var = form.log_var(r, f), form.dlog_var(r, f)
-    if form.logarithmic:
+    if form.logarithmic and (prior_raw is None or prior.logarithmic):
         d, low = (log_var, 0.0) if prior_raw is None else _difference(log_var, prior_log_var, f)
         growth, spread = _half_expm1(d, low, f), _half_expm1_minus(d, low, f)
         infinite = (abs(log_var) == math.inf) | (abs(prior_log_var) == math.inf)
@@ -222,9 +142,9 @@ def kl(form: Form, mu: Array, raw: Array, prior_mu: Array = None, prior_raw: Arr
     if prior_mu is not None:
         slopes["prior_mu"] = (-slope, abs(slope))
     if prior_r is not None:
-        dprior = form.dlog_var(prior_r, f)
+        dprior = prior.dlog_var(prior_r, f)
         slopes["prior_logvar"] = (
-            form.inside(prior_raw, -(square + growth) * dprior, f),
+            prior.inside(prior_raw, -(square + growth) * dprior, f),
             (square + growth_terms) * abs(dprior),
         )
     steps = () if prior_mu is None else (difference,)
@@ -250,6 +170,30 @@ def bernoulli(y: Array, x: Array, x_scale: float = 1.0, f: Any = np) -> Element:
     slope = f.where(y > 0, s - (1 - t), t - s)
     by_x = y * x_scale
     return Element((value, terms), {"logits": (slope, abs(wrong) + rounded + s), "x": (by_x, abs(by_x))})
+
+
+def bernoulli_weighted(y: Array, x: Array, p: Array, x_scale: float = 1.0, f: Any = np) -> Element:
+    """log p = p·t·log σ(y) + (1 − t)·log σ(−y), p the weight of the positive."""
+    t = x * x_scale
+    positive, negative = p * t, 1 - t
+    rounded = abs(t) if x_scale != 1.0 else 0 * t
+
+    def cost(w: Array, log: Array) -> Array:
+        return f.where(w == 0, 0.0, w * f.where(w == 0, 0.0, log))
+
+    minus, plus = softplus(-y, f), softplus(y, f)
+    by_x = (plus - p * minus) * x_scale
+    value = cost(positive, -minus) + cost(negative, -plus)
+    terms = cost(abs(positive), minus) + cost(abs(negative) + rounded, plus)
+    below, above = sigmoid(-y, f), sigmoid(y, f)
+    slope_terms = abs(positive) * below + (abs(negative) + rounded) * above
+    return Element(
+        (value, terms),
+        {
+            "logits": (positive * below - negative * above, slope_terms),
+            "x": (by_x, (plus + abs(p) * minus) * abs(x_scale)),
+        },
+    )
 
 
 def bernoulli_of_probs(p: Array, x: Array, x_scale: float = 1.0, f: Any = np) -> Element:

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from vae_fast.checking.cases import Case
-from vae_fast.checking.formulas import Array, Form
+from vae_fast.checking.forms import Array, Form
+from vae_fast.checking.formulas import Forms
 from vae_fast.checking.truth import Expected
 
 # What adding up n terms in float32 tiles may cost, as a share of Σ|terms|, is this times 1 + log2 n.
@@ -78,7 +79,7 @@ def measured(got: Tensor, want: Expected) -> Tensor:
     return torch.where(want.outside & ~got.detach().cpu().isfinite(), 0.0, errors)
 
 
-def density_bar(form: Form, by_scale: bool = False) -> float:
+def density_bar(form: Form | Forms, by_scale: bool = False) -> float:
     """The units of ε·Σ|terms| that a Gaussian's density, or a gradient of it, may be off by.
 
     3; a σ that is a softplus, or has ``param_eps`` added, is rounded before it is used and may itself be 2 units

@@ -42,7 +42,7 @@ def sample_word(place: Place, sample_shape: Sequence[int]) -> int:
     _, first, stream = place
     if type(first) is int and type(stream) is int and first == stream == 0 and not sample_shape:
         return 0
-    first, stream = seeds.integer("first_sample", first), seeds.integer("stream", stream)
+    first, stream = seeds.whole("first_sample", first), seeds.whole("stream", stream)
     if not 0 <= stream < _WORDS:
         raise ValueError(f"stream must be from 0 to 2**32 - 1, got {place.stream}")
     # To a compiler, which shows traced sizes as numbers, the comparison would be a bound of them.
