@@ -140,7 +140,7 @@ def cases(draw):
     if call in (RSAMPLE, RSAMPLE_KL):
         options["sample_shape"] = draw(st.sampled_from(((), (), (1,), (3,), (2, 2), (0,))))
         options["offset"] = draw(st.sampled_from((0, 1, 2, 3, 2**32 * 4 - 9, -17)))
-        options["first_sample"] = draw(st.sampled_from((0, 5, 2**32 - 2, -1)))
+        options["first_sample"] = draw(st.sampled_from((0, 5, 2**32 - 4)))
     if call.op in ("rsample_kl", "gaussian_kl"):
         options["free_bits"] = draw(st.sampled_from((None, None, 0.3)))
     if "x" in call.operands:
