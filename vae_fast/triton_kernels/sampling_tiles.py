@@ -212,7 +212,18 @@ def backward_tiles(
                 dm += read(dz, dz_sample, dz_datum, tile, T, MODES[DZ], SAMPLES, VEC)
                 if KINDS[1] != NONE:
                     dr = dm * noise_of(
-                        0, given, tile, index, first_sample, key, LANES, T, MODES[NOISE], SAMPLES, BLOCK_COLUMNS, VEC
+                        0,
+                        given,
+                        tile,
+                        index,
+                        first_sample,
+                        key,
+                        LANES,
+                        T,
+                        MODES[NOISE],
+                        SAMPLES,
+                        BLOCK_COLUMNS,
+                        VEC,
                     )
             else:
                 dm_low, dr_low = dm, dr
@@ -261,7 +272,15 @@ def backward_tiles(
             else:
                 ptr, sample, datum, from_group = gradients[k]
                 sum = accumulate(
-                    ptr + group * (from_group * VEC), sample, datum, tile, sums[k], values[k], KINDS[k], SAMPLES, VEC
+                    ptr + group * (from_group * VEC),
+                    sample,
+                    datum,
+                    tile,
+                    sums[k],
+                    values[k],
+                    KINDS[k],
+                    SAMPLES,
+                    VEC,
                 )
                 results = results + (sum,)
         sums = results
