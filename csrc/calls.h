@@ -133,13 +133,14 @@ auto backward(const std::array<Tensor, n>& results) {
   return all_but_one<1>(results, std::make_index_sequence<n - 1>());
 }
 
-inline SigmaOptions form_of(int64_t param, double eps, double low, double high) {
-  check_code("param", param, 5);
+inline SigmaOptions form_of(const char* name, int64_t param, double eps, double low, double high, int64_t bounds_grad) {
+  check_code(name, param, 5);
+  check_code("bounds_grad", bounds_grad, 2);
   // No bounds, as graphs have it: an AOTInductor package cannot hold an infinity.
   constexpr double kLargest = std::numeric_limits<double>::max(), kInfinity = std::numeric_limits<double>::infinity();
   if (low == -kLargest) low = -kInfinity;
   if (high == kLargest) high = kInfinity;
-  return {static_cast<int>(param), eps, low, high};
+  return {static_cast<int>(param), eps, low, high, bounds_grad == 1};
 }
 
 // ---- samplers --------------------------------------------------------------------------------------------
@@ -169,41 +170,85 @@ inline int64_t product(const std::vector<int64_t>& shape) {
   return n;
 }
 
+// The options that both samplers have, and those of the KL.
+struct SampleOptions {
+  const std::vector<int64_t>& sample_shape;
+  NoiseOptions noise;
+  const OptionalTensor& eps;
+  double temperature;
+  SigmaOptions form;
+  std::optional<int64_t> event_ndim = std::nullopt;  // none: no rows, as rsample has none
+  std::optional<double> free_bits = std::nullopt;
+  SigmaOptions prior_form = {};
+};
+
 // What both directions of both operators have.
 struct Sampling {
   OnDevice device;
-  Operand operands[2];  // mu, logvar
+  Operand operands[4];  // mu, logvar, prior_mu, prior_logvar
   Space space;
   Arithmetic arithmetic;
   std::vector<int64_t> z_shape;
   SampleArgs args;
 
-  // No event_ndim: no rows, as rsample has none.
-  Sampling(const Tensor& mu_, const Tensor& logvar_, const std::vector<int64_t>& sample_shape,
-           const NoiseOptions& noise, std::optional<int64_t> event_ndim, std::optional<double> free_bits,
-           const SigmaOptions& form)
-      : device(mu_),
-        operands{{"mu", mu_}, {"logvar", logvar_}},
-        space(operands),
+  Sampling(const Tensor& mu, const Tensor& logvar, const SampleOptions& options,
+           const OptionalTensor& prior_mu = std::nullopt, const OptionalTensor& prior_logvar = std::nullopt)
+      : device(mu),
+        operands{{"mu", mu}, {"logvar", logvar}, {"prior_mu", prior_mu}, {"prior_logvar", prior_logvar}},
+        space(Operands(operands, 2)),
         arithmetic(arithmetic_of(operands)),
-        z_shape(sampled("z", sample_shape, space.size, space.ndim)) {
+        z_shape(sampled("z", options.sample_shape, space.size, space.ndim)) {
     check_floating(operands);
-    if (event_ndim) check_event_ndim(*event_ndim, space);
+    const Space all(operands);
+    VF_CHECK(all.ndim == space.ndim && std::equal(all.size, all.size + all.ndim, space.size),
+             "the prior does not broadcast to the shape of mu and logvar, ", shape_name(space.size, space.ndim));
+    if (options.event_ndim) check_event_ndim(*options.event_ndim, space);
     // Without set_event: the noise's order is that of μ's dims, wherever they are in memory.
-    space.event = event_ndim ? space.ndim - static_cast<int>(*event_ndim) : 0;
+    space.event = options.event_ndim ? space.ndim - static_cast<int>(*options.event_ndim) : 0;
     device.equip(args);
     args.compute = arithmetic.compute;
     args.rows = space.rows();
-    args.n_samples = product(sample_shape);
-    args.mu = space.view(operands[0]);
-    args.logvar = space.view(operands[1]);
-    args.noise = noise;
-    args.form = form;
-    args.has_free_bits = free_bits.has_value();
-    args.free_bits = free_bits.value_or(0.0);
+    args.n_samples = product(options.sample_shape);
+    for (int k = 0; k < 4; ++k) args.in[k] = space.view(operands[k]);
+    args.noise = options.noise;
+    args.eps = of_sample("noise", options.eps, kept_[0], args.eps_sample_stride);
+    args.temperature = options.temperature;
+    args.form = options.form;
+    args.prior_form = options.prior_form;
+    args.has_free_bits = options.free_bits.has_value();
+    args.free_bits = options.free_bits.value_or(0.0);
     args.kl = nullptr;
   }
 
+  // Of mu's and logvar's dtype: a prior takes no part in it.
+  Tensor make_z() {
+    const Operand& mu = operands[0];
+    const bool like_mu = samples() == 0 && space.ndim == mu.ndim && std::equal(mu.size, mu.size + mu.ndim, space.size);
+    const int32_t type = scalar_type_of(arithmetic_of(Operands(operands, 2)).result);
+    Tensor z = like_mu ? empty_like(mu, type) : empty(z_shape.data(), static_cast<int>(z_shape.size()), type);
+    Operand own("z", z);
+    skip_samples(own);
+    args.z = space.view(own);
+    args.z_sample_stride = space.numel();
+    return z;
+  }
+
+  void set_dz(const OptionalTensor& dz) { args.dz = of_sample("dz", dz, kept_[1], args.dz_sample_stride); }
+
+  void set_dkl(const Operand& dkl) {
+    check_floating(dkl);
+    check_like(dkl, space.size, space.event);
+    if (dkl) args.dkl = space.leading_view(dkl);
+  }
+
+  // The gradients of the first `inputs` operands, by a kernel.
+  template <size_t inputs>
+  auto differentiate(void (*kernel)(const SampleArgs&), const bool (&needs)[inputs], const OptionalTensor& packed,
+                     int64_t packed_dim) {
+    return differentiate(kernel, needs, Operand("packed", packed), packed_dim, std::make_index_sequence<inputs>());
+  }
+
+ private:
   int samples() const { return static_cast<int>(z_shape.size()) - space.ndim; }
 
   // The dims of one sample.
@@ -213,22 +258,11 @@ struct Sampling {
     own.stride += samples();
   }
 
-  Tensor make_z() {
-    const Operand& mu = operands[0];
-    const bool like_mu = samples() == 0 && space.ndim == mu.ndim && std::equal(mu.size, mu.size + mu.ndim, space.size);
-    const int32_t type = scalar_type_of(arithmetic.result);
-    Tensor z = like_mu ? empty_like(mu, type) : empty(z_shape.data(), static_cast<int>(z_shape.size()), type);
-    Operand own("z", z);
-    skip_samples(own);
-    args.z = space.view(own);
-    args.z_sample_stride = space.numel();
-    return z;
-  }
-
-  // A tensor that the view of dz points into, if it is not dz, is kept in `kept`.
-  void set_dz(const OptionalTensor& dz, Tensor& kept) {
-    if (!dz) return;
-    Operand own("dz", *dz);
+  // A view of a tensor of z's shape. One that it points into, if it is not the tensor itself, is kept in `kept`.
+  View of_sample(const char* name, const OptionalTensor& tensor, Tensor& kept, int64_t& sample_stride) const {
+    sample_stride = 0;
+    if (!tensor) return {};
+    Operand own(name, *tensor);
     check_floating(own);
     check_like(own, z_shape.data(), static_cast<int>(z_shape.size()));
     const auto over_samples = [&] {
@@ -240,34 +274,31 @@ struct Sampling {
     const bool none = own.numel() == 0;
     if (!none && over_samples().ndim > 1) {
       kept = contiguous(own);
-      own = Operand("dz", kept);
+      own = Operand(name, kept);
     }
-    args.dz_sample_stride = none ? 0 : over_samples().stride[0];
+    if (!none) sample_stride = over_samples().stride[0];
     skip_samples(own);
-    args.dz = space.view(own);
+    return space.view(own);
   }
 
-  void set_dkl(const Operand& dkl) {
-    check_floating(dkl);
-    check_like(dkl, space.size, space.event);
-    if (dkl) args.dkl = space.leading_view(dkl);
-  }
-
-  // The gradients of mu and logvar, by a kernel.
-  std::tuple<Tensor, Tensor> differentiate(void (*kernel)(const SampleArgs&), bool need_dmu, bool need_dlogvar,
-                                           const OptionalTensor& packed_, int64_t packed_dim) {
-    const auto& [mu, logvar] = operands;
-    const Operand packed("packed", packed_);
-    check_packed(packed, packed_dim, mu, logvar, need_dmu, need_dlogvar);
+  template <size_t inputs, size_t... I>
+  auto differentiate(void (*kernel)(const SampleArgs&), const bool (&needs)[inputs], const Operand& packed,
+                     int64_t packed_dim, std::index_sequence<I...>) {
+    const Operand& mu = operands[0];
+    check_packed(packed, packed_dim, mu, operands[1], needs[0], needs[1]);
     const PackedGradient whole(packed, packed_dim);
-    GradientOut dmu(need_dmu, mu, mu, space, args.compute, whole.half(0)),
-        dlogvar(need_dlogvar, logvar, mu, space, args.compute, whole.half(1));
-    args.dmu = dmu.spec();
-    args.dlogvar = dlogvar.spec();
+    GradientOut gradients[] = {GradientOut(needs[I], operands[I], mu, space, args.compute, whole.half(I))...};
+    for (size_t k = 0; k < inputs; ++k) args.gradients[k] = gradients[k].spec();
     run(kernel, args);
-    if (whole) return {whole.whole(), nothing(mu)};
-    return {dmu.finish(), dlogvar.finish()};
+    std::array<Tensor, inputs> results{gradients[I].finish()...};
+    if (whole) {
+      results[0] = whole.whole();
+      results[1] = nothing(mu);
+    }
+    return std::make_tuple(results[I]...);
   }
+
+  Tensor kept_[2];
 };
 
 }  // namespace vae_fast

@@ -1,9 +1,11 @@
 // Each density once: of one element its term, and the upstream gradient times its derivatives, for a number or a pack.
 // cpu/density.h runs them on a CPU.
 //
-// An Op has kInputs operands, each with a gradient. Where one is not there, which `always` says, it is 0. Its operator
-// takes them and an upstream gradient g; term and d are what it gives.
+// An Op has kInputs operands, the first of its operator's, each with a gradient. Where one is not there, which `always`
+// says, it is 0. Its operator takes them and an upstream gradient g; term and d are what it gives.
 #pragma once
+
+#include <type_traits>
 
 #include "terms.h"
 
@@ -27,6 +29,23 @@ struct BernoulliDensity {
   }
 };
 
+// logits, x, pos_weight.
+template <class E>
+struct WeightedBernoulliDensity {
+  static constexpr int kInputs = 3;
+  E x_scale;
+
+  VF_INLINE static constexpr bool always(int) { return true; }
+  template <class T>
+  VF_INLINE void operator()(const T (&in)[kInputs], T g, T& term, T (&d)[kInputs]) const {
+    const BernoulliTerm<T> bernoulli_ = bernoulli(in[0], in[1] * splat<T>(x_scale), in[2]);
+    term = bernoulli_.log_prob;
+    d[0] = g * bernoulli_.slope;
+    d[1] = g * bernoulli_.dt * splat<T>(x_scale);
+    d[2] = splat<T>(0);
+  }
+};
+
 // mean, logvar, x.
 template <class E, class Form>
 struct GaussianDensity {
@@ -45,19 +64,26 @@ struct GaussianDensity {
   }
 };
 
-// mu, logvar, prior_mu, prior_logvar; the prior has a σ of its own where kPrior.
-template <class E, class Form, bool kPrior>
+// The prior of a KL: N(0, 1); one whose σ is 1; σ in the posterior's form; or, with a form in this place, in that one.
+struct NoPrior {};
+struct StandardPrior {};
+struct AlikePrior {};
+
+// mu, logvar, prior_mu, prior_logvar.
+template <class E, class Form, class Prior>
 struct KLDensity {
-  static constexpr int kInputs = 4;
+  static constexpr int kInputs = std::is_same_v<Prior, NoPrior> ? 2 : 4;
+  static constexpr bool kStandard = kInputs == 2 || std::is_same_v<Prior, StandardPrior>;
+  static constexpr bool kAlike = std::is_same_v<Prior, AlikePrior>;
   Form form;
+  Prior prior;
   E floor;
   bool has_floor;
 
-  VF_INLINE static constexpr bool always(int k) { return k < 2 || (kPrior && k == 3); }
+  VF_INLINE static constexpr bool always(int k) { return k < 2 || (!kStandard && k == 3); }
   template <class T>
   VF_INLINE void operator()(const T (&in)[kInputs], T g, T& term, T (&d)[kInputs]) const {
-    const T dm = in[0] - in[2], r = form.clamp(in[1]);
-    const KLTerm<T> kl = kPrior ? gaussian_kl(dm, r, form.clamp(in[3]), form) : gaussian_kl(dm, r, form);
+    const KLTerm<T> kl = of(in);
     term = kl.kl;
     if (has_floor) {
       const auto below = kl.kl <= splat<T>(floor);
@@ -66,8 +92,31 @@ struct KLDensity {
     }
     d[0] = g * kl.dmu;
     d[1] = form.inside(in[1], g * kl.draw);
-    d[2] = -d[0];
-    d[3] = kPrior ? form.inside(in[3], g * kl.dprior_raw) : splat<T>(0);
+    if constexpr (kInputs == 4) {
+      d[2] = -d[0];
+      if constexpr (kStandard) {
+        d[3] = splat<T>(0);
+      } else if constexpr (kAlike) {
+        d[3] = form.inside(in[3], g * kl.dprior_raw);
+      } else {
+        d[3] = prior.inside(in[3], g * kl.dprior_raw);
+      }
+    }
+  }
+
+ private:
+  template <class T>
+  VF_INLINE KLTerm<T> of(const T (&in)[kInputs]) const {
+    const T r = form.clamp(in[1]);
+    if constexpr (kInputs == 2) {
+      return gaussian_kl(in[0], r, form);
+    } else if constexpr (kStandard) {
+      return gaussian_kl(in[0] - in[2], r, form);
+    } else if constexpr (kAlike) {
+      return gaussian_kl(in[0] - in[2], r, form.clamp(in[3]), form);
+    } else {
+      return gaussian_kl(in[0] - in[2], r, prior.clamp(in[3]), form, prior);
+    }
   }
 };
 

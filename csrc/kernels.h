@@ -45,7 +45,13 @@ struct Gradient {
 struct SigmaOptions {
   int param;
   double eps, low, high;
+  bool pass_gradient;  // what the bounds clamp has the gradient of the value at the bound
 };
+
+inline bool operator==(const SigmaOptions& a, const SigmaOptions& b) {
+  return a.param == b.param && a.eps == b.eps && a.low == b.low && a.high == b.high &&
+         a.pass_gradient == b.pass_gradient;
+}
 
 struct NoiseOptions {
   uint64_t seed, offset, first_sample;
@@ -77,8 +83,8 @@ struct DensityArgs : DensityCall {
   Gradient gradients[inputs];
 };
 
-// logits, x.
-struct BernoulliArgs : DensityArgs<2, 1> {
+// logits, x, pos_weight.
+struct BernoulliArgs : DensityArgs<3, 1> {
   double x_scale;
   bool probs = false;  // the first operand is p, not its logits
 };
@@ -93,7 +99,7 @@ struct GaussianArgs : DensityArgs<3, 2> {
 struct KLArgs : DensityArgs<4, 4> {
   bool has_free_bits;
   double free_bits;
-  SigmaOptions form;
+  SigmaOptions form, prior_form;
 };
 
 // rsample and rsample_kl. Rows are those of mu: samples are a loop inside.
@@ -103,9 +109,13 @@ struct SampleArgs {
   DType compute;                       // float32 or float64
   Rows rows;
   int64_t n_samples;
-  View mu, logvar;
+  View in[4];  // mu, logvar, prior_mu, prior_logvar
   NoiseOptions noise;
-  SigmaOptions form;
+  // ε itself, in the noise's place where it is there.
+  View eps;
+  int64_t eps_sample_stride;
+  double temperature;
+  SigmaOptions form, prior_form;
   bool has_free_bits;
   double free_bits;
   // Forward; kl is null for rsample.
@@ -115,7 +125,7 @@ struct SampleArgs {
   // Backward; a view without data is a gradient of 0.
   View dz, dkl;
   int64_t dz_sample_stride;
-  Gradient dmu, dlogvar;
+  Gradient gradients[4];  // of `in`
 };
 
 struct NormalArgs {

@@ -8,33 +8,42 @@ namespace {
 
 // ---- bernoulli_log_prob ----------------------------------------------------------------------------------
 
-std::array<Tensor, 4> bernoulli(DensityTensors<2>&& tensors, const DensityOptions& options, double x_scale,
+std::array<Tensor, 5> bernoulli(DensityTensors<3>&& tensors, const DensityOptions& options, double x_scale,
                                 int64_t param) {
   check_code("param", param, 2);
+  VF_CHECK(param == 0 || !tensors.operands[2], "pos_weight is for logits, not for probabilities");
   BernoulliArgs args;
   args.x_scale = x_scale;
   args.probs = param == 1;
   return run_density(kernels().bernoulli_log_prob, args, tensors, options);
 }
 
-std::tuple<Tensor, Tensor, Tensor> bernoulli_log_prob_fwd(Tensor logits, Tensor x, OptionalTensor weight,
-                                                          int64_t event_ndim, int64_t reduction, double scale,
-                                                          double x_scale, int64_t param, bool need_dlogits,
-                                                          bool need_dx) {
-  return forward(
-      bernoulli({OnDevice(logits), {{"logits", logits}, {"x", x}, {"weight", weight}}, {}, {need_dlogits, need_dx}},
-                {event_ndim, reduction, scale}, x_scale, param));
+// pos_weight has no gradient.
+std::tuple<Tensor, Tensor, Tensor> bernoulli_log_prob_fwd(Tensor logits, Tensor x, OptionalTensor pos_weight,
+                                                          OptionalTensor weight, int64_t event_ndim, int64_t reduction,
+                                                          double scale, double x_scale, int64_t param,
+                                                          bool need_dlogits, bool need_dx) {
+  const auto [log_prob, dlogits, dx, none, dweight] =
+      bernoulli({OnDevice(logits),
+                 {{"logits", logits}, {"x", x}, {"pos_weight", pos_weight}, {"weight", weight}},
+                 {},
+                 {need_dlogits, need_dx}},
+                {event_ndim, reduction, scale}, x_scale, param);
+  return {log_prob, dlogits, dx};
 }
 
 std::tuple<Tensor, Tensor, Tensor> bernoulli_log_prob_bwd(Tensor dlog_prob, Tensor logits, Tensor x,
-                                                          OptionalTensor weight, int64_t event_ndim, int64_t reduction,
-                                                          double scale, double x_scale, int64_t param,
-                                                          bool need_dlogits, bool need_dx, bool need_dweight) {
-  return backward(bernoulli({OnDevice(logits),
-                             {{"logits", logits}, {"x", x}, {"weight", weight}},
-                             {"dlog_prob", dlog_prob},
-                             {need_dlogits, need_dx, need_dweight}},
-                            {event_ndim, reduction, scale}, x_scale, param));
+                                                          OptionalTensor pos_weight, OptionalTensor weight,
+                                                          int64_t event_ndim, int64_t reduction, double scale,
+                                                          double x_scale, int64_t param, bool need_dlogits,
+                                                          bool need_dx, bool need_dweight) {
+  const auto [log_prob, dlogits, dx, none, dweight] =
+      bernoulli({OnDevice(logits),
+                 {{"logits", logits}, {"x", x}, {"pos_weight", pos_weight}, {"weight", weight}},
+                 {"dlog_prob", dlog_prob},
+                 {need_dlogits, need_dx, false, need_dweight}},
+                {event_ndim, reduction, scale}, x_scale, param);
+  return {dlogits, dx, dweight};
 }
 
 // ---- gaussian_log_prob -----------------------------------------------------------------------------------
@@ -51,54 +60,64 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> gaussian_log_prob_fwd(Tensor mean, Te
                                                                  OptionalTensor weight, int64_t event_ndim,
                                                                  int64_t reduction, double scale, double x_scale,
                                                                  int64_t param, double eps, double low, double high,
-                                                                 bool need_dmean, bool need_dlogvar, bool need_dx) {
+                                                                 int64_t bounds_grad, bool need_dmean,
+                                                                 bool need_dlogvar, bool need_dx) {
   return forward(gaussian({OnDevice(mean),
                            {{"mean", mean}, {"logvar", logvar}, {"x", x}, {"weight", weight}},
                            {},
                            {need_dmean, need_dlogvar, need_dx}},
-                          {event_ndim, reduction, scale}, x_scale, form_of(param, eps, low, high)));
+                          {event_ndim, reduction, scale}, x_scale,
+                          form_of("param", param, eps, low, high, bounds_grad)));
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> gaussian_log_prob_bwd(
-    Tensor dlog_prob, Tensor mean, Tensor logvar, Tensor x, OptionalTensor weight, int64_t event_ndim,
-    int64_t reduction, double scale, double x_scale, int64_t param, double eps, double low, double high,
-    bool need_dmean, bool need_dlogvar, bool need_dx, bool need_dweight, OptionalTensor packed, int64_t packed_dim) {
+std::tuple<Tensor, Tensor, Tensor, Tensor> gaussian_log_prob_bwd(Tensor dlog_prob, Tensor mean, Tensor logvar, Tensor x,
+                                                                 OptionalTensor weight, int64_t event_ndim,
+                                                                 int64_t reduction, double scale, double x_scale,
+                                                                 int64_t param, double eps, double low, double high,
+                                                                 int64_t bounds_grad, bool need_dmean,
+                                                                 bool need_dlogvar, bool need_dx, bool need_dweight,
+                                                                 OptionalTensor packed, int64_t packed_dim) {
   return backward(gaussian({OnDevice(mean),
                             {{"mean", mean}, {"logvar", logvar}, {"x", x}, {"weight", weight}},
                             {"dlog_prob", dlog_prob},
                             {need_dmean, need_dlogvar, need_dx, need_dweight},
                             {"packed", packed},
                             packed_dim},
-                           {event_ndim, reduction, scale}, x_scale, form_of(param, eps, low, high)));
+                           {event_ndim, reduction, scale}, x_scale,
+                           form_of("param", param, eps, low, high, bounds_grad)));
 }
 
 // ---- gaussian_kl -----------------------------------------------------------------------------------------
 
 std::array<Tensor, 6> kl(DensityTensors<4>&& tensors, const DensityOptions& options, std::optional<double> free_bits,
-                         const SigmaOptions& form) {
+                         const SigmaOptions& form, const SigmaOptions& prior_form) {
   KLArgs args;
   args.has_free_bits = free_bits.has_value();
   args.free_bits = free_bits.value_or(0.0);
   args.form = form;
+  args.prior_form = prior_form;
   return run_density(kernels().gaussian_kl, args, tensors, options);
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> gaussian_kl_fwd(
     Tensor mu, Tensor logvar, OptionalTensor prior_mu, OptionalTensor prior_logvar, OptionalTensor weight,
     int64_t event_ndim, int64_t reduction, double scale, std::optional<double> free_bits, int64_t param, double eps,
-    double low, double high, bool need_dmu, bool need_dlogvar, bool need_dprior_mu, bool need_dprior_logvar) {
+    double low, double high, int64_t bounds_grad, int64_t prior_param, double prior_eps, double prior_low,
+    double prior_high, bool need_dmu, bool need_dlogvar, bool need_dprior_mu, bool need_dprior_logvar) {
   return forward(
       kl({OnDevice(mu),
           {{"mu", mu}, {"logvar", logvar}, {"prior_mu", prior_mu}, {"prior_logvar", prior_logvar}, {"weight", weight}},
           {},
           {need_dmu, need_dlogvar, need_dprior_mu, need_dprior_logvar}},
-         {event_ndim, reduction, scale}, free_bits, form_of(param, eps, low, high)));
+         {event_ndim, reduction, scale}, free_bits, form_of("param", param, eps, low, high, bounds_grad),
+         form_of("prior_param", prior_param, prior_eps, prior_low, prior_high, bounds_grad)));
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> gaussian_kl_bwd(
     Tensor dkl, Tensor mu, Tensor logvar, OptionalTensor prior_mu, OptionalTensor prior_logvar, OptionalTensor weight,
     int64_t event_ndim, int64_t reduction, double scale, std::optional<double> free_bits, int64_t param, double eps,
-    double low, double high, bool need_dmu, bool need_dlogvar, bool need_dprior_mu, bool need_dprior_logvar,
+    double low, double high, int64_t bounds_grad, int64_t prior_param, double prior_eps, double prior_low,
+    double prior_high, bool need_dmu, bool need_dlogvar, bool need_dprior_mu, bool need_dprior_logvar,
     bool need_dweight, OptionalTensor packed, int64_t packed_dim) {
   return backward(
       kl({OnDevice(mu),
@@ -107,16 +126,18 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> gaussian_kl_bwd(
           {need_dmu, need_dlogvar, need_dprior_mu, need_dprior_logvar, need_dweight},
           {"packed", packed},
           packed_dim},
-         {event_ndim, reduction, scale}, free_bits, form_of(param, eps, low, high)));
+         {event_ndim, reduction, scale}, free_bits, form_of("param", param, eps, low, high, bounds_grad),
+         form_of("prior_param", prior_param, prior_eps, prior_low, prior_high, bounds_grad)));
 }
 
 // ---- rsample and rsample_kl ------------------------------------------------------------------------------
 
 Tensor rsample_fwd(Tensor mu, Tensor logvar, std::vector<int64_t> sample_shape, int64_t seed,
-                   OptionalTensor seed_tensor, int64_t offset, int64_t first_sample, int64_t param, double eps,
-                   double low, double high) {
-  Sampling sampling(mu, logvar, sample_shape, noise_of(seed, seed_tensor, offset, first_sample), std::nullopt,
-                    std::nullopt, form_of(param, eps, low, high));
+                   OptionalTensor seed_tensor, int64_t offset, int64_t first_sample, OptionalTensor noise,
+                   double temperature, int64_t param, double eps, double low, double high, int64_t bounds_grad) {
+  Sampling sampling(mu, logvar,
+                    {sample_shape, noise_of(seed, seed_tensor, offset, first_sample), noise, temperature,
+                     form_of("param", param, eps, low, high, bounds_grad)});
   Tensor z = sampling.make_z();
   run(kernels().rsample_fwd, sampling.args);
   return z;
@@ -124,21 +145,28 @@ Tensor rsample_fwd(Tensor mu, Tensor logvar, std::vector<int64_t> sample_shape, 
 
 std::tuple<Tensor, Tensor> rsample_bwd(Tensor dz, Tensor mu, Tensor logvar, std::vector<int64_t> sample_shape,
                                        int64_t seed, OptionalTensor seed_tensor, int64_t offset, int64_t first_sample,
-                                       int64_t param, double eps, double low, double high, bool need_dmu,
-                                       bool need_dlogvar, OptionalTensor packed, int64_t packed_dim) {
-  Sampling sampling(mu, logvar, sample_shape, noise_of(seed, seed_tensor, offset, first_sample), std::nullopt,
-                    std::nullopt, form_of(param, eps, low, high));
-  Tensor kept;
-  sampling.set_dz(dz, kept);
-  return sampling.differentiate(kernels().rsample_bwd, need_dmu, need_dlogvar, packed, packed_dim);
+                                       OptionalTensor noise, double temperature, int64_t param, double eps, double low,
+                                       double high, int64_t bounds_grad, bool need_dmu, bool need_dlogvar,
+                                       OptionalTensor packed, int64_t packed_dim) {
+  Sampling sampling(mu, logvar,
+                    {sample_shape, noise_of(seed, seed_tensor, offset, first_sample), noise, temperature,
+                     form_of("param", param, eps, low, high, bounds_grad)});
+  sampling.set_dz(dz);
+  return sampling.differentiate(kernels().rsample_bwd, {need_dmu, need_dlogvar}, packed, packed_dim);
 }
 
-std::tuple<Tensor, Tensor> rsample_kl_fwd(Tensor mu, Tensor logvar, std::vector<int64_t> sample_shape, int64_t seed,
+std::tuple<Tensor, Tensor> rsample_kl_fwd(Tensor mu, Tensor logvar, OptionalTensor prior_mu,
+                                          OptionalTensor prior_logvar, std::vector<int64_t> sample_shape, int64_t seed,
                                           OptionalTensor seed_tensor, int64_t offset, int64_t first_sample,
-                                          int64_t event_ndim, std::optional<double> free_bits, int64_t param,
-                                          double eps, double low, double high) {
-  Sampling sampling(mu, logvar, sample_shape, noise_of(seed, seed_tensor, offset, first_sample), event_ndim, free_bits,
-                    form_of(param, eps, low, high));
+                                          OptionalTensor noise, double temperature, int64_t event_ndim,
+                                          std::optional<double> free_bits, int64_t param, double eps, double low,
+                                          double high, int64_t bounds_grad, int64_t prior_param, double prior_eps,
+                                          double prior_low, double prior_high) {
+  Sampling sampling(mu, logvar,
+                    {sample_shape, noise_of(seed, seed_tensor, offset, first_sample), noise, temperature,
+                     form_of("param", param, eps, low, high, bounds_grad), event_ndim, free_bits,
+                     form_of("prior_param", prior_param, prior_eps, prior_low, prior_high, bounds_grad)},
+                    prior_mu, prior_logvar);
   Tensor z = sampling.make_z();
   Tensor kl = empty(sampling.space.size, sampling.space.event, compute_type(sampling.args.compute));
   sampling.args.kl = data_of(kl);
@@ -146,18 +174,22 @@ std::tuple<Tensor, Tensor> rsample_kl_fwd(Tensor mu, Tensor logvar, std::vector<
   return {z, kl};
 }
 
-std::tuple<Tensor, Tensor> rsample_kl_bwd(OptionalTensor dz, OptionalTensor dkl, Tensor mu, Tensor logvar,
-                                          std::vector<int64_t> sample_shape, int64_t seed, OptionalTensor seed_tensor,
-                                          int64_t offset, int64_t first_sample, int64_t event_ndim,
-                                          std::optional<double> free_bits, int64_t param, double eps, double low,
-                                          double high, bool need_dmu, bool need_dlogvar, OptionalTensor packed,
-                                          int64_t packed_dim) {
-  Sampling sampling(mu, logvar, sample_shape, noise_of(seed, seed_tensor, offset, first_sample), event_ndim, free_bits,
-                    form_of(param, eps, low, high));
-  Tensor kept;
-  sampling.set_dz(dz, kept);
+std::tuple<Tensor, Tensor, Tensor, Tensor> rsample_kl_bwd(
+    OptionalTensor dz, OptionalTensor dkl, Tensor mu, Tensor logvar, OptionalTensor prior_mu,
+    OptionalTensor prior_logvar, std::vector<int64_t> sample_shape, int64_t seed, OptionalTensor seed_tensor,
+    int64_t offset, int64_t first_sample, OptionalTensor noise, double temperature, int64_t event_ndim,
+    std::optional<double> free_bits, int64_t param, double eps, double low, double high, int64_t bounds_grad,
+    int64_t prior_param, double prior_eps, double prior_low, double prior_high, bool need_dmu, bool need_dlogvar,
+    bool need_dprior_mu, bool need_dprior_logvar, OptionalTensor packed, int64_t packed_dim) {
+  Sampling sampling(mu, logvar,
+                    {sample_shape, noise_of(seed, seed_tensor, offset, first_sample), noise, temperature,
+                     form_of("param", param, eps, low, high, bounds_grad), event_ndim, free_bits,
+                     form_of("prior_param", prior_param, prior_eps, prior_low, prior_high, bounds_grad)},
+                    prior_mu, prior_logvar);
+  sampling.set_dz(dz);
   sampling.set_dkl(Operand("dkl", dkl));
-  return sampling.differentiate(kernels().rsample_kl_bwd, need_dmu, need_dlogvar, packed, packed_dim);
+  return sampling.differentiate(kernels().rsample_kl_bwd, {need_dmu, need_dlogvar, need_dprior_mu, need_dprior_logvar},
+                                packed, packed_dim);
 }
 
 // ---- standard_normal -------------------------------------------------------------------------------------

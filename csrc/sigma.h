@@ -18,7 +18,8 @@ class SigmaForm {
       : param_(options.param),
         eps_(static_cast<E>(options.eps)),
         low_(static_cast<E>(options.low)),
-        high_(static_cast<E>(options.high)) {}
+        high_(static_cast<E>(options.high)),
+        pass_gradient_(options.pass_gradient) {}
 
   VF_INLINE int param() const { return kPlain ? int{kLogvar} : param_; }
   VF_INLINE E eps() const { return kPlain ? E(0) : eps_; }
@@ -37,10 +38,10 @@ class SigmaForm {
   VF_INLINE T clamp(T raw) const {
     return kPlain ? raw : at_most(at_least(raw, low_), high_);
   }
-  // `grad` where `raw` is within the bounds, 0 elsewhere.
+  // `grad` where `raw` is within the bounds, 0 elsewhere unless bounds pass it on.
   template <class T>
   VF_INLINE T inside(T raw, T grad) const {
-    if (!bounded()) return grad;
+    if (!bounded() || pass_gradient_) return grad;
     return select(raw >= low_, select(raw <= high_, grad, splat<T>(0)), splat<T>(0));
   }
 
@@ -118,7 +119,7 @@ class SigmaForm {
     return param() == kSoftplus ? value : select(a < F::kOrdinary * E(0.5), value, nan);
   }
 
-  // σ = s·e^q, not for kVar: q is not 0 only for arguments so far out that e^q alone is left of σ.
+  // σ = s·e^q: q is not 0 only for arguments so far out that e^q alone is left of σ.
   template <class T>
   struct Parts {
     T s, q;
@@ -127,13 +128,13 @@ class SigmaForm {
   VF_INLINE Parts<T> parts(T r) const {
     using F = Format<E>;
     const T zero = splat<T>(0), one = splat<T>(1);
-    if (param() == kStd || (param() == kSoftplus && eps() != E(0))) return {sigma(r), zero};
+    if (param() == kStd || param() == kVar || (param() == kSoftplus && eps() != E(0))) return {sigma(r), zero};
     if (param() == kSoftplus) {
       const auto far = r < F::kSoftplusIsExp;
       return {select(far, one, softplus(r)), select(far, r, zero)};
     }
     const T a = param() == kLogvar ? r * E(0.5) : r;
-    const auto far = a > F::kOrdinary * E(0.75);
+    const auto far = (eps() == E(0) ? abs(a) : a) > F::kOrdinary * E(0.75);
     return {select(far, one, plus_eps(exp(a))), select(far, a, zero)};
   }
   // d log σ²/dr = s·e^q, not for kVar; of this q and σ's one is 0.
@@ -164,29 +165,38 @@ class SigmaForm {
     if (param() == kVar) {
       const T x = plus_eps(r);
       const Wide<T> v = wide(x);
-      return {v, Wide<T>{E(1) / v.m, -v.n}, log(x) * E(0.5), Parts<T>{}, Parts<T>{}};
+      return {v, Wide<T>{E(1) / v.m, -v.n}, log(x) * E(0.5), parts(r), Parts<T>{}};
     }
     const Parts<T> p = parts(r), d = slope_parts(r, p);
     const Wide<T> s = wide(p.s), sigma = s * wide_exp(p.q);
     // Of a subnormal σ the quotient may be beyond its type.
-    const Wide<T> slope = param() == kStd ? Wide<T>{E(2) / s.m, -s.n} : wide(d.s) * wide_exp(d.q);
-    return {sigma * sigma, slope, log(p.s) + p.q, p, d};
+    const Wide<T> slope = logarithmic()     ? wide(twice(splat<T>(1)))
+                          : param() == kStd ? Wide<T>{E(2) / s.m, -s.n}
+                                            : wide(d.s) * wide_exp(d.q);
+    return {sigma * sigma, slope, logarithmic() ? log_sigma(r) : log(p.s) + p.q, p, d};
   }
-  // σ²/σp².
+  // σ²/σp², σp of the form `prior`.
   template <class T>
-  VF_INLINE Wide<T> var_ratio(const Far<T>& a, const Far<T>& prior) const {
-    return param() == kVar ? a.var / prior.var : square_of_ratio(a.sigma, prior.sigma);
+  VF_INLINE Wide<T> var_ratio(const Far<T>& a, const SigmaForm& prior, const Far<T>& b) const {
+    return param() == kVar && prior.param() == kVar ? a.var / b.var : square_of_ratio(a.sigma, b.sigma);
   }
-  // The same times d log σp²/dr: in one exponential, since the ratio may be beyond all range and the derivative below
-  // it.
+  // The same times d log σ²/dr, and times d log σp²/dr: in one exponential, since the ratio may be beyond all range and
+  // the derivative below it.
   template <class T>
-  VF_INLINE Wide<T> var_ratio_slope(const Far<T>& a, const Far<T>& prior) const {
-    if (param() > kLogstd) return var_ratio(a, prior) * prior.dlog_var;
-    const Parts<T> sigma{prior.sigma.s, prior.sigma.q - prior.slope.q * E(0.5)};
-    return square_of_ratio(a.sigma, sigma) * wide(prior.slope.s);
+  VF_INLINE Wide<T> var_ratio_slope(const Far<T>& a, const SigmaForm& prior, const Far<T>& b) const {
+    if (!exponential_slope()) return var_ratio(a, prior, b) * a.dlog_var;
+    return square_of_ratio(Parts<T>{a.sigma.s, a.sigma.q + a.slope.q * E(0.5)}, b.sigma) * wide(a.slope.s);
+  }
+  template <class T>
+  VF_INLINE Wide<T> var_ratio_prior_slope(const Far<T>& a, const SigmaForm& prior, const Far<T>& b) const {
+    if (!prior.exponential_slope()) return var_ratio(a, prior, b) * b.dlog_var;
+    return square_of_ratio(a.sigma, Parts<T>{b.sigma.s, b.sigma.q - b.slope.q * E(0.5)}) * wide(b.slope.s);
   }
 
  private:
+  // Whether d log σ²/dr may be an exponential where σ is none.
+  VF_INLINE bool exponential_slope() const { return eps() != E(0) && param() != kStd && param() != kVar; }
+
   template <class T>
   VF_INLINE static Wide<T> square_of_ratio(Parts<T> a, Parts<T> b) {
     // The difference's rounding error (Knuth's two-sum), which the exponential would magnify.
@@ -199,6 +209,7 @@ class SigmaForm {
 
   int param_;
   E eps_, low_, high_;
+  bool pass_gradient_;
 };
 
 }  // namespace VF_ISA

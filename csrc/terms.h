@@ -28,6 +28,23 @@ VF_INLINE BernoulliTerm<T> bernoulli(T y, T t) {
   return {cost - log1p_unit(e.value, e.error), select(positive, s - wrong, wrong - s), y};
 }
 
+// p·t·log σ(y) + (1 − t)·log(1 − σ(y)), p the weight of the positive.
+template <class T>
+VF_INLINE BernoulliTerm<T> bernoulli(T y, T t, T pos_weight) {
+  using E = Element<T>;
+  const T size = minus_abs(y);
+  const Corrected<T> e = exp_of_negative(size);
+  const auto positive = y > E(0);
+  const T of_one = pos_weight * t, of_zero = E(1) - t;
+  const T wrong = select(positive, of_zero, of_one);
+  const T cost = select(wrong == E(0), splat<T>(0), size * wrong);
+  const T log_sum = log1p_unit(e.value, e.error);
+  // σ(−|y|), and σ(|y|).
+  const T s = over_one_plus(e.value, e.error, e), rest = E(1) - s;
+  return {cost - (of_one + of_zero) * log_sum, of_one * select(positive, s, rest) - of_zero * select(positive, rest, s),
+          select(positive, y, pos_weight * y) + (E(1) - pos_weight) * log_sum};
+}
+
 // t·max(log p, −100) + (1 − t)·max(log(1 − p), −100), and the slope that F.binary_cross_entropy gives it by p.
 template <class T>
 VF_INLINE BernoulliTerm<T> bernoulli_of_probs(T p, T t) {
@@ -177,23 +194,29 @@ VF_INLINE T corrected(T value, T error, T slope) {
   return select(error == Element<T>(0), value, select(abs(value) == infinity<T>(), value, result));
 }
 
-template <class T, class Form>
-VF_RARE KLTerm<T> gaussian_kl_far(T dm, T r, T prior_r, const Form& form) {
+// kOwn: σp is in a form of its own.
+template <bool kOwn, class T, class Form>
+VF_RARE KLTerm<T> gaussian_kl_far(T dm, T r, T prior_r, const Form& form, const Form& prior_form) {
   using E = Element<T>;
   using F = FormatOf<T>;
-  const auto f = form.far(r), prior = form.far(prior_r);
-  const Wide<T> ratio = form.var_ratio(f, prior), beyond = form.var_ratio_slope(f, prior).half();
+  const auto f = form.far(r), prior = prior_form.far(prior_r);
+  const Wide<T> ratio = form.var_ratio(f, prior_form, prior);
+  const Wide<T> own_beyond = kOwn ? form.var_ratio_slope(f, prior_form, prior) : ratio * f.dlog_var;
+  const Wide<T> beyond = form.var_ratio_prior_slope(f, prior_form, prior).half();
   const T square = ratio.narrow(), grown = ratio.half().narrow();
-  // Nearer than the difference of two logarithms where the ratio is an ordinary number.
-  T half = f.log_sigma - prior.log_sigma;
+  // Nearer than the difference of two logarithms where the ratio is an ordinary number; not where both are small, of
+  // which one may be exact.
+  const T difference = f.log_sigma - prior.log_sigma;
+  T half = difference;
   half = select(square > E(1) / F::kBig, select(square < F::kBig, log(square) * E(0.5), half), half);
+  if (kOwn) half = select(abs(f.log_sigma) <= E(1), select(abs(prior.log_sigma) <= E(1), difference, half), half);
   const T d = half + half;
   const T spread = half_expm1_minus(d, half, grown);
   const T growth = select(abs(d) <= E(1), half_expm1(d), grown - E(0.5));
   const WideStandardised<T> s = wide_standardised(dm, prior.var);
   const Wide<T> both = s.half_square * prior.dlog_var + wide_product(growth, prior.dlog_var, beyond);
-  return {s.half_square.narrow() + spread, s.slope,
-          wide_product(growth, f.dlog_var, ratio.half() * f.dlog_var).narrow(), -both.narrow()};
+  return {s.half_square.narrow() + spread, s.slope, wide_product(growth, f.dlog_var, own_beyond.half()).narrow(),
+          -both.narrow()};
 }
 
 // KL(N(μ, σ²) ‖ N(μp, σp²)).
@@ -228,9 +251,29 @@ VF_INLINE KLTerm<T> gaussian_kl(T dm, T r, T prior_r, const Form& form) {
   const T size = fma(ratio, ratio, half_square);
   const auto ordinary = form.if_ordinary(r, x, form.if_ordinary(prior_r, prior_x, size)) < F::kBig;
   if (!any(!ordinary)) return {half_square + spread, slope, draw, dprior};
-  const KLTerm<T> far = gaussian_kl_far(dm, r, prior_r, form);
+  const KLTerm<T> far = gaussian_kl_far<false>(dm, r, prior_r, form, form);
   return {select(ordinary, half_square + spread, far.kl), select(ordinary, slope, far.dmu),
           select(ordinary, draw, far.draw), select(ordinary, dprior, far.dprior_raw)};
+}
+
+// KL(N(μ, σ²) ‖ N(μp, σp²)), σp in a form of its own.
+template <class T, class Form>
+VF_INLINE KLTerm<T> gaussian_kl(T dm, T r, T prior_r, const Form& form, const Form& prior_form) {
+  using E = Element<T>;
+  if (!form.logarithmic() || !prior_form.logarithmic()) {
+    return gaussian_kl_far<true>(dm, r, prior_r, form, prior_form);
+  }
+  // As above, of log σ.
+  const T size = form.log_sigma(r), prior_size = prior_form.log_sigma(prior_r), less = size - prior_size;
+  const T part = size - less, d = less + less;
+  T error = ((size - (less + part)) + (part - prior_size)) * E(2);
+  error = select(abs(error) < infinity<T>(), error, splat<T>(0));
+  T growth = half_expm1(d);
+  T spread = corrected(half_expm1_minus(d), error, growth);
+  growth = corrected(growth, error, growth + E(0.5));
+  spread = select(abs(d) < infinity<T>(), spread, spread_of_infinite(size * E(0.5) - prior_size * E(0.5), -less));
+  const Standardised<T> s = standardised(dm, prior_r, prior_size, prior_form, [] {});
+  return {s.half_square + spread, s.slope, form.twice(growth), -prior_form.twice(s.half_square + growth)};
 }
 
 }  // namespace VF_ISA

@@ -11,17 +11,18 @@ from torch import Tensor
 from vae_fast import seeds
 from vae_fast.ops import arguments, packed
 from vae_fast.ops.arguments import Bounds, Param
-from vae_fast.ops.gaussian_kl import gaussian_kl
 
 # To what latent diffusion clamps log σ².
 _LATENT_DIFFUSION = (-30.0, 20.0)
+_LOG_VARIANCE = {"param": "logvar", "param_eps": 0.0, "bounds": None}
 
 
 class DiagonalGaussian:
     """q = N(μ, σ²), with μ and log σ² the two halves of ``moments`` along ``dim``.
 
-    In the place of diffusers' ``DiagonalGaussianDistribution(moments)``: the same methods and attributes. The
-    halves are read where they are, and ``moments`` gets its gradient in one buffer from every method.
+    In the place of diffusers' ``DiagonalGaussianDistribution(moments)``: the same methods and attributes, and by
+    ``param`` and ``param_eps`` of its other posteriors. The halves are read where they are, and ``moments`` gets
+    its gradient in one buffer from every method.
 
     Args:
         moments: floating; ``dim`` has an even size, μ comes first.
@@ -123,7 +124,7 @@ class DiagonalGaussian:
         drawn = {"seed": seed, "stream": stream, "noise": noise, "temperature": temperature}
         if isinstance(generator, Sequence) and len(generator) != 1:
             if seed is not None or noise is not None:
-                raise ValueError("pass one of seed, generator and noise")
+                raise ValueError("pass seed or generator, not both, or noise alone")
             if not generator or len(generator) != len(self.parameters):
                 raise ValueError(f"{len(generator)} generators for {len(self.parameters)} data")
             rows = self.parameters.split(1)
@@ -157,7 +158,7 @@ class DiagonalGaussian:
     ) -> tuple[Tensor, Tensor]:
         """(``sample()``, ``kl()``) by one kernel, where ``sum_dims`` are the last dims; their gradient likewise."""
         order = self._order(self.sum_dims)
-        drawn = {"seed": seed, "stream": stream, "noise": noise, "temperature": temperature}
+        drawn: dict[str, Any] = {"seed": seed, "stream": stream, "noise": noise, "temperature": temperature}
         if self.deterministic or order != sorted(order):
             return self.sample(generator, **drawn), self.kl()
         return packed.sample_kl(
@@ -181,15 +182,12 @@ class DiagonalGaussian:
             return self._kl()
         if getattr(other, "deterministic", False):
             raise ValueError("other is deterministic: the KL divergence to it is infinite")
-        if isinstance(other, DiagonalGaussian) and other._form == self._form:
-            return self._kl(*other.parameters.chunk(2, other.dim))
-        # Clamped already, each to its own bounds.
-        order = self._order(self.sum_dims)
-        q = (_walked(self.mean, order), _walked(self.logvar, order))
-        prior = (_walked(other.mean, order), _walked(other.logvar, order))
-        return gaussian_kl(*q, *prior, event_ndim=len(self.sum_dims), backend=self.backend)
+        if isinstance(other, DiagonalGaussian):
+            return self._kl(*other.parameters.chunk(2, other.dim), form=other._form)
+        return self._kl(other.mean, other.logvar, form=_LOG_VARIANCE)
 
-    def _kl(self, *prior: Tensor) -> Tensor:
+    def _kl(self, *prior: Tensor, form: dict[str, Any] | None = None) -> Tensor:
+        """To a prior whose second half is of a form, or to N(0, I)."""
         order = self._order(self.sum_dims)
         return packed.kl(
             _walked(self.parameters, order),
@@ -197,6 +195,7 @@ class DiagonalGaussian:
             *(_walked(t, order) for t in prior),
             event_ndim=len(self.sum_dims),
             form=self._form,
+            prior_form=form,
             backend=self.backend,
         )
 

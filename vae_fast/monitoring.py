@@ -89,7 +89,7 @@ def active_units(mu: Tensor, *, threshold: float = 0.01, event_ndim: int = 1) ->
         (number, mask, variance), tensors on mu's device; the variance is float64 for float64 means, else float32.
 
     Raises:
-        TypeError: mu of a complex, integer, quantised or sparse kind.
+        TypeError: mu of a complex, integer, quantised, sparse or nested kind.
         ValueError: an ``event_ndim`` larger than the number of dims; no data.
 
     Source: Burda, Grosse and Salakhutdinov, "Importance Weighted Autoencoders" (2016), section 5.2.

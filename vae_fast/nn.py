@@ -69,6 +69,8 @@ class GaussianMLP(_MLP):
         out_features: size of the last dim of both outputs, or the shape of their last dims.
         hidden: width of each hidden layer, input to output; ``()`` leaves two linear maps of the input.
         activation: called without arguments once per hidden layer, returns a module.
+        mean_activation: called without arguments, returns a module that μ goes through: ``nn.Sigmoid`` for a
+            decoder of data in (0, 1), as the paper's of Frey Face. None leaves μ linear.
         device, dtype: of the parameters, as in :class:`torch.nn.Linear`, whose initialisation they have.
 
     Shapes: ``forward([..., *in_features])`` returns ``(mean, logvar)``, each ``[..., *out_features]``, in the
@@ -85,12 +87,14 @@ class GaussianMLP(_MLP):
         hidden: Shape = (500,),
         activation: Callable[[], nn.Module] = nn.Tanh,
         *,
+        mean_activation: Callable[[], nn.Module] | None = None,
         device: Any = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(in_features, out_features, hidden, activation, device, dtype)
         self.mean = self._head(device, dtype)
         self.logvar = self._head(device, dtype)
+        self.mean_activation = None if mean_activation is None else mean_activation()
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
@@ -99,7 +103,10 @@ class GaussianMLP(_MLP):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         h = self._features(x)
-        return self._event(self.mean(h)), self._event(self.logvar(h))
+        mean = self._event(self.mean(h))
+        if self.mean_activation is not None:
+            mean = self.mean_activation(mean)
+        return mean, self._event(self.logvar(h))
 
 
 class BernoulliMLP(_MLP):
@@ -108,7 +115,7 @@ class BernoulliMLP(_MLP):
     .. math:: l = W_2 \tanh(W_1 z + b_1) + b_2, \qquad p(x_i = 1 \mid z) = 1 / (1 + e^{-l_i})
 
     Kingma & Welling 2014, appendix C.1, up to the sigmoid, which :func:`vae_fast.bernoulli_log_prob` applies.
-    Arguments, dtypes and errors are those of :class:`GaussianMLP`.
+    Arguments (but ``mean_activation``), dtypes and errors are those of :class:`GaussianMLP`.
 
     Shapes: ``forward([..., *in_features])`` returns logits ``[..., *out_features]``.
     """

@@ -7,8 +7,9 @@
     var        sqrt(r + eps)             log(r + eps)
     softplus   log(1 + e^r) + eps        2 log σ
 
-r is the raw argument clamped to [low, high]; its gradient is 0 outside, or with "pass" what it is at the bound. Where eps is not 0 the first two rows
-have log σ² = 2 log σ. ``SigmaForm`` holds plain numbers only, as the raw operators take them.
+r is the raw argument clamped to [low, high]; its gradient is 0 outside, or with "pass" what it is at the bound.
+Where eps is not 0 the first two rows have log σ² = 2 log σ. ``SigmaForm`` holds plain numbers only, as the raw
+operators take them.
 
 An exponential that is beyond the range of a dtype is not formed but where it is the result: σ is s·e^q, where q is
 not 0 only for arguments so far out that e^q alone is left of σ.
@@ -189,14 +190,26 @@ class SigmaForm(NamedTuple):
             return self.wide_var(r).over(prior.wide_var(prior_r))
         return _square_ratio(self._parts(r), prior._parts(prior_r))
 
-    def var_ratio_slope(self, r: Tensor, prior: SigmaForm, prior_r: Tensor) -> Wide:
-        """σ²/σp²·d log σp²/dr, for a σ far above σp."""
-        if not prior.eps or prior.kind not in (LOGVAR, LOGSTD):
-            return self.var_ratio(r, prior, prior_r).times(prior.wide_dlog_var(prior_r))
-        # In one exponential: the quotient may be beyond all range, and the derivative below it.
-        (s, q), (slope, p) = prior._parts(prior_r), prior._slope_parts(prior_r)
-        assert q is not None and p is not None
-        return _square_ratio(self._parts(r), (s, q - 0.5 * p)).times(wide(slope))
+    def var_ratio_slopes(self, r: Tensor, prior: SigmaForm, prior_r: Tensor) -> tuple[Wide, Wide]:
+        """σ²/σp² times d log σ²/dr, and times d log σp²/dr.
+
+        Each in one exponential, since the ratio may be beyond all range and the derivative below it.
+        """
+        own, other = self._parts(r), prior._parts(prior_r)
+        ratio = self.var_ratio(r, prior, prior_r)
+        by_own, by_prior = ratio.times(self.wide_dlog_var(r)), ratio.times(prior.wide_dlog_var(prior_r))
+        if self._exponential_slope:
+            slope, p = self._slope_parts(r)
+            by_own = _square_ratio(_shifted(own, p, 0.5), other).times(wide(slope))
+        if prior._exponential_slope:
+            slope, p = prior._slope_parts(prior_r)
+            by_prior = _square_ratio(own, _shifted(other, p, -0.5)).times(wide(slope))
+        return by_own, by_prior
+
+    @property
+    def _exponential_slope(self) -> bool:
+        """Whether d log σ²/dr may be an exponential where σ is none."""
+        return bool(self.eps) and self.kind not in (STD, VAR)
 
     def _slope_parts(self, r: Tensor) -> tuple[Tensor, Tensor | None]:
         """(s, p) of d log σ²/dr = s·e^p, not for VAR; of p and σ's q one is 0."""
@@ -224,6 +237,13 @@ class SigmaForm(NamedTuple):
 
 
 _Parts = tuple[Tensor, Tensor | None]
+
+
+def _shifted(parts: _Parts, p: Tensor | None, by: float) -> _Parts:
+    """s·e^(q + by·p)."""
+    s, q = parts
+    assert p is not None
+    return s, by * p if q is None else q + by * p
 
 
 def _square_ratio(own: _Parts, other: _Parts) -> Wide:

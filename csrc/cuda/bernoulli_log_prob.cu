@@ -15,11 +15,13 @@ struct BernoulliTraits : DensityTraits<2, 1> {
 }  // namespace
 
 void bernoulli_log_prob(const BernoulliArgs& args) {
-  in_storage(args, [&](auto element) {
+  in_storage(args, false, [&](auto element) {
     using S = decltype(element);
     using T = typename Compute<S>::Type;
     const T x_scale = static_cast<T>(args.x_scale);
     const auto run = [&](auto density) { run_density<S, BernoulliTraits<T>>("bernoulli_log_prob", args, density); };
+    if (args.in[2])
+      return run_density<S, DensityTraits<>>("bernoulli_log_prob", args, WeightedBernoulliDensity<T>{x_scale});
     args.probs ? run(BernoulliDensity<T, true>{x_scale}) : run(BernoulliDensity<T, false>{x_scale});
   });
 }

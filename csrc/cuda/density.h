@@ -250,10 +250,10 @@ template <class S, class Traits, class Density, class Args>
 void run_density(const char* name, const Args& args, const Density& density) {
   using T = typename Compute<S>::Type;
   using Op = DensityOp<T, Density, Traits, Args::kParameters, false>;
-  static_assert(Args::kInputs == Density::kInputs, "an operand is missing");
+  static_assert(Args::kInputs >= Density::kInputs, "an operand is missing");
   constexpr DType compute = kDType<T>;
   Plan plan(*args.device, args.rows, kChunk<S>, true);
-  for (const View& view : args.in) plan.read(view);
+  for (int k = 0; k < Density::kInputs; ++k) plan.read(args.in[k]);
   plan.read(args.weight);
   plan.read(args.upstream);
   const bool dweight = args.dweight.kind != Gradient::kNone, value = args.out || dweight;
@@ -263,9 +263,9 @@ void run_density(const char* name, const Args& args, const Density& density) {
     plan.value(args.out, compute, args.scale / args.divisor);
   }
   bool grad = dweight;
-  for (const Gradient& gradient : args.gradients) {
-    plan.gradient(gradient, compute);
-    grad = grad || gradient.kind != Gradient::kNone;
+  for (int k = 0; k < Density::kInputs; ++k) {
+    plan.gradient(args.gradients[k], compute);
+    grad = grad || args.gradients[k].kind != Gradient::kNone;
   }
   if (!grad && !args.out) return;
   if (!plan.resolve()) return;
@@ -299,9 +299,9 @@ void in_form(const SigmaOptions& options, const F& f) {
   f(form);
 }
 
-// Calls f with a value of a density's storage type.
+// Calls f with a value of a density's storage type (Storage::call).
 template <class Args, class F>
-void in_storage(const Args& args, const F& f) {
+void in_storage(const Args& args, bool of_any, const F& f) {
   Storage storage(args.compute);
   for (int k = 0; k < Args::kInputs; ++k)
     k < Args::kParameters ? storage.read(args.in[k]) : storage.read_any(args.in[k]);
@@ -309,7 +309,7 @@ void in_storage(const Args& args, const F& f) {
   storage.read_wide(args.upstream);
   for (const Gradient& gradient : args.gradients) storage.write(gradient);
   storage.write(args.dweight);
-  storage.call(f);
+  storage.call(of_any, f);
 }
 
 }  // namespace cuda

@@ -18,19 +18,22 @@ struct KLTraits : DensityTraits<kPrior ? 4 : 2, kPrior ? 4 : 2> {
 }  // namespace
 
 void gaussian_kl(const KLArgs& args) {
-  in_storage(args, [&](auto element) {
+  const bool own_form = args.in[3] && !(args.form == args.prior_form);
+  in_storage(args, own_form, [&](auto element) {
     using S = decltype(element);
     using T = typename Compute<S>::Type;
     in_form<S>(args.form, [&](auto form) {
       using Form = decltype(form);
       const T floor = static_cast<T>(args.free_bits);
-      if (args.in[3]) {
-        run_density<S, KLTraits<T, Form, true>>("gaussian_kl", args,
-                                                KLDensity<T, Form, true>{form, floor, args.has_free_bits});
-      } else {
-        run_density<S, KLTraits<T, Form, false>>("gaussian_kl", args,
-                                                 KLDensity<T, Form, false>{form, floor, args.has_free_bits});
+      const auto run = [&](auto prior) {
+        using Prior = decltype(prior);
+        using Traits = KLTraits<T, Form, !std::is_same_v<Prior, StandardPrior>>;
+        run_density<S, Traits>("gaussian_kl", args, KLDensity<T, Form, Prior>{form, prior, floor, args.has_free_bits});
+      };
+      if constexpr (kAny<S>) {
+        if (own_form) return run(SigmaForm<T>(args.prior_form));
       }
+      args.in[3] ? run(AlikePrior{}) : run(StandardPrior{});
     });
   });
 }

@@ -18,7 +18,7 @@ struct GaussianTraits : DensityTraits<3, 2> {
 }  // namespace
 
 void gaussian_log_prob(const GaussianArgs& args) {
-  in_storage(args, [&](auto element) {
+  in_storage(args, false, [&](auto element) {
     using S = decltype(element);
     using T = typename Compute<S>::Type;
     in_form<S>(args.form, [&](auto form) {

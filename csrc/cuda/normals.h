@@ -42,6 +42,12 @@ struct DeviceKeys {
   }
 };
 
+// In the keys' place, of a call with an ε of its own.
+struct GivenNoise {
+  static constexpr bool kOnHost = false;
+  __device__ __forceinline__ const GivenNoise& get() const { return *this; }
+};
+
 // Calls body(keys) with those that a call with this noise takes. Elements of 64 bits, or of several dtypes, have
 // kernels for one kind only.
 template <class S, class Body>

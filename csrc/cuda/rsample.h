@@ -1,5 +1,5 @@
-// z = μ + σε, alone and with KL(N(μ, σ²) ‖ N(0, I)), and their gradients: rsample.cu and rsample_kl.cu are this without
-// and with the KL.
+// z = μ + τσε, alone and with KL(N(μ, σ²) ‖ N(μp, σp²)), and their gradients: rsample.cu and rsample_kl.cu are this
+// without and with the KL.
 #pragma once
 
 #include "../table.h"
@@ -23,78 +23,124 @@ struct SampleGroups {
   __device__ __forceinline__ int64_t start(int group) const { return n_samples * group / count; }
 };
 
-template <class Form, class Keys>
+// In the place of a KL.
+struct NoKL {
+  static constexpr int kInputs = 2;
+};
+template <class KL>
+constexpr bool kHas = !std::is_same_v<KL, NoKL>;
+
+template <class Form_, class KL_, class Keys_>
 struct SampleParams {
+  using Form = Form_;
+  using KL = KL_;
+  using Keys = Keys_;
   Work work;
   Form form;
+  KL kl;
   Keys keys;
   NoiseOptions noise;
   SampleGroups groups;
-  Input mu, logvar;
-  double floor;
-  bool has_floor;
+  double temperature;
+  Input in[KL::kInputs];
+  // ε, of the caller.
+  Input eps;
+  int64_t eps_sample;
   // Forward.
   Output z;
   int64_t z_sample;
   // Backward.
   Input dz, dkl;
   int64_t dz_sample;
-  bool draws;     // whether ε is needed
-  double* parts;  // [group, Σ dz and Σ dz·ε, element], where samples are in groups
-  int step;       // 0: everything; 1: the groups' sums; 2: from them
-  Slot slots[2];  // forward: kl; backward: dmu, dlogvar
+  bool draws;               // whether ε is needed
+  double* parts;            // [group, Σ dz and Σ dz·ε, element], where samples are in groups
+  int step;                 // 0: everything; 1: the groups' sums; 2: from them
+  Slot slots[KL::kInputs];  // forward: kl; backward: of the operands
   int* ticket;
   bool total;
 };
 
+// What operands are along a thread's row, where they are not dense. Where one is not there it is 0.
+template <class T, int K>
+__device__ __forceinline__ void constants_of(const Input (&in)[K], const Walk& walk, T (&constants)[K]) {
+#pragma unroll
+  for (int k = 0; k < K; ++k) {
+    const bool there = walk.some && (k < 2 || in[k].data || in[k].number);
+    constants[k] = there ? constant_of<T>(in[k], walk.offset(in[k])) : T(0);
+  }
+}
+
+// The KL's term of each element of a chunk, and g times its derivatives.
+template <class T, class KL, int K, int N>
+__device__ __forceinline__ void kl_of(const KL& kl, const T (&values)[K][N], int j, T g, T& term, T (&d)[K]) {
+  T own[K];
+#pragma unroll
+  for (int k = 0; k < K; ++k) own[k] = values[k][j];
+  kl(own, g, term, d);
+}
+
+// ε of a chunk of sample s, whose first normal has this index.
+template <class T, class S, class Params, class Keys, int N, bool kEven>
+__device__ __forceinline__ void eps_of(const Params& p, const Keys& keys, int64_t s, uint64_t index, const Walk& walk,
+                                       const Chunk<N, kEven>& chunk, T (&eps)[N]) {
+  if constexpr (std::is_same_v<Keys, GivenNoise>) {
+    const int64_t at = walk.offset(p.eps) + s * p.eps_sample;
+    load<T, S>(p.eps, true, at, constant_of<T>(p.eps, at), chunk, eps);
+  } else {
+    float drawn[N];
+    normals(keys, static_cast<uint64_t>(s) + p.noise.first_sample, index, drawn);
+#pragma unroll
+    for (int j = 0; j < N; ++j) eps[j] = static_cast<T>(drawn[j]);
+  }
+}
+
 // kEven: one sample, and even chunks (Chunk).
-template <class S, bool kKL, class Form, class Keys, bool kEven>
-__global__ void __launch_bounds__(kThreads, kResident<S, kEven, kKL && sizeof(S) == 2 ? 1 : 0>)
-    sample_fwd_kernel(const __grid_constant__ SampleParams<Form, Keys> p) {
+template <class S, class Params, bool kEven>
+__global__ void __launch_bounds__(kThreads, kResident<S, kEven, kHas<typename Params::KL> && sizeof(S) == 2 ? 1 : 0>)
+    sample_fwd_kernel(const __grid_constant__ Params p) {
   using T = typename Compute<S>::Type;
-  constexpr int N = kSampleChunk<S>;
+  using KL = typename Params::KL;
+  constexpr int N = kSampleChunk<S>, K = KL::kInputs;
   __shared__ double shared[kThreads / 32];
   const auto& keys = p.keys.get();
   const int group = kEven ? 0 : static_cast<int>(blockIdx.y);
   const int64_t from = kEven ? 0 : p.groups.start(group), to = kEven ? 1 : p.groups.start(group + 1);
-  const bool with_kl = kKL && group == 0;
-  const T floor = static_cast<T>(p.floor);
+  const bool with_kl = kHas<KL> && group == 0;
+  const T temperature = static_cast<T>(p.temperature);
   double sums[1] = {};
   for (int64_t unit = blockIdx.x; unit < p.work.units; unit += gridDim.x) {
     const Walk walk(p.work, unit, N);
-    const T mu = walk.some ? constant_of<T>(p.mu, walk.offset(p.mu)) : T(0);
-    const T logvar = walk.some ? constant_of<T>(p.logvar, walk.offset(p.logvar)) : T(0);
+    T constants[K];
+    constants_of(p.in, walk, constants);
     for (int64_t column = walk.first; column < walk.last; column += static_cast<int64_t>(p.work.group) * N) {
       const Chunk<N, kEven> chunk(column, p.work.columns);
-      T m[N], r[N], sigma[N];
-      load<T, S>(p.mu, false, walk.offset(p.mu), mu, chunk, m);
-      load<T, S>(p.logvar, false, walk.offset(p.logvar), logvar, chunk, r);
+      T values[K][N], sigma[N];
 #pragma unroll
-      for (int j = 0; j < N; ++j) {
-        r[j] = p.form.clamp(r[j]);
-        sigma[j] = p.form.sigma(r[j]);
-      }
-      if (with_kl) {
-        T terms[N];
+      for (int k = 0; k < K; ++k) load<T, S>(p.in[k], false, walk.offset(p.in[k]), constants[k], chunk, values[k]);
 #pragma unroll
-        for (int j = 0; j < N; ++j) {
-          const T kl = vae_fast::cuda::gaussian_kl(m[j], r[j], p.form).kl;
-          terms[j] = p.has_floor && kl <= floor ? floor : kl;
-        }
-        if (p.slots[0].kind == Slot::kEach) {
-          store<T, T>(terms, p.slots[0].out, walk.offset(p.slots[0].out), chunk);
-        } else {
-          sums[0] += chunk_sum(terms, chunk);
+      for (int j = 0; j < N; ++j) sigma[j] = p.form.sigma(p.form.clamp(values[1][j])) * temperature;
+      if constexpr (kHas<KL>) {
+        if (with_kl) {
+          T terms[N];
+#pragma unroll
+          for (int j = 0; j < N; ++j) {
+            T unused[K];
+            kl_of(p.kl, values, j, T(1), terms[j], unused);
+          }
+          if (p.slots[0].kind == Slot::kEach) {
+            store<T, T>(terms, p.slots[0].out, walk.offset(p.slots[0].out), chunk);
+          } else {
+            sums[0] += chunk_sum(terms, chunk);
+          }
         }
       }
       const uint64_t index = index_of(p.noise, walk.row, chunk);
 #pragma unroll 1
       for (int64_t s = from; s < to; ++s) {
-        float eps[N];
-        normals(keys, static_cast<uint64_t>(s) + p.noise.first_sample, index, eps);
         T z[N];
+        eps_of<T, S>(p, keys, s, index, walk, chunk, z);
 #pragma unroll
-        for (int j = 0; j < N; ++j) z[j] = m[j] + sigma[j] * static_cast<T>(eps[j]);
+        for (int j = 0; j < N; ++j) z[j] = values[0][j] + sigma[j] * z[j];
         store<T, S>(z, p.z, walk.offset(p.z) + s * p.z_sample, chunk);
       }
     }
@@ -123,33 +169,33 @@ struct Compensated {
 };
 
 // Registers that a backward pass needs (kResident): one that asks the most questions, some more.
-template <class S, bool kKL, class Form, class Keys, bool kEven>
-constexpr int kLoad =
-    kKL && kEven && sizeof(S) == 4 && !std::is_same_v<Form, SigmaForm<float, true>> && !Keys::kOnHost ? 1 + kMiddling
-                                                                                                      : 1;
+template <class S, class Params, bool kEven>
+constexpr int kLoad = kHas<typename Params::KL> && kEven && sizeof(S) == 4 &&
+                              !std::is_same_v<typename Params::Form, SigmaForm<float, true>> && !Params::Keys::kOnHost
+                          ? 1 + kMiddling
+                          : 1;
 
-template <class S, bool kKL, class Form, class Keys, bool kEven>
-__global__ void __launch_bounds__(kThreads, kResident<S, kEven, kLoad<S, kKL, Form, Keys, kEven>>)
-    sample_bwd_kernel(const __grid_constant__ SampleParams<Form, Keys> p) {
+template <class S, class Params, bool kEven>
+__global__ void __launch_bounds__(kThreads, kResident<S, kEven, kLoad<S, Params, kEven>>)
+    sample_bwd_kernel(const __grid_constant__ Params p) {
   using T = typename Compute<S>::Type;
-  constexpr int N = kSampleChunk<S>;
+  using KL = typename Params::KL;
+  constexpr int N = kSampleChunk<S>, K = KL::kInputs;
   __shared__ double shared[kThreads / 32];
   const auto& keys = p.keys.get();
   const int group = static_cast<int>(blockIdx.y);
   const int64_t from = p.step == 0 ? 0 : p.groups.start(group);
   const int64_t to = p.step == 0 ? p.groups.n_samples : p.groups.start(group + 1);
   const int64_t numel = p.work.rows * p.work.columns;
-  const bool has_dz = p.dz.data != nullptr || p.dz.number, has_dkl = kKL && (p.dkl.data != nullptr || p.dkl.number);
-  const T floor = static_cast<T>(p.floor);
-  double sums[2] = {};
+  const bool has_dz = p.dz.data != nullptr || p.dz.number;
+  const bool has_dkl = kHas<KL> && (p.dkl.data != nullptr || p.dkl.number);
+  const T temperature = static_cast<T>(p.temperature);
+  double sums[K] = {};
   for (int64_t unit = blockIdx.x; unit < p.work.units; unit += gridDim.x) {
     const Walk walk(p.work, unit, N);
-    T mu = T(0), logvar = T(0), dkl = T(0);
-    if (walk.some) {
-      mu = constant_of<T>(p.mu, walk.offset(p.mu));
-      logvar = constant_of<T>(p.logvar, walk.offset(p.logvar));
-      if (has_dkl) dkl = constant_of<T>(p.dkl, walk.offset(p.dkl));
-    }
+    T constants[K], dkl = T(0);
+    constants_of(p.in, walk, constants);
+    if (walk.some && has_dkl) dkl = constant_of<T>(p.dkl, walk.offset(p.dkl));
     for (int64_t column = walk.first; column < walk.last; column += static_cast<int64_t>(p.work.group) * N) {
       const Chunk<N, kEven> chunk(column, p.work.columns);
       T dm[N], dr[N];
@@ -158,10 +204,10 @@ __global__ void __launch_bounds__(kThreads, kResident<S, kEven, kLoad<S, kKL, Fo
       if (kEven && has_dz) {
         load<T, S>(p.dz, true, walk.offset(p.dz), constant_of<T>(p.dz, walk.offset(p.dz)), chunk, dm);
         if (p.draws) {
-          float eps[N];
-          normals(keys, p.noise.first_sample, index_of(p.noise, walk.row, chunk), eps);
+          T eps[N];
+          eps_of<T, S>(p, keys, 0, index_of(p.noise, walk.row, chunk), walk, chunk, eps);
 #pragma unroll
-          for (int j = 0; j < N; ++j) dr[j] = dm[j] * static_cast<T>(eps[j]);
+          for (int j = 0; j < N; ++j) dr[j] = dm[j] * eps[j];
         }
       } else if (has_dz && p.step != 2) {
         Compensated<T> dz_sum[N], eps_sum[N];
@@ -172,10 +218,10 @@ __global__ void __launch_bounds__(kThreads, kResident<S, kEven, kLoad<S, kKL, Fo
           const int64_t at = walk.offset(p.dz) + s * p.dz_sample;
           load<T, S>(p.dz, true, at, constant_of<T>(p.dz, at), chunk, dz);
           if (p.draws) {
-            float eps[N];
-            normals(keys, static_cast<uint64_t>(s) + p.noise.first_sample, index, eps);
+            T eps[N];
+            eps_of<T, S>(p, keys, s, index, walk, chunk, eps);
 #pragma unroll
-            for (int j = 0; j < N; ++j) eps_sum[j].add(dz[j] * static_cast<T>(eps[j]));
+            for (int j = 0; j < N; ++j) eps_sum[j].add(dz[j] * eps[j]);
           }
 #pragma unroll
           for (int j = 0; j < N; ++j) dz_sum[j].add(dz[j]);
@@ -210,38 +256,43 @@ __global__ void __launch_bounds__(kThreads, kResident<S, kEven, kLoad<S, kKL, Fo
           dr[j] = static_cast<T>(eps);
         }
       }
-      T m[N], raw[N], g[N];
-      load<T, S>(p.logvar, false, walk.offset(p.logvar), logvar, chunk, raw);
-      if (has_dkl) {
-        load<T, S>(p.mu, false, walk.offset(p.mu), mu, chunk, m);
-        load<T, std::conditional_t<kAny<S>, S, T>>(p.dkl, false, walk.offset(p.dkl), dkl, chunk, g);
-      }
+      T values[K][N], g[N], gradients[K][N];
+#pragma unroll
+      for (int k = 0; k < K; ++k)
+        if (k == 1 || has_dkl) load<T, S>(p.in[k], false, walk.offset(p.in[k]), constants[k], chunk, values[k]);
+      if (has_dkl) load<T, std::conditional_t<kAny<S>, S, T>>(p.dkl, false, walk.offset(p.dkl), dkl, chunk, g);
 #pragma unroll
       for (int j = 0; j < N; ++j) {
-        const T r = p.form.clamp(raw[j]);
-        if (has_dz && p.draws) dr[j] = dr[j] * p.form.dsigma(r);
-        if (has_dkl) {
-          const KLTerm<T> term = vae_fast::cuda::gaussian_kl(m[j], r, p.form);
-          const T upstream = p.has_floor && term.kl <= floor ? T(0) : g[j];
-          dm[j] = has_dz ? dm[j] + upstream * term.dmu : upstream * term.dmu;
-          dr[j] = has_dz ? dr[j] + upstream * term.draw : upstream * term.draw;
+        const T raw = values[1][j];
+        if (has_dz && p.draws) dr[j] = dr[j] * (p.form.dsigma(p.form.clamp(raw)) * temperature);
+        gradients[0][j] = dm[j];
+        gradients[1][j] = dr[j];
+#pragma unroll
+        for (int k = 2; k < K; ++k) gradients[k][j] = T(0);
+        if constexpr (kHas<KL>) {
+          if (has_dkl) {
+            T term, d[K];
+            kl_of(p.kl, values, j, g[j], term, d);
+#pragma unroll
+            for (int k = 0; k < K; ++k) gradients[k][j] = has_dz && k < 2 ? gradients[k][j] + d[k] : d[k];
+          }
         }
-        dr[j] = p.form.inside(raw[j], dr[j]);
+        gradients[1][j] = p.form.inside(raw, gradients[1][j]);
       }
 #pragma unroll
-      for (int k = 0; k < 2; ++k) {
+      for (int k = 0; k < K; ++k) {
         const Slot& slot = p.slots[k];
         if (slot.kind == Slot::kNone) continue;
         if (slot.kind == Slot::kEach) {
-          store<T, S>(k == 0 ? dm : dr, slot.out, walk.offset(slot.out), chunk);
+          store<T, S>(gradients[k], slot.out, walk.offset(slot.out), chunk);
         } else {
-          sums[k] += chunk_sum(k == 0 ? dm : dr, chunk);
+          sums[k] += chunk_sum(gradients[k], chunk);
         }
       }
     }
     if (p.total || p.step == 1) continue;
 #pragma unroll
-    for (int k = 0; k < 2; ++k) {
+    for (int k = 0; k < K; ++k) {
       const Slot& slot = p.slots[k];
       if (slot.kind == Slot::kNone || slot.kind == Slot::kEach) continue;
       put_row(slot, p.work, walk, group_sum(sums[k], p.work.group, shared));
@@ -251,78 +302,87 @@ __global__ void __launch_bounds__(kThreads, kResident<S, kEven, kLoad<S, kKL, Fo
   if (p.total && p.step != 1) put_totals(p.slots, p.ticket, sums, shared);
 }
 
-template <class S>
-constexpr bool kMayBeEven = sizeof(S) < 8 && !kAny<S>;
+template <class S, class KL>
+constexpr bool kMayBeEven = sizeof(S) < 8 && !kAny<S> && KL::kInputs == 2;
 
 // What both directions have.
-template <class Form, class Keys>
-SampleParams<Form, Keys> sample_params(const SampleArgs& args, const Form& form, const Keys& keys) {
+template <class Form, class KL, class Keys>
+SampleParams<Form, KL, Keys> sample_params(const SampleArgs& args, const Form& form, const KL& kl, const Keys& keys) {
   const SampleGroups groups(args.rows.count * args.rows.size, args.n_samples);
-  return {{},
-          form,
-          keys,
-          args.noise,
-          groups,
-          {},
-          {},
-          args.free_bits,
-          args.has_free_bits,
-          {},
-          args.z_sample_stride,
-          {},
-          {},
-          args.dz_sample_stride,
-          args.dlogvar.kind != Gradient::kNone,
-          nullptr,
-          0,
-          {},
-          nullptr,
-          false};
+  SampleParams<Form, KL, Keys> p{{}, form, kl, keys, args.noise, groups, args.temperature};
+  p.draws = args.gradients[1].kind != Gradient::kNone;
+  return p;
 }
 
+// Of operands that the plan has in order, then, behind `others`, the caller's ε.
 template <class Params>
-void take(Params& p, const Plan& plan, int slots) {
+void take(Params& p, const Plan& plan, int others, int slots) {
+  constexpr int K = Params::KL::kInputs;
   p.work = plan.work();
-  p.mu = plan.input(0);
-  p.logvar = plan.input(1);
+  for (int k = 0; k < K; ++k) p.in[k] = plan.input(k);
+  p.eps = plan.input(K + others);
+  p.eps_sample = plan.input_sample_stride(K + others);
   for (int k = 0; k < slots; ++k) p.slots[k] = plan.slot(k);
   p.ticket = plan.ticket();
   p.total = plan.total();
 }
 
-// Calls body(S{}, form, keys) for the kernels that a call takes.
-template <class Body>
+// Calls body(S{}, form, kl, keys) for the kernels that a call takes. What is rare has kernels of any storage type only.
+template <bool kKL, class Body>
 void in_sampler(const SampleArgs& args, const Storage& storage, Body body) {
-  storage.call([&](auto element) {
+  const bool own_form = kKL && args.in[3] && !(args.form == args.prior_form);
+  const bool mean_alone = kKL && args.in[2] && !args.in[3];
+  storage.call(own_form || mean_alone || args.eps, [&](auto element) {
     using S = decltype(element);
-    in_form<S>(args.form, [&](auto form) { in_keys<S>(args.noise, [&](auto keys) { body(element, form, keys); }); });
+    using T = typename Compute<S>::Type;
+    in_form<S>(args.form, [&](auto form) {
+      using Form = decltype(form);
+      const auto with_keys = [&](const auto& kl) {
+        if constexpr (kAny<S>) {
+          if (args.eps) return body(element, form, kl, GivenNoise{});
+        }
+        in_keys<S>(args.noise, [&](auto keys) { body(element, form, kl, keys); });
+      };
+      if constexpr (!kKL) {
+        with_keys(NoKL{});
+      } else {
+        const auto to = [&](auto prior) {
+          with_keys(
+              KLDensity<T, Form, decltype(prior)>{form, prior, static_cast<T>(args.free_bits), args.has_free_bits});
+        };
+        if constexpr (kAny<S>) {
+          if (own_form) return to(SigmaForm<T>(args.prior_form));
+          if (mean_alone) return to(StandardPrior{});
+        }
+        args.in[3] ? to(AlikePrior{}) : to(NoPrior{});
+      }
+    });
   });
 }
 
 template <bool kKL>
 void run_forward(const char* name, const SampleArgs& args) {
   Storage storage(args.compute);
-  storage.read(args.mu);
-  storage.read(args.logvar);
+  for (const View& view : args.in) storage.read(view);
   storage.write(args.z.dtype);
-  in_sampler(args, storage, [&](auto element, auto form, auto keys) {
+  in_sampler<kKL>(args, storage, [&](auto element, auto form, auto kl, auto keys) {
     using S = decltype(element);
     using T = typename Compute<S>::Type;
-    using Form = decltype(form);
-    using Keys = decltype(keys);
-    auto p = sample_params(args, form, keys);
+    using KL = decltype(kl);
+    auto p = sample_params(args, form, kl, keys);
+    using Params = decltype(p);
     Plan plan(*args.device, args.rows, kSampleChunk<S>);
-    plan.read(args.mu);
-    plan.read(args.logvar);
+    for (int k = 0; k < KL::kInputs; ++k) plan.read(args.in[k]);
+    plan.read(args.eps, args.n_samples, args.eps_sample_stride);
     plan.write(args.z, args.n_samples, args.z_sample_stride);
     plan.chunks_by_index(args.noise.offset);
     plan.value(args.kl, kDType<T>, 1.0);
     if (!plan.resolve()) return;
-    take(p, plan, 1);
+    take(p, plan, 0, 1);
     p.z = plan.output(0);
     p.z_sample = plan.output_sample_stride(0);
-    auto* kernel = sample_fwd_kernel<S, kKL, Form, Keys, false>;
-    if (args.n_samples == 1 && plan.even()) kernel = sample_fwd_kernel<S, kKL, Form, Keys, kMayBeEven<S>>;
+    auto* kernel = sample_fwd_kernel<S, Params, false>;
+    if (args.n_samples == 1 && plan.even()) kernel = sample_fwd_kernel<S, Params, kMayBeEven<S, KL>>;
     launch(*args.device, name, kernel, p, plan.blocks(), p.groups.count, plan.threads());
     plan.finish();
   });
@@ -331,33 +391,31 @@ void run_forward(const char* name, const SampleArgs& args) {
 template <bool kKL>
 void run_backward(const char* name, const SampleArgs& args) {
   Storage storage(args.compute);
-  storage.read(args.mu);
-  storage.read(args.logvar);
+  for (const View& view : args.in) storage.read(view);
   storage.read_any(args.dz);
   storage.read_wide(args.dkl);
-  storage.write(args.dmu);
-  storage.write(args.dlogvar);
-  in_sampler(args, storage, [&](auto element, auto form, auto keys) {
+  for (const Gradient& gradient : args.gradients) storage.write(gradient);
+  in_sampler<kKL>(args, storage, [&](auto element, auto form, auto kl, auto keys) {
     using S = decltype(element);
     using T = typename Compute<S>::Type;
-    using Form = decltype(form);
-    using Keys = decltype(keys);
-    auto p = sample_params(args, form, keys);
+    using KL = decltype(kl);
+    constexpr int K = KL::kInputs;
+    auto p = sample_params(args, form, kl, keys);
+    using Params = decltype(p);
     Plan plan(*args.device, args.rows, kSampleChunk<S>);
-    plan.read(args.mu);
-    plan.read(args.logvar);
+    for (int k = 0; k < K; ++k) plan.read(args.in[k]);
     plan.read(args.dz, args.n_samples, args.dz_sample_stride);
     plan.read(args.dkl);
+    plan.read(args.eps, args.n_samples, args.eps_sample_stride);
     plan.chunks_by_index(args.noise.offset);
-    plan.gradient(args.dmu, kDType<T>);
-    plan.gradient(args.dlogvar, kDType<T>);
+    for (int k = 0; k < K; ++k) plan.gradient(args.gradients[k], kDType<T>);
     if (!plan.resolve()) return;
-    take(p, plan, 2);
-    p.dz = plan.input(2);
-    p.dz_sample = plan.input_sample_stride(2);
-    p.dkl = plan.input(3);
-    auto* kernel = sample_bwd_kernel<S, kKL, Form, Keys, false>;
-    if (args.n_samples == 1 && plan.even()) kernel = sample_bwd_kernel<S, kKL, Form, Keys, kMayBeEven<S>>;
+    take(p, plan, 2, K);
+    p.dz = plan.input(K);
+    p.dz_sample = plan.input_sample_stride(K);
+    p.dkl = plan.input(K + 1);
+    auto* kernel = sample_bwd_kernel<S, Params, false>;
+    if (args.n_samples == 1 && plan.even()) kernel = sample_bwd_kernel<S, Params, kMayBeEven<S, KL>>;
     if (args.dz && p.groups.count > 1) {
       const int64_t numel = args.rows.count * args.rows.size;
       p.parts = static_cast<double*>(args.device->scratch(16 * p.groups.count * numel));

@@ -36,9 +36,10 @@ class Storage {
     if (gradient.kind == Gradient::kEach) write(gradient.view.dtype);
   }
 
-  // Calls f with a value of the type.
+  // Calls f with a value of the type; or of any, for what has kernels of no other.
   template <class F>
-  void call(const F& f) const {
+  void call(bool of_any, const F& f) const {
+    if (of_any) return compute_ == DType::kFloat64 ? f(Any<double>{}) : f(Any<float>{});
     if (compute_ == DType::kFloat64) return full_ ? f(double{}) : f(Any<double>{});
     if (full_) return f(float{});
     half_ ? f(Half{}) : f(Any<float>{});

@@ -71,6 +71,7 @@ def trained(tmp_path, npz):
         ["train", "--out", "{out}", "--optimizer", "sgd"],
         ["train", "--out", "{out}", "--likelihood", "laplace"],
         ["train", "--out", "{out}", "--likelihood", "gaussian", "--binarize", "threshold"],
+        ["train", "--out", "{out}", "--likelihood", "gaussian", "--mean-activation", "tanh"],
         ["train", "--out", "{out}", "--data", "npz:{npz}", "--backend", "abacus"],
         ["train", "--out", "{out}", "--data", "npz:{npz}", "--device", "abacus"],
         ["train", "--out", "{out}", "--data", "npz:{npz}", "--device", "meta"],
@@ -120,6 +121,13 @@ def test_values_a_bernoulli_cannot_have(fails, tmp_path):
     assert os.listdir(tmp_path) == ["data.npz"]
 
 
+@pytest.mark.parametrize("likelihood", [[], ["--likelihood", "bernoulli"]])
+def test_a_bernoulli_has_no_mean_activation(fails, tmp_path, npz, likelihood):
+    call = ["train", "--data", f"npz:{npz}", "--out", tmp_path / "run", "--mean-activation", "sigmoid", *likelihood]
+    assert "--mean-activation sigmoid needs --likelihood gaussian" in fails(*call)
+    assert not (tmp_path / "run").exists()
+
+
 def contents(directory):
     return {path.name: path.read_bytes() for path in directory.iterdir()}
 
@@ -133,6 +141,7 @@ def contents(directory):
         (["--resume", "--data", "digits"], "not --data digits"),
         (["--resume", "--lr", "0.5"], "--lr 0.001, not --lr 0.5"),
         (["--resume", "--optimizer", "adagrad"], "--optimizer"),
+        (["--resume", "--mean-activation", "sigmoid"], "--mean-activation none, not --mean-activation sigmoid"),
         (["--resume", "--test-size", "1"], "--test-size default, not --test-size 1"),
     ],
 )

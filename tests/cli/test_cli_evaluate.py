@@ -10,7 +10,9 @@ from torch import nn
 
 import vae_fast as vf
 from vae_fast.cli import measures
+from vae_fast.cli.checkpoint import load_checkpoint
 from vae_fast.cli.main import main
+from vae_fast.cli.tensors import unpack_model
 
 FAST = ["--n-samples", "50", "--elbo-samples", "5", "--gap-steps", "20", "--threads", "1"]
 
@@ -80,6 +82,23 @@ def test_options(runs):
     result = evaluated(runs / "held", "--gap-steps", 0, "--limit", 1)
     assert "amortisation_gap" not in result and result["n_data"] == 1
     assert result["elbo"]["stderr"] is None and math.isfinite(result["elbo"]["mean"])
+
+
+def test_a_mean_through_a_sigmoid_is_restored(runs):
+    """Judged by the decoder it was trained with: its ELBO is that of the weights and a sigmoid."""
+    data, out = f"npz:{runs / 'data.npz'}", runs / "sigmoid"
+    call = ["--likelihood", "gaussian", "--mean-activation", "sigmoid", "--test-size", "0", "--hidden", "8"]
+    call += ["--latent", "3", "--epochs", "2", "--threads", "1", "--no-plots"]
+    assert main(["train", "--data", data, "--out", str(out), *call]) == 0
+    result = evaluated(out)
+    assert result["checkpoint"]["config"]["mean_activation"] == "sigmoid"
+    vae = vf.VAE(vf.GaussianMLP(9, 3, 8), vf.GaussianMLP(3, 9, 8, mean_activation=nn.Sigmoid))
+    unpack_model(load_checkpoint(out / "checkpoint.json").tensors, vae)
+    x = torch.from_numpy(np.load(runs / "data.npz")["x"]).float()
+    truth = measures.elbo_terms(vae, x, 5, 0)[0].mean().item()
+    assert result["elbo"]["mean"] == pytest.approx(truth, rel=1e-6)
+    vae.decoder.mean_activation = None
+    assert abs(measures.elbo_terms(vae, x, 5, 0)[0].mean().item() - truth) > 1e-2
 
 
 class Linear(nn.Module):

@@ -15,6 +15,7 @@ from vae_fast.cli.model import build_vae
 from vae_fast.cli.plots import manifold_grid
 from vae_fast.cli.report import COLUMNS
 from vae_fast.cli.streams import derive_seed, epoch_order
+from vae_fast.cli.tensors import unpack_model
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -157,6 +158,7 @@ def test_optimizer_state_is_saved_by_name(train, optimizer):
     [
         ["--optimizer", "adagrad", "--lr", 0.1],
         ["--likelihood", "gaussian"],
+        ["--likelihood", "gaussian", "--mean-activation", "sigmoid"],
         ["--binarize", "dynamic"],
         ["--binarize", "threshold", "--activation", "relu", "--hidden", "8,6"],
         ["--hidden", "none"],
@@ -169,6 +171,34 @@ def test_resumed_is_unbroken(train, options):
     assert len(rows(whole.parent / "broken")) == 2
     broken = train("broken", *options, "--resume", "--epochs", 4)
     assert {p.name: p.read_bytes() for p in whole.iterdir()} == {p.name: p.read_bytes() for p in broken.iterdir()}
+
+
+def test_a_mean_through_a_sigmoid(train, capsys):
+    """The decoder has it, the record says so, and what is drawn of the mean lies in (0, 1)."""
+    gaussian = ["--likelihood", "gaussian"]
+    plain, out = train("plain", *gaussian), train("run", *gaussian, "--mean-activation", "sigmoid")
+    assert "gaussian likelihood with sigmoid mean" in capsys.readouterr().out
+    records = [load_checkpoint(run / "checkpoint.json").record for run in (plain, out)]
+    assert [record.config.mean_activation for record in records] == ["none", "sigmoid"]
+    assert json.loads((out / "summary.json").read_text())["config"]["mean_activation"] == "sigmoid"
+    vae = build_vae(records[1].config, 16)
+    unpack_model(load_checkpoint(out / "checkpoint.json").tensors, vae)
+    means = vae.decode(10 * torch.randn(200, 2))[0]
+    assert ((means > 0) & (means < 1)).all()
+    assert vae.encoder.mean_activation is None and build_vae(records[0].config, 16).decoder.mean_activation is None
+    assert rows(out)[-1]["elbo"] != rows(plain)[-1]["elbo"]
+
+
+def test_a_run_from_before_there_was_a_mean_activation(train):
+    """Its record lacks the option: it is resumed as it was trained."""
+    whole = train("whole", "--likelihood", "gaussian", "--epochs", 4)
+    old = train("old", "--likelihood", "gaussian", "--epochs", 2)
+    record = json.loads((old / "checkpoint.json").read_text())
+    del record["config"]["mean_activation"]
+    (old / "checkpoint.json").write_text(json.dumps(record))
+    assert load_checkpoint(old / "checkpoint.json").record.config.mean_activation == "none"
+    train("old", "--likelihood", "gaussian", "--epochs", 4, "--resume")
+    assert {p.name: p.read_bytes() for p in whole.iterdir()} == {p.name: p.read_bytes() for p in old.iterdir()}
 
 
 def test_resume_rewrites_the_metrics_from_the_checkpoint(train):

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from test_distributions import FORMS, SHAPES, assert_same, bernoulli_pair, gaussian_pair
-from torch.distributions import Bernoulli, Independent, Laplace, MultivariateNormal, Normal, kl_divergence
+from torch.distributions import Bernoulli, Cauchy, Independent, MultivariateNormal, Normal, kl_divergence
 
 import vae_fast as vf
 from vae_fast.distributions import BernoulliVector, DiagonalNormal
@@ -158,11 +158,11 @@ def test_what_is_not_there_raises():
         for pair in ((q, other), (other, q)):
             with pytest.raises(NotImplementedError, match="an event has . dims in one, . in the other"):
                 kl_divergence(*pair)
-    for other in (Independent(Laplace(q.loc, q.scale), 1), Independent(Bernoulli(logits=q.loc), 1)):
+    for other in (Independent(Cauchy(q.loc, q.scale), 1), Independent(Bernoulli(logits=q.loc), 1)):
         for pair in ((q, other), (other, q)):
             with pytest.raises(NotImplementedError, match="no KL divergence of"):
                 kl_divergence(*pair)
-    for pair in ((q, b), (b, q), (b, Normal(0.0, 1.0)), (Laplace(0.0, 1.0), q)):
+    for pair in ((q, b), (b, q), (b, Normal(0.0, 1.0)), (Cauchy(0.0, 1.0), q)):
         with pytest.raises(NotImplementedError):
             kl_divergence(*pair)
     with pytest.raises(ValueError, match="do not broadcast"):
@@ -306,5 +306,5 @@ def test_operands_of_one_form_are_taken_as_they_are(operands):
     assert all(a is b for _, seen in operands for a, b in zip(seen, leaves, strict=True))
     operands.clear()
     kl_divergence(DiagonalNormal(loc, raw, param="logvar"), Independent(Normal(prior_loc, torch.ones(3)), 1))
-    ((_, (_, second, _, converted)),) = operands
-    assert second is raw and torch.equal(converted, torch.zeros(3))
+    ((_, (_, second, _, prior_scale)),) = operands
+    assert second is raw and torch.equal(prior_scale, torch.ones(3))

@@ -84,6 +84,34 @@ class TestNetworks:
         torch.testing.assert_close(mean, h @ wm.T + bm)
         torch.testing.assert_close(logvar, h @ wv.T + bv)
 
+    def test_a_mean_within_bounds(self):
+        """The mean's linear map, through the module; log σ² and the parameters are as without one."""
+        torch.manual_seed(0)
+        plain = vf.GaussianMLP(3, (2, 4), hidden=(5,))
+        net = vf.GaussianMLP(3, (2, 4), hidden=(5,), mean_activation=nn.Sigmoid)
+        assert plain.mean_activation is None and net.state_dict().keys() == plain.state_dict().keys()
+        net.load_state_dict(plain.state_dict())
+        z = 20 * torch.randn(50, 3)
+        (mean, logvar), (linear, expected) = net(z), plain(z)
+        assert torch.equal(mean, linear.sigmoid()) and torch.equal(logvar, expected)
+        assert ((mean > 0) & (mean < 1)).all() and not ((linear > 0) & (linear < 1)).all()
+        mean.sum().backward()
+        assert all((p.grad != 0).any() for name, p in net.named_parameters() if not name.startswith("logvar"))
+        ceiling = vf.GaussianMLP(3, 2, mean_activation=lambda: nn.Hardtanh(-0.1, 0.1))
+        assert ceiling(z)[0].abs().max() == torch.tensor(0.1)
+
+    def test_a_vae_with_a_bounded_mean(self):
+        torch.manual_seed(0)
+        vae = vf.VAE(vf.GaussianMLP(FEATURES, LATENT), vf.GaussianMLP(LATENT, FEATURES, mean_activation=nn.Sigmoid))
+        x = data("gaussian")
+        for means in (vae.reconstruct(x), vae.sample(50)):
+            assert ((means > 0) & (means < 1)).all()
+        out = vae(x, seed=1)
+        mean, logvar = vae.decoder(out.z)
+        log_p = torch.distributions.Normal(mean, (logvar / 2).exp()).log_prob(x).sum(1)
+        torch.testing.assert_close(out.log_likelihood, log_p, rtol=1e-5, atol=1e-5)
+        assert torch.equal(pickle.loads(pickle.dumps(vae))(x, seed=1).elbo, out.elbo)
+
     def test_bernoulli_mlp_is_appendix_c(self):
         net = vf.BernoulliMLP(2, 5, dtype=torch.float64)
         z = torch.randn(4, 2, dtype=torch.float64)

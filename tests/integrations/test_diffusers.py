@@ -1,8 +1,16 @@
 """DiagonalGaussian in the place of diffusers' DiagonalGaussianDistribution: in its autoencoders, and by itself."""
 
+import importlib
+import pkgutil
+import re
+from pathlib import Path
+
+import diffusers.models.autoencoders
 import pytest
 import torch
 from diffusers import AutoencoderKL, AutoencoderKLCogVideoX, AutoencoderKLWan
+from diffusers.models.autoencoders.autoencoder_kl_minimax_h3_audio import MiniMaxH3AudioDiagonalGaussianDistribution
+from diffusers.models.autoencoders.autoencoder_oobleck import OobleckDiagonalGaussianDistribution
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch.testing import assert_close
 
@@ -59,7 +67,8 @@ def same_noise(monkeypatch, seed):
     def randn_tensor(shape, generator, device, dtype):
         return vf.standard_normal(shape, seed=seed, device=device, dtype=dtype)
 
-    monkeypatch.setattr("diffusers.models.autoencoders.vae.randn_tensor", randn_tensor)
+    for module in ("vae", "autoencoder_oobleck", "autoencoder_kl_minimax_h3_audio"):
+        monkeypatch.setattr(f"diffusers.models.autoencoders.{module}.randn_tensor", randn_tensor)
 
 
 def step(vae, x, posterior_of):
@@ -171,3 +180,54 @@ class TestSameClass:
         assert all(
             all(changed(posterior, [1], [2])) and not any(changed(posterior, [1], [1])) for posterior in posteriors
         )
+
+
+class TestOtherPosteriors:
+    """Each of diffusers' posterior classes, as the README's table has it."""
+
+    @pytest.fixture
+    def moments(self):
+        moments = 3.0 * torch.randn(2, 8, 5, dtype=torch.float64)
+        # Where a clamp of log σ² would be seen, and eps is most of σ.
+        moments[:, 4:, 0], moments[:, 4:, 1] = 25.0, -31.0
+        return moments.requires_grad_()
+
+    def compare(self, ours, theirs, leaf):
+        assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+        up = torch.randn_like(theirs)
+        got, want = (torch.autograd.grad(value, leaf, up, retain_graph=True) for value in (ours, theirs))
+        assert_close(got, want, rtol=1e-12, atol=1e-12)
+
+    def test_oobleck(self, moments, fused, monkeypatch):
+        theirs = OobleckDiagonalGaussianDistribution(moments)
+        ours = vf.DiagonalGaussian(moments, param="softplus", param_eps=1e-4)
+        for name in ("mean", "std", "var", "logvar"):
+            self.compare(getattr(ours, name), getattr(theirs, name), moments)
+        self.compare(ours.mode(), theirs.mode(), moments)
+        # Its kl() is twice the divergence, averaged over data and time.
+        by_time = vf.DiagonalGaussian(moments, sum_dims=1, param="softplus", param_eps=1e-4)
+        self.compare(2.0 * by_time.kl().mean(), theirs.kl(), moments)
+        same_noise(monkeypatch, 9)
+        self.compare(ours.sample(seed=9), theirs.sample(), moments)
+        z, kl = ours.rsample_kl(seed=9)
+        self.compare(z, theirs.sample(), moments)
+        self.compare(kl, 0.5 * (theirs.mean**2 + theirs.var - theirs.logvar - 1.0).sum((1, 2)), moments)
+        assert {"rsample_fwd", "rsample_bwd", "rsample_kl_bwd", "gaussian_kl_bwd"} <= set(fused)
+
+    def test_minimax_audio(self, moments, monkeypatch):
+        theirs = MiniMaxH3AudioDiagonalGaussianDistribution(*moments.chunk(2, 1))
+        ours = vf.DiagonalGaussian(moments, param="logstd")
+        self.compare(ours.std, theirs.std, moments)
+        self.compare(ours.mode(), theirs.mode(), moments)
+        same_noise(monkeypatch, 3)
+        self.compare(ours.sample(seed=3), theirs.sample(), moments)
+
+    def test_the_readme_has_all(self):
+        """Every class of a distribution in its autoencoders stands in the table."""
+        package, found = diffusers.models.autoencoders, set()
+        for module in pkgutil.iter_modules(package.__path__):
+            names = vars(importlib.import_module(f"{package.__name__}.{module.name}"))
+            found |= {name for name, value in names.items() if isinstance(value, type) and "Distribution" in name}
+        readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+        table = set(re.findall(r"^\| `(\w*Distribution)`", readme, re.M))
+        assert table == found

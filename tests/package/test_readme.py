@@ -3,12 +3,16 @@
 import csv
 import json
 import re
+import shlex
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
 import vae_fast as vf
+from vae_fast.cli.main import main
+from vae_fast.cli.parser import build_parser
 
 README = Path(__file__).parents[2] / "README.md"
 
@@ -21,6 +25,23 @@ def test_python_blocks_run():
     assert (len(here), len(blocks) - len(here)) == (11, 6)
     for block in here:
         exec(compile(block, str(README), "exec"), namespace)
+
+
+def test_commands_are_those_of_the_command_line(tmp_path):
+    """All can be parsed; those that train run, for one epoch, on data of our own."""
+    blocks = re.findall(r"```sh\n(.*?)```", README.read_text(encoding="utf-8"), re.S)
+    prefix = ["python", "-m", "vae_fast"]
+    commands = [shlex.split(line, comments=True) for block in blocks for line in block.splitlines()]
+    commands = [command[3:] for command in commands if command[:3] == prefix]
+    assert len(commands) >= 8
+    np.savez(tmp_path / "data.npz", x=np.random.default_rng(0).random((20, 6)))
+    here = ["--data", f"npz:{tmp_path / 'data.npz'}", "--epochs", "1", "--threads", "1", "--no-plots"]
+    threads = torch.get_num_threads()
+    for i, command in enumerate(commands):
+        build_parser().parse_args(command)
+        if command[0] == "train":
+            assert main([*command, *here, "--out", str(tmp_path / str(i))]) == 0
+    torch.set_num_threads(threads)
 
 
 def test_linked_files_exist():

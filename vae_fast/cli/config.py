@@ -12,6 +12,7 @@ LIKELIHOODS = ("bernoulli", "gaussian")
 BINARIZE = ("none", "threshold", "dynamic")
 OPTIMIZERS = ("adam", "adagrad")
 ACTIVATIONS = ("tanh", "relu", "elu", "gelu", "silu", "softplus", "sigmoid", "leaky_relu")
+MEAN_ACTIVATIONS = ("none", "sigmoid")
 
 # Also what is computed of them is bounded: a checkpoint's JSON has a row an epoch.
 LATENT, LR, EPOCHS, BATCH_SIZE = Whole(1, 2**31 - 1), Number(above=0), Whole(1, 10**6), Whole(1)
@@ -33,6 +34,7 @@ class TrainConfig:
     hidden: tuple[int, ...] = (500,)
     latent: int = 20
     activation: str = "tanh"
+    mean_activation: str = "none"
     optimizer: str = "adam"
     lr: float = 1e-3
     epochs: int = 30
@@ -45,6 +47,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.binarize != "none" and self.likelihood != "bernoulli":
             raise CommandError(f"--binarize {self.binarize} needs --likelihood bernoulli")
+        if self.mean_activation != "none" and self.likelihood != "gaussian":
+            raise CommandError(f"--mean-activation {self.mean_activation} needs --likelihood gaussian")
 
     def beta_of(self, epoch: int) -> float:
         """β in an epoch (the first is 1): rises linearly, to reach its value in epoch `warmup`."""
@@ -62,6 +66,7 @@ _DOMAINS: dict[str, Choice | Number | Text | Whole | Widths] = {
     "hidden": HIDDEN,
     "latent": LATENT,
     "activation": Choice(ACTIVATIONS),
+    "mean_activation": Choice(MEAN_ACTIVATIONS),
     "optimizer": Choice(OPTIMIZERS),
     "lr": LR,
     "epochs": EPOCHS,
@@ -73,8 +78,14 @@ _DOMAINS: dict[str, Choice | Number | Text | Whole | Widths] = {
 }
 
 
+# What checkpoints from before an option lack, and how they were trained.
+_ADDED = {"mean_activation": "none"}
+
+
 def config_from_json(content: Any) -> TrainConfig:
     """The config a checkpoint holds. ValueError if it is not one."""
+    if isinstance(content, dict):
+        content = _ADDED | content
     if not isinstance(content, dict) or set(content) != set(OPTIONS):
         raise ValueError("its config does not have the options of this version of vae_fast")
     options: dict[str, Any] = {}

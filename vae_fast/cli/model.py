@@ -22,6 +22,7 @@ _ACTIVATIONS: dict[str, type[nn.Module]] = {
     "sigmoid": nn.Sigmoid,
     "leaky_relu": nn.LeakyReLU,
 }
+_MEAN_ACTIVATIONS: dict[str, type[nn.Module] | None] = {"none": None, "sigmoid": nn.Sigmoid}
 
 
 def resolve_device(name: str) -> torch.device:
@@ -54,8 +55,12 @@ def build_vae(config: TrainConfig, d: int) -> vf.VAE:
     activation = _ACTIVATIONS[config.activation]
     with seeded_initialisation(config.seed):
         encoder = vf.GaussianMLP(d, config.latent, config.hidden, activation)
-        decoder_class = vf.BernoulliMLP if config.likelihood == "bernoulli" else vf.GaussianMLP
-        decoder = decoder_class(config.latent, d, config.hidden[::-1], activation)
+        sizes = (config.latent, d, config.hidden[::-1], activation)
+        decoder: nn.Module
+        if config.likelihood == "bernoulli":
+            decoder = vf.BernoulliMLP(*sizes)
+        else:
+            decoder = vf.GaussianMLP(*sizes, mean_activation=_MEAN_ACTIVATIONS[config.mean_activation])
     return vf.VAE(encoder, decoder, beta=config.beta)
 
 

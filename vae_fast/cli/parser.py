@@ -111,6 +111,11 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
     )
     model.add_argument("--latent", type=config.LATENT.parse, metavar="N", help="latent dims (default 20)")
     model.add_argument("--activation", choices=config.ACTIVATIONS, help="of the hidden layers (default tanh)")
+    model.add_argument(
+        "--mean-activation",
+        choices=config.MEAN_ACTIVATIONS,
+        help="of a Gaussian p(x|z)'s mean; sigmoid for data in (0, 1) (default none)",
+    )
     optimiser = train.add_argument_group("optimisation")
     optimiser.add_argument("--optimizer", choices=config.OPTIMIZERS, help="(default adam)")
     optimiser.add_argument("--lr", type=config.LR.parse, help="learning rate (default 1e-3)")

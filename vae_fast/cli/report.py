@@ -62,11 +62,12 @@ def run_lines(config: TrainConfig, data: Data, device: str, n_parameters: int) -
         "threshold": "x > 1/2",
         "dynamic": "redrawn from Bernoulli(x) every epoch",
     }
+    mean = "" if config.mean_activation == "none" else f" with {config.mean_activation} mean"
     layers = [data.d, *config.hidden, config.latent, *config.hidden[::-1], data.d]
     return [
         f"data   {data.spec}: {len(data.train):,} training data of {shape}, {held_out}; "
         f"targets {target[config.binarize]}",
-        f"model  {'-'.join(map(str, layers))}, {config.activation}, {config.likelihood} likelihood, "
+        f"model  {'-'.join(map(str, layers))}, {config.activation}, {config.likelihood} likelihood{mean}, "
         f"{n_parameters:,} parameters, on {device}",
     ]
 

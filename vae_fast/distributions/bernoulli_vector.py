@@ -42,7 +42,7 @@ class BernoulliVector(Vector):
     float64 for float64, else float32.
 
     Raises:
-        TypeError: a parameter of a complex, integer, quantised or sparse kind.
+        TypeError: a parameter of a complex, integer, quantised, sparse or nested kind.
         ValueError: both or neither parameter, an ``event_ndim`` that does not fit; with validation, probs outside
             [0, 1], NaN, a value that is neither 0 nor 1, or one whose last dims are not ``event_shape``.
         NotImplementedError: ``rsample``; ``enumerate_support`` unless ``event_ndim=0``.

@@ -29,7 +29,8 @@ class DiagonalNormal(Vector):
     generator, so ``torch.manual_seed`` governs. ``kl_divergence`` takes it with another one, with
     ``Independent(Normal)`` and, for ``event_ndim=0``, with ``Normal``, in one kernel; a prior whose ``param``,
     ``param_eps`` or ``bounds`` differ from the posterior's is converted first, and both are to σ where the
-    posterior's is "softplus" or has a ``param_eps`` or ``bounds``.
+    posterior's is "softplus" or has a ``param_eps`` or ``bounds``. With ``Laplace`` and what else PyTorch has
+    divergences with ``Normal`` for it is PyTorch's own, of single numbers or of ``Independent`` ones.
 
     Args:
         loc: mean, a tensor or a number.
@@ -49,7 +50,7 @@ class DiagonalNormal(Vector):
     does not promote.
 
     Raises:
-        TypeError: loc or scale of a complex, integer, quantised or sparse kind.
+        TypeError: loc or scale of a complex, integer, quantised, sparse or nested kind.
         ValueError: shapes that do not broadcast, an ``event_ndim`` that does not fit, an unknown ``param``; with
             validation, a NaN in loc, a σ that is not positive, or a value whose last dims are not ``event_shape``
             (``Independent`` broadcasts those).
@@ -208,5 +209,5 @@ class DiagonalNormal(Vector):
 
     def __repr__(self) -> str:
         scale = tuple(self._raw.shape) if isinstance(self._raw, Tensor) else self._raw
-        options = "".join(f", {k}={v!r}" for k, v in self._gaussian.items() if v not in (0.0, None))
+        options = "".join(f", {k}={v!r}" for k, v in self._gaussian.items() if v not in (0.0, None, "zero"))
         return f"{type(self).__name__}(loc: {tuple(self._loc.shape)}, scale: {scale}, {self.event_ndim}{options})"

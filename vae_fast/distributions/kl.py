@@ -9,10 +9,18 @@ import torch
 from torch import Tensor
 from torch.distributions import (
     Bernoulli,
+    Beta,
+    ContinuousBernoulli,
     Distribution,
+    Exponential,
+    Gamma,
+    Gumbel,
     Independent,
+    Laplace,
     MultivariateNormal,
     Normal,
+    Pareto,
+    Uniform,
     kl_divergence,
     register_kl,
 )
@@ -23,7 +31,6 @@ from vae_fast.distributions.diagonal_normal import DiagonalNormal
 from vae_fast.ops import arguments
 from vae_fast.ops.gaussian_kl import gaussian_kl
 from vae_fast.reference.densities import NONE, reduce
-from vae_fast.sigma import LOGSTD, LOGVAR, SOFTPLUS, STD, SigmaForm
 
 
 def _drop_in(d: Distribution, event_ndim: int = 0) -> Any:
@@ -75,7 +82,10 @@ def _by_elements(p: Any, q: Any) -> Tensor:
     Some other library may have registered it, as Pyro does those of its Delta. Raises NotImplementedError where
     nobody has.
     """
-    n = min(d.reinterpreted_batch_ndims if isinstance(d, Independent) else d.event_ndim for d in (p, q))
+    ndims = [d.reinterpreted_batch_ndims if isinstance(d, Independent) else d.event_ndim for d in (p, q)]
+    n = min(ndims)
+    if n == 0 != max(ndims):
+        raise NotImplementedError(f"no KL divergence of {p} and {q}")
     try:
         kl: Tensor = kl_divergence(_narrowed(p, n), _narrowed(q, n))
     except NotImplementedError as error:
@@ -89,21 +99,6 @@ def _narrowed(d: Any, n: int) -> Any:
         return d.to_event(-n)
     rest = d.reinterpreted_batch_ndims - n
     return Independent(d.base_dist, rest) if rest else d.base_dist
-
-
-def _as(form: SigmaForm, q: DiagonalNormal) -> Tensor:
-    """The second argument that has q's σ in another form, one without eps and bounds."""
-    r = q._clamped()
-    if form.kind in (LOGVAR, LOGSTD):
-        return q._form.log_var(r) if form.kind == LOGVAR else q._form.log_sigma(r)
-    sigma = q._form.sigma(r)
-    return sigma if form.kind == STD else sigma * sigma
-
-
-def _common(a: SigmaForm, b: SigmaForm) -> SigmaForm:
-    """A form for both: σ, or log σ where an exponential may make σ too small for its dtype."""
-    exponential = any(f.kind in (LOGVAR, LOGSTD, SOFTPLUS) and not f.eps for f in (a, b))
-    return SigmaForm(LOGSTD if exponential else STD)
 
 
 def _within(shape: torch.Size, other: torch.Size) -> bool:
@@ -126,13 +121,14 @@ def _kl_gaussian(p: Distribution, q: Distribution) -> Tensor:
     options = {"event_ndim": a.event_ndim, "backend": a._backend or b._backend}
     if b._standard and _within(b.batch_shape + b.event_shape, a.batch_shape + a.event_shape):
         return gaussian_kl(a._loc, a._raw, **a._gaussian, **options)
-    if a._form == b._form:
-        return gaussian_kl(a._loc, a._raw, b._loc, b._raw, **a._gaussian, **options)
-    if a._form.kind != SOFTPLUS and not a._form.eps and not a._form.bounded:
-        return gaussian_kl(a._loc, a._raw, b._loc, _as(a._form, b), **a._gaussian, **options)
-    form = _common(a._form, b._form)
-    raw, prior_raw = _as(form, a), _as(form, b)
-    return gaussian_kl(a._loc, raw, b._loc, prior_raw, param="std" if form.kind == STD else "logstd", **options)
+    prior_raw, form = b._raw, dict(b._gaussian)
+    if form.pop("bounds_grad") != a._gaussian["bounds_grad"] and form["bounds"] is not None:
+        # Of two bounds with unlike gradients the kernel has one.
+        prior_raw, form["bounds"] = b._clamped(), None
+    # None would be the posterior's.
+    form["bounds"] = form["bounds"] or (None, None)
+    of_prior = {f"prior_{name}": value for name, value in form.items()}
+    return gaussian_kl(a._loc, a._raw, b._loc, prior_raw, **a._gaussian, **of_prior, **options)
 
 
 @register_kl(BernoulliVector, BernoulliVector)
@@ -186,3 +182,24 @@ def _kl_of_multivariate(p: MultivariateNormal, q: DiagonalNormal) -> Tensor:
 def _factors(d: MultivariateNormal) -> tuple[Tensor, Tensor]:
     """The Cholesky factor, in d's batch shape or less, and its diagonal."""
     return d._unbroadcasted_scale_tril, d._unbroadcasted_scale_tril.diagonal(dim1=-2, dim2=-1)
+
+
+def _normal(d: Distribution) -> Distribution:
+    """A DiagonalNormal of single numbers as PyTorch's Normal; every other distribution as it is."""
+    if not isinstance(d, DiagonalNormal):
+        return d
+    if d.event_ndim:
+        raise NotImplementedError(f"{d} has events of {d.event_ndim} dims: its other side must be an Independent")
+    return Normal(d.loc, d.scale, validate_args=False)
+
+
+def _kl_of_numbers(p: Distribution, q: Distribution) -> Tensor:
+    """PyTorch's own, of the equivalent Normal. ``Independent`` of them come here by ``_by_elements``."""
+    kl: Tensor = kl_divergence(_normal(p), _normal(q))
+    return kl
+
+
+# What else PyTorch has divergences from and to Normal for.
+for _family in (Beta, ContinuousBernoulli, Exponential, Gamma, Gumbel, Laplace, Pareto, Uniform):
+    register_kl(_family, DiagonalNormal)(_kl_of_numbers)
+    register_kl(DiagonalNormal, _family)(_kl_of_numbers)

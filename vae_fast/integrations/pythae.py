@@ -1,56 +1,153 @@
-"""pythae's VAE and BetaVAE on the fused kernels: one call after the model is made.
+"""pythae's Gaussian-latent models on the fused kernels: one call after the model is made.
 
 >>> model = vf.integrations.pythae.patch(BetaVAE(config))  # doctest: +SKIP
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
+import torch
 import torch.nn.functional as F
-from pythae.models import VAE, BetaVAE
+from pythae.models import (
+    CIWAE,
+    INFOVAE_MMD,
+    IWAE,
+    MIWAE,
+    PIWAE,
+    VAE,
+    VAEGAN,
+    VAMP,
+    WAE_MMD,
+    BaseAE,
+    BetaTCVAE,
+    BetaVAE,
+    DisentangledBetaVAE,
+)
 from pythae.models.base.base_utils import ModelOutput
 from torch import Tensor
 
 from vae_fast import seeds
 from vae_fast.ops.bernoulli_log_prob import bernoulli_log_prob
 from vae_fast.ops.gaussian_kl import gaussian_kl
-from vae_fast.ops.rsample import rsample
 from vae_fast.ops.rsample_kl import rsample_kl
 from vae_fast.ops.standard_normal import standard_normal
 
-Model = TypeVar("Model", bound=VAE)
+Model = TypeVar("Model", bound=BaseAE)
 
 
-class Loss:
-    """``loss_function`` of a VAE or BetaVAE: (recon_x, x, mu, log_var, z) → means of (loss, reconstruction, KL).
+class Holder:
+    """What stands for a method of a model, and is copied and pickled along with it.
 
-    It holds the model, whose β may change while it is trained; and it is copied and pickled along with it.
+    It holds the model, whose β may change while it is trained.
     """
 
-    def __init__(self, model: VAE) -> None:
+    def __init__(self, model: BaseAE) -> None:
         self.model = model
+
+
+def reconstruction_loss(model: BaseAE, recon_x: Tensor, x: Tensor, samples: Sequence[int] = ()) -> Tensor:
+    """−log p(x|z), of squared errors less its constant: [B, samples…]. x is broadcast over them, not repeated."""
+    recon_x, x = recon_x.reshape(len(x), *samples, -1), x.reshape(len(x), *(1 for _ in samples), -1)
+    if model.model_config.reconstruction_loss == "mse":
+        # PyTorch's own: a log-density less its constant would lose the digits of a small error.
+        return 0.5 * F.mse_loss(recon_x, x.expand_as(recon_x), reduction="none").sum(-1)
+    return bernoulli_log_prob(recon_x, x, param="probs", scale=-1.0)
+
+
+class Loss(Holder):
+    """``loss_function`` of a VAE or BetaVAE: (recon_x, x, mu, log_var, z) → mean loss, reconstruction, KL."""
 
     def __call__(self, recon_x: Tensor, x: Tensor, mu: Tensor, log_var: Tensor, z: Any) -> tuple[Tensor, ...]:
         return self.of(recon_x, x, gaussian_kl(mu, log_var))
 
     def of(self, recon_x: Tensor, x: Tensor, kl: Tensor) -> tuple[Tensor, ...]:
         """The same of a KL that is known."""
-        recon_x, x = recon_x.reshape(len(x), -1), x.reshape(len(x), -1)
-        if self.model.model_config.reconstruction_loss == "mse":
-            # PyTorch's own: a log-density less its constant would lose the digits of a small error.
-            reconstruction = 0.5 * F.mse_loss(recon_x, x, reduction="none").sum(1)
-        else:
-            reconstruction = bernoulli_log_prob(recon_x, x, param="probs", scale=-1.0)
+        reconstruction = reconstruction_loss(self.model, recon_x, x)
         beta = self.model.beta if type(self.model).loss_function is BetaVAE.loss_function else 1.0
         return (reconstruction + beta * kl).mean(0), reconstruction.mean(0), kl.mean(0)
 
 
-class Forward:
-    """``forward`` of a VAE or BetaVAE, with sample and KL by one kernel. It holds the model, as ``Loss``."""
+class DisentangledLoss(Holder):
+    """The same of a DisentangledBetaVAE: β·|KL − C|, C growing over the epochs of its warm-up."""
 
-    def __init__(self, model: VAE) -> None:
-        self.model = model
+    def __call__(
+        self, recon_x: Tensor, x: Tensor, mu: Tensor, log_var: Tensor, z: Any, epoch: float
+    ) -> tuple[Tensor, ...]:
+        model = self.model
+        reconstruction, kl = reconstruction_loss(model, recon_x, x), gaussian_kl(mu, log_var)
+        capacity = model.C * min(epoch / (model.warmup_epoch + 1), 1)
+        loss = reconstruction + model.beta * (kl - capacity).abs()
+        return loss.mean(0), reconstruction.mean(0), kl.mean(0)
+
+
+def weighted(log_w: Tensor) -> Tensor:
+    """−Σ w̃·log w, w̃ ∝ w without a gradient, over dim 1: as in pythae, estimates of [B, estimates, samples]."""
+    return -(log_w.softmax(1).detach() * log_w).sum(1)
+
+
+class WeightedLoss(Holder):
+    """``loss_function`` of an IWAE, MIWAE, PIWAE or CIWAE, whose terms are of [B, samples…]."""
+
+    def __call__(self, recon_x: Tensor, x: Tensor, mu: Tensor, log_var: Tensor, z: Tensor) -> tuple[Tensor, ...]:
+        own = type(self.model).loss_function
+        reconstruction = reconstruction_loss(self.model, recon_x, x, z.shape[1:-1])
+        kl = 0.5 * (z.square() - log_var - (z - mu).square() / log_var.exp()).sum(-1)
+        log_w = -(reconstruction + kl)
+        if own is IWAE.loss_function:
+            return weighted(log_w).mean(), reconstruction.mean(), kl.mean()
+        if own is MIWAE.loss_function:
+            losses = [weighted(log_w)]
+        elif own is PIWAE.loss_function:  # the encoder's, and the decoder's of all samples together
+            losses = [weighted(log_w), weighted(log_w.flatten(1))]
+        else:
+            losses = [self.model.beta * -log_w.mean(1) + (1 - self.model.beta) * weighted(log_w)]
+        return *(loss.mean() for loss in losses), reconstruction.mean(0), kl.mean(0)
+
+
+def own_loss(model: BaseAE, recon_x: Tensor, x: Tensor, *args: Any) -> tuple[Tensor, ...]:
+    """What pythae's ``loss_function`` returns, of a model whose loss adds the reconstruction to the rest."""
+    own: Any = type(model).loss_function
+    if model.model_config.reconstruction_loss == "mse":
+        return own(model, recon_x, x, *args)
+    reconstruction, zero = reconstruction_loss(model, recon_x, x).mean(0), recon_x.new_zeros(len(x), 1)
+    loss, _, *others = own(model, zero, zero, *args)  # as if there were no error
+    return loss + reconstruction, reconstruction, *others
+
+
+class OwnLoss(Holder):
+    """``loss_function`` of a VAMP or BetaTCVAE: pythae's, but for the cross-entropy."""
+
+    def __call__(self, recon_x: Tensor, x: Tensor, *args: Any) -> tuple[Tensor, ...]:
+        return own_loss(self.model, recon_x, x, *args)
+
+
+class InfoLoss(Holder):
+    """``loss_function`` of an INFOVAE_MMD: the same, of N(0, I), with the KL added to it."""
+
+    def __call__(
+        self, recon_x: Tensor, x: Tensor, z: Tensor, z_prior: Tensor, mu: Tensor, log_var: Tensor
+    ) -> tuple[Tensor, ...]:
+        kl, zero = gaussian_kl(mu, log_var).mean(0), mu.new_zeros(1, 1)
+        loss, reconstruction, _, mmd = own_loss(self.model, recon_x, x, z, z_prior, zero, zero)
+        return loss + (1 - self.model.alpha) * kl, reconstruction, kl, mmd
+
+
+class GANLoss(Holder):
+    """``loss_function`` of a VAEGAN: pythae's of N(0, I), with the KL added to the encoder's loss."""
+
+    def __call__(
+        self, recon_x: Tensor, x: Tensor, z: Tensor, z_prior: Tensor, mu: Tensor, log_var: Tensor
+    ) -> tuple[Any, ...]:
+        kl, zero = gaussian_kl(mu, log_var).mean(0), mu.new_zeros(1, 1)
+        own: Any = type(self.model).loss_function
+        reconstruction, encoder, *others = own(self.model, recon_x, x, z, z_prior, zero, zero)
+        return reconstruction, encoder + kl, *others
+
+
+class Forward(Holder):
+    """``forward`` of a VAE or BetaVAE, with sample and KL by one kernel."""
 
     def __call__(self, inputs: Any, **kwargs: Any) -> ModelOutput:
         x = inputs["data"]
@@ -63,16 +160,39 @@ class Forward:
 
 def sample_gauss(mu: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
     """``_sample_gauss``: (z, ε), z = mu + std·ε."""
-    key = seeds.draw(None, mu.device)
-    z = rsample(mu, std, param="std", seed=key)
-    return z, standard_normal(mu.shape, seed=key, device=mu.device, dtype=mu.dtype)
+    # As ε is wanted too, drawing it once is faster than rsample, which draws it by itself.
+    eps = standard_normal(std.shape, seed=seeds.draw(None, std.device), device=std.device, dtype=std.dtype)
+    return torch.addcmul(mu, std, eps), eps
+
+
+# By the functions themselves: what inherits one has it, what overrides it has not.
+LOSSES: dict[Any, type[Holder] | None] = {
+    VAE.loss_function: Loss,
+    BetaVAE.loss_function: Loss,
+    DisentangledBetaVAE.loss_function: DisentangledLoss,
+    **{cls.loss_function: WeightedLoss for cls in (IWAE, MIWAE, PIWAE, CIWAE)},
+    **{cls.loss_function: OwnLoss for cls in (VAMP, BetaTCVAE)},
+    INFOVAE_MMD.loss_function: InfoLoss,
+    VAEGAN.loss_function: GANLoss,
+    WAE_MMD.loss_function: None,  # a squared error and an MMD, which stay as they are
+}
 
 
 def patch(model: Model) -> Model:
     """Gives a pythae model the fused kernels for its loss and its sampling; the same model comes back.
 
-    For VAE, BetaVAE and what is derived from them without a loss of its own, with "mse" and "bce": the same three
-    means, and their gradients; "mse" itself stays PyTorch's. A ``forward`` of your own is kept. Trainers,
+    For these, and what is derived from them without a loss of its own: the same outputs, and their gradients.
+
+    ================================= ==============================================
+    VAE, BetaVAE, DisentangledBetaVAE the sample, the KL, "bce"
+    INFOVAE_MMD                       the sample, the KL, "bce"
+    IWAE, MIWAE, PIWAE, CIWAE         the sample, "bce"; x is not repeated
+    VAMP, BetaTCVAE                   the sample, "bce"
+    VAEGAN                            the sample, the KL
+    WAE_MMD                           nothing: it has none of these terms
+    ================================= ==============================================
+
+    All else stays pythae's, "mse" among it. A ``forward`` and a ``_sample_gauss`` of your own are kept. Trainers,
     ``deepcopy`` and pickling keep it all; ``model.save`` writes weights and configurations only, as it always
     does: patch again what ``load_from_folder`` returns.
 
@@ -81,15 +201,19 @@ def patch(model: Model) -> Model:
 
     Source: Chadebec, Vincent and Allassonnière, "Pythae: Unifying Generative Autoencoders in Python" (2022).
     """
-    # By the functions themselves: what inherits one has it, what overrides it has not.
     cls: Any = type(model)
-    if getattr(cls, "loss_function", None) not in (VAE.loss_function, BetaVAE.loss_function):
+    if getattr(cls, "loss_function", None) not in LOSSES:
+        kinds = ", ".join(loss.__qualname__.partition(".")[0] for loss in LOSSES)
         raise TypeError(
-            f"{cls.__name__} has a loss of its own: patch is for pythae's VAE, BetaVAE and what inherits theirs."
+            f"{cls.__name__} has a loss of its own: patch is for pythae's {kinds} and what inherits theirs."
             " Elsewhere use vf.rsample, vf.gaussian_kl and vf.bernoulli_log_prob in the loss itself"
         )
-    model.loss_function = Loss(model)
-    model._sample_gauss = sample_gauss
-    if cls.forward in (VAE.forward, BetaVAE.forward):
-        model.forward = Forward(model)
+    loss = LOSSES[cls.loss_function]
+    if loss is None:
+        return model
+    model.loss_function = loss(model)
+    if cls._sample_gauss.__module__.startswith("pythae."):
+        model._sample_gauss = sample_gauss
+        if cls.forward in (VAE.forward, BetaVAE.forward):
+            model.forward = Forward(model)
     return model

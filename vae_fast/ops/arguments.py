@@ -42,15 +42,31 @@ def _describe(value: Any) -> str:
     return f"a tensor of {value.dtype}{layout}"
 
 
-def _strided(value: Tensor) -> bool:
-    return value.layout == torch.strided and not value.is_quantized
+def _dense(value: Tensor) -> bool:
+    return value.layout == torch.strided and not value.is_nested
+
+
+def _refused(name: str, value: Any, wanted: str) -> TypeError:
+    if not isinstance(value, Tensor) or not value.is_nested:
+        return TypeError(f"{name} must be {wanted}, got {_describe(value)}")
+    if value.layout != torch.jagged:
+        return TypeError(
+            f"{name} must be {wanted}, got a nested tensor of the strided layout: "
+            f"pass its parts, {name}.unbind(), one by one"
+        )
+    return TypeError(
+        f"{name} must be {wanted}, got a jagged nested tensor: where the ragged dim is none of an event's, call "
+        "the function on the .values() of its nested operands, all of one jagged layout; a result of as many rows "
+        "is made nested again by "
+        f"torch.nested.nested_tensor_from_jagged(result, {name}.offsets(), {name}.lengths())"
+    )
 
 
 def floating(name: str, value: Any) -> Tensor:
     """A dense tensor of float32, bfloat16, float16 or float64. Raises TypeError for anything else."""
-    if isinstance(value, Tensor) and value.dtype in FLOATS and _strided(value):
+    if isinstance(value, Tensor) and value.dtype in FLOATS and _dense(value):
         return value
-    raise TypeError(f"{name} must be a dense tensor of a floating dtype, got {_describe(value)}")
+    raise _refused(name, value, "a dense tensor of a floating dtype")
 
 
 def floating_or_number(name: str, value: Any) -> Tensor:
@@ -63,9 +79,9 @@ def floating_or_number(name: str, value: Any) -> Tensor:
 
 def target(name: str, value: Any) -> Tensor:
     """A dense tensor of a floating dtype, uint8 or bool. Raises TypeError for anything else."""
-    if isinstance(value, Tensor) and value.dtype in TARGETS and _strided(value):
+    if isinstance(value, Tensor) and value.dtype in TARGETS and _dense(value):
         return value
-    raise TypeError(f"{name} must be a dense uint8, bool or floating tensor, got {_describe(value)}")
+    raise _refused(name, value, "a dense uint8, bool or floating tensor")
 
 
 def weights(name: str, value: Any) -> Tensor | None:
@@ -151,7 +167,7 @@ def prior_fits(operands: Sequence[Any], shape: Sequence[int]) -> None:
     moments = torch.broadcast_shapes(mu.shape, logvar.shape)
     if len(moments) != len(shape) or tuple(moments) != tuple(shape):
         raise ValueError(
-            f"the prior broadcasts with mu and logvar, of shape {tuple(moments)}, to {tuple(shape)}: expand mu to it"
+            f"the prior makes the shape of mu and logvar, {tuple(moments)}, into {tuple(shape)}: expand mu to that"
         )
 
 

@@ -64,7 +64,7 @@ def bernoulli_log_prob(
         with the matching target and −∞ with the other; a p of 0 or 1 gives 0 and −100.
 
     Raises:
-        TypeError: logits of a complex, integer, quantised or sparse kind; x of int8 to int64.
+        TypeError: logits of a complex, integer, quantised, sparse or nested kind; x of int8 to int64.
         ValueError: ``pos_weight`` with ``param="probs"``.
         otherwise as ``gaussian_kl``.
 

@@ -39,25 +39,31 @@ def uniform(first: Any, *others: Any) -> bool:
 
     The common call. It needs no other check of its tensors, and at small sizes those take as long as the kernel.
     """
-    if type(first) not in _PLAIN or first.layout is not _STRIDED:
+    try:
+        if type(first) not in _PLAIN or first.layout is not _STRIDED:
+            return False
+        dtype, shape, device = first.dtype, first.shape, first.device
+        if dtype not in _FLOATS:
+            return False
+        n_dims = len(shape)
+        # The last ones are the likeliest to differ.
+        for t in reversed(others):
+            if t is None:
+                continue
+            if type(t) not in _PLAIN or t.dtype != dtype or t.device != device:
+                return False
+            # By length first: a comparison of sizes at unlike places would bind them in a trace.
+            other = t.shape
+            if len(other) != n_dims or other != shape:
+                return False
+            if t.layout is not _STRIDED:
+                return False
+        return not torch._C._are_functorch_transforms_active() and forward_ad._current_level < 0
+    except RuntimeError:
+        # A nested tensor of the strided layout has no shape: the checks of each operand refuse it by name.
+        if not any(isinstance(t, Tensor) and t.is_nested for t in (first, *others)):
+            raise
         return False
-    dtype, shape, device = first.dtype, first.shape, first.device
-    if dtype not in _FLOATS:
-        return False
-    n_dims = len(shape)
-    # The last ones are the likeliest to differ.
-    for t in reversed(others):
-        if t is None:
-            continue
-        if type(t) not in _PLAIN or t.dtype != dtype or t.device != device:
-            return False
-        # By length first: a comparison of sizes at unlike places would bind them in a trace.
-        other = t.shape
-        if len(other) != n_dims or other != shape:
-            return False
-        if t.layout is not _STRIDED:
-            return False
-    return not torch._C._are_functorch_transforms_active() and forward_ad._current_level < 0
 
 
 def _is_dtensor(tensor: Tensor) -> bool:

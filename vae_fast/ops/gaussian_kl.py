@@ -50,14 +50,15 @@ def gaussian_kl(
         reduction: "none" gives one number a datum, "sum" and "mean" run over all data.
         scale: multiplies the result.
         param, param_eps, bounds, bounds_grad, backend: as ``rsample``.
-        prior_param, prior_param_eps, prior_bounds: the same of ``prior_logvar``. Where nothing is said they are those
-            of ``logvar``; with a ``prior_param``, no eps and no bounds. (None, None) are no bounds.
+        prior_param, prior_param_eps, prior_bounds: the same of ``prior_logvar``. Where nothing is said they are
+            those of ``logvar``; with a ``prior_param``, no eps and no bounds. (None, None) are no bounds.
 
     Returns:
         The data dims ("none") or a 0-d tensor; float64 where the arguments promote to it, else float32.
 
     Raises:
-        TypeError: arguments of a complex, integer, quantised or sparse kind; DTensors mixed with plain tensors.
+        TypeError: arguments of a complex, integer, quantised, sparse or nested kind; DTensors mixed with plain
+            tensors.
         ValueError: shapes that do not broadcast, an ``event_ndim`` larger than the number of dims, tensors on
             different devices, an unknown ``param`` or ``reduction``.
         RuntimeError: a named backend that cannot serve the call.

@@ -50,7 +50,7 @@ def gaussian_log_prob(
         The data dims ("none") or a 0-d tensor; float64 where mean and logvar promote to it, else float32.
 
     Raises:
-        TypeError: mean or logvar of a complex, integer, quantised or sparse kind; x of int8 to int64.
+        TypeError: mean or logvar of a complex, integer, quantised, sparse or nested kind; x of int8 to int64.
         otherwise as ``gaussian_kl``.
 
     Source: Kingma and Welling, "Auto-Encoding Variational Bayes" (2014), eq. 12 in appendix C.

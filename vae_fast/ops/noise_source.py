@@ -1,7 +1,8 @@
-"""Where a sampler's ε comes from: a seed and its place in the seed's noise, or the caller's own tensor."""
+"""Where a sampler's ε comes from: a seed and a place in its noise, or the caller's own tensor."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ _WORDS = 2**32
 
 
 class Place(NamedTuple):
-    """Which of a seed's normals: the first one's index, and the number of its sample within its stream."""
+    """Which of a seed's normals: the first one's index, and its sample, by number within a stream."""
 
     offset: int = 0
     first_sample: int = 0
@@ -24,31 +25,31 @@ class Place(NamedTuple):
 
 
 class Drawn(NamedTuple):
-    """The options of a draw, by name, and the tensors that autograd saves by itself."""
+    """What a sampler draws, as options of its raw operator; autograd saves the tensors among them by itself."""
 
-    options: dict[str, Any]
+    seed: Any
+    offset: int
+    first_sample: int
     seed_tensor: Tensor | None
     noise: Tensor | None
 
 
-_START = Place()
-
-
-def sample_word(place: Place, n_samples: int) -> int:
+def sample_word(place: Place, sample_shape: Sequence[int]) -> int:
     """stream·2³² + first_sample, as the raw operators take it.
 
     Raises ValueError where samples of two streams would meet.
     """
-    first, stream = seeds.integer("first_sample", place.first_sample), seeds.integer("stream", place.stream)
+    _, first, stream = place
+    if type(first) is int and type(stream) is int and first == stream == 0 and not sample_shape:
+        return 0
+    first, stream = seeds.integer("first_sample", first), seeds.integer("stream", stream)
     if not 0 <= stream < _WORDS:
         raise ValueError(f"stream must be from 0 to 2**32 - 1, got {place.stream}")
     # To a compiler, which shows traced sizes as numbers, the comparison would be a bound of them.
-    known = not torch.compiler.is_compiling() and type(first) is int and type(n_samples) is int
-    if known and not 0 <= first <= first + n_samples <= _WORDS:
-        raise ValueError(
-            f"samples must have numbers from 0 to 2**32 - 1, got first_sample={place.first_sample} "
-            f"and {n_samples} of them"
-        )
+    if not torch.compiler.is_compiling():
+        last = first + math.prod(sample_shape)
+        if type(last) is int and not 0 <= first <= last <= _WORDS:
+            raise ValueError(f"samples have numbers from 0 to 2**32 - 1, got {first} to {last - 1}")
     return seeds.wrap(stream * _WORDS) + first if stream else first
 
 
@@ -58,33 +59,27 @@ def source(
     noise: Tensor | None,
     place: Place,
     mu: Tensor,
-    shapes: tuple[Sequence[int], Sequence[int]],
+    sample_shape: Sequence[int],
+    shape: Sequence[int],
 ) -> Drawn:
-    """What samples of ``shapes``, (sample_shape, shape), are drawn from.
+    """What samples of sample_shape + ``shape`` are drawn from.
 
     Raises TypeError or ValueError for what cannot be, and where ``noise`` comes with anything else.
     """
     if noise is not None:
-        return Drawn({}, None, _given(noise, seed is None and generator is None and place == _START, mu, shapes))
+        if seed is not None or generator is not None or place != Place():
+            raise ValueError("pass noise, or what it is drawn by: seed, generator, offset, first_sample, stream")
+        return Drawn(0, 0, 0, None, _given(noise, mu, (*sample_shape, *shape)))
+    first = sample_word(place, sample_shape)
     key, key_tensor = seeds.resolve(seed, generator, mu.device)
-    options: dict[str, Any] = {"seed": key}
-    if place != _START:
-        n_samples = 1
-        for n in shapes[0]:
-            n_samples *= n
-        options["offset"] = seeds.integer("offset", place.offset)
-        options["first_sample"] = sample_word(place, n_samples)
-    return Drawn(options, key_tensor, None)
+    return Drawn(key, seeds.integer("offset", place.offset), first, key_tensor, None)
 
 
-def _given(noise: Any, alone: bool, mu: Tensor, shapes: tuple[Sequence[int], Sequence[int]]) -> Tensor:
+def _given(noise: Any, mu: Tensor, shape: tuple[int, ...]) -> Tensor:
     """The caller's ε, a constant."""
-    if not alone:
-        raise ValueError("pass noise, or what to draw it from (seed, generator, offset, first_sample, stream)")
     arguments.floating("noise", noise)
-    samples, shape = shapes
-    if tuple(noise.shape) != (*samples, *shape):
-        raise ValueError(f"noise has shape {tuple(noise.shape)}, and the sample {(*samples, *shape)}")
+    if tuple(noise.shape) != shape:
+        raise ValueError(f"noise has shape {tuple(noise.shape)}, and the sample {shape}")
     arguments.same_device("mu", mu, noise=noise)
     given: Tensor = noise.detach()
     return given

@@ -34,16 +34,13 @@ def _form(param: Any = "logvar", param_eps: Any = 0.0, bounds: Any = None) -> di
     return {"param": code, "param_eps": eps, "low": low, "high": high}
 
 
-def _priors_form(form: dict[str, float]) -> dict[str, float]:
-    """The prior's options, as the posterior's."""
-    return form | {f"prior_{name}": value for name, value in form.items()}
-
-
 def _drawn(
     mu: Tensor, temperature: Any = 1.0, seed: Any = None, generator: Any = None, noise: Any = None, stream: int = 0
-) -> Drawn:
-    drawn = source(seed, generator, noise, Place(stream=stream), mu, ((), tuple(mu.shape)))
-    return drawn._replace(options=drawn.options | {"temperature": arguments.temperature(temperature)})
+) -> tuple[Drawn, dict[str, Any]]:
+    """What is drawn, and the options that say so but for its tensors."""
+    drawn = source(seed, generator, noise, Place(stream=stream), mu, (), tuple(mu.shape))
+    tau = arguments.temperature(temperature)
+    return drawn, {"seed": drawn.seed, "first_sample": drawn.first_sample, "temperature": tau}
 
 
 @public
@@ -55,9 +52,9 @@ def sample(
     if not _in_one(moments, dim):
         return rsample(mu, logvar, **drawn, **form, backend=backend)
     name = choose("rsample", moments.device, backend, mu.numel())
-    source_ = _drawn(mu, **drawn)
-    options = _OPTIONS["rsample"](**source_.options, **_form(**form))
-    z: Tensor = Draw.apply(("rsample", name, dim, options), source_.seed_tensor, source_.noise, moments)
+    noise, options = _drawn(mu, **drawn)
+    call = ("rsample", name, dim, _OPTIONS["rsample"](**options, **_form(**form)))
+    z: Tensor = Draw.apply(call, noise.seed_tensor, noise.noise, moments)
     return z
 
 
@@ -70,10 +67,9 @@ def sample_kl(
     if not _in_one(moments, dim):
         return rsample_kl(mu, logvar, event_ndim=event_ndim, **drawn, **form, backend=backend)
     name = choose("rsample_kl", moments.device, backend, mu.numel())
-    source_ = _drawn(mu, **drawn)
-    options = _OPTIONS["rsample_kl"](event_ndim=event_ndim, **source_.options, **_form(**form))
-    call = ("rsample_kl", name, dim, options)
-    z, kl = Draw.apply(call, source_.seed_tensor, source_.noise, moments, None, None)
+    noise, options = _drawn(mu, **drawn)
+    call = ("rsample_kl", name, dim, _OPTIONS["rsample_kl"](event_ndim=event_ndim, **options, **_form(**form)))
+    z, kl = Draw.apply(call, noise.seed_tensor, noise.noise, moments, None, None)
     return z, kl
 
 
@@ -86,14 +82,22 @@ def kl(
     *,
     event_ndim: int,
     form: dict[str, Any],
+    prior_form: dict[str, Any] | None = None,
     backend: str | None,
 ) -> Tensor:
-    """``gaussian_kl``."""
+    """``gaussian_kl``; without a ``prior_form`` the prior's is the posterior's."""
+    prior = form if prior_form is None else prior_form
     if not _in_one(moments, dim, prior_mu, prior_logvar):
         mu, logvar = moments.chunk(2, dim)
-        return gaussian_kl(mu, logvar, prior_mu, prior_logvar, event_ndim=event_ndim, **form, backend=backend)
+        others: dict[str, Any] = {f"prior_{name}": value for name, value in prior.items()}
+        # None would be the posterior's.
+        others["prior_bounds"] = others["prior_bounds"] or (None, None)
+        return gaussian_kl(
+            mu, logvar, prior_mu, prior_logvar, event_ndim=event_ndim, **form, **others, backend=backend
+        )
     name = choose("gaussian_kl", moments.device, backend, moments.numel() // 2)
-    options = _OPTIONS["gaussian_kl"](event_ndim=event_ndim, **_priors_form(_form(**form)))
+    of_prior = {f"prior_{name}": value for name, value in _form(**prior).items()}
+    options = _OPTIONS["gaussian_kl"](event_ndim=event_ndim, **_form(**form), **of_prior)
     out: Tensor = Density.apply(("gaussian_kl", name, dim, options), False, moments, prior_mu, prior_logvar, None)
     return out
 

@@ -71,7 +71,7 @@ def rsample(
         z of shape sample_shape + broadcast(mu, logvar).shape, in the promoted dtype of mu and logvar.
 
     Raises:
-        TypeError: mu or logvar of a complex, integer, quantised or sparse kind; a seed that is no integer;
+        TypeError: mu or logvar of a complex, integer, quantised, sparse or nested kind; a seed that is no integer;
             a DTensor, whose shards do not know their place in the noise.
         ValueError: shapes that do not broadcast, tensors on different devices, an unknown ``param``, a negative
             temperature, a stream or numbers of samples beyond 2³²; ``noise`` of another shape than the result's,
@@ -85,10 +85,12 @@ def rsample(
     name = choose("rsample", mu.device, backend, mu.numel())
     samples = arguments.sizes("sample_shape", sample_shape)
     countable((*samples, *shape), "z")
-    drawn = source(seed, generator, noise, Place(offset, first_sample, stream), mu, (samples, shape))
+    drawn = source(seed, generator, noise, Place(offset, first_sample, stream), mu, samples, shape)
     options = _Options(
         sample_shape=samples,
-        **drawn.options,
+        seed=drawn.seed,
+        offset=drawn.offset,
+        first_sample=drawn.first_sample,
         temperature=arguments.temperature(temperature),
         param=code,
         param_eps=eps,

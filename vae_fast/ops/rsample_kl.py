@@ -83,10 +83,12 @@ def rsample_kl(
     name = choose("rsample_kl", mu.device, backend, mu.numel())
     samples = arguments.sizes("sample_shape", sample_shape)
     countable((*samples, *shape), "z")
-    drawn = source(seed, generator, noise, Place(offset, first_sample, stream), mu, (samples, shape))
+    drawn = source(seed, generator, noise, Place(offset, first_sample, stream), mu, samples, shape)
     options = _Options(
         sample_shape=samples,
-        **drawn.options,
+        seed=drawn.seed,
+        offset=drawn.offset,
+        first_sample=drawn.first_sample,
         temperature=arguments.temperature(temperature),
         event_ndim=event_ndim,
         free_bits=free,

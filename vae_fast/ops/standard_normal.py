@@ -73,7 +73,7 @@ def standard_normal(
         seed=key,
         seed_tensor=key_tensor,
         offset=seeds.integer("offset", offset),
-        first_sample=sample_word(Place(offset, sample, stream), 1),
+        first_sample=sample_word(Place(offset, sample, stream), ()),
         dtype=dtype,
         device=device,
     )

@@ -82,8 +82,9 @@ def _of_probs(p: Tensor, t: Tensor) -> Tensor:
     return t * log_p + (1.0 - t) * log_q
 
 
-def _terms(y: Tensor, t: Tensor, pos_weight: Tensor | None, param: int) -> Tensor:
-    return _of_probs(y, t) if param == PROBS else _of_logits(y, t, pos_weight)
+def _terms(args, mask: Tensor | None, options, dtype: torch.dtype) -> Tensor:
+    y, t, pos_weight = _bernoulli_arguments(args, mask, options.x_scale, dtype)
+    return _of_probs(y, t) if options.param == PROBS else _of_logits(y, t, pos_weight)
 
 
 def bernoulli_log_prob_fwd(logits, x, pos_weight, weight, options, wanted) -> tuple[Tensor | None, ...]:
@@ -92,7 +93,7 @@ def bernoulli_log_prob_fwd(logits, x, pos_weight, weight, options, wanted) -> tu
     dtype, result = dtypes((logits,), x, pos_weight, weight)
 
     def terms(mask):
-        return (_terms(*_bernoulli_arguments(args, mask, options.x_scale, dtype), options.param),)
+        return (_terms(args, mask, options, dtype),)
 
     (term,) = weighted(weight, terms)
     log_prob = reduce(term, options.event_ndim, options.reduction, options.scale).to(result)
@@ -123,5 +124,5 @@ def bernoulli_log_prob_bwd(dlog_prob, logits, x, pos_weight, weight, options, wa
     *_, need_dweight = wanted.needs
     dweight = None
     if need_dweight:
-        dweight = g * _terms(*_bernoulli_arguments(args, None, x_scale, dtype), options.param)
+        dweight = g * _terms(args, None, options, dtype)
     return gradients(wanted, (logits, x, weight), (dlogits, dx, dweight))

@@ -65,9 +65,13 @@ def _log_ratio(r: Tensor, prior_r: Tensor | None, forms: _Forms) -> _LogRatio:
         return _LogRatio(2.0 * d, half, 2.0 * error, None)
     ratio = form.var_ratio(r, prior, prior_r)
     square = ratio.narrow()
-    far = form.log_sigma(r) - prior.log_sigma(prior_r)
-    # Nearer than the difference of two logarithms where the ratio is an ordinary number.
+    size, prior_size = form.log_sigma(r), prior.log_sigma(prior_r)
+    far = size - prior_size
+    # Nearer than the difference of two logarithms where the ratio is an ordinary number; of unlike forms not where
+    # both are small, of which one may be exact.
     ordinary = (square.detach() > 1e-30) & (square.detach() < 1e30)
+    if (form.kind, form.eps) != (prior.kind, prior.eps):
+        ordinary = ordinary & ((size.detach().abs() > 1.0) | (prior_size.detach().abs() > 1.0))
     half = torch.where(ordinary, 0.5 * torch.log(torch.where(ordinary, square, 1.0)), far)
     return _LogRatio(2.0 * half, half, None, ratio.half())
 
@@ -91,6 +95,13 @@ def _terms(means: Tensor, r: Tensor, prior_r: Tensor | None, forms: _Forms) -> T
         (0.5 * means) * means if prior_r is None else standardised(means, forms.prior, prior_r).half_square
     )
     return half_square + spread
+
+
+def _by_raw(growth: Tensor, grown_slope: Wide | None, form: SigmaForm, r: Tensor) -> Tensor:
+    """growth·d log σ²/dr; ``grown_slope`` is e^d times that, where σ is no exponential."""
+    if grown_slope is None:
+        return by_raw(growth, None, form, r)
+    return wide_product(growth, form.wide_dlog_var(r), grown_slope.half()).narrow()
 
 
 def _free(term: Tensor, free_bits: float | None) -> Tensor:
@@ -136,15 +147,18 @@ def gaussian_kl_bwd(dkl, mu, logvar, prior_mu, prior_logvar, weight, options, wa
             free = torch.where(_terms(means, r, prior_r, forms) <= free_bits, 0.0, g)
         ratio = _log_ratio(r, prior_r, forms)
         dlog_var = _growth(ratio)
-        draw = form.inside(logvar.to(dtype), free * by_raw(dlog_var, ratio.grown, form, r))
         if prior_r is None:
+            draw = form.inside(logvar.to(dtype), free * by_raw(dlog_var, ratio.grown, form, r))
             return free * means, draw
+        grown = None if ratio.grown is None else form.var_ratio_slopes(r, prior, prior_r)
+        by_own = _by_raw(dlog_var, None if grown is None else grown[0], form, r)
+        draw = form.inside(logvar.to(dtype), free * by_own)
         standard = standardised(means, prior, prior_r)
-        if ratio.grown is None or standard.wide is None:
+        if grown is None or standard.wide is None:
             dprior = by_raw(standard.half_square + dlog_var, None, prior, prior_r)
         else:
-            slope, beyond = prior.wide_dlog_var(prior_r), form.var_ratio_slope(r, prior, prior_r).half()
-            dprior = standard.wide.times(slope).plus(wide_product(dlog_var, slope, beyond)).narrow()
+            slope = prior.wide_dlog_var(prior_r)
+            dprior = standard.wide.times(slope).plus(wide_product(dlog_var, slope, grown[1].half())).narrow()
         return free * standard.slope, draw, prior.inside(prior_logvar.to(dtype), -(free * dprior))
 
     dmean, draw, *dprior_raw = weighted(weight, slopes)

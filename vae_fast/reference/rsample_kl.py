@@ -33,15 +33,19 @@ def rsample_kl_bwd(dz, dkl, mu, logvar, prior_mu, prior_logvar, options, wanted)
     """The gradients of both results, added before they are rounded; a dz or dkl of None counts as 0."""
     operands = (mu, logvar, prior_mu, prior_logvar)
     dtype, _ = dtypes(operands)
-    wide = tuple(t if t is None else t.to(dtype) for t in operands)
-    from_z: tuple[Tensor | None, ...] = (None, None, None, None)
-    from_kl = tuple(torch.zeros_like(t) if need else None for t, need in zip(wide, wanted.needs, strict=True))
+    wide = [t if t is None else t.to(dtype) for t in operands]
+    pairs = zip(wide, wanted.needs, strict=True)
+    total = [torch.zeros_like(t) if need and t is not None else None for t, need in pairs]
     if dz is not None:
         first, second, *_ = wanted.needs
-        of_sample = rsample_bwd(dz, *wide[:2], _those_of(_Sample, options), Wanted((first, second)))
-        from_z = (*of_sample, None, None)
+        options_of_z = _those_of(_Sample, options)
+        total[:2] = rsample_bwd(dz, wide[0], wide[1], options_of_z, Wanted((first, second)))
     if dkl is not None:
         needs = Wanted((*wanted.needs, False))
-        *from_kl, _ = gaussian_kl_bwd(dkl, *wide, None, _those_of(_KL, options), needs)
-    both = (b if a is None else a if b is None else a + b for a, b in zip(from_z, from_kl, strict=True))
-    return gradients(wanted, operands, tuple(both))
+        *of_kl, _ = gaussian_kl_bwd(dkl, wide[0], wide[1], wide[2], wide[3], None, _those_of(_KL, options), needs)
+        total = of_kl if dz is None else [_sum(a, b) for a, b in zip(total, of_kl, strict=True)]
+    return gradients(wanted, operands, total)
+
+
+def _sum(of_z: Tensor | None, of_kl: Tensor | None) -> Tensor | None:
+    return of_kl if of_z is None else of_z if of_kl is None else of_z + of_kl
