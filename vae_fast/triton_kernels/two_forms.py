@@ -124,8 +124,8 @@ def _of_scales(
         prior_slope = times(prior_slope, wide_exp(prior_h + prior_h, 2))
     if PRIOR_HAS_Q:
         prior_s = times(prior_s, wide_exp(prior_q + prior_q, 2))
-    # Nearer than the difference of two logarithms where the ratio is an ordinary number; not where both are small, of
-    # which one may be exact.
+    # Nearer than the difference of two logarithms where the ratio is an ordinary number; not where both are small,
+    # of which one may be exact.
     square = narrow(ratio)
     nearer = (is_big(square) == 0) & (is_big(divide(constant(r, 1.0), square)) == 0)
     nearer = nearer & ((tl.abs(size) > 1.0) | (tl.abs(prior_size) > 1.0))
