@@ -17,9 +17,9 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
 from helpers.ahead import THREADS, compile_call
+from vae_fast.operators import OPERATORS
 from vae_fast.triton_kernels import launch, layout, operators, walk
 
-K = operators.KERNELS
 INF = math.inf
 PLAIN = (0, 0.0, -INF, INF)
 FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -39,32 +39,64 @@ def own_cache(tmp_path_factory):
         os.environ["TRITON_CACHE_DIR"] = before
 
 
-def bernoulli(shape, dtype, reduction, backward=False, x=None, weight=None, dx=False, dweight=False, probs=False):
+def made(op, operands, options, needs=(), upstream=None):
+    """A raw operator and its arguments, operands and options by name; ``needs`` are operands with a gradient."""
+    operator = OPERATORS[op]
+    signature = operator.forward if upstream is None else operator.backward
+    tensors = [operands.get(operand.name) for operand in operator.operands]
+    wanted = [name in needs for name in signature.needs]
+    args = (*(upstream or ()), *tensors, *operator.Options(**options), *wanted)
+    return getattr(operators.KERNELS, signature.name), args
+
+
+def density(op, operands, options, needs, backward, reduction):
+    """In the forward pass gradients are made beside a value of all data."""
+    first = next(iter(operands.values()))
+    upstream = None
+    if backward:
+        size = first.shape[:1] if reduction == NONE else ()
+        upstream = (torch.empty(size, dtype=upstream_dtype(first.dtype)),)
+    elif reduction == NONE:
+        needs = ()
+    return made(op, operands, {"reduction": reduction, **options}, needs, upstream)
+
+
+def form_of(form, prior=False):
+    """The options of a form (param, eps, low, high, bounds_grad), the posterior's or the prior's."""
+    names = ("param", "param_eps", "low", "high", "bounds_grad")[: 4 if prior else 5]
+    return {f"prior_{name}" if prior else name: value for name, value in zip(names, form, strict=False)}
+
+
+def bernoulli(
+    shape,
+    dtype,
+    reduction,
+    backward=False,
+    x=None,
+    pos_weight=None,
+    weight=None,
+    dx=False,
+    dweight=False,
+    probs=False,
+):
     y = torch.empty(shape, dtype=dtype)
-    args = (y, torch.empty_like(y) if x is None else x, weight, 1, reduction, -1.0, 1.0, int(probs))
-    if not backward:
-        return K.bernoulli_log_prob_fwd, (*args, reduction != NONE, False)
-    up = torch.empty(shape[:1] if reduction == NONE else (), dtype=upstream_dtype(dtype))
-    return K.bernoulli_log_prob_bwd, (up, *args, True, dx, dweight)
+    operands = {
+        "logits": y,
+        "x": torch.empty_like(y) if x is None else x,
+        "pos_weight": pos_weight,
+        "weight": weight,
+    }
+    needs = ("logits", *(("x",) if dx else ()), *(("weight",) if dweight else ()))
+    options = {"scale": -1.0, "param": int(probs)}
+    return density("bernoulli_log_prob", operands, options, needs, backward, reduction)
 
 
 def gaussian(shape, dtype, reduction, backward=False, logvar=None, x=None, form=PLAIN, weight=None, dweight=False):
     m = torch.empty(shape, dtype=dtype)
-    args = (
-        m,
-        torch.empty_like(m) if logvar is None else logvar,
-        torch.empty_like(m) if x is None else x,
-        weight,
-        1,
-        reduction,
-        -1.0,
-        1.0,
-        *form,
-    )
-    if not backward:
-        return K.gaussian_log_prob_fwd, (*args, reduction != NONE, reduction != NONE, False)
-    up = torch.empty(shape[:1] if reduction == NONE else (), dtype=upstream_dtype(dtype))
-    return K.gaussian_log_prob_bwd, (up, *args, True, True, False, dweight)
+    logvar, x = (torch.empty_like(m) if t is None else t for t in (logvar, x))
+    operands = {"mean": m, "logvar": logvar, "x": x, "weight": weight}
+    needs = ("mean", "logvar", *(("weight",) if dweight else ()))
+    return density("gaussian_log_prob", operands, {"scale": -1.0, **form_of(form)}, needs, backward, reduction)
 
 
 def kl(
@@ -75,19 +107,21 @@ def kl(
     prior=False,
     free_bits=None,
     form=PLAIN,
+    prior_form=None,
     logvar=None,
+    prior_logvar=None,
     weight=None,
     dweight=False,
 ):
     m = torch.empty(shape, dtype=dtype)
-    priors = (torch.empty_like(m), torch.empty_like(m)) if prior else (None, None)
-    logvar = torch.empty_like(m) if logvar is None else logvar
-    args = (m, logvar, *priors, weight, 1, reduction, 1.0, free_bits, *form)
-    needs = (True, True, prior, prior)
-    if not backward:
-        return K.gaussian_kl_fwd, (*args, *(n and reduction != NONE for n in needs))
-    up = torch.empty(shape[:1] if reduction == NONE else (), dtype=upstream_dtype(dtype))
-    return K.gaussian_kl_bwd, (up, *args, *needs, dweight)
+    operands = {"mu": m, "logvar": torch.empty_like(m) if logvar is None else logvar, "weight": weight}
+    if prior or prior_logvar is not None:
+        operands |= {"prior_logvar": torch.empty_like(m) if prior_logvar is None else prior_logvar}
+    if prior:
+        operands |= {"prior_mu": torch.empty_like(m)}
+    options = {"free_bits": free_bits, **form_of(form), **form_of(prior_form or form, True)}
+    needs = [name for name in operands if name != "weight" or dweight]
+    return density("gaussian_kl", operands, options, needs, backward, reduction)
 
 
 def sample(
@@ -99,23 +133,42 @@ def sample(
     offset=0,
     tensor=False,
     form=PLAIN,
+    prior_form=None,
     free_bits=None,
     logvar=None,
+    prior=None,
+    noise=None,
+    temperature=1.0,
 ):
     m = torch.empty(shape, dtype=dtype)
-    noise = (7, torch.zeros(1, dtype=torch.int64) if tensor else None, offset, 0)
-    logvar = torch.empty_like(m) if logvar is None else logvar
-    operands, options = (m, logvar, samples, *noise), (1, free_bits, *form) if with_kl else form
-    name = "rsample_kl" if with_kl else "rsample"
-    if not backward:
-        return getattr(K, f"{name}_fwd"), (*operands, *options)
-    dz = torch.empty((*samples, *shape), dtype=torch.promote_types(dtype, logvar.dtype) if logvar.ndim else dtype)
-    up = (dz, torch.empty(shape[:1], dtype=upstream_dtype(dtype))) if with_kl else (dz,)
-    return getattr(K, f"{name}_bwd"), (*up, *operands, *options, True, True)
+    operands = {"mu": m, "logvar": torch.empty_like(m) if logvar is None else logvar}
+    size = (*samples, *shape)
+    options = {
+        "sample_shape": samples,
+        "seed": 7,
+        "seed_tensor": torch.zeros(1, dtype=torch.int64) if tensor else None,
+        "offset": offset,
+        "noise": None if noise is None else torch.empty(size, dtype=getattr(torch, noise, dtype)),
+        "temperature": temperature,
+        **form_of(form),
+    }
+    if prior is not None:
+        operands |= {"prior_mu": prior, "prior_logvar": prior}
+    if with_kl:
+        options |= {"free_bits": free_bits, **form_of(prior_form or form, True)}
+    upstream = None
+    if backward:
+        of_z = torch.promote_types(dtype, operands["logvar"].dtype) if operands["logvar"].ndim else dtype
+        upstream = (torch.empty(size, dtype=of_z),)
+        if with_kl:
+            upstream = (*upstream, torch.empty(shape[:1], dtype=upstream_dtype(dtype)))
+    return made("rsample_kl" if with_kl else "rsample", operands, options, operands, upstream)
 
 
 def normal(shape, dtype, offset=0):
-    return K.standard_normal_fwd, ((), shape, 7, None, offset, 0, dtype, torch.device("cpu"))
+    options = {"sample_shape": (), "shape": shape, "seed": 7, "seed_tensor": None, "offset": offset}
+    device = torch.device("cpu")
+    return made("standard_normal", {}, {**options, "first_sample": 0, "dtype": dtype, "device": device})
 
 
 def upstream_dtype(dtype):
@@ -139,6 +192,8 @@ OPTIONS = {
         *({"reduction": SUM, "backward": b, "x": "bool", "weight": "bool"} for b in BOTH),
         *({"reduction": NONE, "backward": True, "weight": size, "dweight": True} for size in ("each", "datum")),
         {"reduction": SUM, "backward": True, "weight": "feature", "dweight": True, "dx": True, "probs": True},
+        *({"reduction": r, "backward": b, "pos_weight": "feature"} for r in (NONE, SUM) for b in BOTH),
+        {"reduction": NONE, "backward": True, "pos_weight": "each", "weight": "each", "dweight": True, "dx": True},
     ],
     gaussian: [
         *({"reduction": r, "backward": b} for r in (NONE, SUM) for b in BOTH),
@@ -158,12 +213,57 @@ OPTIONS = {
         *({"reduction": NONE, "backward": b, "free_bits": 0.1, "form": (4, 0.0, -1.0, 1.0)} for b in BOTH),
         *({"reduction": SUM, "backward": b, "logvar": "float32"} for b in BOTH),
         *({"reduction": NONE, "backward": True, "weight": "each", "dweight": True, "prior": p} for p in BOTH),
+        {"reduction": NONE, "backward": True, "form": (4, 0.1, -1.0, 1.0, 1), "prior": True},
+        # To priors of other forms: of two logarithms, of other bounds, and of all else the largest.
+        *({"reduction": NONE, "backward": b, "prior": True, "prior_form": (1, 0.0, -INF, INF)} for b in BOTH),
+        *({"reduction": NONE, "backward": b, "prior": True, "prior_form": (0, 0.0, -1.0, 1.0)} for b in BOTH),
+        *(
+            {"reduction": NONE, "backward": b, "prior": True, "form": form, "prior_form": prior_form}
+            for form, prior_form in (
+                ((0, 0.0, -INF, INF), (4, 0.1, -1.0, 1.0)),
+                ((4, 0.0, -1.0, 1.0), (1, 0.1, -INF, INF)),
+                ((2, 0.0, -INF, INF), (3, 0.1, -INF, INF)),
+            )
+            for b in BOTH
+        ),
+        *(
+            {"reduction": NONE, "backward": b, "prior_logvar": "each", "prior_form": (4, 0.1, -1.0, 1.0)}
+            for b in BOTH
+        ),
+        {
+            "reduction": SUM,
+            "backward": True,
+            "prior": True,
+            "prior_logvar": "feature",
+            "prior_form": (4, 0.1, -1.0, 1.0),
+        },
     ],
     sample: [
         *({"backward": b, "with_kl": k, "samples": s} for b in BOTH for k in BOTH for s in ((), (5,), (64,))),
         *({"backward": b, "offset": 1, "tensor": True} for b in BOTH),
         *({"backward": b, "form": (4, 0.1, -1.0, 1.0), "free_bits": 0.1} for b in BOTH),
         *({"backward": b, "logvar": "float32"} for b in BOTH),
+        *(
+            {"backward": b, "with_kl": k, "noise": "same", "samples": s}
+            for b in BOTH
+            for k in BOTH
+            for s in ((), (5,))
+        ),
+        *({"backward": b, "noise": "float64", "with_kl": False} for b in BOTH),
+        *({"backward": b, "with_kl": k, "temperature": 0.7} for b in BOTH for k in BOTH),
+        *({"backward": b, "prior": size} for b in BOTH for size in ("each", "feature", "datum", "scalar")),
+        *({"backward": b, "prior": "each", "prior_form": (4, 0.1, -1.0, 1.0)} for b in BOTH),
+        *(
+            {
+                "backward": b,
+                "prior": "each",
+                "noise": "same",
+                "temperature": 0.7,
+                "samples": (64,),
+                "free_bits": 0.1,
+            }
+            for b in BOTH
+        ),
     ],
     normal: [{}, {"offset": 3}],
 }
@@ -183,7 +283,8 @@ def _representative(case):
         return True
     if "float32" in options.values() and (shape, dtype) == ("rows", torch.bfloat16):
         return True
-    special = {"form", "free_bits", "tensor", "logvar", "x", "weight", "dx", "prior", "probs"}
+    special = {"form", "free_bits", "tensor", "logvar", "x", "weight", "dx", "prior", "probs", "pos_weight"}
+    special |= {"prior_form", "prior_logvar", "noise", "temperature"}
     plain = not special & set(options) and not options.get("samples")
     return plain and ((shape, dtype) == ("rows", torch.bfloat16) or (dtype, shape) == (torch.float32, "odd"))
 
@@ -194,7 +295,7 @@ def operand(options, shape, dtype):
     return options | {
         name: torch.empty(sizes.get(kind, shape), dtype=getattr(torch, kind, dtype))
         for name, kind in options.items()
-        if name in ("logvar", "x", "weight")
+        if name in ("logvar", "x", "weight", "pos_weight", "prior_logvar") or (name == "prior" and kind is not True)
     }
 
 
@@ -220,7 +321,7 @@ def reads_and_writes(compiled):
         modes = {("operands", k): mode for k, mode in enumerate(operands)} | {("upstream",): upstream}
         kinds = {("gradients", k): kind for k, kind in enumerate(c["KINDS"])}
     else:
-        operands, gradients = SAMPLERS[compiled.name]
+        operands, gradients = SAMPLERS[compiled.name.removesuffix("_of_more")]
         modes = {(name,): mode for name, mode in zip(operands, c.get("MODES", ()), strict=True)}
         kinds = {(name,): kind for name, kind in zip(gradients, c.get("KINDS", [layout.EACH]), strict=True)}
         if modes.get(("dkl",)) == walk.ABSENT:
@@ -241,10 +342,11 @@ def accesses(compiled):
     return tuple(sized(pointers) for pointers in reads_and_writes(compiled))
 
 
+OF_BOTH = ("mu", "logvar", "prior_mu", "prior_logvar")
 # Their operands and their results.
 SAMPLERS = {
-    "sampling.forward": (("mu", "logvar"), ("z",)),
-    "sampling.backward": (("mu", "logvar", "dz", "dkl"), ("dmu", "dlogvar")),
+    "sampling.forward": ((*OF_BOTH, "noise"), ("z",)),
+    "sampling.backward": ((*OF_BOTH, "noise", "dz", "dkl"), tuple(f"d{name}" for name in OF_BOTH)),
     "standard_normal._kernel": ((), ("out",)),
 }
 

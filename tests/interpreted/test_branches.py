@@ -284,8 +284,9 @@ class TestSamplers:
         ("dtype", "offset"), [*zip((*FLOATS, torch.float32), (0, 4, 7, -9, 2**63 - 5), strict=True)], ids=str
     )
     def test_noise_has_the_definition_s_bits(self, dtype, offset):
-        for seed, sample in ((5, 0), (-3, -1), (torch.tensor([2**62 + 1]), 2**33)):
-            options = {"seed": seed, "offset": offset, "sample": sample, "dtype": dtype}
+        last = 2**32 - 1
+        for seed, sample, stream in ((5, 0, 0), (-3, last, last), (torch.tensor([2**62 + 1]), 0, 2)):
+            options = {"seed": seed, "offset": offset, "sample": sample, "stream": stream, "dtype": dtype}
             got = vf.standard_normal((2, 35), backend="triton", **options)
             assert same_bits([got], [vf.standard_normal((2, 35), backend="reference", **options)])
 

@@ -16,6 +16,7 @@ from vae_fast.triton_kernels import density as engine
 from vae_fast.triton_kernels import launch, layout
 from vae_fast.triton_kernels.layout import Layout, Request
 from vae_fast.triton_kernels.operands import (
+    NOTHING,
     Argument,
     GradientOut,
     Gradients,
@@ -169,12 +170,12 @@ def _plan(
 ) -> Layout:
     options, types, device = call.options, call.types, call.device
     value = layout.NONE if out is None else _value(call)
-    specs = [spec_of(t, device) for t in operands]
+    specs = [None if t is None else spec_of(t, device) for t in operands]
     specs.append(spec_of(upstream, device, True))
     return layout.layout(
         Request(
             tuple(specs),
-            tuple([spec_of(g, device) for g in grads]),
+            tuple([None if g is None else spec_of(g, device) for g in grads]),
             spec_of(out, device) if value == layout.EACH else None,
             value,
             options.event_ndim,
@@ -202,17 +203,18 @@ def _launch(call: _Call, upstream: Tensor | None, out: Tensor | None, grads: Seq
         _fill_empty(call, out, grads)
         return
     density, options, types, device = call.density, call.options, call.types, call.device
-    operands, upstream = [readable(t) for t in call.operands], readable(upstream)
+    operands, upstream = [t if t is None else readable(t) for t in call.operands], readable(upstream)
     plan = _plan(call, operands, upstream, out, grads)
     value = layout.NONE if out is None else _value(call)
     result = _Result(out, value, plan, call)
     gradients = [
-        GradientOut(g, p, plan, types.arithmetic, device) for g, p in zip(grads, plan.gradients, strict=True)
+        None if g is None else GradientOut(g, p, plan, types.arithmetic, device)
+        for g, p in zip(grads, plan.gradients, strict=True)
     ]
     *views, upstream_view = plan.operands
-    read = [argument(t, view, plan) for t, view in zip(operands, views, strict=True)]
+    read = [NOTHING if t is None else argument(t, view, plan) for t, view in zip(operands, views, strict=True)]
     pointers, strides = _together(read)
-    written, dstrides = _together([gradient.argument() for gradient in gradients])
+    written, dstrides = _together([NOTHING if g is None else g.argument() for g in gradients])
     upstream_pointer, *upstream_strides = argument(upstream, upstream_view, plan, True)
     numbers = density.numbers(options)
     args = (
@@ -245,4 +247,5 @@ def _launch(call: _Call, upstream: Tensor | None, out: Tensor | None, grads: Seq
     launch.run(engine.density, plan.programs, device, args, constants, registers)
     result.finish()
     for gradient in gradients:
-        gradient.finish()
+        if gradient is not None:
+            gradient.finish()

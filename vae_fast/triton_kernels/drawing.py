@@ -1,10 +1,10 @@
-"""What a sampler's call draws: its operands and options, the samples it reads, and what its kernels take of them."""
+"""A sampler's call: its operands and options, the samples it reads, and what its kernels take of them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import triton.language as tl
@@ -12,66 +12,57 @@ from torch import Tensor
 
 from vae_fast.reference.densities import promoted_dtype
 from vae_fast.triton_kernels import launch, layout
-from vae_fast.triton_kernels.forms import form_of, is_plain, prior_form_of
+from vae_fast.triton_kernels.forms import ALIKE, form_of, is_plain, prior_form_of
 from vae_fast.triton_kernels.layout import ACCESS_BYTES, Layout, Request
 from vae_fast.triton_kernels.noise import NORMALS
 from vae_fast.triton_kernels.operands import Types, check_upstream, readable, shape_of, spec_of, types_of
 from vae_fast.triton_kernels.walk import Spec
 
-# Operands, and the place of the noise that is given after them.
-OPERANDS = NOISE = 4
+# mu and logvar; with a prior's; the place of the noise that is given, which comes after all these.
+MOMENTS, OPERANDS, NOISE = 2, 4, 4
 
 
-class Draw(NamedTuple):
-    """A sampler's operands (mu, logvar and a prior's) and options, and those of its KL, if it has one."""
+class Draw:
+    """A sampler's operands and options, and those of its KL (``event_ndim`` is None where it has none).
 
-    operands: tuple[Tensor | None, ...]
-    options: Any
-    # None where there is no KL.
-    event_ndim: int | None = None
-    free_bits: float | None = None
+    ``operands`` are mu and logvar, and a prior's where there is one. ``more`` says whether the call takes the
+    kernel that has more arguments.
+    """
 
-    @property
-    def mu(self) -> Tensor:
-        mu = self.operands[0]
-        assert mu is not None
-        return mu
+    __slots__ = ("event_ndim", "free_bits", "more", "mu", "operands", "options", "samples")
 
-    @property
-    def samples(self) -> int:
-        return math.prod(self.options.sample_shape)
-
-    @property
-    def has_prior(self) -> bool:
-        return self.operands[2] is not None or self.operands[3] is not None
-
-    @property
-    def has_more(self) -> bool:
-        """Whether it takes the kernel that has more arguments."""
-        return self.has_prior or self.options.noise is not None or self.options.temperature != 1.0
+    def __init__(
+        self,
+        operands: tuple[Any, ...],
+        options: Any,
+        event_ndim: int | None = None,
+        free_bits: float | None = None,
+    ) -> None:
+        self.operands: tuple[Any, ...] = tuple([t if t is None else readable(t) for t in operands])
+        self.mu: Tensor = self.operands[0]
+        self.options, self.event_ndim, self.free_bits = options, event_ndim, free_bits
+        self.samples = math.prod(options.sample_shape)
+        self.more = len(operands) > MOMENTS or options.noise is not None or options.temperature != 1.0
 
     def shape_and_types(self) -> tuple[torch.Size, Types]:
         """What the operands broadcast to, and their dtypes. Raises where no kernel can read them, or the noise."""
-        event_ndim, options = self.event_ndim or 0, self.options
-        shape, types = shape_of(self.operands, OPERANDS, event_ndim), types_of(self.operands, OPERANDS)
-        if self.has_prior:
+        operands, options, event_ndim = self.operands, self.options, self.event_ndim or 0
+        shape, types = shape_of(operands, len(operands), event_ndim), types_of(operands, len(operands))
+        if len(operands) > MOMENTS:
             # A prior makes no sample of another shape or dtype.
-            moments = self.operands[:2]
-            if shape_of(moments, 2, event_ndim) != shape:
+            mu, logvar, *_ = operands
+            if shape_of((mu, logvar), MOMENTS, event_ndim) != shape:
                 raise ValueError(f"a prior of more elements than mu and logvar: {tuple(shape)} together")
-            types = types._replace(promoted=promoted_dtype(self.mu, moments[1]))
+            types = types._replace(promoted=promoted_dtype(mu, logvar))
         if options.noise is not None:
             check_upstream("noise", options.noise, (*options.sample_shape, *shape), self.mu.device)
         return shape, types
-
-    def readable(self) -> Draw:
-        return self._replace(operands=tuple([readable(t) for t in self.operands]))
 
     def arguments(self, groups: int, plan: Layout) -> tuple[Any, ...]:
         o = self.options
         noise = (o.seed, o.seed_tensor, o.offset, o.first_sample, self.samples, groups)
         numbers = (self.free_bits or 0.0, o.param_eps, o.low, o.high)
-        return *noise, *plan.space_arguments, *numbers, *((o.temperature,) if self.has_more else ())
+        return *noise, *plan.space_arguments, *numbers, *((o.temperature,) if self.more else ())
 
     def constants(self, groups: int, plan: Layout, aligned: bool, types: Types) -> dict[str, Any]:
         form, eps, bounded = form_of(self.options)
@@ -87,95 +78,87 @@ class Draw(NamedTuple):
             "MODES": plan.modes,
             **plan.constants,
         }
-        if self.has_more:
-            given = self.operands[3] is not None
-            constants["PRIOR"] = prior_form_of(self.options, True) if given else ()
+        if self.more:
+            to_prior = len(self.operands) > MOMENTS and self.operands[-1] is not None
+            constants["PRIOR"] = prior_form_of(self.options) if to_prior else ALIKE
             constants["TEMPERED"] = self.options.temperature != 1.0
         return constants
 
     def is_light(self, groups: int, plan: Layout, types: Types) -> bool:
         """Whether its kernel needs few registers on Hopper."""
         few = plan.vec > 1 and groups == 1 and types.arithmetic != torch.float64
-        return few and is_plain(self.options) and not self.has_prior
+        return few and is_plain(self.options) and len(self.operands) == MOMENTS
 
 
 def _is_half(types: Types) -> bool:
     return types.promoted.itemsize == torch.float16.itemsize
 
 
-class Samples(NamedTuple):
-    """A tensor that a kernel reads sample by sample, or None, and the stride from one to the next."""
-
-    tensor: Tensor | None
-    dims: int
-    step: int = 0
-
-    @property
-    def of_one(self) -> Spec | None:
-        if self.tensor is None:
-            return None
-        return Spec(self.tensor.shape[self.dims :], self.tensor.stride()[self.dims :])
-
-    def dense(self) -> Samples:
-        assert self.tensor is not None
-        return Samples(self.tensor.contiguous(), self.dims, self.tensor.shape[self.dims :].numel())
+# A tensor that is read sample by sample, or None, and the stride from one to the next.
+Samples = tuple[Tensor | None, int]
+NO_SAMPLES: Samples = (None, 0)
+# Where results go, in the words of ``Request``: gradients, out, value.
+Results = tuple[tuple[Spec | None, ...], Spec | None, int]
 
 
-def samples_of(tensor: Tensor | None, dims: int, device: torch.device) -> Samples:
+def samples_of(tensor: Tensor, dims: int, device: torch.device) -> Samples:
     """A tensor whose first ``dims`` are sample dims, which have one stride together."""
-    if tensor is None:
-        return Samples(None, dims)
     tensor = readable(tensor if tensor.device == device else tensor.to(device))
     if tensor.numel() == 0:
         # Whatever its strides, it counts as contiguous.
-        return Samples(tensor.new_empty(tensor.shape), dims)
+        return tensor.new_empty(tensor.shape), 0
+    if not dims:
+        return tensor, 0
     sizes, strides = tensor.shape[:dims], tensor.stride()[:dims]
     walked = [(n, stride) for n, stride in zip(sizes, strides, strict=True) if n != 1]
     for (_, outer), (n, inner) in zip(walked, walked[1:], strict=False):
         if outer != inner * n:
-            return Samples(tensor, dims).dense()
-    return Samples(tensor, dims, walked[-1][1] if walked else 0)
+            return _dense(tensor, dims)
+    return tensor, walked[-1][1] if walked else 0
 
 
-class Plan(NamedTuple):
-    """The layout of a call, whether every row's noise begins with a counter, and the samples as they are read."""
-
-    layout: Layout
-    aligned: bool
-    samples: tuple[Samples, ...]
+def _dense(tensor: Tensor, dims: int) -> Samples:
+    return tensor.contiguous(), tensor.shape[dims:].numel()
 
 
 def plan_of(
-    draw: Draw, types: Types, samples: Sequence[Samples], others: Sequence[Spec | None], step: int, **results: Any
-) -> Plan:
-    """The plan of a call that reads its operands, ``samples`` and ``others``, in this order.
+    draw: Draw,
+    types: Types,
+    samples: Sequence[Samples],
+    others: tuple[Any, ...],
+    results: Results,
+    step: int,
+) -> tuple[Layout, bool, Sequence[Samples]]:
+    """The layout of a call, whether every row's noise begins with a counter, and the samples as they are read.
 
-    ``step`` is from one sample to the next of what is written, ``results`` what of a ``Request`` says where results
-    go.
+    The call reads its operands, ``samples`` and ``others``, in this order. ``step`` is from one sample to the next
+    of what is written.
     """
-    device = draw.mu.device
-    operands = [spec_of(t, device) for t in draw.operands]
-
-    def laid_out(samples: Sequence[Samples]) -> tuple[Layout, bool]:
-        request = Request(
-            operands=(*operands, *(s.of_one for s in samples), *others),
-            **results,
-            event_ndim=draw.event_ndim or 0,
-            walk_as_anchor=None,
-            itemsize=types.itemsize,
-            arithmetic=types.arithmetic.itemsize,
-            tile_bytes=launch.tile_bytes,
-            step=math.gcd(step, *(s.step for s in samples)),
-        )
-        plan = layout.layout(request)
-        offset = 0 if draw.options.noise is not None else draw.options.offset
-        aligned = offset % NORMALS == 0 and (plan.rows == 1 or plan.columns % NORMALS == 0)
-        aligned = aligned or draw.options.noise is not None
-        return (plan if aligned else layout.layout(request._replace(room=NORMALS - 1))), aligned
-
-    plan, aligned = laid_out(samples)
-    copied = [plan.operands[OPERANDS + k].copy is not None for k in range(len(samples))]
-    if any(copied):
-        samples = [s.dense() if copy else s for s, copy in zip(samples, copied, strict=True)]
-        plan, aligned = laid_out(samples)
-    return Plan(plan, aligned, tuple(samples))
+    device, options = draw.mu.device, draw.options
+    dims = len(options.sample_shape)
+    specs: list[Spec | None] = [None if t is None else spec_of(t, device) for t in draw.operands]
+    specs += (None,) * (OPERANDS - len(specs))
+    for t, each in samples:
+        if t is None:
+            specs.append(None)
+        else:
+            specs.append(Spec(t.shape[dims:], t.stride()[dims:]))
+            step = math.gcd(step, each)
+    request = Request(
+        (*specs, *others),
+        *results,
+        draw.event_ndim or 0,
+        None,
+        types.itemsize,
+        types.arithmetic.itemsize,
+        launch.tile_bytes,
+        step,
+    )
+    plan = layout.layout(request)
+    for k, (t, _) in enumerate(samples):
+        if t is not None and plan.operands[OPERANDS + k].copy is not None:
+            copied = (*samples[:k], _dense(t, dims), *samples[k + 1 :])
+            return plan_of(draw, types, copied, others, results, step)
+    if options.noise is None and (options.offset % NORMALS or (plan.rows != 1 and plan.columns % NORMALS)):
+        return layout.layout(request._replace(room=NORMALS - 1)), False, samples
+    return plan, True, samples

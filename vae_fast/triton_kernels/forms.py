@@ -28,7 +28,9 @@ def form_of(options: Any) -> tuple[int, bool, int]:
 
 def is_plain(options: Any) -> bool:
     """Whether log σ² is the argument itself, without bounds."""
-    return form_of(options) == (LOGVAR, False, FREE)
+    if options.param != LOGVAR or options.param_eps != 0.0:
+        return False
+    return bool(options.low == -math.inf and options.high == math.inf)
 
 
 def are_plain(options: Any) -> bool:
@@ -36,14 +38,14 @@ def are_plain(options: Any) -> bool:
     return is_plain(options) and prior_form_of(options) == ALIKE
 
 
-def prior_form_of(options: Any, given: bool = True) -> tuple[Any, ...]:
+def prior_form_of(options: Any) -> tuple[Any, ...]:
     """The prior's form (``SAME``, with its eps, as the posterior's), eps, bounds and what they do; or ``ALIKE``.
 
     Numbers that a kernel is compiled for: as arguments they would make every launch longer.
     """
-    own = (options.param, options.param_eps)
-    prior, bounds = (options.prior_param, options.prior_param_eps), (options.prior_low, options.prior_high)
-    if not given or (prior == own and bounds == (options.low, options.high)):
+    o = options
+    same = o.prior_param == o.param and o.prior_param_eps == o.param_eps
+    if same and o.prior_low == o.low and o.prior_high == o.high:
         return ALIKE
-    form, eps = (SAME, 0.0) if prior == own else prior
-    return form, eps, *bounds, _bounds_of(*bounds, options.bounds_grad)
+    form, eps = (SAME, 0.0) if same else (o.prior_param, o.prior_param_eps)
+    return form, eps, o.prior_low, o.prior_high, _bounds_of(o.prior_low, o.prior_high, o.bounds_grad)

@@ -7,14 +7,16 @@ from typing import Any
 from torch import Tensor
 
 from vae_fast.operators import Wanted
-from vae_fast.triton_kernels.sampling_launch import Draw, Upstream, backward, forward
+from vae_fast.triton_kernels.drawing import Draw
+from vae_fast.triton_kernels.operands import Gradients
+from vae_fast.triton_kernels.sampling_launch import Upstream, backward, forward
 
 
 def rsample_fwd(mu: Tensor, logvar: Tensor, options: Any, wanted: Wanted) -> Tensor:
-    return forward(Draw((mu, logvar, None, None), options))[0]
+    return forward(Draw((mu, logvar), options))[0]
 
 
 def rsample_bwd(dz: Tensor, mu: Tensor, logvar: Tensor, options: Any, wanted: Wanted) -> tuple[Tensor, ...]:
-    needs = Wanted((*wanted.needs, False, False), wanted.packed, wanted.packed_dim)
-    dmu, dlogvar, *_ = backward(Upstream(dz), Draw((mu, logvar, None, None), options), needs)
-    return dmu, dlogvar
+    gradients = Gradients((mu, logvar), (0, 1), wanted, mu.device)
+    backward(Upstream(dz), Draw((mu, logvar), options), gradients.each)
+    return gradients.finished()

@@ -7,10 +7,14 @@ from typing import Any
 from torch import Tensor
 
 from vae_fast.operators import Wanted
-from vae_fast.triton_kernels.sampling_launch import Draw, Upstream, backward, forward
+from vae_fast.triton_kernels.drawing import Draw
+from vae_fast.triton_kernels.operands import Gradients
+from vae_fast.triton_kernels.sampling_launch import Upstream, backward, forward
 
 
-def _draw(operands: tuple[Any, ...], options: Any) -> Draw:
+def _draw(mu: Tensor, logvar: Tensor, prior_mu: Tensor | None, prior_logvar: Tensor | None, options: Any) -> Draw:
+    plain = prior_mu is None and prior_logvar is None
+    operands = (mu, logvar) if plain else (mu, logvar, prior_mu, prior_logvar)
     return Draw(operands, options, options.event_ndim, options.free_bits)
 
 
@@ -22,7 +26,7 @@ def rsample_kl_fwd(
     options: Any,
     wanted: Wanted,
 ) -> tuple[Tensor, Tensor]:
-    z, kl = forward(_draw((mu, logvar, prior_mu, prior_logvar), options))
+    z, kl = forward(_draw(mu, logvar, prior_mu, prior_logvar, options))
     assert kl is not None
     return z, kl
 
@@ -37,4 +41,6 @@ def rsample_kl_bwd(
     options: Any,
     wanted: Wanted,
 ) -> tuple[Tensor, ...]:
-    return backward(Upstream(dz, dkl), _draw((mu, logvar, prior_mu, prior_logvar), options), wanted)
+    gradients = Gradients((mu, logvar, prior_mu, prior_logvar), (0, 1, 2, 3), wanted, mu.device)
+    backward(Upstream(dz, dkl), _draw(mu, logvar, prior_mu, prior_logvar, options), gradients.each)
+    return gradients.finished()

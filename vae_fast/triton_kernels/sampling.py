@@ -31,9 +31,10 @@ def forward(
         (None, 0, 0),
     )
     space = (rows, datum_rows, columns, column_tiles, tiles, segments)
+    numbers = (free_bits, param_eps, low, high, 1.0)
     forward_tiles(
         operands, None, (z, z_sample, z_datum, z_draw), out, partials,
-        seed, seed_tensor, offset, first_sample, draws, groups, space, (free_bits, param_eps, low, high, 1.0),
+        seed, seed_tensor, offset, first_sample, draws, groups, space, numbers,
         FLOOR, FORM, EPS, BOUNDED, (), False, MODES, VALUE, ALONE, GROUPED, ALIGNED, LANES,
         T, WALK, SPACE, SAMPLES, BLOCK_ROWS, BLOCK_COLUMNS, VEC,
     )  # fmt: skip
@@ -65,9 +66,10 @@ def forward_of_more(
         (prior_logvar, prior_logvar_sample, prior_logvar_datum),
     )
     space = (rows, datum_rows, columns, column_tiles, tiles, segments)
+    given, numbers = (noise, noise_sample, noise_datum, noise_draw), (free_bits, param_eps, low, high, temperature)
     forward_tiles(
-        operands, (noise, noise_sample, noise_datum, noise_draw), (z, z_sample, z_datum, z_draw), out, partials,
-        seed, seed_tensor, offset, first_sample, draws, groups, space, (free_bits, param_eps, low, high, temperature),
+        operands, given, (z, z_sample, z_datum, z_draw), out, partials,
+        seed, seed_tensor, offset, first_sample, draws, groups, space, numbers,
         FLOOR, FORM, EPS, BOUNDED, PRIOR, TEMPERED, MODES, VALUE, ALONE, GROUPED, ALIGNED, LANES,
         T, WALK, SPACE, SAMPLES, BLOCK_ROWS, BLOCK_COLUMNS, VEC,
     )  # fmt: skip
@@ -104,9 +106,10 @@ def backward(
         (None, 0, 0, 0),
     )
     space = (rows, datum_rows, columns, column_tiles, tiles, segments)
+    numbers = (free_bits, param_eps, low, high, 1.0)
     backward_tiles(
         operands, None, (dz, dz_sample, dz_datum, dz_draw), (dkl, dkl_sample, dkl_datum), gradients,
-        seed, seed_tensor, offset, first_sample, draws, groups, space, (free_bits, param_eps, low, high, 1.0),
+        seed, seed_tensor, offset, first_sample, draws, groups, space, numbers,
         FLOOR, FORM, EPS, BOUNDED, (), False, MODES, KINDS, ONE, GROUPED, ALIGNED, LANES,
         T, WALK, SPACE, SAMPLES, BLOCK_ROWS, BLOCK_COLUMNS, VEC,
     )  # fmt: skip
@@ -149,9 +152,10 @@ def backward_of_more(
         (dprior_logvar, dprior_logvar_sample, dprior_logvar_datum, 0),
     )
     space = (rows, datum_rows, columns, column_tiles, tiles, segments)
+    given, numbers = (noise, noise_sample, noise_datum, noise_draw), (free_bits, param_eps, low, high, temperature)
     backward_tiles(
-        operands, (noise, noise_sample, noise_datum, noise_draw), (dz, dz_sample, dz_datum, dz_draw), (dkl, dkl_sample, dkl_datum), gradients,
-        seed, seed_tensor, offset, first_sample, draws, groups, space, (free_bits, param_eps, low, high, temperature),
+        operands, given, (dz, dz_sample, dz_datum, dz_draw), (dkl, dkl_sample, dkl_datum), gradients,
+        seed, seed_tensor, offset, first_sample, draws, groups, space, numbers,
         FLOOR, FORM, EPS, BOUNDED, PRIOR, TEMPERED, MODES, KINDS, ONE, GROUPED, ALIGNED, LANES,
         T, WALK, SPACE, SAMPLES, BLOCK_ROWS, BLOCK_COLUMNS, VEC,
     )  # fmt: skip

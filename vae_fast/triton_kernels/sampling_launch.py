@@ -9,15 +9,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from vae_fast.operators import Wanted
 from vae_fast.triton_kernels import launch, layout, sampling
-from vae_fast.triton_kernels.drawing import NOISE, OPERANDS, Draw, plan_of, samples_of
+from vae_fast.triton_kernels.drawing import MOMENTS, NO_SAMPLES, NOISE, OPERANDS, Draw, Samples, plan_of, samples_of
 from vae_fast.triton_kernels.layout import BUSY, Layout, ceil_div
 from vae_fast.triton_kernels.noise import NORMALS
 from vae_fast.triton_kernels.operands import (
+    NOTHING,
     Argument,
     GradientOut,
-    Gradients,
     Types,
     argument,
     check_upstream,
@@ -26,12 +25,8 @@ from vae_fast.triton_kernels.operands import (
 )
 from vae_fast.triton_kernels.walk import Spec
 
-__all__ = ["Draw", "Upstream", "backward", "forward"]
-
 # Samples that a program of a backward pass adds up at least, where others take the rest.
 GROUP_SAMPLES = 8
-# Operands, and gradients, of a call that has no more.
-PLAIN = 2
 
 
 def forward(draw: Draw) -> tuple[Tensor, Tensor | None]:
@@ -47,7 +42,7 @@ def forward(draw: Draw) -> tuple[Tensor, Tensor | None]:
         kl = torch.empty(shape[: len(shape) - draw.event_ndim], dtype=types.sums, device=mu.device)
     if shape.numel() == 0 or (z.numel() == 0 and kl is None):
         return z, kl if kl is None else kl.zero_()
-    _draw(draw.readable(), types, z, kl)
+    _draw(draw, types, z, kl)
     return z, kl
 
 
@@ -56,20 +51,26 @@ def _draw(draw: Draw, types: Types, z: Tensor, kl: Tensor | None) -> None:
     device, sample_dims = z.device, len(draw.options.sample_shape)
     of_one = Spec(z.shape[sample_dims:], z.stride()[sample_dims:])
     step, value = math.prod(of_one.shape), layout.NONE if kl is None else layout.ROW
-    given = samples_of(draw.options.noise, sample_dims, device)
-    plan, aligned, (given,) = plan_of(draw, types, (given,), (), step, gradients=(), out=of_one, value=value)
+    given = draw.options.noise
+    noise = NO_SAMPLES if given is None else samples_of(given, sample_dims, device)
+    plan, aligned, (noise,) = plan_of(draw, types, (noise,), (), ((), of_one, value), step)
     target = z if plan.out.copy is None else torch.empty(plan.out.copy, dtype=types.promoted, device=device)
     groups = max(1, min(draw.samples, ceil_div(BUSY, plan.programs)))
     partials = None
     if kl is not None and plan.segments > 1:
         partials = torch.empty((plan.segments, plan.rows), dtype=torch.float64, device=device)
-    args = _operands(draw, plan)
-    if draw.has_more:
-        args += (*argument(given.tensor, plan.operands[NOISE], plan), given.step // plan.vec)
-    args += (target, *plan.strides(plan.out), step // plan.vec, kl, partials, *draw.arguments(groups, plan))
+    args = (
+        *_read(draw, noise, plan),
+        target,
+        *plan.strides(plan.out),
+        step // plan.vec,
+        kl,
+        partials,
+        *draw.arguments(groups, plan),
+    )
     constants = {**draw.constants(groups, plan, aligned, types), "VALUE": value, "ALONE": partials is None}
     registers = launch.FEW_REGISTERS if draw.is_light(groups, plan, types) else launch.ALL_REGISTERS
-    kernel = sampling.forward_of_more if draw.has_more else sampling.forward
+    kernel = sampling.forward_of_more if draw.more else sampling.forward
     launch.run(kernel, plan.programs * groups, device, args, constants, registers)
     if partials is not None and kl is not None:
         launch.join(partials, plan.segments, kl)
@@ -77,11 +78,15 @@ def _draw(draw: Draw, types: Types, z: Tensor, kl: Tensor | None) -> None:
         z.copy_(target.reshape(z.shape))
 
 
-def _operands(draw: Draw, plan: Layout) -> list[Any]:
-    """The operands as kernels take them: without the prior's where the kernel has none."""
+def _read(draw: Draw, noise: Samples, plan: Layout) -> list[Any]:
+    """The operands, and the noise that is given, as kernels take them."""
     args: list[Any] = []
-    for t, view in zip(draw.operands[: OPERANDS if draw.has_more else PLAIN], plan.operands, strict=False):
+    for t, view in zip(draw.operands, plan.operands, strict=False):
         args += argument(t, view, plan)
+    if draw.more:
+        for _ in range(len(draw.operands), OPERANDS):
+            args += NOTHING
+        args += (*argument(noise[0], plan.operands[NOISE], plan), noise[1] // plan.vec)
     return args
 
 
@@ -92,22 +97,20 @@ class Upstream(NamedTuple):
     dkl: Tensor | None = None
 
 
-def backward(upstream: Upstream, draw: Draw, wanted: Wanted) -> tuple[Tensor, ...]:
-    """The gradients of both results together by every operand."""
+def backward(upstream: Upstream, draw: Draw, grads: Sequence[Tensor | None]) -> None:
+    """Fills the gradients of both results together by every operand."""
     shape, types = draw.shape_and_types()
     device, (dz, dkl) = draw.mu.device, upstream
     if dz is not None:
         check_upstream("dz", dz, (*draw.options.sample_shape, *shape), device)
     if dkl is not None:
         check_upstream("dkl", dkl, shape[: len(shape) - (draw.event_ndim or 0)], device)
-    gradients = Gradients(draw.operands, range(OPERANDS), wanted, device)
     if shape.numel() == 0:
-        for grad in gradients.each:
+        for grad in grads:
             if grad is not None:
                 grad.zero_()
-    elif any(wanted.needs):
-        _differentiate(upstream, draw.readable(), types, gradients.each)
-    return gradients.finished()
+    elif any([grad is not None for grad in grads]):
+        _differentiate(upstream, draw, types, grads)
 
 
 class _Groups:
@@ -131,48 +134,49 @@ class _Groups:
             out.copy_(target)
 
 
+def _are_each(gradients: Sequence[layout.Gradient]) -> bool:
+    """Whether every gradient is made element by element, or not at all."""
+    return all([p.kind in (layout.NONE, layout.EACH) for p in gradients])
+
+
 def _differentiate(upstream: Upstream, draw: Draw, types: Types, grads: Sequence[Tensor | None]) -> None:
-    device, sample_dims = draw.mu.device, len(draw.options.sample_shape)
-    dkl = readable(upstream.dkl)
-    given, dz = (samples_of(t, sample_dims, device) for t in (draw.options.noise, upstream.dz))
-    plan, aligned, (given, dz) = plan_of(
-        draw,
-        types,
-        (given, dz),
-        (spec_of(dkl, device, True),),
-        0,
-        gradients=tuple([spec_of(g, device) for g in grads]),
-        out=None,
-        value=layout.NONE,
-    )
+    device, sample_dims, dkl = draw.mu.device, len(draw.options.sample_shape), readable(upstream.dkl)
+    # σ's gradient alone goes with the noise.
+    given = None if upstream.dz is None or grads[1] is None else draw.options.noise
+    noise = NO_SAMPLES if given is None else samples_of(given, sample_dims, device)
+    dz = NO_SAMPLES if upstream.dz is None else samples_of(upstream.dz, sample_dims, device)
+    of_grads: list[Spec | None] = [None if g is None else spec_of(g, device) for g in grads]
+    of_grads += (None,) * (OPERANDS - len(grads))
+    results = (tuple(of_grads), None, layout.NONE)
+    plan, aligned, (noise, dz) = plan_of(draw, types, (noise, dz), (spec_of(dkl, device, True),), results, 0)
     groups = 1
-    # Those of the prior, which come of the KL alone, are made of all samples at once.
-    if dz.tensor is not None and all(p.kind in (layout.NONE, layout.EACH) for p in plan.gradients[:PLAIN]):
+    # The gradients of the prior, which come of the KL alone, are made of all samples at once.
+    if draw.samples >= 2 * GROUP_SAMPLES and dz[0] is not None and _are_each(plan.gradients[:MOMENTS]):
         groups = max(1, min(draw.samples // GROUP_SAMPLES, ceil_div(BUSY, plan.programs)))
-    *_, of_noise, of_dz, of_dkl = plan.operands
-    args = _operands(draw, plan)
-    if draw.has_more:
-        args += (*argument(given.tensor, of_noise, plan), given.step // plan.vec)
-    args += (*argument(dz.tensor, of_dz, plan), dz.step // plan.vec, *argument(dkl, of_dkl, plan, True))
+    *_, of_dz, of_dkl = plan.operands
+    args = _read(draw, noise, plan)
+    args += (*argument(dz[0], of_dz, plan), dz[1] // plan.vec, *argument(dkl, of_dkl, plan, True))
     filled: list[GradientOut | _Groups] = []
-    for k, (grad, made) in enumerate(zip(grads, plan.gradients, strict=True)):
-        grouped = groups > 1 and grad is not None and k < PLAIN
-        filled.append(
-            _Groups(grad, groups, plan, types)
-            if grouped and grad is not None
-            else GradientOut(grad, made, plan, types.arithmetic, device)
-        )
-        if k < PLAIN:
-            args += (*filled[k].argument(), plan.columns // plan.vec * plan.rows if grouped else 0)
-        elif draw.has_more:
-            args += filled[k].argument()
+    for k, made in enumerate(plan.gradients[: OPERANDS if draw.more else MOMENTS]):
+        grad, step = grads[k] if k < len(grads) else None, 0
+        if grad is None:
+            args += NOTHING
+        else:
+            if groups == 1 or k >= MOMENTS:
+                filled.append(GradientOut(grad, made, plan, types.arithmetic, device))
+            else:
+                filled.append(_Groups(grad, groups, plan, types))
+                step = plan.columns // plan.vec * plan.rows
+            args += filled[-1].argument()
+        if k < MOMENTS:
+            args.append(step)
     args += draw.arguments(groups, plan)
     one = draw.samples == 1
     constants = {**draw.constants(groups, plan, aligned, types), "KINDS": plan.kinds, "ONE": one}
     registers = launch.ALL_REGISTERS
     if one and draw.is_light(groups, plan, types):
         registers = launch.FEW_REGISTERS if constants["LANES"] == NORMALS else launch.MORE_REGISTERS
-    kernel = sampling.backward_of_more if draw.has_more else sampling.backward
+    kernel = sampling.backward_of_more if draw.more else sampling.backward
     launch.run(kernel, plan.programs * groups, device, args, constants, registers)
     for part in filled:
         part.finish()

@@ -11,7 +11,7 @@ from vae_fast.triton_kernels.exponentials import (
     half_expm1_and_minus_by_grown,
     is_ordinary,
 )
-from vae_fast.triton_kernels.logarithms import clamped_log, clamped_log1m, log
+from vae_fast.triton_kernels.logarithms import clamped_log, clamped_log1m
 from vae_fast.triton_kernels.sigma import (
     LOGSTD,
     STD,

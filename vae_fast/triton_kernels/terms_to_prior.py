@@ -18,7 +18,6 @@ from vae_fast.triton_kernels.sigma import (
     dlog_var,
     far_scale,
     is_usual,
-    log_sigma,
     nearest,
     sigma_of,
     twice,

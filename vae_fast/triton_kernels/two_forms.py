@@ -124,10 +124,12 @@ def _of_scales(
         prior_slope = times(prior_slope, wide_exp(prior_h + prior_h, 2))
     if PRIOR_HAS_Q:
         prior_s = times(prior_s, wide_exp(prior_q + prior_q, 2))
-    # Nearer than the difference of two logarithms where the ratio is an ordinary number.
+    # Nearer than the difference of two logarithms where the ratio is an ordinary number; not where both are small,
+    # of which one may be exact.
     square = narrow(ratio)
-    ordinary = (is_big(square) == 0) & (is_big(divide(constant(r, 1.0), square)) == 0)
-    half = tl.where(ordinary, log(square) * 0.5, size - prior_size)
+    nearer = (is_big(square) == 0) & (is_big(divide(constant(r, 1.0), square)) == 0)
+    nearer = nearer & ((tl.abs(size) > 1.0) | (tl.abs(prior_size) > 1.0))
+    half = tl.where(nearer, log(square) * 0.5, size - prior_size)
     growth, spread = half_expm1_and_minus_by_grown(half + half, half, narrow(half_of(ratio)))
     half_square, by_mean = wide_standardised(dm, prior_s)
     draw = narrow(product(growth, slope, half_of(grown)))
