@@ -120,7 +120,7 @@ class DiagonalGaussian:
         """
         if self.deterministic:
             return self.mean.clone()
-        drawn = {"seed": seed, "stream": stream, "noise": noise, "temperature": temperature}
+        drawn: dict[str, Any] = {"seed": seed, "stream": stream, "noise": noise, "temperature": temperature}
         if isinstance(generator, Sequence) and len(generator) != 1:
             if seed is not None or noise is not None:
                 raise ValueError("pass one of seed, generator and noise")
@@ -157,7 +157,7 @@ class DiagonalGaussian:
     ) -> tuple[Tensor, Tensor]:
         """(``sample()``, ``kl()``) by one kernel, where ``sum_dims`` are the last dims; their gradient likewise."""
         order = self._order(self.sum_dims)
-        drawn = {"seed": seed, "stream": stream, "noise": noise, "temperature": temperature}
+        drawn: dict[str, Any] = {"seed": seed, "stream": stream, "noise": noise, "temperature": temperature}
         if self.deterministic or order != sorted(order):
             return self.sample(generator, **drawn), self.kl()
         return packed.sample_kl(

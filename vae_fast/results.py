@@ -40,7 +40,7 @@ def _values(operator: Operator, operands: Sequence[Tensor | None], options: Any)
     pairs = tuple(zip(operator.operands, operands, strict=True))
     parameters = [t for operand, t in pairs if operand.role == PARAMETER and t is not None]
     # Of the sample: a prior takes no part in it.
-    moments = [t for operand, t in pairs if not operand.optional]
+    moments = [t for operand, t in pairs if t is not None and not operand.optional]
     for name, shape in zip(operator.results, shapes(operator, broadcast_shape(*operands), options), strict=True):
         yield _sum(shape, parameters) if name in operator.sums else _sample(shape, moments)
 
