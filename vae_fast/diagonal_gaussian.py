@@ -121,7 +121,7 @@ class DiagonalGaussian:
         """
         if self.deterministic:
             return self.mean.clone()
-        drawn = {"seed": seed, "stream": stream, "noise": noise, "temperature": temperature}
+        drawn: dict[str, Any] = {"seed": seed, "stream": stream, "noise": noise, "temperature": temperature}
         if isinstance(generator, Sequence) and len(generator) != 1:
             if seed is not None or noise is not None:
                 raise ValueError("pass seed or generator, not both, or noise alone")

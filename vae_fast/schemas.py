@@ -68,8 +68,9 @@ def _finite(bound):
     return math.copysign(_LARGEST, bound) if math.isinf(bound) else bound
 
 
-_UNPACKED = {"sample_shape": _shape, "shape": _shape, "low": _bound, "high": _bound}
-_PACKED_AS = {"low": _finite, "high": _finite}
+_BOUNDS = ("low", "high", "prior_low", "prior_high")
+_UNPACKED = {"sample_shape": _shape, "shape": _shape, **dict.fromkeys(_BOUNDS, _bound)}
+_PACKED_AS = dict.fromkeys(_BOUNDS, _finite)
 
 
 def _translated(op, function, table):

@@ -46,6 +46,11 @@ def test_what_a_package_cannot_hold():
         meant = arguments("rsample_fwd", mu, logvar, **NOISE)
         z = overload(*held)
         assert torch.equal(z, OPS.rsample_fwd(*meant)) and z.isinf().all()
+    prior = (mu, torch.zeros(3, 4), mu, logvar)
+    for overload in (OPS.gaussian_kl_fwd.default, OPS.gaussian_kl_fwd.autograd):
+        bounds = {"prior_low": -largest, "prior_high": largest}
+        kl, *_ = overload(*arguments("gaussian_kl_fwd", *prior, **bounds, needs=(False,) * 4))
+        assert kl.isinf().all()
     place = {**NOISE, "dtype": torch.float32, "device": mu.device}
     held, meant = (arguments("standard_normal_fwd", sample_shape=s, shape=s, **place) for s in (None, ()))
     eps = OPS.standard_normal_fwd(*held)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from helpers import behaviour
-from helpers.calls import CALLS, SAMPLERS
+from helpers.calls import CALLS
 from helpers.cases import each_case
 from helpers.marks import each_backend, each_call, each_density, each_operand, each_with_x
 
@@ -167,7 +167,7 @@ class TestUpstream:
     def test_elementwise_and_sampled(self, call, strided):
         tensors = call.draw((3, 4, 5))
         options = {"event_ndim": 0} if call.event else {}
-        if call in SAMPLERS:
+        if not call.density:
             options["sample_shape"] = (2,)
         made = []
 

@@ -276,8 +276,9 @@ def number(name: str, value: Any) -> float:
 
 def parametrisation(param: Param, param_eps: float, bounds: Bounds | None) -> tuple[int, float, float, float]:
     """The checked options param, param_eps, low and high."""
-    if bounds is None and type(param_eps) is float and param_eps == 0.0 and param in _PLAIN_FORMS:
-        return _PLAIN_FORMS[param]
+    if bounds is None and type(param_eps) is float and param_eps == 0.0 and param in FORMS:
+        # Numbers written out: those of a tuple made before would be inputs to a compiler.
+        return FORMS[param], 0.0, -math.inf, math.inf
     low, high = -math.inf, math.inf
     code = _code("param", FORMS, param)
     if bounds is not None:
@@ -288,10 +289,6 @@ def parametrisation(param: Param, param_eps: float, bounds: Bounds | None) -> tu
         if not low <= high:
             raise ValueError(f"bounds must have low <= high, got {bounds!r}")
     return code, number("param_eps", param_eps), low, high
-
-
-# Those of the calls that give none but the first.
-_PLAIN_FORMS = {param: (code, 0.0, -math.inf, math.inf) for param, code in FORMS.items()}
 
 
 def bounds_grad_code(bounds_grad: BoundsGrad) -> int:
@@ -310,15 +307,14 @@ class PriorForm(NamedTuple):
 
     def parametrisation(self, own: tuple[int, float, float, float]) -> tuple[int, float, float, float]:
         """As the posterior's, ``own``."""
-        code, eps, low, high = own if self.param is None else (_code("prior_param", FORMS, self.param), *_NOTHING)
+        code, eps, low, high = own
+        if self.param is not None:
+            code, eps, low, high = _code("prior_param", FORMS, self.param), 0.0, -math.inf, math.inf
         if self.param_eps is not None:
             eps = number("prior_param_eps", self.param_eps)
         if self.bounds is not None:
             *_, low, high = parametrisation("logvar", 0.0, self.bounds)
         return code, eps, low, high
-
-
-_NOTHING = (0.0, -math.inf, math.inf)
 
 
 def sigma_form(

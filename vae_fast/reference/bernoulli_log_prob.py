@@ -22,7 +22,9 @@ from vae_fast.sigma import magnitude
 LOGITS, PROBS = BERNOULLI_PARAMS.values()
 
 
-def _bernoulli_arguments(args, mask: Tensor | None, x_scale: float, dtype: torch.dtype):
+def _bernoulli_arguments(
+    args, mask: Tensor | None, x_scale: float, dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor | None]:
     y, t, pos_weight = masked("bernoulli_log_prob", mask, args, dtype)
     return y, t if x_scale == 1.0 else t * x_scale, pos_weight
 
