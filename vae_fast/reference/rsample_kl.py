@@ -33,17 +33,17 @@ def rsample_kl_bwd(dz, dkl, mu, logvar, prior_mu, prior_logvar, options, wanted)
     """The gradients of both results, added before they are rounded; a dz or dkl of None counts as 0."""
     operands = (mu, logvar, prior_mu, prior_logvar)
     dtype, _ = dtypes(operands)
-    wide: Any = tuple(t if t is None else t.to(dtype) for t in operands)
+    m, r, prior_m, prior_r = wide = tuple(t if t is None else t.to(dtype) for t in operands)
     from_z: tuple[Tensor | None, ...] = (None, None, None, None)
     pairs = zip(wide, wanted.needs, strict=True)
     from_kl = tuple(torch.zeros_like(t) if need and t is not None else None for t, need in pairs)
     if dz is not None:
         first, second, *_ = wanted.needs
-        of_sample = rsample_bwd(dz, *wide[:2], _those_of(_Sample, options), Wanted((first, second)))
+        of_sample = rsample_bwd(dz, m, r, _those_of(_Sample, options), Wanted((first, second)))
         from_z = (*of_sample, None, None)
     if dkl is not None:
         needs = Wanted((*wanted.needs, False))
-        *of_kl, _ = gaussian_kl_bwd(dkl, *wide, None, _those_of(_KL, options), needs)
+        *of_kl, _ = gaussian_kl_bwd(dkl, m, r, prior_m, prior_r, None, _those_of(_KL, options), needs)
         from_kl = tuple(of_kl)
     both = (b if a is None else a if b is None else a + b for a, b in zip(from_z, from_kl, strict=True))
     return gradients(wanted, operands, tuple(both))
