@@ -3,7 +3,6 @@
 A representative set for sm_90 always; every dtype and shape class for sm_80, sm_90 and sm_100 with -m triton.
 """
 
-import math
 import os
 
 import pytest
@@ -17,13 +16,10 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
 from helpers.ahead import THREADS, compile_call
-from vae_fast.operators import OPERATORS
-from vae_fast.triton_kernels import launch, layout, operators, walk
+from helpers.launched_calls import INF, MEAN, NONE, SUM, bernoulli, gaussian, kl, normal, sample
+from vae_fast.triton_kernels import launch, layout, walk
 
-INF = math.inf
-PLAIN = (0, 0.0, -INF, INF)
 FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
-NONE, SUM, MEAN = range(3)
 # One row of everything, short rows, rows of several tiles, one row cut into segments.
 SHAPES = {"small": (100, 20), "rows": (512, 784), "long": (64, 12288), "split": (1, 1 << 20), "odd": (33, 37)}
 
@@ -37,142 +33,6 @@ def own_cache(tmp_path_factory):
         del os.environ["TRITON_CACHE_DIR"]
     else:
         os.environ["TRITON_CACHE_DIR"] = before
-
-
-def made(op, operands, options, needs=(), upstream=None):
-    """A raw operator and its arguments, operands and options by name; ``needs`` are operands with a gradient."""
-    operator = OPERATORS[op]
-    signature = operator.forward if upstream is None else operator.backward
-    tensors = [operands.get(operand.name) for operand in operator.operands]
-    wanted = [name in needs for name in signature.needs]
-    args = (*(upstream or ()), *tensors, *operator.Options(**options), *wanted)
-    return getattr(operators.KERNELS, signature.name), args
-
-
-def density(op, operands, options, needs, backward, reduction):
-    """In the forward pass gradients are made beside a value of all data."""
-    first = next(iter(operands.values()))
-    upstream = None
-    if backward:
-        size = first.shape[:1] if reduction == NONE else ()
-        upstream = (torch.empty(size, dtype=upstream_dtype(first.dtype)),)
-    elif reduction == NONE:
-        needs = ()
-    return made(op, operands, {"reduction": reduction, **options}, needs, upstream)
-
-
-def form_of(form, prior=False):
-    """The options of a form (param, eps, low, high, bounds_grad), the posterior's or the prior's."""
-    names = ("param", "param_eps", "low", "high", "bounds_grad")[: 4 if prior else 5]
-    return {f"prior_{name}" if prior else name: value for name, value in zip(names, form, strict=False)}
-
-
-def bernoulli(
-    shape,
-    dtype,
-    reduction,
-    backward=False,
-    x=None,
-    pos_weight=None,
-    weight=None,
-    dx=False,
-    dweight=False,
-    probs=False,
-):
-    y = torch.empty(shape, dtype=dtype)
-    operands = {
-        "logits": y,
-        "x": torch.empty_like(y) if x is None else x,
-        "pos_weight": pos_weight,
-        "weight": weight,
-    }
-    needs = ("logits", *(("x",) if dx else ()), *(("weight",) if dweight else ()))
-    options = {"scale": -1.0, "param": int(probs)}
-    return density("bernoulli_log_prob", operands, options, needs, backward, reduction)
-
-
-def gaussian(shape, dtype, reduction, backward=False, logvar=None, x=None, form=PLAIN, weight=None, dweight=False):
-    m = torch.empty(shape, dtype=dtype)
-    logvar, x = (torch.empty_like(m) if t is None else t for t in (logvar, x))
-    operands = {"mean": m, "logvar": logvar, "x": x, "weight": weight}
-    needs = ("mean", "logvar", *(("weight",) if dweight else ()))
-    return density("gaussian_log_prob", operands, {"scale": -1.0, **form_of(form)}, needs, backward, reduction)
-
-
-def kl(
-    shape,
-    dtype,
-    reduction,
-    backward=False,
-    prior=False,
-    free_bits=None,
-    form=PLAIN,
-    prior_form=None,
-    logvar=None,
-    prior_logvar=None,
-    weight=None,
-    dweight=False,
-):
-    m = torch.empty(shape, dtype=dtype)
-    operands = {"mu": m, "logvar": torch.empty_like(m) if logvar is None else logvar, "weight": weight}
-    if prior or prior_logvar is not None:
-        operands |= {"prior_logvar": torch.empty_like(m) if prior_logvar is None else prior_logvar}
-    if prior:
-        operands |= {"prior_mu": torch.empty_like(m)}
-    options = {"free_bits": free_bits, **form_of(form), **form_of(prior_form or form, True)}
-    needs = [name for name in operands if name != "weight" or dweight]
-    return density("gaussian_kl", operands, options, needs, backward, reduction)
-
-
-def sample(
-    shape,
-    dtype,
-    backward=False,
-    with_kl=True,
-    samples=(),
-    offset=0,
-    tensor=False,
-    form=PLAIN,
-    prior_form=None,
-    free_bits=None,
-    logvar=None,
-    prior=None,
-    noise=None,
-    temperature=1.0,
-):
-    m = torch.empty(shape, dtype=dtype)
-    operands = {"mu": m, "logvar": torch.empty_like(m) if logvar is None else logvar}
-    size = (*samples, *shape)
-    options = {
-        "sample_shape": samples,
-        "seed": 7,
-        "seed_tensor": torch.zeros(1, dtype=torch.int64) if tensor else None,
-        "offset": offset,
-        "noise": None if noise is None else torch.empty(size, dtype=getattr(torch, noise, dtype)),
-        "temperature": temperature,
-        **form_of(form),
-    }
-    if prior is not None:
-        operands |= {"prior_mu": prior, "prior_logvar": prior}
-    if with_kl:
-        options |= {"free_bits": free_bits, **form_of(prior_form or form, True)}
-    upstream = None
-    if backward:
-        of_z = torch.promote_types(dtype, operands["logvar"].dtype) if operands["logvar"].ndim else dtype
-        upstream = (torch.empty(size, dtype=of_z),)
-        if with_kl:
-            upstream = (*upstream, torch.empty(shape[:1], dtype=upstream_dtype(dtype)))
-    return made("rsample_kl" if with_kl else "rsample", operands, options, operands, upstream)
-
-
-def normal(shape, dtype, offset=0):
-    options = {"sample_shape": (), "shape": shape, "seed": 7, "seed_tensor": None, "offset": offset}
-    device = torch.device("cpu")
-    return made("standard_normal", {}, {**options, "first_sample": 0, "dtype": dtype, "device": device})
-
-
-def upstream_dtype(dtype):
-    return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def key(case):
@@ -289,13 +149,16 @@ def _representative(case):
     return plain and ((shape, dtype) == ("rows", torch.bfloat16) or (dtype, shape) == (torch.float32, "odd"))
 
 
+TENSORS = ("logvar", "x", "weight", "pos_weight", "prior", "prior_logvar")
+
+
 def operand(options, shape, dtype):
     """The options, with operands as tensors: one value a feature, a datum, or one altogether; or all in a dtype."""
     sizes = {"feature": shape[1:], "datum": (shape[0], 1), "scalar": ()}
     return options | {
         name: torch.empty(sizes.get(kind, shape), dtype=getattr(torch, kind, dtype))
         for name, kind in options.items()
-        if name in ("logvar", "x", "weight", "pos_weight", "prior_logvar") or (name == "prior" and kind is not True)
+        if name in TENSORS and isinstance(kind, str)
     }
 
 

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.usefixtures("small_tiles")
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float64)
 PARAMS = ("logvar", "logstd", "std", "var", "softplus")
-SHAPE = (2, 70)
+SHAPE = (2, 30)
 BOUNDS = (0.5, 1.25)
 OPERANDS = {
     vf.rsample: ("mu", "logvar"),

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import vae_fast as vf
-from helpers import whole_range
+from helpers import unlike_forms, whole_range
 
 
 @pytest.mark.parametrize(("param", "eps"), whole_range.FORMS[::2], ids=str)
@@ -12,3 +12,9 @@ from helpers import whole_range
 def test_whole_range(call, param, eps):
     with vf.use_backend("triton"):
         whole_range.assert_right(whole_range.findings(call, torch.float32, param, eps))
+
+
+@pytest.mark.parametrize(("own", "prior"), unlike_forms.PAIRS[::4], ids=str)
+def test_unlike_forms(own, prior):
+    with vf.use_backend("triton"):
+        whole_range.assert_right(unlike_forms.findings(own, prior, torch.float32, 40))

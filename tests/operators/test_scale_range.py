@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import vae_fast as vf
-from helpers import accuracy
+from helpers import accuracy, unlike_forms
 from helpers.accuracy import mp
 from helpers.behaviour import with_grads
 from helpers.marks import each_backend
@@ -37,6 +37,12 @@ pytestmark = each_backend
 def test_whole_range(call, dtype, param, eps, backend):
     # A pack of CPU numbers takes the way that one of them needs: here all need the same.
     assert_right(findings(call, dtype, param, eps, alike=16 if backend == "native" else 1))
+
+
+@pytest.mark.parametrize(("own", "prior"), unlike_forms.PAIRS, ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_priors_of_unlike_forms(dtype, own, prior):
+    assert_right(unlike_forms.findings(own, prior, dtype, 40))
 
 
 @functools.cache
