@@ -19,7 +19,9 @@ class SigmaForm {
         eps_(static_cast<E>(options.eps)),
         low_(static_cast<E>(options.low)),
         high_(static_cast<E>(options.high)),
-        pass_gradient_(options.pass_gradient) {}
+        // With bounds of its own a gradient that passes is one question less for every element.
+        gradient_low_(options.pass_gradient ? -infinity<E>() : low_),
+        gradient_high_(options.pass_gradient ? infinity<E>() : high_) {}
 
   VF_INLINE int param() const { return kPlain ? int{kLogvar} : param_; }
   VF_INLINE E eps() const { return kPlain ? E(0) : eps_; }
@@ -41,8 +43,8 @@ class SigmaForm {
   // `grad` where `raw` is within the bounds, 0 elsewhere unless bounds pass it on.
   template <class T>
   VF_INLINE T inside(T raw, T grad) const {
-    if (!bounded() || pass_gradient_) return grad;
-    return select(raw >= low_, select(raw <= high_, grad, splat<T>(0)), splat<T>(0));
+    if (kPlain || !(gradient_low_ > -infinity<E>() || gradient_high_ < infinity<E>())) return grad;
+    return select(raw >= gradient_low_, select(raw <= gradient_high_, grad, splat<T>(0)), splat<T>(0));
   }
 
   template <class T>
@@ -208,8 +210,7 @@ class SigmaForm {
   }
 
   int param_;
-  E eps_, low_, high_;
-  bool pass_gradient_;
+  E eps_, low_, high_, gradient_low_, gradient_high_;
 };
 
 }  // namespace VF_ISA

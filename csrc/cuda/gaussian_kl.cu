@@ -10,7 +10,7 @@ namespace {
 template <class T, class Form, bool kPrior>
 struct KLTraits : DensityTraits<kPrior ? 4 : 2, kPrior ? 4 : 2> {
   static constexpr bool kPlain = std::is_same_v<Form, SigmaForm<T, true>>;
-  static constexpr int kLoad = kPrior ? 2 : kPlain ? 0 : kMiddling;
+  static constexpr int kLoad = kPrior ? 2 : kPlain ? 0 : 1;
   static constexpr __host__ __device__ __forceinline__ bool dense(int k) { return k < 2; }
   static constexpr bool by_pass(bool even) { return even && !kPrior && kPlain; }
 };

@@ -327,12 +327,16 @@ void take(Params& p, const Plan& plan, int others, int slots) {
   p.total = plan.total();
 }
 
-// Calls body(S{}, form, kl, keys) for the kernels that a call takes. What is rare has kernels of any storage type only.
+// Calls body(S{}, form, kl, keys) for the kernels that a call takes. What is rare has kernels of any storage type only,
+// and one with a prior takes its keys from the seed.
 template <bool kKL, class Body>
 void in_sampler(const SampleArgs& args, const Storage& storage, Body body) {
-  const bool own_form = kKL && args.in[3] && !(args.form == args.prior_form);
-  const bool mean_alone = kKL && args.in[2] && !args.in[3];
-  storage.call(own_form || mean_alone || args.eps, [&](auto element) {
+  const bool prior = kKL && (args.in[2] || args.in[3]);
+  // A σp that is not there is e^0.
+  const SigmaOptions standard{kLogvar, 0, -infinity<double>(), infinity<double>(), false};
+  const SigmaOptions& prior_form = args.in[3] ? args.prior_form : standard;
+  const bool own_form = prior && !(args.in[3] && args.form == prior_form);
+  storage.call(own_form || args.eps || (prior && args.compute == DType::kFloat64), [&](auto element) {
     using S = decltype(element);
     using T = typename Compute<S>::Type;
     in_form<S>(args.form, [&](auto form) {
@@ -341,20 +345,26 @@ void in_sampler(const SampleArgs& args, const Storage& storage, Body body) {
         if constexpr (kAny<S>) {
           if (args.eps) return body(element, form, kl, GivenNoise{});
         }
-        in_keys<S>(args.noise, [&](auto keys) { body(element, form, kl, keys); });
+        if constexpr (std::decay_t<decltype(kl)>::kInputs > 2) {
+          body(element, form, kl, DeviceKeys(args.noise));
+        } else {
+          in_keys<S>(args.noise, [&](auto keys) { body(element, form, kl, keys); });
+        }
       };
       if constexpr (!kKL) {
         with_keys(NoKL{});
       } else {
-        const auto to = [&](auto prior) {
-          with_keys(
-              KLDensity<T, Form, decltype(prior)>{form, prior, static_cast<T>(args.free_bits), args.has_free_bits});
+        const auto to = [&](auto of_prior) {
+          with_keys(KLDensity<T, Form, decltype(of_prior)>{form, of_prior, static_cast<T>(args.free_bits),
+                                                           args.has_free_bits});
         };
         if constexpr (kAny<S>) {
-          if (own_form) return to(SigmaForm<T>(args.prior_form));
-          if (mean_alone) return to(StandardPrior{});
+          if (own_form) return to(SigmaForm<T>(prior_form));
         }
-        args.in[3] ? to(AlikePrior{}) : to(NoPrior{});
+        if constexpr (kAny<S> || std::is_same_v<T, float>) {
+          if (prior) return to(AlikePrior{});
+        }
+        to(NoPrior{});
       }
     });
   });

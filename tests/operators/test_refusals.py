@@ -143,7 +143,7 @@ class TestNothing:
         if backend != "native":
             pytest.skip("PyTorch's own operations take as long as they take; grids are of another kind")
         assert draw(sample_shape=[2**45], shape=[0, 3]).shape == (2**45, 0, 3)
-        assert vf.rsample(torch.zeros(0, 3), 0.0, 2**45, seed=1).shape == (2**45, 0, 3)
+        assert vf.rsample(torch.zeros(0, 3), 0.0, 2**32, seed=1).shape == (2**32, 0, 3)
 
 
 class TestTooMuch:
@@ -171,7 +171,7 @@ class TestTooMuch:
             with pytest.raises(
                 RuntimeError, match=r"can't allocate memory: you tried to allocate 17592186044416 bytes"
             ):
-                call(*tensors, 2**40)
+                call(*(t.expand(2**8, 4) for t in tensors), 2**32)
             return
         tensors = [t.expand(2**43, 4) for t in tensors]
         with pytest.raises(
