@@ -57,6 +57,12 @@ def on_argument(k, change):
     return fault
 
 
+def on_named(raw, name, change):
+    """The raw operator with an argument changed, by its name."""
+    names = [argument.name for argument in getattr(torch.ops.vae_fast, raw).default._schema.arguments]
+    return {raw: on_argument(names.index(name), change)}
+
+
 def without_tail(value):
     """The last element of rows whose length is no multiple of 8 left at 0."""
     if value.ndim and value.shape[-1] % 8 and value.shape[-1] > 8:

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 import vae_fast as vf
-from helpers.faults import as_if_contiguous, on_argument, on_result, plant, without_tail
-from vae_fast.checking import cases, choice, run, thorough
+from helpers.faults import as_if_contiguous, on_argument, on_named, on_result, plant, without_tail
+from vae_fast.checking import cases, choice, run, thorough, words
 from vae_fast.cli.main import main
+from vae_fast.operators import FORMS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -28,7 +29,7 @@ def replay(failure):
 
 
 class TestPasses:
-    @pytest.mark.parametrize("op", cases.OPS)
+    @pytest.mark.parametrize("op", words.OPS)
     def test_every_operator(self, op, capsys):
         """In float32 and bfloat16; the other dtypes are the default command's (test_cli_check.py)."""
         for dtype in (torch.float32, "bfloat16"):
@@ -50,7 +51,7 @@ class TestPasses:
         assert first == again != other
 
     def test_cases_are_many_and_exist(self):
-        for op in cases.OPS:
+        for op in words.OPS:
             found = choice.variants(choice.Choice(), op)
             assert len(found) == len(set(found)) and all(case.exists for case in found)
             if op == "standard_normal":
@@ -58,7 +59,7 @@ class TestPasses:
             layouts = {case.layout for case in found}
             absent = {"number"} if op == "bernoulli_log_prob" else set()
             assert layouts == set(cases.LAYOUTS) - absent
-            assert {word for case in found for word in case.options} == set(cases.OPS[op].words)
+            assert {word for case in found for word in case.options} == set(words.OPS[op].words)
             assert {case.inputs for case in found} == {"ordinary", "extreme"}
 
     def test_layouts_are_what_they_say(self):
@@ -129,7 +130,34 @@ class TestThorough:
         assert all(case.exists for case in drawn)
         assert {len(case.shape) for case in drawn} == {0, 1, 2, 3, 4}
         assert {case.layout for case in drawn} == set(cases.LAYOUTS)
-        assert {word for case in drawn for word in case.options} == set(cases.OPS["gaussian_kl"].words)
+        assert {word for case in drawn for word in case.options} == set(words.OPS["gaussian_kl"].words)
+
+
+def on_positive(original):
+    """Multiplies the gradients by pos_weight, and not the positive's part of them alone."""
+
+    def kernel(dlog_prob, y, x, positive, *others):
+        grads = original(dlog_prob, y, x, None, *others)
+        return grads if positive is None else tuple(g * positive if g.shape == y.shape else g for g in grads)
+
+    return kernel
+
+
+def like_own(code):
+    """A prior's parametrisation of one kind taken for that of the posterior."""
+    names = [argument.name for argument in torch.ops.vae_fast.gaussian_kl_fwd.default._schema.arguments]
+    own, of_prior = names.index("param"), names.index("prior_param")
+
+    def fault(original):
+        def kernel(*args):
+            args = list(args)
+            if args[of_prior] == code:
+                args[of_prior] = args[own]
+            return original(*args)
+
+        return kernel
+
+    return fault
 
 
 # name: (operator, raw operators and what is wrong with them, results that may show it, other options of the check)
@@ -172,7 +200,7 @@ FAULTS = {
     ),
     "probabilities taken for logits": (
         "bernoulli_log_prob",
-        {"bernoulli_log_prob_bwd": on_argument(8, lambda param: 0)},
+        on_named("bernoulli_log_prob_bwd", "param", lambda param: 0),
         {"dlogits", "dx"},
     ),
     "logarithm of p without its bound": (
@@ -197,19 +225,94 @@ FAULTS = {
     ),
     "offset of the noise": (
         "rsample",
-        {"rsample_fwd": on_argument(5, lambda offset: offset + 4)},
+        on_named("rsample_fwd", "offset", lambda offset: offset + 4),
         {"z"},
     ),
     "offset of the noise in the backward pass": (
         "rsample_kl",
-        {"rsample_kl_bwd": on_argument(7, lambda offset: 0)},
+        on_named("rsample_kl_bwd", "offset", lambda offset: 0),
         {"dlogvar"},
     ),
     "offset of the noise by itself": (
         "standard_normal",
-        {"standard_normal_fwd": on_argument(4, lambda offset: offset + 1)},
+        on_named("standard_normal_fwd", "offset", lambda offset: offset + 1),
         {"eps"},
     ),
+    "temperature forgotten": ("rsample", on_named("rsample_fwd", "temperature", lambda tau: 1.0), {"z"}),
+    "temperature forgotten in the backward pass": (
+        "rsample_kl",
+        on_named("rsample_kl_bwd", "temperature", lambda tau: 1.0),
+        {"dlogvar"},
+    ),
+    "noise of another sign": (
+        "rsample",
+        on_named("rsample_fwd", "noise", lambda noise: noise if noise is None else -noise),
+        {"z"},
+    ),
+    "noise drawn, where it is given, in the backward pass": (
+        "rsample_kl",
+        on_named("rsample_kl_bwd", "noise", lambda noise: None),
+        {"dlogvar"},
+    ),
+    "stream forgotten": ("rsample", on_named("rsample_fwd", "first_sample", lambda n: n % 2**32), {"z"}),
+    "stream forgotten in the backward pass": (
+        "rsample",
+        on_named("rsample_bwd", "first_sample", lambda n: n % 2**32),
+        {"dlogvar"},
+    ),
+    "highest bit of a stream": (
+        "standard_normal",
+        on_named("standard_normal_fwd", "first_sample", lambda n: n % 2**63),
+        {"eps"},
+    ),
+    "bounds that pass no gradient": (
+        "gaussian_log_prob",
+        on_named("gaussian_log_prob_bwd", "bounds_grad", lambda code: 0),
+        {"dlogvar"},
+    ),
+    "bounds that pass one unasked": (
+        "rsample",
+        on_named("rsample_bwd", "bounds_grad", lambda code: 1),
+        {"dlogvar"},
+    ),
+    "a prior's bounds": (
+        "rsample_kl",
+        on_named("rsample_kl_fwd", "prior_low", lambda low: -torch.inf if low == -0.5 else low),
+        {"kl"},
+    ),
+    "a prior's eps": (
+        "gaussian_kl",
+        on_named("gaussian_kl_bwd", "prior_param_eps", lambda eps: 0.0 if eps == 3e-3 else eps),
+        {"dlogvar", "dprior_mu", "dprior_logvar", "dmu"},
+    ),
+    "a sample's prior forgotten": (
+        "rsample_kl",
+        on_named("rsample_kl_fwd", "prior_mu", lambda prior: None),
+        {"kl"},
+    ),
+    "sign of a sample's prior's gradient": (
+        "rsample_kl",
+        {"rsample_kl_bwd": on_result(2, torch.neg)},
+        {"dprior_mu"},
+    ),
+    "pos_weight forgotten": (
+        "bernoulli_log_prob",
+        on_named("bernoulli_log_prob_fwd", "pos_weight", lambda p: None),
+        {"log_prob"},
+    ),
+    "pos_weight of the negative too": (
+        "bernoulli_log_prob",
+        {"bernoulli_log_prob_bwd": on_positive},
+        {"dlogits", "dx"},
+    ),
+    **{
+        f"a prior's {param} taken for the posterior's form": (
+            "gaussian_kl",
+            {"gaussian_kl_fwd": like_own(code)},
+            {"kl"},
+        )
+        for param, code in FORMS.items()
+    },
     "dtype of the sum": (
         "gaussian_kl",
         {"gaussian_kl_fwd": on_result(0, torch.Tensor.double)},
@@ -232,7 +335,8 @@ class TestFails:
             assert replay(failure) == 1
             assert "FAIL " + op in capsys.readouterr().out
             (same,) = vf.check(**as_arguments(failure))
-            assert same.failure == failure and same.cases == 1
+            # As text, in which NaN is itself.
+            assert str(same.failure) == str(failure) and same.cases == 1
         if vf.backends()["native"].available:
             assert replay(failure) == 0
         reference = failure.command.replace("--backend native", "--backend reference")
@@ -281,7 +385,7 @@ def as_arguments(failure):
     """A failure's case as the arguments of vf.check."""
     case = failure.case
     names = ("op", "backend", "device", "dtype", "shape", "layout", "inputs", "seed")
-    return {name: getattr(case, name) for name in names} | {"options": cases.options_text(case.options)}
+    return {name: getattr(case, name) for name in names} | {"options": words.options_text(case.options)}
 
 
 class TestWrongCalls:
@@ -301,6 +405,9 @@ class TestWrongCalls:
             ({"shape": (3, -1)}, "negative size"),
             ({"device": "cpu:cpu"}, "device 'cpu:cpu' is not usable"),
             ({"seed": -1}, "seed must be an int"),
+            ({"op": "gaussian_kl", "options": "prior_std"}, "no case of gaussian_kl with options prior_std"),
+            ({"op": "rsample", "options": "noise,offset"}, "no case of rsample with options noise,offset"),
+            ({"options": "bernoulli,probs"}, "unknown option 'bernoulli'"),
             ({"op": "rsample", "options": "prior"}, "there is no case of rsample with options prior"),
             ({"layout": "channels_last", "shape": (3, 4)}, "there is no case of any operator of shape 3x4"),
             ({"op": "bernoulli_log_prob", "layout": "number"}, "no case of bernoulli_log_prob"),

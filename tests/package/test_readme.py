@@ -22,9 +22,35 @@ def test_python_blocks_run():
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.S)
     # tests/integrations runs those that need a library, test_distributed.py the one for torchrun.
     here = [block for block in blocks if not block.startswith(("# needs ", "# torchrun "))]
-    assert (len(here), len(blocks) - len(here)) == (11, 6)
+    assert (len(here), len(blocks) - len(here)) == (13, 6)
     for block in here:
         exec(compile(block, str(README), "exec"), namespace)
+
+
+def the_block_with(text):
+    """What the README's block that holds a text leaves."""
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.S)
+    (block,) = (block for block in blocks if text in block)
+    leaves = {name: torch.randn(100, 20, requires_grad=True) for name in ("mu", "logvar", "prior_mu")}
+    namespace = {"torch": torch, "vf": vf, **leaves}
+    exec(compile(block, str(README), "exec"), namespace)
+    return namespace
+
+
+def test_kl_balancing():
+    """The divergence itself; the prior's gradient times alpha, the posterior's times the rest."""
+    names = the_block_with("alpha * kl_of_prior")
+    kl = vf.gaussian_kl(names["mu"], names["logvar"], names["prior_mu"], names["prior_logvar"])
+    torch.testing.assert_close(names["kl"], kl)
+    for operand, share in (("mu", 0.2), ("logvar", 0.2), ("prior_mu", 0.8)):
+        got, whole = (torch.autograd.grad(k.sum(), names[operand], retain_graph=True)[0] for k in (names["kl"], kl))
+        torch.testing.assert_close(got, share * whole)
+
+
+def test_the_clamped_variance():
+    names = the_block_with('bounds_grad="pass"')
+    loss = torch.nn.GaussianNLLLoss(full=True, eps=1e-6)(names["mean"], names["y"], names["var"])
+    torch.testing.assert_close(names["loss"], loss)
 
 
 def test_commands_are_those_of_the_command_line(tmp_path):

@@ -2,7 +2,7 @@
 
 ``check`` and ``check_module`` are the face; what they need is imported when they are called.
 
-    cases.py     what a case is, and its names; defaults.py: the cases tried by default
+    cases.py     what a case is; words.py: its options by name; defaults.py: the cases tried by default
     choice.py    what is to be checked
     operands.py  a case's tensors, from its seed
     formulas.py  what an element should be, in float64 or more, and the terms that rounding errors go with;
@@ -56,7 +56,7 @@ def check(
 
     Args:
         op, backend, device, dtype, layout, inputs, options: leave out all others; by name. ``options`` is "plain"
-            or words such as "prior,weight,sum". A backend that is named serves or raises.
+            or words such as "prior,weight,sum" (words.py). A backend that is named serves or raises.
         shape: the operands' broadcast shape in every case; ints, or text such as "8x20".
         seed: decides the operands and the noise; nothing is drawn from PyTorch's generators.
         thorough: also derivatives against differences of values (torch.autograd.gradcheck), every float32

@@ -1,18 +1,22 @@
 """One case of the check: an operator, where it runs, on which tensors, with which options; and its names.
 
 Everything about a case follows from its fields, so that one command line says all of it. Options are words that
-may be combined ("prior,weight,sum"); what a word stands for is in ``arguments``.
+may be combined ("prior,weight,sum", words.py); what a word stands for is in ``arguments``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from vae_fast.checking import words
 from vae_fast.checking.forms import Form
-from vae_fast.operators import DATA, FORMS, OPERATORS, PARAMETER, REDUCTIONS, Operator
+from vae_fast.checking.formulas import Forms
+from vae_fast.checking.words import OPS, Op, options_text
+from vae_fast.operators import OPERATORS
 
 DTYPES = {
     "float32": torch.float32,
@@ -21,75 +25,10 @@ DTYPES = {
     "float16": torch.float16,
 }
 INPUTS = ("ordinary", "extreme")
-
-_PARAMS = tuple(name for name in FORMS if name != "logvar")
-_REDUCTIONS = tuple(name for name in REDUCTIONS if name != "none")
-_WEIGHTS = ("weight", "datum_weight", "masked")
-_BYTES = ("uint8", "bool")
-_EVENTS = ("event0", "event2")
-# Words of which a case has one at most.
-_EXCLUSIVE = (_PARAMS, _REDUCTIONS, _WEIGHTS, _BYTES, _EVENTS)
-
-# The words that go with an option of an operator, by the option's name in the table.
-_WORDS = {
-    "sample_shape": ("samples",),
-    "offset": ("offset",),
-    "x_scale": _BYTES,
-    "free_bits": ("free_bits",),
-    "param_eps": (*_PARAMS, "eps", "bounds"),
-    "reduction": (*_WEIGHTS, *_REDUCTIONS, "negated"),
-    "event_ndim": _EVENTS,
-}
-# Words that make another formula of an operator, tried with all its others.
-FORMULAS = ("prior", "probs")
-# What is tried together by default, where the operator knows all the words.
-_TOGETHER = (
-    *(f"{param},{more}" for param in _PARAMS for more in ("eps", "bounds")),
-    "samples,offset",
-    "sum,negated",
-    "mean,negated",
-    "weight,sum,negated",
-    "masked,mean",
-    "uint8,sum,negated",
-    "bool,weight,mean",
-    "samples,softplus,eps",
-    "samples,free_bits,var",
-    "softplus,eps,weight,mean",
-)
+# One whose place in a sample's counter word has the highest bit set, and others.
+_STREAM = 2**31 + 5
 # What extreme inputs go with: sums of them are infinite or NaN, and σ overflows where log σ² does not.
-_ONE_BY_ONE = {*FORMULAS, "offset", "event0", *_BYTES}
-
-
-@dataclass(frozen=True)
-class Op:
-    """An operator: its operands in order, its results, the option words it knows, and those tried by default."""
-
-    operands: tuple[str, ...]
-    results: tuple[str, ...]
-    words: tuple[str, ...]
-    variants: tuple[str, ...]
-
-
-def _op(operator: Operator) -> Op:
-    names = {option.name for option in operator.options}
-    if not operator.operands:
-        names.discard("sample_shape")  # part of the shape that the public function takes
-    words = tuple(word for name, some in _WORDS.items() if name in names for word in some)
-    variants = (*words, *(text for text in _TOGETHER if set(text.split(",")) <= set(words)))
-    formula = (
-        "prior"
-        if any(operand.role == PARAMETER and operand.optional for operand in operator.operands)
-        else "probs"
-        if "param" in names and "param_eps" not in names
-        else ""
-    )
-    if formula:
-        words, variants = (*words, formula), (*variants, formula, *(f"{formula},{text}" for text in variants))
-    operands = tuple(operand.name for operand in operator.operands if operand.role in (PARAMETER, DATA))
-    return Op(operands, operator.results, words, variants)
-
-
-OPS = {name: _op(operator) for name, operator in OPERATORS.items()}
+_ONE_BY_ONE = {*words.FORMULAS, "offset", "stream", "event0", *words.BYTES}
 
 # What each layout needs of the shape: at least so many dims.
 LAYOUTS = {
@@ -173,13 +112,24 @@ class Case:
         return (3,) if "samples" in self.options else ()
 
     @property
-    def noise(self) -> tuple[int, int]:
-        """(offset, number of the first sample)."""
-        return (5, 2) if "offset" in self.options else (0, 0)
+    def place(self) -> tuple[int, int, int]:
+        """Of the noise in that of the seed: offset, number of the first sample, stream."""
+        offset, first_sample = (5, 2) if "offset" in self.options else (0, 0)
+        return offset, first_sample, _STREAM if "stream" in self.options else 0
+
+    @property
+    def counted(self) -> tuple[int, int]:
+        """Offset and number of the first sample as noise.py has them: stream and sample in one, of 64 bits."""
+        offset, first_sample, stream = self.place
+        return offset, (stream << 32 | first_sample) - (stream >> 31 << 64)
+
+    @property
+    def temperature(self) -> float:
+        return 0.7 if "temperature" in self.options else 1.0
 
     @property
     def reduction(self) -> str:
-        return next((name for name in _REDUCTIONS if name in self.options), "none")
+        return next((name for name in words.REDUCED if name in self.options), "none")
 
     @property
     def factor(self) -> float:
@@ -188,7 +138,7 @@ class Case:
 
     @property
     def weighted(self) -> bool:
-        return bool(set(self.options) & set(_WEIGHTS))
+        return bool(set(self.options) & set(words.WEIGHTS))
 
     @property
     def probs(self) -> bool:
@@ -199,12 +149,30 @@ class Case:
     def form(self) -> Form:
         """What the case's Gaussians make of their scale argument."""
         form = Form(
-            next((p for p in _PARAMS if p in self.options), "logvar"), 1e-3 if "eps" in self.options else 0.0
+            next((p for p in words.PARAMS if p in self.options), "logvar"), 1e-3 if "eps" in self.options else 0.0
         )
+        form = form._replace(passing="pass" in self.options)
         if "bounds" not in self.options:
             return form
         low, high = (0.25, 1.5) if form.positive else (-0.75, 0.75)
         return form._replace(low=low, high=high)
+
+    @property
+    def prior_form(self) -> Form:
+        """What they make of the prior's: the same, but for what the options say of it."""
+        own = self.form
+        param = next((word for word in words.PRIOR_PARAMS if word in self.options), "")
+        form = Form(param.removeprefix("prior_"), passing=own.passing) if param else own
+        if "prior_eps" in self.options:
+            form = form._replace(eps=3e-3)
+        if "prior_bounds" in self.options:
+            low, high = (0.375, 1.25) if form.positive else (-0.5, 0.5)
+            form = form._replace(low=low, high=high)
+        return form
+
+    @property
+    def forms(self) -> Forms:
+        return Forms(self.form, self.prior_form)
 
     @property
     def free_bits(self) -> float | None:
@@ -223,20 +191,22 @@ class Case:
     @property
     def exists(self) -> bool:
         """Whether the operator knows these options and layout, and the shape has the dims they need."""
-        words = set(self.options)
-        if not words <= set(self.spec.words) or len(words) != len(self.options):
+        given = set(self.options)
+        if not given <= set(self.spec.words) or len(given) != len(self.options):
             return False
-        if any(len(words & set(group)) > 1 for group in _EXCLUSIVE):
+        if any(len(given & set(group)) > 1 for group in words.EXCLUSIVE):
+            return False
+        if any(word in given and needed not in given for word, needed in words.NEEDS.items()):
             return False
         if self.op == "standard_normal":
             return self.layout == "contiguous" and self.inputs == "ordinary"
         if self.layout == "number" and self.spec.operands[1] == "x":
             return False
-        if self.event_ndim > len(self.shape) or ("datum_weight" in words and not self.shape):
+        if self.event_ndim > len(self.shape) or ("datum_weight" in given and not self.shape):
             return False
-        if self.layout == "channels_last" and (len(self.shape) != 4 or words & {"event0", "event2"}):
+        if self.layout == "channels_last" and (len(self.shape) != 4 or given & {"event0", "event2"}):
             return False
-        if self.inputs != "ordinary" and (not words <= _ONE_BY_ONE or self.layout in BROADCAST):
+        if self.inputs != "ordinary" and (not given <= _ONE_BY_ONE or self.layout in BROADCAST):
             return False
         dims = len(self.shape)
         if self.layout.startswith("upstream"):
@@ -245,36 +215,56 @@ class Case:
             dims -= self.event_ndim if self.density else 0
         return dims >= LAYOUTS[self.layout]
 
-    def arguments(self, tensors: dict[str, Any], weight: torch.Tensor | None) -> tuple[list[Any], dict[str, Any]]:
-        """The positional and keyword arguments of the public function."""
-        offset, first_sample = self.noise
+    def arguments(
+        self, tensors: dict[str, Any], factors: Mapping[str, torch.Tensor | None]
+    ) -> tuple[list[Any], dict[str, Any]]:
+        """The positional and keyword arguments of the public function; ``factors`` are those without a gradient."""
+        offset, first_sample, stream = self.place
         if self.op == "standard_normal":
-            noise = {"seed": self.seed, "offset": offset, "sample": first_sample, "backend": self.backend}
-            return [self.shape], noise | {"device": self.device, "dtype": self.torch_dtype}
+            noise = {"seed": self.seed, "offset": offset, "sample": first_sample, "stream": stream}
+            where = {"device": self.device, "dtype": self.torch_dtype, "backend": self.backend}
+            return [self.shape], noise | where
         form = self.form
         values = {
             "sample_shape": self.sample_shape,
-            "seed": self.seed,
-            "offset": offset,
-            "first_sample": first_sample,
+            "temperature": self.temperature,
             "event_ndim": self.event_ndim,
-            "weight": weight,
             "reduction": self.reduction,
             "scale": self.factor,
             "free_bits": self.free_bits,
             "x_scale": self.x_scale,
             "param": form.param,
             "param_eps": form.eps,
-            "bounds": (form.low, form.high) if form.bounded else None,
+            "bounds_grad": "pass" if form.passing else "zero",
         }
+        if "noise" not in self.options:
+            values |= {"seed": self.seed, "offset": offset, "first_sample": first_sample}
         operator = OPERATORS[self.op]
         names = {option.name for option in operator.options}
         if "param" in names and "param_eps" not in names:
             values["param"] = "probs" if self.probs else "logits"
-        names |= {"weight"} if operator.density else set()
-        names |= {"bounds"} if "low" in names else set()
         kwargs = {name: value for name, value in values.items() if name in names}
-        return [tensors[name] for name in self.operands], kwargs | {"backend": self.backend}
+        if "low" in names:
+            kwargs["bounds"] = form.bounds
+        if stream:
+            kwargs["stream"] = stream
+        kwargs |= self._of_prior()
+        kwargs |= {name: value for name, value in factors.items() if value is not None}
+        optional = {operand.name for operand in operator.operands if operand.optional}
+        kwargs |= {name: tensors[name] for name in self.operands if name in optional}
+        return [tensors[name] for name in self.operands if name not in optional], kwargs | {"backend": self.backend}
+
+    def _of_prior(self) -> dict[str, Any]:
+        """Of the prior's form what is not the posterior's."""
+        given, form = set(self.options), self.prior_form
+        found: dict[str, Any] = {}
+        if given & set(words.PRIOR_PARAMS):
+            found["prior_param"] = form.param
+        if "prior_eps" in given:
+            found["prior_param_eps"] = form.eps
+        if "prior_bounds" in given:
+            found["prior_bounds"] = form.bounds
+        return found
 
     @property
     def command(self) -> str:
@@ -299,17 +289,3 @@ def parse_shape(text: str) -> tuple[int, ...]:
     if not all(part.isascii() and part.isdigit() for part in parts):
         raise ValueError(f"{text!r} is not a shape such as 8x20 (or scalar)")
     return tuple(int(part) for part in parts)
-
-
-def options_text(options: tuple[str, ...]) -> str:
-    return ",".join(options) or "plain"
-
-
-def parse_options(text: str) -> tuple[str, ...]:
-    """ "prior,sum" → ("prior", "sum"), "plain" → (). Raises ValueError naming the words there are."""
-    options = () if text == "plain" else tuple(text.split(","))
-    known = sorted({word for op in OPS.values() for word in op.words})
-    for word in options:
-        if word not in known:
-            raise ValueError(f"unknown option {word!r}; there are plain, {', '.join(known)}")
-    return options

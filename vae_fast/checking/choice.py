@@ -13,13 +13,11 @@ from vae_fast.checking.cases import (
     DTYPES,
     INPUTS,
     LAYOUTS,
-    OPS,
     Case,
-    options_text,
-    parse_options,
     parse_shape,
 )
 from vae_fast.checking.defaults import default_shape, default_variants
+from vae_fast.checking.words import OPS, options_text, parse_options
 
 
 @dataclasses.dataclass(frozen=True)

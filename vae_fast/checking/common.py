@@ -11,6 +11,7 @@ from torch.distributions import Normal, kl_divergence
 
 from vae_fast import noise
 from vae_fast.checking.cases import Case
+from vae_fast.checking.forms import Form
 from vae_fast.checking.operands import Operands
 
 
@@ -23,14 +24,19 @@ def common(case: Case, operands: Operands) -> tuple[Tensor, ...]:
     if case.op == "bernoulli_log_prob":
         target = _scaled(case, t["x"], t["logits"].dtype).expand(torch.broadcast_shapes(t["x"].shape, case.shape))
         loss = F.binary_cross_entropy if case.probs else F.binary_cross_entropy_with_logits
-        return (_reduced(case, -loss(t["logits"].expand(target.shape), target, reduction="none"), weight),)
+        positive: dict[str, Any] = {} if operands.pos_weight is None else {"pos_weight": operands.pos_weight}
+        terms = -loss(t["logits"].expand(target.shape), target, reduction="none", **positive)
+        return (_reduced(case, terms, weight),)
     if case.op == "gaussian_log_prob":
         mean = t["mean"]
-        normal = Normal(mean, _sigma(case, mean, t["logvar"]), validate_args=False)
+        normal = Normal(mean, _sigma(case.form, mean, t["logvar"]), validate_args=False)
         return (_reduced(case, normal.log_prob(_scaled(case, t["x"], mean.dtype)), weight),)
     results = []
     if case.op in ("rsample", "rsample_kl"):
-        results.append(t["mu"] + _sigma(case, t["mu"], t["logvar"]) * _noise(case, t["mu"]))
+        sigma = _sigma(case.form, t["mu"], t["logvar"])
+        sigma = sigma if case.temperature == 1.0 else sigma * case.temperature
+        eps = _noise(case, t["mu"]) if operands.noise is None else operands.noise.to(t["mu"].dtype)
+        results.append(t["mu"] + sigma * eps)
     if case.op in ("rsample_kl", "gaussian_kl"):
         kl = _kl(case, t)
         if case.free_bits is not None:
@@ -42,23 +48,29 @@ def common(case: Case, operands: Operands) -> tuple[Tensor, ...]:
 def _kl(case: Case, t: dict[str, Any]) -> Tensor:
     mu, raw = t["mu"], t["logvar"]
     if "prior_mu" not in t and case.form.param == "logvar" and not case.form.eps:
-        logvar = _clamped(case, mu, raw)
+        logvar = _clamped(case.form, mu, raw)
         return -0.5 * (1 + logvar - mu**2 - logvar.exp())
     if "prior_mu" in t:
-        prior = Normal(t["prior_mu"], _sigma(case, mu, t["prior_logvar"]), validate_args=False)
+        sigma = _sigma(case.prior_form, mu, t["prior_logvar"])
+        prior = Normal(t["prior_mu"], sigma, validate_args=False)
     else:
         prior = Normal(torch.zeros_like(mu), torch.ones_like(mu), validate_args=False)
-    return kl_divergence(Normal(mu, _sigma(case, mu, raw), validate_args=False), prior)
+    return kl_divergence(Normal(mu, _sigma(case.form, mu, raw), validate_args=False), prior)
 
 
-def _clamped(case: Case, like: Tensor, raw: Tensor | float) -> Tensor:
+def _clamped(form: Form, like: Tensor, raw: Tensor | float) -> Tensor:
     raw = raw if isinstance(raw, Tensor) else torch.tensor(raw, dtype=like.dtype, device=like.device)
-    form = case.form
+    if form.bounded and form.passing:
+        # As nn.GaussianNLLLoss clamps.
+        raw = raw.clone()
+        with torch.no_grad():
+            raw.clamp_(form.low, form.high)
+        return raw
     return raw.clamp(form.low, form.high) if form.bounded else raw
 
 
-def _sigma(case: Case, like: Tensor, raw: Tensor | float) -> Tensor:
-    form, r = case.form, _clamped(case, like, raw)
+def _sigma(form: Form, like: Tensor, raw: Tensor | float) -> Tensor:
+    r = _clamped(form, like, raw)
     if form.param == "var":
         return torch.sqrt(r + form.eps)
     if form.param == "std":
@@ -73,7 +85,7 @@ def _sigma(case: Case, like: Tensor, raw: Tensor | float) -> Tensor:
 
 
 def _noise(case: Case, mu: Tensor) -> Tensor:
-    eps = noise.normals(case.sample_shape, case.shape, case.seed, None, *case.noise, mu.device)
+    eps = noise.normals(case.sample_shape, case.shape, case.seed, None, *case.counted, mu.device)
     return eps.to(mu.dtype)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vae_fast.checking.cases import FORMULAS, LAYOUTS, OPS, parse_options
+from vae_fast.checking.cases import LAYOUTS
+from vae_fast.checking.words import FORMULAS, OPS, parse_options
 
 # A single number, one row, rows of lengths that are no multiple of a vector's, more than one tile, and nothing.
 _PLAIN_SHAPES = ((), (1,), (37,), (7, 19), (3, 1030), (5, 2, 7), (0, 5), (4, 0))

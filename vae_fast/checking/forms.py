@@ -37,6 +37,10 @@ class Form(NamedTuple):
         return self.low != -math.inf or self.high != math.inf
 
     @property
+    def bounds(self) -> tuple[float, float] | None:
+        return (self.low, self.high) if self.bounded else None
+
+    @property
     def positive(self) -> bool:
         """Whether the argument is σ or σ² itself."""
         return self.param in ("std", "var")

@@ -98,13 +98,14 @@ def bar(case: Case, name: str, want: Expected) -> float:
     if name == "eps":
         return 0.0
     by_scale = name.endswith("logvar")
+    forms = case.forms if "prior" in case.options else Forms(case.form, case.form)
     if name == "z":
         bound = 2.0
     else:
-        bound = density_bar(case.form, by_scale) if case.density else 3.0
+        bound = density_bar(forms, by_scale) if case.density else 3.0
     if name not in case.spec.results:
         bound += 0.5 * ((case.inputs == "ordinary") + case.weighted + (case.reduction == "mean"))
-        if by_scale and not case.form.logarithmic:
+        if by_scale and not (forms.own.logarithmic and forms.prior.logarithmic):
             bound += 1.0
     if want.n > 1:
         share = 1.0 if want.dtype == torch.float64 else SUM / torch.finfo(want.dtype).eps

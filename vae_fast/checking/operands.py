@@ -13,10 +13,16 @@ from vae_fast.checking.cases import BROADCAST, Case
 
 
 class Operands(NamedTuple):
-    """The operands by name (a float for a Python number), and the weight where the case has one."""
+    """The operands by name (a float for a Python number), and what the case has that gets no gradient here."""
 
     tensors: dict[str, Any]
     weight: Tensor | None
+    pos_weight: Tensor | None
+    noise: Tensor | None
+
+    @property
+    def factors(self) -> dict[str, Tensor | None]:
+        return {"weight": self.weight, "pos_weight": self.pos_weight, "noise": self.noise}
 
 
 def draw(case: Case) -> Operands:
@@ -33,7 +39,8 @@ def draw(case: Case) -> Operands:
             value = value.to(case.device) if case.device != "cpu" else value
             value = value.detach().requires_grad_(value.is_floating_point())
         tensors[name] = value
-    return Operands(tensors, weight if weight is None else weight.to(case.device))
+    factors = (weight, _pos_weight(case), _noise(case))
+    return Operands(tensors, *(t if t is None else t.to(case.device) for t in factors))
 
 
 def upstream(case: Case, result: int, out: Tensor) -> Tensor:
@@ -85,7 +92,8 @@ def _values(case: Case, k: int, name: str) -> Tensor:
         values = torch.from_numpy(rng.standard_normal(n))
         if target:
             values = _targets(values) if name == "x" else torch.sigmoid(2 * values)
-    if case.form.positive and name.endswith("logvar"):
+    form = case.prior_form if name.startswith("prior") else case.form
+    if form.positive and name.endswith("logvar"):
         values = values.abs() + (0.1 if case.inputs == "ordinary" else 0.0)
     return values.to(case.torch_dtype).reshape(shape)
 
@@ -164,6 +172,24 @@ def _weight(case: Case) -> Tensor | None:
     if "masked" in case.options:
         return uniform < 0.6
     return torch.where(uniform < 0.25, 0.0, 2 * uniform).to(case.torch_dtype)
+
+
+def _pos_weight(case: Case) -> Tensor | None:
+    """One a feature."""
+    if "pos_weight" not in case.options:
+        return None
+    shape = case.shape[-1:]
+    uniform = np.random.default_rng([case.seed, 51]).random(math.prod(shape))
+    return torch.from_numpy(0.25 + 3 * uniform).reshape(shape).to(case.torch_dtype)
+
+
+def _noise(case: Case) -> Tensor | None:
+    """ε that is given, and not drawn from a seed."""
+    if "noise" not in case.options:
+        return None
+    shape = (*case.sample_shape, *case.shape)
+    normals = np.random.default_rng([case.seed, 52]).standard_normal(math.prod(shape))
+    return torch.from_numpy(normals).reshape(shape).to(case.compute_dtype)
 
 
 # ---- layouts -----------------------------------------------------------------------------------------------

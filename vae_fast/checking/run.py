@@ -62,7 +62,7 @@ def measure(case: Case, prepared: Prepared) -> Outcome:
     """Runs the case on its backend. What the call raises is a failure, too."""
     operands = prepared.operands
     try:
-        positional, keywords = case.arguments(operands.tensors, operands.weight)
+        positional, keywords = case.arguments(operands.tensors, operands.factors)
         outs = getattr(vae_fast, case.op)(*positional, **keywords)
         got = _with_grads(case, operands, outs if isinstance(outs, tuple) else (outs,))
     except Exception as raised:
@@ -189,8 +189,7 @@ def _failure(
 def _operands_at(case: Case, operands: Operands, name: str, index: tuple[int, ...]) -> dict[str, float]:
     """The operands' values at a result's element: the first of the elements it is summed from."""
     given: dict[str, Any] = dict(operands.tensors)
-    if operands.weight is not None:
-        given["weight"] = operands.weight
+    given |= {name: v for name, v in operands.factors.items() if name != "noise" and v is not None}
     ndim = max((v.ndim for v in given.values() if isinstance(v, Tensor)), default=0)
     if name == "z":
         index = index[len(case.sample_shape) :]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
-from vae_fast.checking.cases import DTYPES, Case, options_text, shape_text
+from vae_fast.checking.cases import DTYPES, Case, shape_text
 from vae_fast.checking.choice import Choice, places, variants
 from vae_fast.checking.rows import Row
 from vae_fast.checking.run import prepare, shrink
 from vae_fast.checking.tally import Tally, on_each
 from vae_fast.checking.thorough import Progress, thorough_rows
+from vae_fast.checking.words import options_text
 
 
 def run_check(choice: Choice, thorough: bool, cases: int, every: int, progress: Progress | None) -> tuple[Row, ...]:

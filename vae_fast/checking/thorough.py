@@ -12,12 +12,13 @@ from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
 import vae_fast
-from vae_fast.checking.cases import DTYPES, LAYOUTS, OPS, Case, parse_options
+from vae_fast.checking.cases import DTYPES, LAYOUTS, Case
 from vae_fast.checking.choice import Choice
-from vae_fast.checking.operands import Operands, draw
+from vae_fast.checking.operands import draw
 from vae_fast.checking.rows import Failure, Row
 from vae_fast.checking.run import Outcome, measure, prepare, shrink
 from vae_fast.checking.tally import Tally, on_each
+from vae_fast.checking.words import NEEDS, OPS, parse_options
 
 Place = tuple[str, str, list[str]]
 Progress = Callable[[str], None]
@@ -55,7 +56,8 @@ def _derivatives(choice: Choice, found: Sequence[Place], progress: Progress) -> 
             for options in words:
                 shape = choice.shape or ((2, 1, 3) if "event2" in options else (2, 3))
                 case = Case(op, name, device, "float64", shape, options=options, seed=choice.seed)
-                if case.exists and "masked" not in options:  # differences of NaN are none
+                # Differences of NaN are none, and those of a clamp are not the gradients that it passes.
+                if case.exists and not {"masked", "pass"} & set(options):
                     tally.add(case, None, _differentiated(case))
             if tally.cases:
                 yield tally.row(lambda _, failure: failure, errors=False)
@@ -66,8 +68,8 @@ def _differentiated(case: Case) -> Outcome:
     floats = {name: t for name, t in operands.tensors.items() if isinstance(t, Tensor) and t.is_floating_point()}
 
     def call(*tensors: Tensor) -> Any:
-        given = Operands(operands.tensors | dict(zip(floats, tensors, strict=True)), operands.weight)
-        positional, keywords = case.arguments(*given)
+        given = operands.tensors | dict(zip(floats, tensors, strict=True))
+        positional, keywords = case.arguments(given, operands.factors)
         return getattr(vae_fast, case.op)(*positional, **keywords)
 
     inputs = tuple(t.detach().clone().requires_grad_() for t in floats.values())
@@ -162,6 +164,8 @@ def _any_case(rng: np.random.Generator, choice: Choice, op: str, device: str, se
         options = tuple(
             str(w) for w in rng.choice(words, int(rng.integers(0, min(4, len(words) + 1))), replace=False)
         )
+        needed = (NEEDS[word] for word in options if word in NEEDS)
+        options = tuple(dict.fromkeys((*needed, *options)))
         inputs = "extreme" if rng.random() < 0.1 else "ordinary"
         case = Case(
             op,

@@ -17,6 +17,7 @@ from torch import Tensor
 from vae_fast import noise
 from vae_fast.checking import formulas
 from vae_fast.checking.cases import Case
+from vae_fast.checking.forms import Array
 from vae_fast.checking.operands import Operands
 from vae_fast.operators import OPERATORS
 
@@ -52,7 +53,7 @@ def expected(case: Case, operands: Operands, upstreams: dict[str, Tensor]) -> di
     ``upstreams`` holds the gradients that reach the results.
     """
     if case.op == "standard_normal":
-        eps = _noise(case, case.shape).to(case.torch_dtype)
+        eps = _drawn(case, case.shape).to(case.torch_dtype)
         return {"eps": Expected(eps, torch.zeros_like(eps), 1, eps.dtype, torch.zeros_like(eps, dtype=torch.bool))}
     weight = None if operands.weight is None else operands.weight.cpu().double()
     tensors = {name: _wide(value) for name, value in operands.tensors.items()}
@@ -65,12 +66,16 @@ def expected(case: Case, operands: Operands, upstreams: dict[str, Tensor]) -> di
     grads: dict[str, tuple[Tensor, Tensor]] = {}
     outside = torch.zeros((), dtype=torch.bool)
     if case.sampled:
-        sample = _sample(case, full, shape)
+        given = operands.noise
+        eps = _drawn(case, shape) if given is None else given.cpu()
+        sample = _sample(case, full, eps.double().numpy())
         outside = sample.outside
         results["z"] = Expected(*sample.value, 1, case.torch_dtype, outside.expand(sample.value[0].shape))
         g = ups["z"]
         grads = {name: (g * slope, g.abs() * terms) for name, (slope, terms) in sample.slopes.items()}
     if name := case.density:
+        if operands.pos_weight is not None:
+            full["pos_weight"] = operands.pos_weight.cpu().double().expand(shape)
         element = _term(case, full, shape)
         hidden = None if weight is None else weight.expand(shape) == 0
         w = torch.ones(()) if weight is None else weight
@@ -122,9 +127,9 @@ def _shared(case: Case, value: Tensor) -> Tensor:
     return value / math.prod(case.sample_shape)
 
 
-def _noise(case: Case, shape: torch.Size | tuple[int, ...]) -> Tensor:
+def _drawn(case: Case, shape: torch.Size | tuple[int, ...]) -> Tensor:
     """ε in float32, whose bits are the noise's definition."""
-    return noise.normals(case.sample_shape, shape, case.seed, None, *case.noise, torch.device("cpu"))
+    return noise.normals(case.sample_shape, shape, case.seed, None, *case.counted, torch.device("cpu"))
 
 
 # ---- elements ----------------------------------------------------------------------------------------------
@@ -145,19 +150,26 @@ def _tensors(case: Case, element: formulas.Element, shape: torch.Size | tuple[in
     return _Element(whole(element.value), slopes, torch.from_numpy(np.array(outside)))
 
 
-def _sample(case: Case, t: dict[str, Tensor], shape: torch.Size) -> _Element:
-    eps = _noise(case, shape).double().numpy()
-    return _tensors(case, formulas.sample(case.form, t["mu"].numpy(), t["logvar"].numpy(), eps), eps.shape)
+def _sample(case: Case, t: dict[str, Tensor], eps: Array) -> _Element:
+    element = formulas.sample(case.form, t["mu"].numpy(), t["logvar"].numpy(), eps, case.temperature)
+    return _tensors(case, element, eps.shape)
 
 
 def _term(case: Case, t: dict[str, Tensor], shape: torch.Size) -> _Element:
+    weighted = ["pos_weight"] if "pos_weight" in t else []
     formula: Callable[..., formulas.Element] = (
-        formulas.bernoulli_of_probs if case.probs else formulas.DENSITIES[case.op]
+        formulas.bernoulli_of_probs
+        if case.probs
+        else formulas.bernoulli_weighted
+        if weighted
+        else formulas.DENSITIES[case.op]
     )
     options = {option.name for option in OPERATORS[case.op].options}
-    form = [case.form] if "param_eps" in options else []
+    forms = case.forms if "prior" in case.options else case.form
+    form = [forms] if "param_eps" in options else []
     scaled = {"x_scale": case.x_scale} if "x_scale" in options else {}
-    element = _tensors(case, formula(*form, *(t[name].numpy() for name in case.operands), **scaled), shape)
+    arrays = (t[name].numpy() for name in (*case.operands, *weighted))
+    element = _tensors(case, formula(*form, *arrays, **scaled), shape)
     return element if case.free_bits is None else _floored(case, element, case.free_bits)
 
 

@@ -55,7 +55,7 @@ def _add_check(commands: argparse._SubParsersAction) -> None:
     check.add_argument("--shape", metavar="AxBxC", help="of the operands; 'scalar' for no dims")
     check.add_argument("--layout", help="contiguous, transposed, packed, expanded, step, channels_last, ..")
     check.add_argument("--inputs", help="ordinary or extreme")
-    check.add_argument("--options", help="plain, or words such as prior,weight,sum")
+    check.add_argument("--options", help="plain, or words such as prior,weight,sum; an unknown one has them named")
     check.add_argument(
         "--seed", type=Whole(0).parse, default=0, metavar="N", help="of operands and noise (default 0)"
     )

@@ -1,0 +1,136 @@
+"""The words that say what a case's options are, which of them an operator knows, and what is tried by default."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vae_fast.operators import DATA, FORMS, OPERATORS, PARAMETER, REDUCTIONS, Operator
+
+PARAMS = tuple(name for name in FORMS if name != "logvar")
+REDUCED = tuple(name for name in REDUCTIONS if name != "none")
+WEIGHTS = ("weight", "datum_weight", "masked")
+BYTES = ("uint8", "bool")
+EVENTS = ("event0", "event2")
+# A prior's form where it is another one than the posterior's.
+PRIOR_PARAMS = tuple(f"prior_{name}" for name in FORMS)
+PRIOR_FORM = (*PRIOR_PARAMS, "prior_eps", "prior_bounds")
+# Words of which a case has one at most.
+EXCLUSIVE = (
+    *(PARAMS, REDUCED, WEIGHTS, BYTES, EVENTS, PRIOR_PARAMS),
+    *(("noise", word) for word in ("offset", "stream")),
+    ("pos_weight", "probs"),
+)
+# Words that say something with another one only.
+NEEDS = {"pass": "bounds", **dict.fromkeys(PRIOR_FORM, "prior")}
+
+# The words that go with an option or operand of an operator, by its name in the table.
+_WORDS = {
+    "sample_shape": ("samples",),
+    "offset": ("offset", "stream"),
+    "noise": ("noise",),
+    "temperature": ("temperature",),
+    "x_scale": BYTES,
+    "free_bits": ("free_bits",),
+    "param_eps": (*PARAMS, "eps", "bounds"),
+    "bounds_grad": ("pass",),
+    "reduction": (*WEIGHTS, *REDUCED, "negated"),
+    "event_ndim": EVENTS,
+    "pos_weight": ("pos_weight",),
+    "prior_param": PRIOR_FORM,
+}
+# Words that make another formula of an operator, tried with all its others.
+FORMULAS = ("prior", "probs")
+# What is tried together by default, where the operator knows all the words.
+_TOGETHER = (
+    *(f"{param},{more}" for param in PARAMS for more in ("eps", "bounds")),
+    "samples,offset",
+    "offset,stream",
+    "samples,noise,temperature",
+    "sum,negated",
+    "mean,negated",
+    "weight,sum,negated",
+    "masked,mean",
+    "uint8,sum,negated",
+    "bool,weight,mean",
+    "pos_weight,uint8,sum,negated",
+    "pos_weight,weight,mean",
+    "bounds,pass",
+    "softplus,bounds,pass",
+    "samples,softplus,eps",
+    "samples,free_bits,var",
+    "softplus,eps,weight,mean",
+)
+# Each form once as the posterior's, and once as the prior's.
+_TO_A_PRIOR = (
+    "prior,prior_std",
+    "prior,logstd,prior_softplus,prior_eps",
+    "prior,std,bounds,prior_logvar",
+    "prior,var,prior_logstd,prior_bounds",
+    "prior,softplus,eps,prior_var,prior_bounds",
+    "prior,bounds,pass,prior_bounds",
+)
+# With a prior a sampler's sample is what it is without one: of its other words these go with both.
+_SAMPLED_TO_A_PRIOR = (
+    "prior,samples,offset",
+    "prior,samples,temperature,stream",
+    "prior,samples,free_bits,var",
+    "prior,noise,event2",
+    "prior,softplus,eps",
+)
+
+
+@dataclass(frozen=True)
+class Op:
+    """An operator: its operands in order, its results, the option words it knows, and those tried by default."""
+
+    operands: tuple[str, ...]
+    results: tuple[str, ...]
+    words: tuple[str, ...]
+    variants: tuple[str, ...]
+
+
+def _op(operator: Operator) -> Op:
+    names = {option.name for option in operator.options} | {operand.name for operand in operator.operands}
+    if not operator.operands:
+        names.discard("sample_shape")  # part of the shape that the public function takes
+    words = tuple(word for name, some in _WORDS.items() if name in names for word in some)
+    alone = tuple(word for word in words if word not in NEEDS)
+    variants = (*alone, *_known(_TOGETHER, words))
+    formula = (
+        "prior"
+        if any(operand.role == PARAMETER and operand.optional for operand in operator.operands)
+        else "probs"
+        if "param" in names and "param_eps" not in names
+        else ""
+    )
+    if formula:
+        words = (*words, formula)
+        again = (
+            (*(f"{formula},{text}" for text in variants), *_known(_TO_A_PRIOR, words))
+            if operator.density
+            else (*_SAMPLED_TO_A_PRIOR, *_TO_A_PRIOR)
+        )
+        variants = (*variants, formula, *again)
+    operands = tuple(operand.name for operand in operator.operands if operand.role in (PARAMETER, DATA))
+    return Op(operands, operator.results, words, variants)
+
+
+def _known(texts: tuple[str, ...], words: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(text for text in texts if set(text.split(",")) <= set(words))
+
+
+OPS = {name: _op(operator) for name, operator in OPERATORS.items()}
+
+
+def options_text(options: tuple[str, ...]) -> str:
+    return ",".join(options) or "plain"
+
+
+def parse_options(text: str) -> tuple[str, ...]:
+    """ "prior,sum" → ("prior", "sum"), "plain" → (). Raises ValueError naming the words there are."""
+    options = () if text == "plain" else tuple(text.split(","))
+    known = sorted({word for op in OPS.values() for word in op.words})
+    for word in options:
+        if word not in known:
+            raise ValueError(f"unknown option {word!r}; there are plain, {', '.join(known)}")
+    return options
