@@ -16,12 +16,20 @@ from vae_fast.checking import formulas, measure
 RESULTS = ("value", "dmu", "dlogvar", "dprior_mu", "dprior_logvar")
 FORMS = [(param, eps) for param in EPS for eps in (0.0, EPS[param])]
 PAIRS = [(own, prior) for own, prior in itertools.product(FORMS, FORMS) if own != prior]
-# Arguments, (posterior's, prior's), of which the ratio of variances is beyond all range where its slope is not.
-BEYOND = {
-    ("logvar", "softplus"): [(400.0, -390.0), (352.0, 80.0), (200.0, -190.0)],
-    ("softplus", "logvar"): [(-390.0, -400.0), (-190.0, -200.0), (-390.0, -380.0)],
-    ("logvar", "logstd"): [(400.0, -390.0), (1e4, 5e3), (-1e4, -5e3)],
+# Arguments, (posterior's, prior's): a ratio of variances that is beyond all range where its slope is not, and a
+# difference whose rounding error its exponential magnifies.
+MORE = {
+    ("logvar", "softplus"): [(400.0, -390.0), (352.0, 80.0), (200.0, -190.0), (-9.7131, -67.3719)],
+    ("softplus", "logvar"): [(-390.0, -400.0), (-190.0, -200.0), (-390.0, -380.0), (-20.7131, -87.3719)],
+    ("logvar", "logstd"): [(400.0, -390.0), (1e4, 5e3), (-1e4, -5e3), (81.3719, 0.0137), (0.0171, -41.7391)],
+    ("logstd", "logvar"): [(40.7391, 0.0137), (0.0171, -81.3719)],
 }
+# Some of each kind, and all that have more.
+SOME = [
+    (own, prior)
+    for k, (own, prior) in enumerate(PAIRS)
+    if k % 5 == 0 or ((own[0], prior[0]) in MORE and own[1] == 0.0)
+]
 
 
 def truth(own, prior, mu, raw, prior_mu, prior_raw, f=np):
@@ -51,10 +59,10 @@ def truth(own, prior, mu, raw, prior_mu, prior_raw, f=np):
 
 
 def findings(own, prior, dtype, n):
-    """(result, its bar, errors, inputs) of every result, of n pairs of arguments and those beyond."""
+    """(result, its bar, errors, inputs) of every result, of n pairs of arguments and MORE."""
     forms = tuple(formulas.Form(*form) for form in (own, prior))
     pairs = [*chosen(itertools.product(arguments(own[0], dtype), arguments(prior[0], dtype)), n)]
-    pairs += BEYOND.get((own[0], prior[0]), [])
+    pairs += MORE.get((own[0], prior[0]), [])
     d = differences(dtype)
     inputs = columns([(d[k * 7 % len(d)], a, 0.0, b) for k, (a, b) in enumerate(pairs)], dtype)
     options = dict(zip(("param", "param_eps", "prior_param", "prior_param_eps"), (*own, *prior), strict=True))
