@@ -105,6 +105,7 @@ Apply<T> apply_of(int core) {
 struct Options {
   int param;
   double eps, low, high;
+  bool pass_gradient = false;
 };
 
 template <class T, int n>

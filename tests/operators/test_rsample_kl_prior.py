@@ -137,9 +137,7 @@ def test_a_prior_that_would_enlarge_the_shape(shapes):
     with pytest.raises(ValueError, match="prior"):
         fused("plain")(*inputs(prior_shapes=shapes))
     narrow = [torch.zeros(1, 3), torch.zeros(3), torch.zeros(5, 3), torch.zeros(3)]
-    with pytest.raises(
-        ValueError, match=r"the prior makes the shape of mu and logvar, \(1, 3\), into \(5, 3\)"
-    ):
+    with pytest.raises(ValueError, match=r"the prior makes the shape of mu and logvar, \(1, 3\), into \(5, 3\)"):
         fused("plain")(*narrow)
 
 

@@ -49,7 +49,7 @@ def sample_word(place: Place, sample_shape: Sequence[int]) -> int:
     if not torch.compiler.is_compiling():
         last = first + math.prod(sample_shape)
         if type(last) is int and not 0 <= first <= last <= _WORDS:
-            raise ValueError(f"samples have numbers from 0 to 2**32 - 1, got {first} to {last - 1}")
+            raise ValueError(f"samples must have numbers from 0 to 2**32 - 1, got {first} to {last - 1}")
     return seeds.wrap(stream * _WORDS) + first if stream else first
 
 
