@@ -220,13 +220,6 @@ def options(shape, offset, dtype):
             for count in ((), (3,), (2, 3)):
                 noise = {"seed": 7, "offset": 4 * offset, "first_sample": 1, "stream": 1, **form}
                 noise["sample_shape"] = count
-                    "seed": 7,
-                    "offset": 4 * offset,
-                    "first_sample": 1,
-                    "stream": 1,
-                    "sample_shape": count,
-                    **form,
-                }
                 calls.append((vf.rsample_kl, (shape, own), {**noise, "event_ndim": event_ndim, "free_bits": 0.1}))
                 if event_ndim:
                     calls.append((vf.rsample, (shape, own), noise))
