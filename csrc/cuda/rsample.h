@@ -171,7 +171,7 @@ struct Compensated {
 // Registers that a backward pass needs (kResident): one that asks the most questions, some more.
 template <class S, class Params, bool kEven>
 constexpr int kLoad = kHas<typename Params::KL> && kEven && sizeof(S) == 4 &&
-                              !std::is_same_v<typename Params::Form, SigmaForm<float, true>> && !Params::Keys::kOnHost
+                              !std::is_same_v<typename Params::Form, SigmaForm<float, true>>
                           ? 1 + kMiddling
                           : 1;
 
