@@ -241,7 +241,7 @@ class TestNoise:
         with pytest.raises(ValueError, match="2 generators for 3 data"):
             q.sample(generators([1, 2]))
         for other in ({"seed": 1}, {"noise": torch.zeros_like(z)}):
-            with pytest.raises(ValueError, match="one of seed, generator and noise"):
+            with pytest.raises(ValueError, match="seed or generator, not both, or noise alone"):
                 q.sample(generators([1, 2, 3]), **other)
         with pytest.raises(ValueError, match="seed or generator"):
             q.sample(generators([1])[0], seed=1)
