@@ -188,8 +188,8 @@ class TestOtherPosteriors:
     @pytest.fixture
     def moments(self):
         moments = 3.0 * torch.randn(2, 8, 5, dtype=torch.float64)
-        # Where a clamp of log σ² would be seen, and eps is most of σ.
-        moments[:, 4:, 0], moments[:, 4:, 1] = 25.0, -31.0
+        # Where a clamp of log σ² would be seen, above what F.softplus takes for linear; and eps is most of σ.
+        moments[:, 4:, 0], moments[:, 4:, 1] = 50.0, -31.0
         return moments.requires_grad_()
 
     def compare(self, ours, theirs, leaf):
