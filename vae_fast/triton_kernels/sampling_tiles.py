@@ -117,7 +117,8 @@ def forward_tiles(
     program, group, first_draw, last_draw = share_of(draws, groups, GROUPED)
     numbers = _numbers_in(numbers, T)
     key = key_of(seed, seed_tensor)
-    (mu, mu_sample, mu_datum), (logvar, logvar_sample, logvar_datum) = operands[0], operands[1]
+    mu, mu_sample, mu_datum = operands[0]
+    logvar, logvar_sample, logvar_datum = operands[1]
     z, z_sample, z_datum, z_draw = z
     value = zero_sum(VALUE, BLOCK_ROWS, BLOCK_COLUMNS)
     for step in range(space[4]):
@@ -194,7 +195,8 @@ def backward_tiles(
     program, group, first_draw, last_draw = share_of(draws, groups, GROUPED)
     numbers = _numbers_in(numbers, T)
     key = key_of(seed, seed_tensor)
-    (mu, mu_sample, mu_datum), (logvar, logvar_sample, logvar_datum) = operands[0], operands[1]
+    mu, mu_sample, mu_datum = operands[0]
+    logvar, logvar_sample, logvar_datum = operands[1]
     dz, dz_sample, dz_datum, dz_draw = dz
     dkl, dkl_sample, dkl_datum = dkl
     sums = zero_sums(KINDS, BLOCK_ROWS, BLOCK_COLUMNS)
