@@ -39,7 +39,7 @@ def _nothing(*_call: Any) -> tuple[()]:
     return ()
 
 
-def _never(options: Any) -> bool:
+def _never(*_call: Any) -> bool:
     return False
 
 
@@ -47,7 +47,8 @@ class Density(NamedTuple):
     """A density: its name in the table of operators, its term (density.py), and what the term takes of a call.
 
     Numbers are arguments, in the type that is computed in; a kernel is compiled for the constants. ``is_light``
-    says of which calls FEW_REGISTERS hold a tile: where it is wrong registers are spilled, which tests look for.
+    says of which calls FEW_REGISTERS hold a tile, ``is_heavy`` of which all of them hold no more than half of one:
+    where they are wrong registers are spilled, which tests look for.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Density(NamedTuple):
     numbers: Callable[[Any], tuple[float, ...]] = _nothing
     constants: Callable[[Any, Sequence[Tensor | None]], tuple[Any, ...]] = _nothing
     is_light: Callable[[Any], bool] = _never
+    is_heavy: Callable[[Any, Sequence[Tensor | None]], bool] = _never
 
 
 class _Call(NamedTuple):
@@ -182,7 +184,7 @@ def _plan(
             len(call.data) if options.reduction == NONE else 0,
             types.itemsize,
             types.arithmetic.itemsize,
-            launch.tile_bytes,
+            launch.tile_bytes // (2 if call.density.is_heavy(options, operands) else 1),
         )
     )
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vae_fast.reference.densities import promoted_dtype
 from vae_fast.triton_kernels import launch, layout
-from vae_fast.triton_kernels.forms import ALIKE, form_of, is_plain, prior_form_of
+from vae_fast.triton_kernels.forms import ALIKE, form_of, is_heavy, is_plain, prior_form_of
 from vae_fast.triton_kernels.layout import ACCESS_BYTES, Layout, Request
 from vae_fast.triton_kernels.noise import NORMALS
 from vae_fast.triton_kernels.operands import Types, check_upstream, readable, shape_of, spec_of, types_of
@@ -89,6 +89,10 @@ class Draw:
         few = plan.vec > 1 and groups == 1 and types.arithmetic != torch.float64
         return few and is_plain(self.options) and len(self.operands) == MOMENTS
 
+    def is_heavy(self) -> bool:
+        """Whether registers hold but half a tile."""
+        return len(self.operands) > MOMENTS and is_heavy(self.options, self.operands[-1])
+
 
 def _is_half(types: Types) -> bool:
     return types.promoted.itemsize == torch.float16.itemsize
@@ -151,7 +155,7 @@ def plan_of(
         None,
         types.itemsize,
         types.arithmetic.itemsize,
-        launch.tile_bytes,
+        launch.tile_bytes // (2 if draw.is_heavy() else 1),
         step,
     )
     plan = layout.layout(request)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from vae_fast.sigma import LOGVAR, PASS
+from vae_fast.sigma import LOGSTD, LOGVAR, PASS
 
 # What bounds do: nothing, clamp with no gradient outside, clamp with the gradient at the bound.
 FREE, STOPPING, PASSING = range(3)
@@ -49,3 +49,12 @@ def prior_form_of(options: Any) -> tuple[Any, ...]:
         return ALIKE
     form, eps = (SAME, 0.0) if same else (o.prior_param, o.prior_param_eps)
     return form, eps, o.prior_low, o.prior_high, _bounds_of(o.prior_low, o.prior_high, o.bounds_grad)
+
+
+def is_heavy(options: Any, prior_logvar: Any) -> bool:
+    """Whether registers hold but half a tile of a KL: of unlike forms of which one is no logarithm of σ alone."""
+    o = options
+    if prior_logvar is None or (o.prior_param == o.param and o.prior_param_eps == o.param_eps):
+        return False
+    forms = ((o.param, o.param_eps), (o.prior_param, o.prior_param_eps))
+    return any([form not in (LOGVAR, LOGSTD) or eps != 0.0 for form, eps in forms])
