@@ -94,7 +94,7 @@ def test_wrong_shape(call, shape):
 def test_together_with_another_source(call, other):
     mu, noise = torch.zeros(SHAPE), torch.zeros(SHAPE)
     value = {"seed": 1, "tensor": torch.tensor(1), "generator": torch.Generator(mu.device)}.get(other, 1)
-    with pytest.raises(ValueError, match="pass noise, or what to draw it from"):
+    with pytest.raises(ValueError, match="pass noise, or what it is drawn by"):
         call(mu, mu, **{"seed": None, "noise": noise, "seed" if other == "tensor" else other: value})
 
 
@@ -191,5 +191,5 @@ def test_normal_and_gaussian_of_moments():
         (grad,) = torch.autograd.grad(z.sum(), packed, retain_graph=True)
         assert_close(grad, torch.cat([torch.ones_like(mu), 0.5 * (want - mu)], 1))
     for other in ({"seed": 1}, {"stream": 1}, {"generator": torch.Generator("cpu")}):
-        with pytest.raises(ValueError, match="pass noise, or what to draw it from"):
+        with pytest.raises(ValueError, match="pass noise, or what it is drawn by"):
             q.sample(noise=noise, **other)
