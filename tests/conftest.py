@@ -14,8 +14,9 @@ from helpers import marks
 # cuBLAS is deterministic only with a workspace of fixed size, which it reads at its first call.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
-# Two: enough that work is split over threads, few enough that a busy machine is not flooded.
-torch.set_num_threads(2)
+# Two: enough that work is split over threads, few enough that a busy machine is not flooded. One where there are
+# several processes, whose threads would wait for each other: tests of threads set how many they have.
+torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 
 if os.environ.get("TRITON_INTERPRET") == "1":
     from helpers import interpreter

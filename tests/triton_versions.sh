@@ -11,5 +11,6 @@ pip install -r requirements-dev.txt
 pip install triton==3.6.0 numpy==2.2.6
 export PYTHONPATH=.:tests
 echo "== triton 3.6.0"
-"$venv/bin/python" -m pytest -q tests/backends/test_triton_compiled.py "$@"
-TRITON_INTERPRET=1 "$venv/bin/python" -m pytest -q -W ignore::DeprecationWarning tests/interpreted "$@"
+tests() { "$venv/bin/python" -m pytest -q -p no:benchmark -n "${JOBS:-2}" --dist worksteal "$@"; }
+tests tests/backends/test_triton_compiled.py "$@"
+TRITON_INTERPRET=1 tests -W ignore::DeprecationWarning tests/interpreted "$@"

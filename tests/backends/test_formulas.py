@@ -110,8 +110,8 @@ def apply(library, name, x, pack):
 
 @pytest.mark.parametrize("name", CORES)
 def test_float32(library, isa, name):
-    """Every 997th of all float32 patterns."""
-    worst, where = sweep(library, name, 997)
+    """Every 2503rd of all float32 patterns."""
+    worst, where = sweep(library, name, 2503)
     assert worst <= bar(name, isa), f"{worst:.4g} ULP at {where!r}"
 
 

@@ -13,7 +13,7 @@ rm -rf -- "$build"
 chosen="not reference and not ompiled and not xported and not forward_mode"
 
 # pytest, and not python -m pytest: that would import the package from this folder.
-suite() { "$bin/pytest" -q -p no:cacheprovider --timeout 3000 -k "$chosen" "$@"; }
+suite() { "$bin/pytest" -q -p no:cacheprovider -p no:benchmark -n "${JOBS:-2}" --dist worksteal --timeout 3000 -k "$chosen" "$@"; }
 
 echo "== all tests of the operators, under the sanitizers"
 LD_PRELOAD="$("$CXX" -print-file-name=libasan.so) $("$CXX" -print-file-name=libubsan.so)" \
@@ -21,7 +21,9 @@ LD_PRELOAD="$("$CXX" -print-file-name=libasan.so) $("$CXX" -print-file-name=libu
   PYTHONPATH="$here/$build/asan" VAE_FAST_TEST_CASES="${VAE_FAST_TEST_CASES:-2000}" \
   suite tests/backends/test_native.py tests/operators/test_{bernoulli_log_prob,gaussian_kl,gaussian_log_prob}.py \
   tests/operators/test_{rsample,rsample_kl,gradient_in_forward,noise_bits,scale_range}.py \
-  tests/operators/test_{agreement,derivatives,dtypes,layouts,options,weights}.py "${@:3}"
+  tests/operators/test_{agreement,derivatives,dtypes,layouts,options,weights}.py \
+  tests/operators/test_{given_noise,passing_bounds,pos_weight,prior_forms,rsample_kl_prior,streams,temperature}.py \
+  "${@:3}"
 
 for schedule in reverse 1 2; do
   echo "== schedule $schedule"

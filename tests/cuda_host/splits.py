@@ -20,6 +20,7 @@ OFFSETS = (0, 1)
 DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 
 torch.manual_seed(0)
+torch.set_num_threads(1)
 digest = hashlib.sha256()
 
 
@@ -293,7 +294,8 @@ cancelling()
 rescaled()
 if "large" in sys.argv[1:]:
     many_blocks()
-for case in itertools.product(SHAPES, OFFSETS, DTYPES):
+# Where one dtype's memory begins aligned the next one's does not, so that each shape has both.
+for case in ((s, (k + j) % 2, d) for k, s in enumerate(SHAPES) for j, d in enumerate((*DTYPES, torch.float32))):
     density(*case)
     samples(*case)
     if case[0] in SHAPES[1:5]:

@@ -69,8 +69,8 @@ def probabilities(dtype):
     info = torch.finfo(dtype)
     ends = [0.0, 1.0, 0.5, info.tiny * info.eps, info.tiny, 1e-12, 1 - info.eps, 1 - info.eps / 2]
     if dtype == torch.float64:
-        p = accuracy.magnitudes(6000, dtype, high=1.0).abs()
-        near = accuracy.magnitudes(3000, dtype, 1e-16, 1.0).abs()
+        p = accuracy.magnitudes(4000, dtype, high=1.0).abs()
+        near = accuracy.magnitudes(2000, dtype, 1e-16, 1.0).abs()
     elif dtype == torch.float32:
         p = float32_patterns(1 << 21)
         near = accuracy.magnitudes(1 << 17, dtype, 1e-8, 1.0).abs()

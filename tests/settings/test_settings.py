@@ -61,7 +61,7 @@ class TestCompile:
     def test_operators_recompile_once(self, call, counter):
         """For the second batch size and seed, which makes both variables; never again."""
         compiled = torch.compile(call, backend=counter, fullgraph=True)
-        for step, n in enumerate((5, 8, 3, 30)):
+        for step, n in enumerate((5, 8, 3)):
             tensors = call.draw((n, 4))
             options = {"seed": 1000 + step} if not call.density else {"reduction": "mean", "scale": -1.0}
             ours, theirs = compiled(*tensors, **options), call(*tensors, **options)
