@@ -17,11 +17,12 @@ for set in "baseline" "v3 -march=x86-64-v3" "v4 -march=x86-64-v4"; do
   [[ $name == baseline || $(uname -m) == x86_64 ]] || continue
   for source in csrc/cpu/*.cpp; do
     object="$build/$name-$(basename "$source" .cpp).o"
-    # shellcheck disable=SC2086
-    "$CXX" "${flags[@]}" -DVF_ISA="$name" ${march:-} -c "$source" -o "$object"
     objects+=("$object")
+    # shellcheck disable=SC2086
+    echo "$CXX" "${flags[@]}" -DVF_ISA="$name" ${march:-} -c "$source" -o "$object"
   done
-done
+done >"$build/compile.txt"
+xargs -P "${JOBS:-2}" -I {} sh -c {} <"$build/compile.txt"
 "$CXX" "${flags[@]}" tests/sanitizers/threads.cpp csrc/isa.cpp "${objects[@]}" -o "$build/threads"
 for isa in baseline v3 v4; do
   VAE_FAST_CPU_ISA=$isa TSAN_OPTIONS=halt_on_error=1 "$build/threads"

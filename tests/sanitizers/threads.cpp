@@ -98,7 +98,7 @@ static void run(int64_t rows, int64_t size, Gradient::Kind kind) {
   kl.in[3] = over(c, rows, size, size, 1);
   kl.has_free_bits = false;
   kl.free_bits = 0;
-  kl.form = form;
+  kl.form = kl.prior_form = form;
   kl.gradients[0] = gradient(Gradient::kEach, g[0], rows, size);
   kl.gradients[1] = gradient(kind, g[1], rows, size);
   kl.gradients[3] = gradient(Gradient::kEach, g[2], rows, size);
@@ -111,10 +111,11 @@ static void run(int64_t rows, int64_t size, Gradient::Kind kind) {
   sample.compute = DType::kFloat32;
   sample.rows = {rows, size};
   sample.n_samples = 3;
-  sample.mu = over(a, rows, size, size, 1);
-  sample.logvar = over(b, rows, 0, size, 1);
+  sample.in[0] = over(a, rows, size, size, 1);
+  sample.in[1] = over(b, rows, 0, size, 1);
   sample.noise = {1, 2, 3};
-  sample.form = form;
+  sample.temperature = 1;
+  sample.form = sample.prior_form = form;
   sample.has_free_bits = false;
   sample.free_bits = 0;
   sample.z = over(z, rows, size, size, 1);
@@ -124,8 +125,8 @@ static void run(int64_t rows, int64_t size, Gradient::Kind kind) {
   sample.dz = sample.z;
   sample.dz_sample_stride = rows * size;
   sample.dkl = over(out, rows, 1, size, 0);
-  sample.dmu = gradient(Gradient::kEach, g[0], rows, size);
-  sample.dlogvar = gradient(kind, g[1], rows, size);
+  sample.gradients[0] = gradient(Gradient::kEach, g[0], rows, size);
+  sample.gradients[1] = gradient(kind, g[1], rows, size);
   kernels().rsample_kl_bwd(sample);
 
   NormalArgs normal;
