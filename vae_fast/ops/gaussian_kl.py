@@ -73,8 +73,10 @@ def gaussian_kl(
     free = None if free_bits is None else arguments.number("free_bits", free_bits)
     own = arguments.parametrisation(param, param_eps, bounds)
     code, eps, low, high = own
-    prior = PriorForm(prior_param, prior_param_eps, prior_bounds)
-    prior_code, prior_eps, prior_low, prior_high = prior.parametrisation(own)
+    prior = own
+    if prior_param is not None or prior_param_eps is not None or prior_bounds is not None:
+        prior = PriorForm(prior_param, prior_param_eps, prior_bounds).parametrisation(own)
+    prior_code, prior_eps, prior_low, prior_high = prior
     name = choose("gaussian_kl", mu.device, backend, mu.numel())
     options = _Options(
         event_ndim=event_ndim,

@@ -16,12 +16,9 @@ from vae_fast.ops import arguments
 _WORDS = 2**32
 
 
-class Place(NamedTuple):
-    """Which of a seed's normals: the first one's index, and its sample, by number within a stream."""
-
-    offset: int = 0
-    first_sample: int = 0
-    stream: int = 0
+# Which of a seed's normals: the first one's index, its sample's number within a stream, and the stream.
+Place = tuple[int, int, int]
+START: Place = (0, 0, 0)
 
 
 class Drawn(NamedTuple):
@@ -40,17 +37,21 @@ def sample_word(place: Place, sample_shape: Sequence[int]) -> int:
     Raises ValueError where samples of two streams would meet.
     """
     _, first, stream = place
-    if type(first) is int and type(stream) is int and first == stream == 0 and not sample_shape:
-        return 0
     first, stream = seeds.whole("first_sample", first), seeds.whole("stream", stream)
     if not 0 <= stream < _WORDS:
-        raise ValueError(f"stream must be from 0 to 2**32 - 1, got {place.stream}")
+        raise ValueError(f"stream must be from 0 to 2**32 - 1, got {stream}")
     # To a compiler, which shows traced sizes as numbers, the comparison would be a bound of them.
     if not torch.compiler.is_compiling():
         last = first + math.prod(sample_shape)
         if type(last) is int and not 0 <= first <= last <= _WORDS:
             raise ValueError(f"samples must have numbers from 0 to 2**32 - 1, got {first} to {last - 1}")
     return seeds.wrap(stream * _WORDS) + first if stream else first
+
+
+def _is_start(place: Place) -> bool:
+    """Of numbers alone: a comparison would bind what a trace has in their place."""
+    offset, first, stream = place
+    return type(offset) is type(first) is type(stream) is int and offset == first == stream == 0
 
 
 def source(
@@ -66,13 +67,17 @@ def source(
 
     Raises TypeError or ValueError for what cannot be, and where ``noise`` comes with anything else.
     """
+    if noise is None and not sample_shape and _is_start(place):
+        # The common call, as short as it can be.
+        key, key_tensor = seeds.resolve(seed, generator, mu.device)
+        return Drawn(key, 0, 0, key_tensor, None)
     if noise is not None:
-        if seed is not None or generator is not None or place != Place():
+        if seed is not None or generator is not None or place != START:
             raise ValueError("pass noise, or what it is drawn by: seed, generator, offset, first_sample, stream")
         return Drawn(0, 0, 0, None, _given(noise, mu, (*sample_shape, *shape)))
     first = sample_word(place, sample_shape)
     key, key_tensor = seeds.resolve(seed, generator, mu.device)
-    return Drawn(key, seeds.integer("offset", place.offset), first, key_tensor, None)
+    return Drawn(key, seeds.integer("offset", place[0]), first, key_tensor, None)
 
 
 def _given(noise: Any, mu: Tensor, shape: tuple[int, ...]) -> Tensor:

@@ -16,7 +16,7 @@ from vae_fast.ops import arguments, dispatch
 from vae_fast.ops.autograd import Density, Draw
 from vae_fast.ops.gaussian_kl import gaussian_kl
 from vae_fast.ops.gaussian_log_prob import gaussian_log_prob
-from vae_fast.ops.noise_source import Drawn, Place, source
+from vae_fast.ops.noise_source import Drawn, source
 from vae_fast.ops.rsample import rsample
 from vae_fast.ops.rsample_kl import rsample_kl
 from vae_fast.tracing import public
@@ -38,7 +38,7 @@ def _drawn(
     mu: Tensor, temperature: Any = 1.0, seed: Any = None, generator: Any = None, noise: Any = None, stream: int = 0
 ) -> tuple[Drawn, dict[str, Any]]:
     """What is drawn, and the options that say so but for its tensors."""
-    drawn = source(seed, generator, noise, Place(stream=stream), mu, (), tuple(mu.shape))
+    drawn = source(seed, generator, noise, (0, 0, stream), mu, (), tuple(mu.shape))
     tau = arguments.temperature(temperature)
     return drawn, {"seed": drawn.seed, "first_sample": drawn.first_sample, "temperature": tau}
 

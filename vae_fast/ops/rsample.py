@@ -13,7 +13,7 @@ from vae_fast.operators import OPERATORS
 from vae_fast.ops import arguments
 from vae_fast.ops.arguments import Bounds, BoundsGrad, Param
 from vae_fast.ops.autograd import draw
-from vae_fast.ops.noise_source import Place, source
+from vae_fast.ops.noise_source import source
 from vae_fast.tracing import public
 
 _Options = OPERATORS["rsample"].Options
@@ -85,7 +85,7 @@ def rsample(
     name = choose("rsample", mu.device, backend, mu.numel())
     samples = arguments.sizes("sample_shape", sample_shape)
     countable((*samples, *shape), "z")
-    drawn = source(seed, generator, noise, Place(offset, first_sample, stream), mu, samples, shape)
+    drawn = source(seed, generator, noise, (offset, first_sample, stream), mu, samples, shape)
     options = _Options(
         sample_shape=samples,
         seed=drawn.seed,

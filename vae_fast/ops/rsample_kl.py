@@ -13,7 +13,7 @@ from vae_fast.operators import OPERATORS
 from vae_fast.ops import arguments
 from vae_fast.ops.arguments import Bounds, BoundsGrad, Param, PriorForm
 from vae_fast.ops.autograd import draw
-from vae_fast.ops.noise_source import Place, source
+from vae_fast.ops.noise_source import source
 from vae_fast.tracing import public
 
 _Options = OPERATORS["rsample_kl"].Options
@@ -76,14 +76,16 @@ def rsample_kl(
         arguments.prior_fits(operands, shape)
     own = arguments.parametrisation(param, param_eps, bounds)
     code, eps, low, high = own
-    prior = PriorForm(prior_param, prior_param_eps, prior_bounds)
-    prior_code, prior_eps, prior_low, prior_high = prior.parametrisation(own)
+    prior = own
+    if prior_param is not None or prior_param_eps is not None or prior_bounds is not None:
+        prior = PriorForm(prior_param, prior_param_eps, prior_bounds).parametrisation(own)
+    prior_code, prior_eps, prior_low, prior_high = prior
     arguments.event_dims(event_ndim, shape, "mu and logvar")
     free = None if free_bits is None else arguments.number("free_bits", free_bits)
     name = choose("rsample_kl", mu.device, backend, mu.numel())
     samples = arguments.sizes("sample_shape", sample_shape)
     countable((*samples, *shape), "z")
-    drawn = source(seed, generator, noise, Place(offset, first_sample, stream), mu, samples, shape)
+    drawn = source(seed, generator, noise, (offset, first_sample, stream), mu, samples, shape)
     options = _Options(
         sample_shape=samples,
         seed=drawn.seed,

@@ -13,7 +13,7 @@ from vae_fast.backends import choose, kernel
 from vae_fast.checks import FLOATS, countable
 from vae_fast.operators import OPERATORS
 from vae_fast.ops import arguments
-from vae_fast.ops.noise_source import Place, sample_word
+from vae_fast.ops.noise_source import sample_word
 from vae_fast.tracing import public
 
 _Options = OPERATORS["standard_normal"].Options
@@ -73,7 +73,7 @@ def standard_normal(
         seed=key,
         seed_tensor=key_tensor,
         offset=seeds.integer("offset", offset),
-        first_sample=sample_word(Place(offset, sample, stream), ()),
+        first_sample=sample_word((offset, sample, stream), ()),
         dtype=dtype,
         device=device,
     )
