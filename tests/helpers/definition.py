@@ -136,6 +136,8 @@ def terms_of(call, tensors, options, upstream, shape):
     weight = 1.0 if weight is None else weight.double().abs()
     if call.density:
         value, slopes = sizes_of(element_of(call, tensors, options), shape)
+        # A floor is a term like others: it is weighted and scaled.
+        value = value + (options.get("free_bits") or 0.0)
         factor = abs(options["scale"])
         if options["reduction"] == "mean":
             factor /= max(1, math.prod(shape[: len(shape) - options["event_ndim"]]))
