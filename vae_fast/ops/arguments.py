@@ -295,26 +295,23 @@ def bounds_grad_code(bounds_grad: BoundsGrad) -> int:
     return _code("bounds_grad", BOUNDS_GRADS, bounds_grad)
 
 
-class PriorForm(NamedTuple):
-    """What a caller says of the prior's second argument; where it says nothing, it is as the posterior's.
+def prior_parametrisation(
+    own: tuple[int, float, float, float], param: Param | None, param_eps: float | None, bounds: Bounds | None
+) -> tuple[int, float, float, float]:
+    """The same of a prior's second argument: where a caller says nothing of it, the posterior's, ``own``.
 
     With a ``param`` of its own it is nothing else of the posterior's: without eps and bounds, if none are given.
     """
-
-    param: Param | None
-    param_eps: float | None
-    bounds: Bounds | None
-
-    def parametrisation(self, own: tuple[int, float, float, float]) -> tuple[int, float, float, float]:
-        """As the posterior's, ``own``."""
-        code, eps, low, high = own
-        if self.param is not None:
-            code, eps, low, high = _code("prior_param", FORMS, self.param), 0.0, -math.inf, math.inf
-        if self.param_eps is not None:
-            eps = number("prior_param_eps", self.param_eps)
-        if self.bounds is not None:
-            *_, low, high = parametrisation("logvar", 0.0, self.bounds)
-        return code, eps, low, high
+    if param is None and param_eps is None and bounds is None:
+        return own
+    code, eps, low, high = own
+    if param is not None:
+        code, eps, low, high = _code("prior_param", FORMS, param), 0.0, -math.inf, math.inf
+    if param_eps is not None:
+        eps = number("prior_param_eps", param_eps)
+    if bounds is not None:
+        *_, low, high = parametrisation("logvar", 0.0, bounds)
+    return code, eps, low, high
 
 
 def sigma_form(

@@ -7,7 +7,7 @@ from torch import Tensor
 from vae_fast.backends import choose
 from vae_fast.operators import OPERATORS
 from vae_fast.ops import arguments
-from vae_fast.ops.arguments import Bounds, BoundsGrad, Param, PriorForm, Reduction
+from vae_fast.ops.arguments import Bounds, BoundsGrad, Param, Reduction
 from vae_fast.ops.autograd import density
 from vae_fast.tracing import public
 
@@ -73,9 +73,7 @@ def gaussian_kl(
     free = None if free_bits is None else arguments.number("free_bits", free_bits)
     own = arguments.parametrisation(param, param_eps, bounds)
     code, eps, low, high = own
-    prior = own
-    if prior_param is not None or prior_param_eps is not None or prior_bounds is not None:
-        prior = PriorForm(prior_param, prior_param_eps, prior_bounds).parametrisation(own)
+    prior = arguments.prior_parametrisation(own, prior_param, prior_param_eps, prior_bounds)
     prior_code, prior_eps, prior_low, prior_high = prior
     name = choose("gaussian_kl", mu.device, backend, mu.numel())
     options = _Options(

@@ -37,6 +37,8 @@ def sample_word(place: Place, sample_shape: Sequence[int]) -> int:
     Raises ValueError where samples of two streams would meet.
     """
     _, first, stream = place
+    if type(first) is int and type(stream) is int and first == stream == 0 and not sample_shape:
+        return 0
     first, stream = seeds.whole("first_sample", first), seeds.whole("stream", stream)
     if not 0 <= stream < _WORDS:
         raise ValueError(f"stream must be from 0 to 2**32 - 1, got {stream}")
@@ -46,12 +48,6 @@ def sample_word(place: Place, sample_shape: Sequence[int]) -> int:
         if type(last) is int and not 0 <= first <= last <= _WORDS:
             raise ValueError(f"samples must have numbers from 0 to 2**32 - 1, got {first} to {last - 1}")
     return seeds.wrap(stream * _WORDS) + first if stream else first
-
-
-def _is_start(place: Place) -> bool:
-    """Of numbers alone: a comparison would bind what a trace has in their place."""
-    offset, first, stream = place
-    return type(offset) is type(first) is type(stream) is int and offset == first == stream == 0
 
 
 def source(
@@ -67,10 +63,6 @@ def source(
 
     Raises TypeError or ValueError for what cannot be, and where ``noise`` comes with anything else.
     """
-    if noise is None and not sample_shape and _is_start(place):
-        # The common call, as short as it can be.
-        key, key_tensor = seeds.resolve(seed, generator, mu.device)
-        return Drawn(key, 0, 0, key_tensor, None)
     if noise is not None:
         if seed is not None or generator is not None or place != START:
             raise ValueError("pass noise, or what it is drawn by: seed, generator, offset, first_sample, stream")

@@ -11,7 +11,7 @@ from vae_fast.backends import choose
 from vae_fast.checks import countable
 from vae_fast.operators import OPERATORS
 from vae_fast.ops import arguments
-from vae_fast.ops.arguments import Bounds, BoundsGrad, Param, PriorForm
+from vae_fast.ops.arguments import Bounds, BoundsGrad, Param
 from vae_fast.ops.autograd import draw
 from vae_fast.ops.noise_source import source
 from vae_fast.tracing import public
@@ -76,9 +76,7 @@ def rsample_kl(
         arguments.prior_fits(operands, shape)
     own = arguments.parametrisation(param, param_eps, bounds)
     code, eps, low, high = own
-    prior = own
-    if prior_param is not None or prior_param_eps is not None or prior_bounds is not None:
-        prior = PriorForm(prior_param, prior_param_eps, prior_bounds).parametrisation(own)
+    prior = arguments.prior_parametrisation(own, prior_param, prior_param_eps, prior_bounds)
     prior_code, prior_eps, prior_low, prior_high = prior
     arguments.event_dims(event_ndim, shape, "mu and logvar")
     free = None if free_bits is None else arguments.number("free_bits", free_bits)
