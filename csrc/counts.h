@@ -1,0 +1,274 @@
+// One element's term of the count densities, and its derivatives: of the negative binomial and what becomes of it.
+//
+//   log p(x | μ, θ) = x·log μ − x·log(1 + r) − θ·log(1 + r) + Σ_{k<x} log(1 + k/θ) − log x!,  r = μ/θ
+//
+// No part of it cancels within itself, for any θ up to ∞, where it is Poisson's. The sum over k, and that of the
+// derivative by θ, are taken in two: eight factors one by one, and all others by Stirling's series of θ + 8 on.
+#pragma once
+
+#include "wide.h"
+
+namespace vae_fast {
+namespace VF_ISA {
+
+// log(1 + r), and how much more it is than r/(1 + r), for r ≥ 0 up to ∞.
+template <class T>
+struct Growth {
+  T log, excess, share;  // share: r/(1 + r)
+};
+
+// (artanh(t)/t − 1)/t² of t², up to 0.36.
+template <class T>
+VF_INLINE T artanh_cubic(T square) {
+  if constexpr (sizeof(Element<T>) == 4) {
+    // To 2.7e-8.
+    return polynomial(square, 0.3333333730697632f, 0.19999322295188904f, 0.1431412696838379f, 0.10668415576219559f,
+                      0.12309817224740982f, -0.03811189532279968f, 0.2482169270515442f);
+  } else {
+    // To 3.6e-18.
+    return polynomial(square, 0.3333333333333333, 0.19999999999999446, 0.14285714285857964, 0.11111111096336579,
+                      0.09090909889685762, 0.07692281533720116, 0.06667230277180569, 0.05873937083936734,
+                      0.05353204560889448, 0.04057216538594491, 0.08423320061587904, -0.13435318485024347,
+                      0.5836053065665165, -1.1919977259342103, 1.9130270330915295, -1.7630871046832781,
+                      0.8649994153115217);
+  }
+}
+
+// By log(1 + r) = 2·artanh(t), t = r/(2 + r): then what it is more than r/(1 + r) is t·r/(1 + r) + 2t³(⅓ + t²/5 + …), a
+// sum of positive terms. Where r is larger than 3, it is no small part of the logarithm.
+template <class T>
+VF_INLINE Growth<T> growth(T r) {
+  using E = Element<T>;
+  const T inverse = E(1) / (r + E(1)), t = r / (r + E(2)), square = t * t;
+  const T cubic = t * E(2) * square * artanh_cubic(square);
+  const T share = r * inverse;
+  const T log_ = fma(t, splat<T>(2), cubic), excess = fma(t, share, cubic);
+  const auto far = r > E(3);
+  if (!any(far)) return {log_, excess, share};
+  const T far_log = log(r + E(1)), far_share = E(1) - inverse;
+  return {select(far, far_log, log_), select(far, far_log - far_share, excess), select(far, far_share, share)};
+}
+
+// What Stirling's formula lacks of log Γ(z), and −d/dz of it, for z ≥ 8.
+template <class T>
+struct Stirling {
+  T rest, slope;
+};
+template <class T>
+VF_INLINE Stirling<T> stirling(T z) {
+  using E = Element<T>;
+  const T inverse = E(1) / z, square = inverse * inverse;
+  T rest, slope;
+  if constexpr (sizeof(E) == 4) {
+    // Σ B₂ₖ/(2k(2k − 1)z²ᵏ⁻¹), to 3e-10.
+    rest = polynomial(square, 1.0f / 12, -1.0f / 360, 1.0f / 1260);
+    slope = polynomial(square, 1.0f / 12, -3.0f / 360, 5.0f / 1260);
+  } else {
+    // To 2e-18.
+    rest = polynomial(square, 1.0 / 12, -1.0 / 360, 1.0 / 1260, -1.0 / 1680, 1.0 / 1188, -691.0 / 360360, 1.0 / 156,
+                      -3617.0 / 122400, 43867.0 / 244188, -174611.0 / 125400);
+    slope = polynomial(square, 1.0 / 12, -3.0 / 360, 5.0 / 1260, -7.0 / 1680, 9.0 / 1188, -11 * 691.0 / 360360,
+                       13.0 / 156, -15 * 3617.0 / 122400, 17 * 43867.0 / 244188, -19 * 174611.0 / 125400);
+  }
+  return {rest * inverse, slope * square};
+}
+
+// Σ_{k<x} log(1 + k/θ) − log x!, and Σ_{k<x} k/(θ(θ + k)), minus the derivative of the first by θ.
+template <class T>
+struct Rising {
+  T value, slope;
+};
+
+// log Γ(from + more) − log Γ(from) − more·log from, and minus its derivative by `from`, for from ≥ 8.
+template <class T>
+VF_INLINE Rising<T> stirling_rising(T more, T from) {
+  using E = Element<T>;
+  // from·h − ½log(1 + q) − …, h = (1 + q)log(1 + q) − q, q = more/from; its slope q − log(1 + q) − ….
+  const T to = from + more, q = more / from;
+  const Growth<T> g = growth(q);
+  const Stirling<T> a = stirling(from), b = stirling(to);
+  const T h = select(g.excess == E(0), splat<T>(0), to * g.excess);
+  return {(h - g.log * E(0.5)) - (a.rest - b.rest),
+          ((q * g.share - g.excess) - q / to * E(0.5)) - (a.slope - b.slope)};
+}
+
+// log Γ(x + 1) for x ≥ 8.
+template <class T>
+VF_INLINE T stirling_factorial(T x) {
+  using E = Element<T>;
+  constexpr E half_log_2pi = static_cast<E>(0.91893853320467274178);
+  const T log_x = log(x);
+  return fma(x, log_x - E(1), fma(log_x, splat<T>(E(0.5)), stirling(x).rest + half_log_2pi));
+}
+
+// What the factors from k = 8 on are more, and log x! whole; for x > 8.
+template <class T>
+VF_RARE Rising<T> rising_beyond(T x, T theta, T inverse) {
+  using E = Element<T>;
+  const T more = x - E(8), from = theta + E(8);
+  const Rising<T> rest = stirling_rising(more, from);
+  return {fma(more, growth(inverse * E(8)).log, rest.value) - stirling_factorial(x),
+          fma(more * E(8) * inverse, E(1) / from, rest.slope)};
+}
+
+// The same for any x > −1, by both Γ's at eight more than their arguments.
+template <class T>
+VF_RARE Rising<T> rising_of_fraction(T x, T theta, T inverse) {
+  using E = Element<T>;
+  Rising<T> sum = stirling_rising(x, theta + E(8));
+  sum.value = fma(x, growth(inverse * E(8)).log, sum.value) - stirling_factorial(x + E(8));
+  sum.slope = fma(x * E(8) * inverse, E(1) / (theta + E(8)), sum.slope);
+  for (int k = 0; k < 8; ++k) {
+    const T factor = theta + E(k);
+    sum.value = sum.value - log((factor + x) / factor) + log(x + E(k + 1));
+    sum.slope = sum.slope - x / factor / (factor + x);
+  }
+  return sum;
+}
+
+template <class T>
+VF_INLINE auto is_fraction(T x) {
+  using E = Element<T>;
+  // Beyond 2ᵈ, d the digits, there are none.
+  constexpr E whole = sizeof(E) == 4 ? E(0x1p23) : E(0x1p52);
+  const T size = abs(x);
+  return ((size + whole) - whole != size) & (size < whole);
+}
+
+// For x ≥ 0, and θ > 0; inverse = 1/θ.
+template <class T>
+VF_INLINE Rising<T> rising(T x, T theta, T inverse) {
+  using E = Element<T>;
+  const auto large = theta >= E(1);
+  // Factors a + kb are 1 + k/θ or θ + k, none of whose products overflows.
+  const T a = select(large, splat<T>(1), theta), b = select(large, inverse, splat<T>(1));
+  T product = splat<T>(1), sum = splat<T>(0), factorial = splat<T>(1);
+#pragma GCC unroll 8
+  for (int k = 1; k < 8; ++k) {
+    const auto in = x > E(k);
+    const T factor = select(in, fma(b, splat<T>(E(k)), a), splat<T>(1));
+    sum = fma(sum, factor, select(in, product * E(k), splat<T>(0)));
+    product = product * factor;
+    factorial = factorial * select(in, splat<T>(E(k + 1)), splat<T>(1));
+  }
+  const auto beyond = x > E(8);
+  T value = log(select(beyond, product, product / factorial));
+  T slope = sum / product * inverse * select(large, inverse, splat<T>(1));
+  if (any(!large)) {
+    const T n = at_most(at_least(x - E(1), E(0)), E(7));
+    value = select(large, value, value - n * log(theta));
+  }
+  if (any(beyond)) {
+    const Rising<T> more = rising_beyond(select(beyond, x, splat<T>(9)), theta, inverse);
+    value = select(beyond, value + more.value, value);
+    slope = select(beyond, slope + more.slope, slope);
+  }
+  const auto fraction = is_fraction(x) | (x < E(0));
+  if (any(fraction)) {
+    const Rising<T> other = rising_of_fraction(select(fraction, x, splat<T>(0.5)), theta, inverse);
+    value = select(fraction, other.value, value);
+    slope = select(fraction, other.slope, slope);
+  }
+  return {value, slope};
+}
+
+// log x!.
+template <class T>
+VF_INLINE T log_factorial(T x) {
+  using E = Element<T>;
+  T factorial = splat<T>(1);
+#pragma GCC unroll 8
+  for (int k = 1; k < 8; ++k) factorial = factorial * select(x > E(k), splat<T>(E(k + 1)), splat<T>(1));
+  T value = log(factorial);
+  const auto beyond = x > E(8);
+  if (any(beyond)) value = select(beyond, stirling_factorial(select(beyond, x, splat<T>(9))), value);
+  const auto fraction = is_fraction(x) | (x < E(0));
+  if (any(fraction)) {
+    T other = stirling_factorial(x + E(8));
+    for (int k = 1; k < 9; ++k) other = other - log(x + E(k));
+    value = select(fraction, other, value);
+  }
+  return value;
+}
+
+// What a count density's parameters are: μ or its logarithm, θ or its logarithm; eps, which is added to the arguments
+// of the negative binomial's logarithms.
+template <class E>
+struct CountForm {
+  bool log_mean, log_theta;
+  E eps;
+};
+
+template <class T>
+struct CountTerm {
+  T log_prob, dmean, dtheta;  // by the parameters as they are given
+  T none;                     // −log p of a count of 0
+};
+
+template <class T, class E>
+VF_INLINE CountTerm<T> negative_binomial(T mean, T theta, T x, const CountForm<E>& form) {
+  const T mu = form.log_mean ? exp(mean) : mean, shape = form.log_theta ? exp(theta) : theta;
+  const T inverse = E(1) / shape;
+  const bool has_eps = form.eps != E(0);
+  // Of log((θ + μ + ε)/θ) and of log((θ + μ + ε)/(θ + ε)).
+  const T m = has_eps ? mu + form.eps : mu, from = has_eps ? shape + form.eps : shape;
+  const T r = mu / from;
+  const Growth<T> g = growth(r), g_count = has_eps ? growth(m * inverse) : g;
+  // θ·log(1 + r), which is μ where r is nothing beside 1.
+  T none = select(r < E(sizeof(E) == 4 ? 0x1p-25 : 0x1p-54), mu, shape * g.log);
+  const T rest = E(1) / ((has_eps ? m * inverse : r) + E(1));
+  T by_theta = -g.excess;
+  if (has_eps) by_theta = by_theta - g.share * (form.eps / from);
+  const auto some = x != E(0);
+  T value = -none, by_mean = -rest;
+  if (any(some)) {
+    const Rising<T> c = rising(x, shape, inverse);
+    const T log_m = form.log_mean && !has_eps ? mean : log(m);
+    value = select(some, (x * log_m - x * g_count.log) + (c.value - none), value);
+    by_theta = select(some, (x * inverse * g_count.share + by_theta) - c.slope, by_theta);
+    by_mean = select(some, (x - m) * rest / m, by_mean);
+    if (form.log_mean) by_mean = has_eps ? by_mean * mu : select(some, (x - m) * rest, by_mean * mu);
+  } else if (form.log_mean) {
+    by_mean = by_mean * mu;
+  }
+  return {value, by_mean, form.log_theta ? by_theta * shape : by_theta, none};
+}
+
+template <class T>
+struct InflatedTerm {
+  T log_prob, share, dlogits;  // share: of the count density, in its gradients
+};
+
+// log(σ(π) + σ(−π)e^−u), and by π, where e^−u or σ(π) is no ordinary number.
+template <class T>
+VF_RARE InflatedTerm<T> inflated_far(T u, T logits) {
+  const T up = u + logits;
+  return {softplus(-up) - softplus(-logits), logistic(-up), logistic(-logits) - logistic(-up)};
+}
+
+// A count that is 0 by σ(π) besides: of the count density's log p and of u, −log p of its 0.
+template <class T>
+VF_INLINE InflatedTerm<T> zero_inflated(T logits, T log_prob, T u, T x) {
+  using E = Element<T>;
+  const Corrected<T> e = exp_of_negative(minus_abs(logits));
+  const T s = over_one_plus(e.value, e.error, e), other = E(1) - s, log_sum = log1p_unit(e.value, e.error);
+  const auto positive = logits > E(0), zero = x == E(0);
+  const T dead = select(positive, other, s), alive = select(positive, s, other);
+  const T loss = select(positive, logits, splat<T>(0)) + log_sum;
+  InflatedTerm<T> out{log_prob - loss, splat<T>(1), -dead};
+  if (!any(zero)) return out;
+  // σ(π) + σ(−π)e^−u is 1 − y, y = σ(−π)(1 − e^−u): its logarithm is −log(1 + y/(1 − y)).
+  const T y = alive * (half_expm1(-u) * E(-2)), own = alive * exp(-u), all = dead + own;
+  InflatedTerm<T> at_zero{-growth(y / all).log, own / all, dead / all * y};
+  const auto far = all < E(sizeof(E) == 4 ? 0x1p-100 : 0x1p-900);
+  if (any(far & zero)) {
+    const InflatedTerm<T> f = inflated_far(u, logits);
+    at_zero = {select(far, f.log_prob, at_zero.log_prob), select(far, f.share, at_zero.share),
+               select(far, f.dlogits, at_zero.dlogits)};
+  }
+  return {select(zero, at_zero.log_prob, out.log_prob), select(zero, at_zero.share, out.share),
+          select(zero, at_zero.dlogits, out.dlogits)};
+}
+
+}  // namespace VF_ISA
+}  // namespace vae_fast
