@@ -88,8 +88,7 @@ VF_INLINE Rising<T> stirling_rising(T more, T from) {
   const Growth<T> g = growth(q);
   const Stirling<T> a = stirling(from), b = stirling(to);
   const T h = select(g.excess == E(0), splat<T>(0), to * g.excess);
-  return {(h - g.log * E(0.5)) - (a.rest - b.rest),
-          ((q * g.share - g.excess) - q / to * E(0.5)) - (a.slope - b.slope)};
+  return {(h - g.log * E(0.5)) - (a.rest - b.rest), ((q * g.share - g.excess) - q / to * E(0.5)) - (a.slope - b.slope)};
 }
 
 // log Γ(x + 1) for x ≥ 8.
@@ -232,6 +231,23 @@ VF_INLINE CountTerm<T> negative_binomial(T mean, T theta, T x, const CountForm<E
     by_mean = by_mean * mu;
   }
   return {value, by_mean, form.log_theta ? by_theta * shape : by_theta, none};
+}
+
+// x·log(λ + ε) − λ − log x!, and its slope by λ or its logarithm.
+template <class T>
+VF_INLINE CountTerm<T> poisson(T rate, T x, bool log_rate, Element<T> eps) {
+  using E = Element<T>;
+  const T lambda = log_rate ? exp(rate) : rate, m = eps != E(0) ? lambda + eps : lambda;
+  const auto some = x != E(0);
+  T value = -lambda, slope = log_rate ? -lambda : splat<T>(-1);
+  if (any(some)) {
+    const T log_m = log_rate && eps == E(0) ? rate : log(m);
+    value = select(some, (x * log_m - lambda) - log_factorial(x), value);
+    // Where ε is 0, of one difference.
+    const T by_log = eps != E(0) ? x * (lambda / m) - lambda : x - lambda;
+    slope = select(some, log_rate ? by_log : eps != E(0) ? x / m - E(1) : by_log / lambda, slope);
+  }
+  return {value, slope, T{}, lambda};
 }
 
 template <class T>

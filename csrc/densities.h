@@ -7,6 +7,7 @@
 
 #include <type_traits>
 
+#include "counts.h"
 #include "terms.h"
 
 namespace vae_fast {
@@ -61,6 +62,46 @@ struct GaussianDensity {
     d[0] = g * normal.dmean;
     d[1] = form.inside(in[1], g * normal.draw);
     d[2] = -d[0] * splat<T>(x_scale);
+  }
+};
+
+// mean, theta, zero_logits, x.
+template <class E, bool kInflated>
+struct NegativeBinomialDensity {
+  static constexpr int kInputs = 4;
+  CountForm<E> form;
+
+  VF_INLINE static constexpr bool always(int k) { return k != 2 || kInflated; }
+  template <class T>
+  VF_INLINE void operator()(const T (&in)[kInputs], T g, T& term, T (&d)[kInputs]) const {
+    const CountTerm<T> count = negative_binomial(in[0], in[1], in[3], form);
+    term = count.log_prob;
+    d[2] = d[3] = splat<T>(0);
+    if constexpr (kInflated) {
+      const InflatedTerm<T> inflated = zero_inflated(in[2], count.log_prob, count.none, in[3]);
+      term = inflated.log_prob;
+      d[2] = g * inflated.dlogits;
+      g = g * inflated.share;
+    }
+    d[0] = g * count.dmean;
+    d[1] = g * count.dtheta;
+  }
+};
+
+// rate, x.
+template <class E>
+struct PoissonDensity {
+  static constexpr int kInputs = 2;
+  bool log_rate;
+  E eps;
+
+  VF_INLINE static constexpr bool always(int) { return true; }
+  template <class T>
+  VF_INLINE void operator()(const T (&in)[kInputs], T g, T& term, T (&d)[kInputs]) const {
+    const CountTerm<T> count = poisson(in[0], in[1], log_rate, eps);
+    term = count.log_prob;
+    d[0] = g * count.dmean;
+    d[1] = splat<T>(0);
   }
 };
 

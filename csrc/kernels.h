@@ -95,6 +95,18 @@ struct GaussianArgs : DensityArgs<3, 2> {
   SigmaOptions form;
 };
 
+// mean, theta, zero_logits, x.
+struct NegativeBinomialArgs : DensityArgs<4, 3> {
+  bool log_mean, log_theta;
+  double eps;
+};
+
+// rate, x.
+struct PoissonArgs : DensityArgs<2, 1> {
+  bool log_rate;
+  double eps;
+};
+
 // mu, logvar, prior_mu, prior_logvar.
 struct KLArgs : DensityArgs<4, 4> {
   bool has_free_bits;
@@ -139,8 +151,9 @@ struct NormalArgs {
 // Every kernel, and what it takes.
 #define VF_KERNELS(kernel)                                                                                      \
   kernel(bernoulli_log_prob, BernoulliArgs) kernel(gaussian_log_prob, GaussianArgs) kernel(gaussian_kl, KLArgs) \
-      kernel(rsample_fwd, SampleArgs) kernel(rsample_bwd, SampleArgs) kernel(rsample_kl_fwd, SampleArgs)        \
-          kernel(rsample_kl_bwd, SampleArgs) kernel(standard_normal, NormalArgs)
+      kernel(negative_binomial_log_prob, NegativeBinomialArgs) kernel(poisson_log_prob, PoissonArgs)            \
+          kernel(rsample_fwd, SampleArgs) kernel(rsample_bwd, SampleArgs) kernel(rsample_kl_fwd, SampleArgs)    \
+              kernel(rsample_kl_bwd, SampleArgs) kernel(standard_normal, NormalArgs)
 
 struct Kernels {
   const char* isa;

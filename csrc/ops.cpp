@@ -87,6 +87,76 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> gaussian_log_prob_bwd(Tensor dlog_pro
                            form_of("param", param, eps, low, high, bounds_grad)));
 }
 
+// ---- negative_binomial_log_prob --------------------------------------------------------------------------
+
+std::array<Tensor, 6> negative_binomial(DensityTensors<4>&& tensors, const DensityOptions& options, int64_t param,
+                                        int64_t theta_param, double eps) {
+  check_code("param", param, 2);
+  check_code("theta_param", theta_param, 2);
+  NegativeBinomialArgs args;
+  args.log_mean = param == 1;
+  args.log_theta = theta_param == 1;
+  args.eps = eps;
+  return run_density(kernels().negative_binomial_log_prob, args, tensors, options);
+}
+
+// Counts have no gradient.
+std::tuple<Tensor, Tensor, Tensor, Tensor> negative_binomial_log_prob_fwd(
+    Tensor mean, Tensor theta, OptionalTensor zero_logits, Tensor x, OptionalTensor weight, int64_t event_ndim,
+    int64_t reduction, double scale, int64_t param, int64_t theta_param, double eps, bool need_dmean, bool need_dtheta,
+    bool need_dzero_logits) {
+  const auto [log_prob, dmean, dtheta, dzero_logits, none, dweight] =
+      negative_binomial({OnDevice(mean),
+                         {{"mean", mean}, {"theta", theta}, {"zero_logits", zero_logits}, {"x", x}, {"weight", weight}},
+                         {},
+                         {need_dmean, need_dtheta, need_dzero_logits}},
+                        {event_ndim, reduction, scale}, param, theta_param, eps);
+  return {log_prob, dmean, dtheta, dzero_logits};
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> negative_binomial_log_prob_bwd(
+    Tensor dlog_prob, Tensor mean, Tensor theta, OptionalTensor zero_logits, Tensor x, OptionalTensor weight,
+    int64_t event_ndim, int64_t reduction, double scale, int64_t param, int64_t theta_param, double eps,
+    bool need_dmean, bool need_dtheta, bool need_dzero_logits, bool need_dweight) {
+  const auto [log_prob, dmean, dtheta, dzero_logits, none, dweight] =
+      negative_binomial({OnDevice(mean),
+                         {{"mean", mean}, {"theta", theta}, {"zero_logits", zero_logits}, {"x", x}, {"weight", weight}},
+                         {"dlog_prob", dlog_prob},
+                         {need_dmean, need_dtheta, need_dzero_logits, false, need_dweight}},
+                        {event_ndim, reduction, scale}, param, theta_param, eps);
+  return {dmean, dtheta, dzero_logits, dweight};
+}
+
+// ---- poisson_log_prob ------------------------------------------------------------------------------------
+
+std::array<Tensor, 4> poisson(DensityTensors<2>&& tensors, const DensityOptions& options, int64_t param, double eps) {
+  check_code("param", param, 2);
+  PoissonArgs args;
+  args.log_rate = param == 1;
+  args.eps = eps;
+  return run_density(kernels().poisson_log_prob, args, tensors, options);
+}
+
+std::tuple<Tensor, Tensor> poisson_log_prob_fwd(Tensor rate, Tensor x, OptionalTensor weight, int64_t event_ndim,
+                                                int64_t reduction, double scale, int64_t param, double eps,
+                                                bool need_drate) {
+  const auto [log_prob, drate, none, dweight] =
+      poisson({OnDevice(rate), {{"rate", rate}, {"x", x}, {"weight", weight}}, {}, {need_drate}},
+              {event_ndim, reduction, scale}, param, eps);
+  return {log_prob, drate};
+}
+
+std::tuple<Tensor, Tensor> poisson_log_prob_bwd(Tensor dlog_prob, Tensor rate, Tensor x, OptionalTensor weight,
+                                                int64_t event_ndim, int64_t reduction, double scale, int64_t param,
+                                                double eps, bool need_drate, bool need_dweight) {
+  const auto [log_prob, drate, none, dweight] = poisson({OnDevice(rate),
+                                                         {{"rate", rate}, {"x", x}, {"weight", weight}},
+                                                         {"dlog_prob", dlog_prob},
+                                                         {need_drate, false, need_dweight}},
+                                                        {event_ndim, reduction, scale}, param, eps);
+  return {drate, dweight};
+}
+
 // ---- gaussian_kl -----------------------------------------------------------------------------------------
 
 std::array<Tensor, 6> kl(DensityTensors<4>&& tensors, const DensityOptions& options, std::optional<double> free_bits,
@@ -225,6 +295,8 @@ Tensor standard_normal_fwd(std::vector<int64_t> sample_shape, std::vector<int64_
 STABLE_TORCH_LIBRARY_IMPL(vae_fast, VF_DISPATCH_KEY, m) {
   VF_REGISTER(m, bernoulli_log_prob);
   VF_REGISTER(m, gaussian_log_prob);
+  VF_REGISTER(m, negative_binomial_log_prob);
+  VF_REGISTER(m, poisson_log_prob);
   VF_REGISTER(m, gaussian_kl);
   VF_REGISTER(m, rsample);
   VF_REGISTER(m, rsample_kl);

@@ -11,6 +11,8 @@ from vae_fast.ops.bernoulli_log_prob import bernoulli_log_prob
 from vae_fast.ops.early import early_gradients
 from vae_fast.ops.gaussian_kl import gaussian_kl
 from vae_fast.ops.gaussian_log_prob import gaussian_log_prob
+from vae_fast.ops.negative_binomial_log_prob import negative_binomial_log_prob
+from vae_fast.ops.poisson_log_prob import poisson_log_prob
 from vae_fast.ops.rsample import rsample
 from vae_fast.ops.rsample_kl import rsample_kl
 from vae_fast.ops.standard_normal import standard_normal
@@ -37,6 +39,8 @@ __all__ = [
     "gaussian_log_prob",
     "integrations",
     "kl_per_dim",
+    "negative_binomial_log_prob",
+    "poisson_log_prob",
     "rsample",
     "rsample_kl",
     "standard_normal",

@@ -25,6 +25,10 @@ REDUCTIONS = {"none": 0, "sum": 1, "mean": 2}
 # What a Gaussian's second argument says of σ (sigma.py), and what a Bernoulli's first one is.
 FORMS = {"logvar": 0, "logstd": 1, "std": 2, "var": 3, "softplus": 4}
 BERNOULLI_PARAMS = {"logits": 0, "probs": 1}
+# What a count's mean and a negative binomial's inverse dispersion are given by.
+MEAN_PARAMS = {"mean": 0, "log_mean": 1}
+RATE_PARAMS = {"rate": 0, "log_rate": 1}
+THETA_PARAMS = {"theta": 0, "log_theta": 1}
 # The gradient of what a bound clamps.
 BOUNDS_GRADS = {"zero": 0, "pass": 1}
 
@@ -274,6 +278,33 @@ _OPERATORS = (
         options=(*_SUM, _X_SCALE, *_FORM),
         results=("log_prob",),
         packed=True,
+    ),
+    Operator(
+        "negative_binomial_log_prob",
+        operands=(
+            Operand("mean", "mean", neutral=1.0),
+            Operand("theta", "total_count", neutral=1.0),
+            Operand("zero_logits", "gate_logits", optional=True),
+            Operand("x", "value", DATA, differentiable=False),
+            _WEIGHT,
+        ),
+        options=(
+            *_SUM,
+            Option("param", "int", 0, MEAN_PARAMS),
+            Option("theta_param", "int", 0, THETA_PARAMS),
+            Option("eps", "float", 0.0),
+        ),
+        results=("log_prob",),
+    ),
+    Operator(
+        "poisson_log_prob",
+        operands=(
+            Operand("rate", "rate", neutral=1.0),
+            Operand("x", "value", DATA, differentiable=False),
+            _WEIGHT,
+        ),
+        options=(*_SUM, Option("param", "int", 0, RATE_PARAMS), Option("eps", "float", 0.0)),
+        results=("log_prob",),
     ),
 )
 

@@ -30,6 +30,9 @@ from vae_fast.sigma import SigmaForm
 
 Param = Literal["logvar", "logstd", "std", "var", "softplus"]
 BernoulliParam = Literal["logits", "probs"]
+MeanParam = Literal["mean", "log_mean"]
+RateParam = Literal["rate", "log_rate"]
+ThetaParam = Literal["theta", "log_theta"]
 Reduction = Literal["none", "sum", "mean"]
 BoundsGrad = Literal["zero", "pass"]
 Bounds = tuple[float | None, float | None]
@@ -235,7 +238,7 @@ def operands(op: str, *values: Any) -> Operands:
     same_device(first, anchor, **named)
     shape = broadcast_shape(first, anchor.shape, **named)
     for name in rules.data:
-        target_fits(rules.parameters, parameters, named[name])
+        target_fits(rules.parameters, [t for t in parameters if t is not None], named[name])
     return tensors, shape, composite, arithmetic_dtype(promoted_dtype(*parameters), *tensors)
 
 
@@ -259,6 +262,12 @@ def _code(name: str, codes: dict[str, int], key: Any) -> int:
 
 def reduction_code(reduction: Reduction) -> int:
     return _code("reduction", REDUCTIONS, reduction)
+
+
+def code_of(op: str, option: str, word: Any) -> int:
+    """The number that stands for a word, by the operators' table."""
+    codes = {o.name: o.codes for o in OPERATORS[op].options}[option]
+    return _code(option, codes or {}, word)
 
 
 def bernoulli_code(param: BernoulliParam) -> int:

@@ -1,0 +1,87 @@
+"""The negative binomial log-likelihood of counts, zero-inflated or not, and its gradients."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from vae_fast.backends import choose
+from vae_fast.operators import MEAN_PARAMS, OPERATORS, THETA_PARAMS
+from vae_fast.ops import arguments, counts
+from vae_fast.ops.arguments import MeanParam, Reduction, ThetaParam
+from vae_fast.ops.autograd import density
+from vae_fast.tracing import public
+
+_OP = "negative_binomial_log_prob"
+_Options = OPERATORS[_OP].Options
+
+
+@public
+def negative_binomial_log_prob(
+    mean: Tensor,
+    theta: Tensor | float,
+    x: Tensor,
+    *,
+    zero_logits: Tensor | float | None = None,
+    param: MeanParam = "mean",
+    theta_param: ThetaParam = "theta",
+    eps: float = 0.0,
+    event_ndim: int = 1,
+    weight: Tensor | float | None = None,
+    reduction: Reduction = "none",
+    scale: float = 1.0,
+    validate: bool = False,
+    backend: str | None = None,
+) -> Tensor:
+    """log p(x | μ, θ) of counts with mean μ and variance μ + μ²/θ, in nats.
+
+    Σ x·log μ − (x + θ)·log(1 + μ/θ) + Σ_{k<x} log(1 + k/θ) − log x! over the event dims, which is
+    log Γ(x + θ) − log Γ(θ) − log x! + θ·log(θ/(θ + μ)) + x·log(μ/(θ + μ)) in a form of which no part cancels within
+    itself: for every θ, up to ∞, where it is Poisson's.
+
+    With ``zero_logits`` π the count is 0 with probability σ(π) besides: log(σ(π) + σ(−π)·p(0)) of x = 0, and
+    log σ(−π) + log p(x) of all others.
+
+    Args:
+        mean: μ > 0; with ``param="log_mean"`` its logarithm.
+        theta: the inverse dispersion θ > 0, or ``theta_param="log_theta"`` its logarithm: for every element, every
+            feature ([G]), every datum ([B, 1]), a 0-d tensor or a number. Its gradient has its own shape.
+        x: counts, broadcast against the others and they against it: floats, bool, or integers. A constant, without
+            a gradient. Where they differ in their number of dims, one of the two must have the shape of both.
+        zero_logits: π, of the same shapes.
+        eps: what the published formula of single-cell models has inside its logarithms, log(θ + ε), log(μ + ε) and
+            log(θ + μ + ε): 1e-8 makes its values.
+        event_ndim, weight, reduction, scale: as ``gaussian_kl``. ``scale=-1`` makes it a loss.
+        validate: raises ValueError where x is no count, or a mean or θ not positive, at the cost of a pass over
+            each and, on a GPU, a synchronisation. Without it the formula goes on for fractions, by log Γ.
+        backend: as ``rsample``.
+
+    Returns:
+        The data dims ("none") or a 0-d tensor; float64 where the parameters promote to it, else float32.
+
+    Raises:
+        TypeError: mean, theta or zero_logits of a complex, integer, quantised, sparse or nested kind.
+        otherwise as ``gaussian_kl``.
+
+    Source: Lopez et al., "Deep generative modeling for single-cell transcriptomics" (2018), its Methods.
+    """
+    values = (mean, theta, zero_logits, counts.counts(x), weight)
+    operands, shape, composite, arithmetic = arguments.operands(_OP, *values)
+    arguments.event_dims(event_ndim, shape, "mean, theta, zero_logits, x and weight")
+    code, theta_code = arguments.code_of(_OP, "param", param), arguments.code_of(_OP, "theta_param", theta_param)
+    if validate:
+        counts.whole(operands[3])
+        if code == MEAN_PARAMS["mean"]:
+            counts.positive("mean", operands[0])
+        if theta_code == THETA_PARAMS["theta"]:
+            counts.positive("theta", operands[1])
+    name = choose(_OP, operands[0].device, backend, operands[0].numel())
+    options = _Options(
+        event_ndim=event_ndim,
+        reduction=arguments.reduction_code(reduction),
+        scale=arguments.number("scale", scale),
+        param=code,
+        theta_param=theta_code,
+        eps=arguments.number("eps", eps),
+    )
+    log_prob: Tensor = density(_OP, name, operands, options, composite, arithmetic)
+    return log_prob
