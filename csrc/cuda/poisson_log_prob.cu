@@ -1,0 +1,18 @@
+// log p(x) of a Poisson variable by its rate, and its gradients, in one pass.
+#include "../table.h"
+#include "density.h"
+
+namespace vae_fast {
+namespace cuda {
+
+void poisson_log_prob(const PoissonArgs& args) {
+  in_storage(args, false, [&](auto element) {
+    using S = decltype(element);
+    using T = typename Compute<S>::Type;
+    run_density<S, DensityTraits<>>("poisson_log_prob", args,
+                                    PoissonDensity<T>{args.log_rate, static_cast<T>(args.eps)});
+  });
+}
+
+}  // namespace cuda
+}  // namespace vae_fast
