@@ -1,0 +1,310 @@
+"""One element's term of the count densities, and its derivatives: csrc/counts.h in Triton.
+
+What is rare, counts above 8 and fractions, is a branch of a whole tile.
+"""
+
+import triton
+import triton.language as tl
+
+from vae_fast.triton_kernels.arithmetic import constant, divide, polynomial
+from vae_fast.triton_kernels.exponentials import exp, exp_of_negative, half_expm1_and_minus
+from vae_fast.triton_kernels.logarithms import log
+from vae_fast.triton_kernels.softplus import log1p_unit, logistic, over_one_plus, softplus
+
+HALF_LOG_2PI = tl.constexpr(0.91893853320467274178)
+
+
+@triton.jit
+def artanh_cubic(square):
+    """(artanh(t)/t − 1)/t² of t², up to 0.36."""
+    if square.dtype == tl.float64:
+        # To 3.6e-18.
+        return polynomial(
+            square,
+            (
+                0.3333333333333333,
+                0.19999999999999446,
+                0.14285714285857964,
+                0.11111111096336579,
+                0.09090909889685762,
+                0.07692281533720116,
+                0.06667230277180569,
+                0.05873937083936734,
+                0.05353204560889448,
+                0.04057216538594491,
+                0.08423320061587904,
+                -0.13435318485024347,
+                0.5836053065665165,
+                -1.1919977259342103,
+                1.9130270330915295,
+                -1.7630871046832781,
+                0.8649994153115217,
+            ),
+        )
+    else:
+        # To 2.7e-8.
+        return polynomial(
+            square,
+            (
+                0.3333333730697632,
+                0.19999322295188904,
+                0.1431412696838379,
+                0.10668415576219559,
+                0.12309817224740982,
+                -0.03811189532279968,
+                0.2482169270515442,
+            ),
+        )
+
+
+@triton.jit
+def growth(r):
+    """log(1 + r), how much more it is than r/(1 + r), and that, for r ≥ 0 up to ∞."""
+    one = constant(r, 1.0)
+    inverse, t = divide(one, r + 1.0), divide(r, r + 2.0)
+    cubic = t * 2.0 * (t * t) * artanh_cubic(t * t)
+    share = r * inverse
+    far = r > 3.0
+    far_log, far_share = log(r + 1.0), 1.0 - inverse
+    value = tl.where(far, far_log, tl.fma(t, constant(r, 2.0), cubic))
+    excess = tl.where(far, far_log - far_share, tl.fma(t, share, cubic))
+    return value, excess, tl.where(far, far_share, share)
+
+
+@triton.jit
+def stirling(z):
+    """What Stirling's formula lacks of log Γ(z), and minus its derivative, for z ≥ 8."""
+    inverse = divide(constant(z, 1.0), z)
+    square = inverse * inverse
+    if z.dtype == tl.float64:
+        rest = polynomial(
+            square,
+            (
+                1.0 / 12,
+                -1.0 / 360,
+                1.0 / 1260,
+                -1.0 / 1680,
+                1.0 / 1188,
+                -691.0 / 360360,
+                1.0 / 156,
+                -3617.0 / 122400,
+                43867.0 / 244188,
+                -174611.0 / 125400,
+            ),
+        )
+        slope = polynomial(
+            square,
+            (
+                1.0 / 12,
+                -3.0 / 360,
+                5.0 / 1260,
+                -7.0 / 1680,
+                9.0 / 1188,
+                -11 * 691.0 / 360360,
+                13.0 / 156,
+                -15 * 3617.0 / 122400,
+                17 * 43867.0 / 244188,
+                -19 * 174611.0 / 125400,
+            ),
+        )
+    else:
+        rest = polynomial(square, (1.0 / 12, -1.0 / 360, 1.0 / 1260))
+        slope = polynomial(square, (1.0 / 12, -3.0 / 360, 5.0 / 1260))
+    return rest * inverse, slope * square
+
+
+@triton.jit
+def stirling_rising(more, start):
+    """log Γ(start + more) − log Γ(start) − more·log start, and minus its derivative by start, for start ≥ 8."""
+    end, q = start + more, divide(more, start)
+    value, excess, share = growth(q)
+    a, da = stirling(start)
+    b, db = stirling(end)
+    whole = tl.where(excess == 0.0, 0.0, end * excess)
+    return (whole - value * 0.5) - (a - b), ((q * share - excess) - divide(q, end) * 0.5) - (da - db)
+
+
+@triton.jit
+def stirling_factorial(x):
+    """log x! for x ≥ 8."""
+    log_x = log(x)
+    rest, _ = stirling(x)
+    return tl.fma(x, log_x - 1.0, tl.fma(log_x, constant(x, 0.5), rest + constant(x, HALF_LOG_2PI)))
+
+
+@triton.jit
+def is_fraction(x):
+    """Numbers that are no counts; beyond 2ᵈ, d the digits, there are none."""
+    whole: tl.constexpr = 2.0**52 if x.dtype == tl.float64 else 2.0**23
+    size = tl.abs(x)
+    return (((size + whole) - whole != size) & (size < whole)) | (x < 0.0)
+
+
+@triton.jit
+def any_of(mask):
+    """Whether a tile has one."""
+    return tl.max(tl.ravel(mask.to(tl.int32)), 0) > 0
+
+
+@triton.jit
+def rising(x, theta, inverse):
+    """Σ_{k<x} log(1 + k/θ) − log x!, and Σ_{k<x} k/(θ(θ + k)), minus the derivative of the first by θ > 0."""
+    large = theta >= 1.0
+    one = constant(x, 1.0)
+    # Factors a + kb are 1 + k/θ or θ + k, none of whose products overflows.
+    a, b = tl.where(large, one, theta), tl.where(large, inverse, one)
+    product, total, factorial = tl.where(large, one, one), tl.where(large, 0.0 * one, 0.0 * one), one
+    for k in tl.static_range(1, 8):
+        inside = x > k
+        factor = tl.where(inside, tl.fma(b, constant(x, k), a), one)
+        total = tl.fma(total, factor, tl.where(inside, product * k, 0.0))
+        product = product * factor
+        factorial = factorial * tl.where(inside, constant(x, k + 1), one)
+    beyond = x > 8.0
+    value = log(tl.where(beyond, product, divide(product, factorial)))
+    n = tl.minimum(tl.maximum(x - 1.0, 0.0), 7.0)
+    value = tl.where(large, value, value - n * log(theta))
+    slope = divide(total, product) * inverse * tl.where(large, inverse, one)
+    eight = constant(x, 8.0)
+    if any_of(beyond):
+        far = tl.where(beyond, x, 9.0)
+        more, start = far - 8.0, theta + 8.0
+        rest, rest_slope = stirling_rising(more, start)
+        step, _, _ = growth(inverse * 8.0)
+        rest = tl.fma(more, step, rest) - stirling_factorial(far)
+        value = tl.where(beyond, value + rest, value)
+        slope = tl.where(beyond, slope + tl.fma(more * 8.0 * inverse, divide(one, start), rest_slope), slope)
+    fraction = is_fraction(x) & (x < 8.0)
+    if any_of(fraction):
+        part = tl.where(fraction, x, 0.5)
+        rest, rest_slope = stirling_rising(part, theta + 8.0)
+        step, _, _ = growth(inverse * 8.0)
+        rest = tl.fma(part, step, rest) - stirling_factorial(part + 8.0)
+        rest_slope = tl.fma(part * eight * inverse, divide(one, theta + 8.0), rest_slope)
+        for k in tl.static_range(0, 8):
+            factor = theta + k
+            rest = rest - log(divide(factor + part, factor)) + log(part + (k + 1))
+            rest_slope = rest_slope - divide(divide(part, factor), factor + part)
+        value = tl.where(fraction, rest, value)
+        slope = tl.where(fraction, rest_slope, slope)
+    return value, slope
+
+
+@triton.jit
+def log_factorial(x):
+    """log x!."""
+    one = constant(x, 1.0)
+    factorial = tl.where(x > 1.0, 2.0 * one, one)
+    for k in tl.static_range(2, 8):
+        factorial = factorial * tl.where(x > k, constant(x, k + 1), one)
+    value = log(factorial)
+    beyond = x > 8.0
+    if any_of(beyond):
+        value = tl.where(beyond, stirling_factorial(tl.where(beyond, x, 9.0)), value)
+    fraction = is_fraction(x) & (x < 8.0)
+    if any_of(fraction):
+        part = tl.where(fraction, x, 0.5)
+        rest = stirling_factorial(part + 8.0)
+        for k in tl.static_range(1, 9):
+            rest = rest - log(part + k)
+        value = tl.where(fraction, rest, value)
+    return value
+
+
+@triton.jit
+def negative_binomial(mean, theta, x, eps, LOG_MEAN: tl.constexpr, LOG_THETA: tl.constexpr, EPS: tl.constexpr):
+    """log p, its derivatives by mean and theta as they are given, and −log p of a count of 0."""
+    one = constant(x, 1.0)
+    if LOG_MEAN:
+        mu = exp(mean)
+    else:
+        mu = mean
+    if LOG_THETA:
+        shape = exp(theta)
+    else:
+        shape = theta
+    inverse = divide(one, shape)
+    if EPS:
+        moved, start = mu + eps, shape + eps
+        r = divide(mu, start)
+        log_theta_part, excess, share = growth(r)
+        log_count, _, count_share = growth(moved * inverse)
+        rest = divide(one, moved * inverse + 1.0)
+        by_theta = -excess - share * divide(eps, start)
+    else:
+        moved = mu
+        r = divide(mu, shape)
+        log_theta_part, excess, share = growth(r)
+        log_count, count_share = log_theta_part, share
+        rest = divide(one, r + 1.0)
+        by_theta = -excess
+    nothing: tl.constexpr = 2.0**-54 if x.dtype == tl.float64 else 2.0**-25
+    none = tl.where(r < nothing, mu, shape * log_theta_part)
+    some = x != 0.0
+    value, slope = rising(x, shape, inverse)
+    if LOG_MEAN and not EPS:
+        log_moved = mean
+    else:
+        log_moved = log(moved)
+    value = tl.where(some, (x * log_moved - x * log_count) + (value - none), -none)
+    by_theta = tl.where(some, (x * inverse * count_share + by_theta) - slope, by_theta)
+    by_mean = tl.where(some, divide((x - moved) * rest, moved), -rest)
+    if LOG_MEAN:
+        if EPS:
+            by_mean = by_mean * mu
+        else:
+            by_mean = tl.where(some, (x - moved) * rest, by_mean * mu)
+    if LOG_THETA:
+        by_theta = by_theta * shape
+    return value, by_mean, by_theta, none
+
+
+@triton.jit
+def zero_inflated(logits, log_prob, u, x):
+    """log p where a count is 0 by σ(π) besides, the count density's share in its gradients, and the slope by π."""
+    e, error = exp_of_negative(-tl.abs(logits))
+    s, log_sum = over_one_plus(e, error, e, error), e + log1p_unit(e, error)
+    positive = logits > 0.0
+    dead, alive = tl.where(positive, 1.0 - s, s), tl.where(positive, s, 1.0 - s)
+    loss = tl.where(positive, logits, 0.0) + log_sum
+    half_less, _ = half_expm1_and_minus(-u, u * -0.5)
+    lost, own = alive * (half_less * -2.0), alive * exp(-u)
+    all = dead + own
+    least: tl.constexpr = 2.0**-900 if x.dtype == tl.float64 else 2.0**-100
+    far = all < least
+    value, _, _ = growth(divide(lost, all))
+    up = u + logits
+    value = tl.where(far, softplus(-up) - softplus(-logits), -value)
+    share = tl.where(far, logistic(-up), divide(own, all))
+    by_logits = tl.where(far, alive - logistic(-up), divide(dead, all) * lost)
+    zero = x == 0.0
+    return tl.where(zero, value, log_prob - loss), tl.where(zero, share, 1.0), tl.where(zero, by_logits, -dead)
+
+
+@triton.jit
+def poisson(rate, x, eps, LOG_RATE: tl.constexpr, EPS: tl.constexpr):
+    """x·log(λ + ε) − λ − log x!, and its derivative by the rate as it is given."""
+    if LOG_RATE:
+        value = exp(rate)
+    else:
+        value = rate
+    if EPS:
+        moved = value + eps
+    else:
+        moved = value
+    if LOG_RATE and not EPS:
+        log_moved = rate
+    else:
+        log_moved = log(moved)
+    some = x != 0.0
+    log_prob = tl.where(some, (x * log_moved - value) - log_factorial(x), -value)
+    if LOG_RATE:
+        if EPS:
+            slope = tl.where(some, x * divide(value, moved) - value, -value)
+        else:
+            slope = tl.where(some, x - value, -value)
+    elif EPS:
+        slope = tl.where(some, divide(x, moved) - 1.0, -1.0)
+    else:
+        slope = tl.where(some, divide(x - value, value), -1.0)
+    return log_prob, slope
