@@ -92,6 +92,8 @@ std::array<Tensor, inputs + 2> run_density(void (*kernel)(const Args&), Args& ar
   const Operand& anchor = operands[0];
   const Operands parameters(operands, Args::kParameters), others(operands + Args::kParameters, operands + inputs + 1);
   check_floating(parameters);
+  for (size_t k = Args::kParameters; k <= inputs; ++k)
+    if (static_cast<int>(k) != Args::kCounts) check_no_integers(operands[k]);
   check_packed(tensors.packed, tensors.packed_dim, operands[0], operands[1], tensors.needs[0], tensors.needs[1]);
   Space space(operands);
   const Sums sums(tensors.device, args, space, arithmetic_of(parameters, others), anchor, operands[inputs],

@@ -15,6 +15,12 @@ inline void check_floating(const Operands& operands) {
              dtype_name(o.scalar_type));
 }
 
+// Data and weights that are no counts.
+inline void check_no_integers(const Operand& o) {
+  VF_CHECK(!o || !is_wide_integer(o.dtype), o.name, " must be of a floating dtype, uint8 or bool, got ",
+           dtype_name(o.scalar_type));
+}
+
 // An upstream gradient: of the result's shape.
 inline void check_like(const Operand& gradient, const int64_t* size, int ndim) {
   if (!gradient) return;

@@ -88,6 +88,26 @@ struct NegativeBinomialDensity {
   }
 };
 
+// mean's logits, theta, zero_logits, log_library, x, and what the softmax over a row of the logits is made of: the mean
+// is its share of the library.
+template <class E, bool kInflated>
+struct NegativeBinomialSharesDensity {
+  static constexpr int kInputs = 7;
+  NegativeBinomialDensity<E, kInflated> density;
+
+  VF_INLINE static constexpr bool always(int k) { return k != 3 && (k != 2 || kInflated); }
+  template <class T>
+  VF_INLINE void operator()(const T (&in)[kInputs], T g, T& term, T (&d)[kInputs]) const {
+    const T own[4] = {(in[0] - in[5]) + (in[3] - in[6]), in[1], in[2], in[4]};
+    T by[4];
+    density(own, g, term, by);
+    d[0] = d[3] = d[6] = by[0];
+    d[1] = by[1];
+    d[2] = by[2];
+    d[4] = d[5] = splat<T>(0);
+  }
+};
+
 // rate, x.
 template <class E>
 struct PoissonDensity {

@@ -71,8 +71,8 @@ void read_seed(const Tensor& seed, NoiseOptions& noise) {
 }
 
 bool sums_in_kernel(const View&, int64_t numel, bool each_row) {
-  // So many that the partial sums of 32 units take a few MiB.
-  constexpr int64_t kFew = 1 << 14;
+  // So many that the partial sums of 8 units take a few MiB: a value a gene, too.
+  constexpr int64_t kFew = 1 << 16;
   return each_row || numel <= kFew;
 }
 

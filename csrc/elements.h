@@ -45,6 +45,16 @@ VF_INLINE float widen(Float16 a) {
 #endif
 }
 
+// An element in the type computed in, rounded once.
+template <class T, class S>
+VF_INLINE T number_of(S a) {
+  if constexpr (std::is_integral_v<S>) {
+    return static_cast<T>(a);
+  } else {
+    return static_cast<T>(widen(a));
+  }
+}
+
 VF_INLINE void narrow(float a, float& to) { to = a; }
 VF_INLINE void narrow(float a, double& to) { to = a; }
 VF_INLINE void narrow(double a, double& to) { to = a; }

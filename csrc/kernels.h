@@ -79,6 +79,7 @@ struct DensityCall {
 template <int inputs, int parameters>
 struct DensityArgs : DensityCall {
   static constexpr int kInputs = inputs, kParameters = parameters;
+  static constexpr int kCounts = -1;  // the operand that may be of wide integers
   View in[inputs];
   Gradient gradients[inputs];
 };
@@ -97,12 +98,22 @@ struct GaussianArgs : DensityArgs<3, 2> {
 
 // mean, theta, zero_logits, x.
 struct NegativeBinomialArgs : DensityArgs<4, 3> {
+  static constexpr int kCounts = 3;
   bool log_mean, log_theta;
+  double eps;
+};
+
+// mean's logits, theta, zero_logits, log_library, x, and of each row of the softmax the largest logit and the logarithm
+// of its sum.
+struct NegativeBinomialSharesArgs : DensityArgs<7, 4> {
+  static constexpr int kCounts = 4;
+  bool log_theta;
   double eps;
 };
 
 // rate, x.
 struct PoissonArgs : DensityArgs<2, 1> {
+  static constexpr int kCounts = 1;
   bool log_rate;
   double eps;
 };
@@ -112,6 +123,20 @@ struct KLArgs : DensityArgs<4, 4> {
   bool has_free_bits;
   double free_bits;
   SigmaOptions form, prior_form;
+};
+
+// softmax over each of contiguous rows, of compute dtype, as what it is made of: `top`, the largest logit of a row, and
+// `log_sum`, log Σ e^(logit − top). softmax_bwd makes the gradient by the logarithms of the shares, in place, that by
+// the logits: less each share of its row's sum, `total`.
+struct SoftmaxArgs {
+  ParallelFor parallel_for = nullptr;  // on a CPU
+  Device* device = nullptr;            // on a GPU
+  DType compute;
+  Rows rows;
+  const void* logits;
+  void *top, *log_sum;
+  const void* total = nullptr;
+  void* gradient = nullptr;
 };
 
 // rsample and rsample_kl. Rows are those of mu: samples are a loop inside.
@@ -152,8 +177,10 @@ struct NormalArgs {
 #define VF_KERNELS(kernel)                                                                                      \
   kernel(bernoulli_log_prob, BernoulliArgs) kernel(gaussian_log_prob, GaussianArgs) kernel(gaussian_kl, KLArgs) \
       kernel(negative_binomial_log_prob, NegativeBinomialArgs) kernel(poisson_log_prob, PoissonArgs)            \
-          kernel(rsample_fwd, SampleArgs) kernel(rsample_bwd, SampleArgs) kernel(rsample_kl_fwd, SampleArgs)    \
-              kernel(rsample_kl_bwd, SampleArgs) kernel(standard_normal, NormalArgs)
+          kernel(negative_binomial_of_shares, NegativeBinomialSharesArgs) kernel(softmax_fwd, SoftmaxArgs)      \
+              kernel(softmax_bwd, SoftmaxArgs) kernel(rsample_fwd, SampleArgs) kernel(rsample_bwd, SampleArgs)  \
+                  kernel(rsample_kl_fwd, SampleArgs) kernel(rsample_kl_bwd, SampleArgs)                         \
+                      kernel(standard_normal, NormalArgs)
 
 struct Kernels {
   const char* isa;

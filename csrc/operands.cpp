@@ -174,15 +174,18 @@ Tensor empty(const int64_t* size, int ndim, int32_t scalar_type) {
   return empty_strided(size, stride, ndim, scalar_type);
 }
 
-Tensor empty_like(const Operand& operand, int32_t scalar_type) {
+bool in_order(const Operand& operand) {
   int64_t step = 1;
-  bool in_order = true;
-  for (int d = operand.ndim - 1; d >= 0 && in_order; --d) {
+  for (int d = operand.ndim - 1; d >= 0; --d) {
     // PyTorch keeps dense strides as they are, whatever they say of a dim of size 1.
-    in_order = operand.stride[d] == step;
+    if (operand.stride[d] != step) return false;
     step *= std::max<int64_t>(operand.size[d], 1);
   }
-  if (in_order) return empty(operand.size, operand.ndim, scalar_type);
+  return true;
+}
+
+Tensor empty_like(const Operand& operand, int32_t scalar_type) {
+  if (in_order(operand)) return empty(operand.size, operand.ndim, scalar_type);
   try {
     const Tensor like = torch::stable::empty_like(*operand.tensor);
     if (scalar_type == operand.scalar_type) return like;

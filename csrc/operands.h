@@ -94,6 +94,8 @@ struct Space {
   View index(const Operand& operand) const;
 };
 
+// Whether strides are those of C order.
+bool in_order(const Operand& operand);
 Tensor empty(const int64_t* size, int ndim, int32_t scalar_type);
 Tensor empty_like(const Operand& operand, int32_t scalar_type);
 inline Tensor empty_like(const Operand& operand) { return empty_like(operand, operand.scalar_type); }

@@ -2,6 +2,7 @@
 // device, whose dispatch key is VF_DISPATCH_KEY.
 #include "boxing.h"
 #include "calls.h"
+#include "softmax.h"
 
 namespace vae_fast {
 namespace {
@@ -89,42 +90,97 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> gaussian_log_prob_bwd(Tensor dlog_pro
 
 // ---- negative_binomial_log_prob --------------------------------------------------------------------------
 
-std::array<Tensor, 6> negative_binomial(DensityTensors<4>&& tensors, const DensityOptions& options, int64_t param,
-                                        int64_t theta_param, double eps) {
-  check_code("param", param, 2);
-  check_code("theta_param", theta_param, 2);
+struct CountOptions {
+  int64_t param, theta_param;
+  double eps;
+};
+
+std::array<Tensor, 6> negative_binomial(DensityTensors<4>&& tensors, const DensityOptions& options,
+                                        const CountOptions& count) {
   NegativeBinomialArgs args;
-  args.log_mean = param == 1;
-  args.log_theta = theta_param == 1;
-  args.eps = eps;
+  args.log_mean = count.param == 1;
+  args.log_theta = count.theta_param == 1;
+  args.eps = count.eps;
   return run_density(kernels().negative_binomial_log_prob, args, tensors, options);
 }
 
-// Counts have no gradient.
-std::tuple<Tensor, Tensor, Tensor, Tensor> negative_binomial_log_prob_fwd(
-    Tensor mean, Tensor theta, OptionalTensor zero_logits, Tensor x, OptionalTensor weight, int64_t event_ndim,
-    int64_t reduction, double scale, int64_t param, int64_t theta_param, double eps, bool need_dmean, bool need_dtheta,
-    bool need_dzero_logits) {
-  const auto [log_prob, dmean, dtheta, dzero_logits, none, dweight] =
-      negative_binomial({OnDevice(mean),
-                         {{"mean", mean}, {"theta", theta}, {"zero_logits", zero_logits}, {"x", x}, {"weight", weight}},
-                         {},
-                         {need_dmean, need_dtheta, need_dzero_logits}},
-                        {event_ndim, reduction, scale}, param, theta_param, eps);
-  return {log_prob, dmean, dtheta, dzero_logits};
+// The mean is a softmax's share of the library: sums, and the gradients by logits, theta, zero_logits, log_library,
+// weight.
+std::array<Tensor, 6> negative_binomial_of_shares(const Operand (&operands)[6], const Operand& upstream,
+                                                  const bool (&needs)[6], const DensityOptions& options,
+                                                  const CountOptions& count) {
+  const Operand &mean = operands[0], &library = operands[3], &x = operands[4];
+  const Arithmetic arithmetic = arithmetic_of(Operands(operands, 4), Operands(operands + 4, 2));
+  const Softmax shares(mean, Space(operands), options.event_ndim, arithmetic.compute);
+  NegativeBinomialSharesArgs args;
+  args.log_theta = count.theta_param == 1;
+  args.eps = count.eps;
+  DensityTensors<7> tensors{OnDevice(*mean.tensor),
+                            {{"mean", shares.logits()},
+                             operands[1],
+                             operands[2],
+                             library,
+                             x,
+                             {"top", shares.top()},
+                             {"log_sum", shares.log_sum()},
+                             operands[5]},
+                            upstream,
+                            {needs[0], needs[1], needs[2], needs[3], false, false, needs[0], needs[5]}};
+  auto results = run_density(kernels().negative_binomial_of_shares, args, tensors, options);
+  auto& [log_prob, dmean, dtheta, dzero_logits, dlibrary, dx, dtop, total, dweight] = results;
+  return {upstream ? log_prob : in_dtype(log_prob, arithmetic.result),
+          needs[0] ? shares.gradient(dmean, total, mean) : dmean,
+          dtheta,
+          dzero_logits,
+          dlibrary,
+          dweight};
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> negative_binomial_log_prob_bwd(
-    Tensor dlog_prob, Tensor mean, Tensor theta, OptionalTensor zero_logits, Tensor x, OptionalTensor weight,
+// Sums, and the gradients by mean, theta, zero_logits, log_library, weight.
+std::array<Tensor, 6> negative_binomial(const Operand (&operands)[6], const Operand& upstream, const bool (&needs)[6],
+                                        const DensityOptions& options, const CountOptions& count) {
+  check_code("param", count.param, 3);
+  check_code("theta_param", count.theta_param, 2);
+  if (count.param == 2) return negative_binomial_of_shares(operands, upstream, needs, options, count);
+  const auto& [mean, theta, zero_logits, library, x, weight] = operands;
+  VF_CHECK(!library, "log_library is for a mean by softmax");
+  auto [log_prob, dmean, dtheta, dzero_logits, dx, dweight] =
+      negative_binomial({OnDevice(*mean.tensor),
+                         {mean, theta, zero_logits, x, weight},
+                         upstream,
+                         {needs[0], needs[1], needs[2], false, needs[5]}},
+                        options, count);
+  return {log_prob, dmean, dtheta, dzero_logits, nothing(mean), dweight};
+}
+
+// Counts have no gradient.
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> negative_binomial_log_prob_fwd(
+    Tensor mean, Tensor theta, OptionalTensor zero_logits, OptionalTensor log_library, Tensor x, OptionalTensor weight,
     int64_t event_ndim, int64_t reduction, double scale, int64_t param, int64_t theta_param, double eps,
-    bool need_dmean, bool need_dtheta, bool need_dzero_logits, bool need_dweight) {
-  const auto [log_prob, dmean, dtheta, dzero_logits, none, dweight] =
-      negative_binomial({OnDevice(mean),
-                         {{"mean", mean}, {"theta", theta}, {"zero_logits", zero_logits}, {"x", x}, {"weight", weight}},
-                         {"dlog_prob", dlog_prob},
-                         {need_dmean, need_dtheta, need_dzero_logits, false, need_dweight}},
-                        {event_ndim, reduction, scale}, param, theta_param, eps);
-  return {dmean, dtheta, dzero_logits, dweight};
+    bool need_dmean, bool need_dtheta, bool need_dzero_logits, bool need_dlog_library) {
+  return forward(negative_binomial({{"mean", mean},
+                                    {"theta", theta},
+                                    {"zero_logits", zero_logits},
+                                    {"log_library", log_library},
+                                    {"x", x},
+                                    {"weight", weight}},
+                                   {}, {need_dmean, need_dtheta, need_dzero_logits, need_dlog_library},
+                                   {event_ndim, reduction, scale}, {param, theta_param, eps}));
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> negative_binomial_log_prob_bwd(
+    Tensor dlog_prob, Tensor mean, Tensor theta, OptionalTensor zero_logits, OptionalTensor log_library, Tensor x,
+    OptionalTensor weight, int64_t event_ndim, int64_t reduction, double scale, int64_t param, int64_t theta_param,
+    double eps, bool need_dmean, bool need_dtheta, bool need_dzero_logits, bool need_dlog_library, bool need_dweight) {
+  return backward(negative_binomial(
+      {{"mean", mean},
+       {"theta", theta},
+       {"zero_logits", zero_logits},
+       {"log_library", log_library},
+       {"x", x},
+       {"weight", weight}},
+      {"dlog_prob", dlog_prob}, {need_dmean, need_dtheta, need_dzero_logits, need_dlog_library, false, need_dweight},
+      {event_ndim, reduction, scale}, {param, theta_param, eps}));
 }
 
 // ---- poisson_log_prob ------------------------------------------------------------------------------------

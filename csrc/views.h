@@ -6,7 +6,7 @@
 namespace vae_fast {
 
 // A bool is a byte of which all but 0 is 1.
-enum class DType : uint8_t { kFloat32, kFloat64, kBFloat16, kFloat16, kByte, kBool };
+enum class DType : uint8_t { kFloat32, kFloat64, kBFloat16, kFloat16, kByte, kBool, kInt16, kInt32, kInt64 };
 
 // As many as a PyTorch tensor has at most.
 constexpr int kMaxDims = 64;

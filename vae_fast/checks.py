@@ -9,12 +9,18 @@ import torch
 from torch import Tensor
 
 from vae_fast import results
-from vae_fast.operators import BERNOULLI_PARAMS, PARAMETER, SIGNATURES, Wanted
+from vae_fast.operators import BERNOULLI_PARAMS, MEAN_PARAMS, PARAMETER, SIGNATURES, Operand, Wanted
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 TARGETS = (*FLOATS, torch.uint8, torch.bool)
+COUNTS = (*TARGETS, torch.int16, torch.int32, torch.int64)
 # Elements of a result: as many as bytes, of which there are eight an element at most, fit 63 bits.
 _MOST = 2**60
+
+
+def dtypes_of(operand: Operand) -> tuple[torch.dtype, ...]:
+    """Those that an operand may be of."""
+    return FLOATS if operand.role == PARAMETER else COUNTS if operand.counts else TARGETS
 
 
 def countable(shape: Sequence[int], what: str) -> None:
@@ -71,6 +77,20 @@ def _code(name: str, code: int, codes: dict[str, int]) -> None:
 def _events(event_ndim: int, shape: Sequence[int]) -> None:
     if not 0 <= event_ndim <= len(shape):
         raise ValueError(f"event_ndim={event_ndim} does not fit a shape of {len(shape)} dims")
+
+
+def _softmax(mean: Tensor, log_library: Tensor | None, shape: Sequence[int], options: Any) -> None:
+    if options.param != MEAN_PARAMS["softmax"]:
+        if log_library is not None:
+            raise ValueError("log_library is for a mean by softmax")
+        return
+    if tuple(mean.shape) != tuple(shape):
+        raise ValueError(
+            f"mean of shape {tuple(mean.shape)} must have the shape of all operands together, {tuple(shape)}, "
+            "for a softmax"
+        )
+    if options.event_ndim == 0:
+        raise ValueError("a softmax needs an event: event_ndim is 0")
 
 
 def _packed(operands: Sequence[Any], wanted: Wanted) -> None:
@@ -137,7 +157,7 @@ def check(name: str, args: Sequence[Any]) -> None:
     anchor, *_ = operands
     named = {operand.name: tensor for operand, tensor in zip(operator.operands, operands, strict=True)}
     for operand in operator.operands:
-        _dtype(operand.name, named[operand.name], FLOATS if operand.role == PARAMETER else TARGETS)
+        _dtype(operand.name, named[operand.name], dtypes_of(operand))
     _device(anchor, **named)
     for option in operator.options:
         if option.codes is not None:
@@ -147,6 +167,8 @@ def check(name: str, args: Sequence[Any]) -> None:
     shape = _broadcast(*operands)
     if operator.sums:
         _events(options.event_ndim, shape)
+    if "log_library" in named:
+        _softmax(anchor, named["log_library"], shape, options)
     if not operator.density:
         _seed(options.seed_tensor, anchor.device)
         sample = (*options.sample_shape, *shape)

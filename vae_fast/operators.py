@@ -26,7 +26,7 @@ REDUCTIONS = {"none": 0, "sum": 1, "mean": 2}
 FORMS = {"logvar": 0, "logstd": 1, "std": 2, "var": 3, "softplus": 4}
 BERNOULLI_PARAMS = {"logits": 0, "probs": 1}
 # What a count's mean and a negative binomial's inverse dispersion are given by.
-MEAN_PARAMS = {"mean": 0, "log_mean": 1}
+MEAN_PARAMS = {"mean": 0, "log_mean": 1, "softmax": 2}
 RATE_PARAMS = {"rate": 0, "log_rate": 1}
 THETA_PARAMS = {"theta": 0, "log_theta": 1}
 # The gradient of what a bound clamps.
@@ -51,7 +51,7 @@ class Operand(NamedTuple):
     """A tensor that broadcasts against the others, which come in the order of their roles.
 
     ``neutral`` leaves every term and gradient finite, in the operand's place where a weight is 0. ``torch_name`` is
-    torch.distributions' name for it.
+    torch.distributions' name for it. ``counts`` may be of any integer dtype.
     """
 
     name: str
@@ -60,6 +60,7 @@ class Operand(NamedTuple):
     neutral: float = 0.0
     optional: bool = False
     differentiable: bool = True
+    counts: bool = False
 
 
 class _Required:
@@ -285,7 +286,8 @@ _OPERATORS = (
             Operand("mean", "mean", neutral=1.0),
             Operand("theta", "total_count", neutral=1.0),
             Operand("zero_logits", "gate_logits", optional=True),
-            Operand("x", "value", DATA, differentiable=False),
+            Operand("log_library", "log_library", optional=True),
+            Operand("x", "value", DATA, differentiable=False, counts=True),
             _WEIGHT,
         ),
         options=(
@@ -300,7 +302,7 @@ _OPERATORS = (
         "poisson_log_prob",
         operands=(
             Operand("rate", "rate", neutral=1.0),
-            Operand("x", "value", DATA, differentiable=False),
+            Operand("x", "value", DATA, differentiable=False, counts=True),
             _WEIGHT,
         ),
         options=(*_SUM, Option("param", "int", 0, RATE_PARAMS), Option("eps", "float", 0.0)),

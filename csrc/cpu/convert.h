@@ -17,12 +17,12 @@ VF_INLINE void read_run(T* to, const S* from, int64_t stride, int n) {
         _mm256_storeu_ps(to + i, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i))));
     }
 #endif
-    for (; i < n; ++i) to[i] = static_cast<T>(widen(from[i]));
+    for (; i < n; ++i) to[i] = number_of<T>(from[i]);
   } else if (stride == 0) {
-    const T value = static_cast<T>(widen(*from));
+    const T value = number_of<T>(*from);
     for (int i = 0; i < n; ++i) to[i] = value;
   } else {
-    for (int i = 0; i < n; ++i) to[i] = static_cast<T>(widen(from[i * stride]));
+    for (int i = 0; i < n; ++i) to[i] = number_of<T>(from[i * stride]);
   }
 }
 

@@ -73,6 +73,9 @@ class Reader {
       case DType::kFloat16: copy<Float16>(first, n, offset); break;
       case DType::kByte: copy<uint8_t>(first, n, offset); break;
       case DType::kBool: copy<Bool>(first, n, offset); break;
+      case DType::kInt16: copy<int16_t>(first, n, offset); break;
+      case DType::kInt32: copy<int32_t>(first, n, offset); break;
+      case DType::kInt64: copy<int64_t>(first, n, offset); break;
     }
     return buffer_;
   }
@@ -117,8 +120,7 @@ class Writer {
       case DType::kFloat64: copy<double>(first, n, offset); break;
       case DType::kBFloat16: copy<BFloat16>(first, n, offset); break;
       case DType::kFloat16: copy<Float16>(first, n, offset); break;
-      case DType::kByte:
-      case DType::kBool: break;
+      default: break;  // no result is of integers
     }
   }
 

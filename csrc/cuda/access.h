@@ -146,6 +146,9 @@ __device__ __forceinline__ T load_one(const void* data, DType dtype, int64_t at)
     case DType::kBFloat16: return static_cast<T>(widen(static_cast<const BFloat16*>(data)[at]));
     case DType::kFloat16: return static_cast<T>(widen(static_cast<const Float16*>(data)[at]));
     case DType::kBool: return static_cast<T>(widen(static_cast<const Bool*>(data)[at]));
+    case DType::kInt16: return static_cast<T>(static_cast<const int16_t*>(data)[at]);
+    case DType::kInt32: return static_cast<T>(static_cast<const int32_t*>(data)[at]);
+    case DType::kInt64: return static_cast<T>(static_cast<const int64_t*>(data)[at]);
     default: return static_cast<T>(static_cast<const uint8_t*>(data)[at]);
   }
 }
@@ -159,6 +162,14 @@ __device__ __forceinline__ T constant_of(const Input& input, int64_t offset) {
 
 __host__ __device__ __forceinline__ bool bytes(DType dtype) { return dtype == DType::kByte || dtype == DType::kBool; }
 
+// A chunk of any dtype, element by element.
+template <class T, int N, bool kEven>
+__device__ __forceinline__ void load_each(const Input& input, int64_t offset, const Chunk<N, kEven>& chunk, T (&to)[N]) {
+#pragma unroll
+  for (int j = 0; j < N; ++j)
+    to[j] = chunk.has(j) ? load_one<T>(input.data, input.dtype, offset + chunk.column + j) : T(0);
+}
+
 // A dense operand's chunk in row `offset`. It is of storage type S, or, where `any`, float or bytes.
 template <class T, class S, int N, bool kEven>
 __device__ __forceinline__ void load_dense(const Input& input, bool any, int64_t offset, const Chunk<N, kEven>& chunk,
@@ -169,6 +180,9 @@ __device__ __forceinline__ void load_dense(const Input& input, bool any, int64_t
       case DType::kFloat64: return load_run<T, double>(input.data, input.dtype, offset, chunk, to);
       case DType::kByte:
       case DType::kBool: return load_run<T, uint8_t>(input.data, input.dtype, offset, chunk, to);
+      case DType::kInt16:
+      case DType::kInt32:
+      case DType::kInt64: return load_each(input, offset, chunk, to);
       default: return load_run<T, Half>(input.data, input.dtype, offset, chunk, to);
     }
   } else if (any && bytes(input.dtype)) {
@@ -249,8 +263,7 @@ __device__ __forceinline__ void store_one(double value, void* data, DType dtype,
     case DType::kFloat64: return narrow(value, static_cast<double*>(data)[at]);
     case DType::kBFloat16: return narrow(value, static_cast<BFloat16*>(data)[at]);
     case DType::kFloat16: return narrow(value, static_cast<Float16*>(data)[at]);
-    case DType::kByte:
-    case DType::kBool: return;
+    default: return;  // no result is of integers
   }
 }
 

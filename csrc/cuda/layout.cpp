@@ -7,8 +7,10 @@ namespace cuda {
 
 int64_t size_of(DType dtype) {
   switch (dtype) {
-    case DType::kFloat64: return 8;
-    case DType::kFloat32: return 4;
+    case DType::kFloat64:
+    case DType::kInt64: return 8;
+    case DType::kFloat32:
+    case DType::kInt32: return 4;
     case DType::kByte:
     case DType::kBool: return 1;
     default: return 2;

@@ -95,9 +95,9 @@ __global__ void __launch_bounds__(kThreads, 1) copy_kernel(const __grid_constant
     const DType from_dtype = p.gather ? p.view.dtype : p.dtype, to_dtype = p.gather ? p.dtype : p.view.dtype;
     if (from_dtype != to_dtype) {
       store_one(load_one<double>(from, from_dtype, read), to, to_dtype, write);
-    } else if (to_dtype == DType::kFloat64) {
+    } else if (to_dtype == DType::kFloat64 || to_dtype == DType::kInt64) {
       copy_bits<uint64_t>(from, read, to, write);
-    } else if (to_dtype == DType::kFloat32) {
+    } else if (to_dtype == DType::kFloat32 || to_dtype == DType::kInt32) {
       copy_bits<uint32_t>(from, read, to, write);
     } else if (bytes(to_dtype)) {
       copy_bits<uint8_t>(from, read, to, write);
@@ -159,6 +159,9 @@ double number_of(const View& view) {
     case DType::kBFloat16: return static_cast<double>(widen(*static_cast<const BFloat16*>(view.data)));
     case DType::kFloat16: return static_cast<double>(widen(*static_cast<const Float16*>(view.data)));
     case DType::kBool: return static_cast<double>(widen(*static_cast<const Bool*>(view.data)));
+    case DType::kInt16: return static_cast<double>(*static_cast<const int16_t*>(view.data));
+    case DType::kInt32: return static_cast<double>(*static_cast<const int32_t*>(view.data));
+    case DType::kInt64: return static_cast<double>(*static_cast<const int64_t*>(view.data));
     default: return static_cast<double>(*static_cast<const uint8_t*>(view.data));
   }
 }

@@ -132,15 +132,26 @@ def test_derivatives(params, inflated):
     check_derivatives(f, mean, theta, *more)
 
 
-@pytest.mark.parametrize(
-    "dtype", [torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8, torch.bool], ids=str
-)
+@pytest.mark.parametrize("dtype", [torch.int16, torch.int32, torch.int64, torch.uint8, torch.bool], ids=str)
 def test_integers_are_counts(dtype):
     x = torch.tensor([[0, 1, 1, 0], [1, 0, 0, 1]]).to(dtype)
     mean, theta = torch.rand(2, 4) + 0.5, torch.rand(4) + 0.5
     want = vf.negative_binomial_log_prob(mean, theta, x.float())
-    assert_close(vf.negative_binomial_log_prob(mean, theta, x), want, rtol=2e-7, atol=0)
-    assert_close(vf.poisson_log_prob(mean, x), vf.poisson_log_prob(mean, x.float()), rtol=2e-7, atol=0)
+    assert_close(vf.negative_binomial_log_prob(mean, theta, x), want, rtol=0, atol=0)
+    assert_close(vf.poisson_log_prob(mean, x), vf.poisson_log_prob(mean, x.float()), rtol=0, atol=0)
+
+
+def test_large_integers_are_rounded_once():
+    x = torch.tensor([[10**6, 2**24 + 1, 2**31 + 1, 0]])
+    mean, theta = torch.full((1, 4), 1e6), torch.full((4,), 3.0)
+    want = vf.negative_binomial_log_prob(mean, theta, x.float())
+    assert torch.equal(vf.negative_binomial_log_prob(mean, theta, x), want)
+    strided = torch.stack([x, x], -1)[..., 0]
+    assert torch.equal(vf.negative_binomial_log_prob(mean, theta, strided), want)
+    with pytest.raises(TypeError, match="x must be a dense tensor of a floating dtype, bool, uint8, int16"):
+        vf.poisson_log_prob(mean, x.to(torch.int8))
+    with pytest.raises(TypeError, match="x must be"):
+        vf.bernoulli_log_prob(mean, x)
 
 
 @pytest.mark.parametrize("bad", [-1.0, 0.5, math.nan, math.inf])
@@ -163,3 +174,134 @@ def test_words():
         vf.negative_binomial_log_prob(ones, ones, ones, param="logits")
     with pytest.raises(ValueError, match="theta_param must be one of"):
         vf.negative_binomial_log_prob(ones, ones, ones, theta_param="mean")
+
+
+def published(mean, theta, x, logits=None, log_library=None, event_ndim=1, **options):
+    """A mean by softmax, with the softmax and the mean as tensors."""
+    rows = mean.shape[: mean.ndim - event_ndim]
+    mu = torch.softmax(mean.reshape(*rows, -1), -1).reshape(mean.shape)
+    if log_library is not None:
+        mu = torch.exp(log_library) * mu
+    more = {} if logits is None else {"zero_logits": logits}
+    return vf.negative_binomial_log_prob(mu, theta, x, event_ndim=event_ndim, **more, **options)
+
+
+def ours_of_shares(mean, theta, x, logits=None, log_library=None, **options):
+    more = {} if logits is None else {"zero_logits": logits}
+    more |= {} if log_library is None else {"log_library": log_library}
+    return vf.negative_binomial_log_prob(mean, theta, x, param="softmax", **more, **options)
+
+
+class TestSoftmax:
+    @pytest.mark.parametrize("reduction", ["none", "sum", "mean"])
+    @pytest.mark.parametrize("library", [None, (6, 1), (), (1, 9)], ids=str)
+    @pytest.mark.parametrize("inflated", [False, True], ids=["plain", "inflated"])
+    def test_is_the_mean_by_a_softmax(self, inflated, library, reduction):
+        x = counts.counted(54, torch.float64).clamp(max=40).reshape(6, 9)
+        mean, theta = 2 * torch.randn(6, 9, dtype=torch.float64), torch.rand(9, dtype=torch.float64) + 0.5
+        logits = torch.randn(6, 9, dtype=torch.float64) if inflated else None
+        size = None if library is None else 3 + torch.randn(library, dtype=torch.float64)
+        given = [t for t in (mean, theta, logits, size) if t is not None]
+
+        def of(function):
+            def f(*tensors):
+                rest = iter(tensors)
+                mean, theta = next(rest), next(rest)
+                pi = next(rest) if inflated else None
+                return function(mean, theta, x, pi, next(rest, None), reduction=reduction, scale=-0.5)
+
+            return with_grads(f, *given)
+
+        for got, want in zip(of(ours_of_shares), of(published), strict=True):
+            assert_close(got, want, rtol=1e-12, atol=1e-12)
+
+    @pytest.mark.parametrize("columns", [1, 7, 1000, 20_000])
+    def test_rows_of_any_length(self, columns):
+        """In float32, against float64: errors are those of the logarithm of a share, about ε·log μ."""
+        x = counts.counted(3 * columns, torch.float32).clamp(max=100).reshape(3, columns)
+        mean, theta = 3 * torch.randn(3, columns), torch.rand(columns) + 0.5
+        logits, library = torch.randn(3, columns), torch.tensor([[7.0], [8.0], [9.0]])
+        given = mean, theta, logits, library
+        found = with_grads(lambda m, t, p, s: ours_of_shares(m, t, x, p, s), *given)
+        wide = [t.double() for t in given]
+        want = with_grads(lambda m, t, p, s: published(m, t, x.double(), p, s), *wide)
+        for got, exact in zip(found, want, strict=True):
+            scale = exact.abs().max()
+            assert_close(got.double() / scale, exact / scale, rtol=2e-5, atol=2e-6)
+
+    @pytest.mark.parametrize(
+        "make",
+        [
+            lambda t: t.transpose(0, 1).contiguous().transpose(0, 1),
+            lambda t: torch.stack([t, t], -1)[..., 0],
+            lambda t: t[:1].expand_as(t),
+            lambda t: t[:, :1].expand_as(t),
+        ],
+        ids=["transposed", "strided", "of one datum", "of one feature"],
+    )
+    def test_strides(self, make):
+        x = counts.counted(40, torch.float32).clamp(max=20).reshape(4, 10)
+        mean, theta = make(torch.randn(4, 10)), torch.rand(10) + 0.5
+        got = with_grads(lambda m, t: ours_of_shares(m, t, x), mean, theta)
+        want = with_grads(lambda m, t: ours_of_shares(m, t, x), mean.contiguous(), theta)
+        assert_close(got, want, rtol=1e-6, atol=1e-6)
+
+    def test_over_several_event_dims(self):
+        x = counts.counted(24, torch.float64).clamp(max=20).reshape(2, 3, 4)
+        mean, theta = torch.randn(2, 3, 4, dtype=torch.float64), torch.rand(3, 4, dtype=torch.float64) + 0.5
+        got = with_grads(lambda m, t: ours_of_shares(m, t, x, event_ndim=2), mean, theta)
+        want = with_grads(lambda m, t: published(m, t, x, event_ndim=2), mean, theta)
+        assert got[0].shape == (2,)
+        assert_close(got, want, rtol=1e-12, atol=1e-12)
+
+    def test_logits_of_one_datum_for_all(self):
+        x, theta = counts.counted(40, torch.float64).clamp(max=20).reshape(4, 10), torch.rand(10).double() + 0.5
+        mean = torch.randn(10, dtype=torch.float64)
+        got = with_grads(lambda m: ours_of_shares(m, theta, x), mean)
+        want = with_grads(lambda m: published(m.expand(4, 10), theta, x), mean)
+        assert_close(got, want, rtol=1e-12, atol=1e-12)
+
+    def test_a_weight_of_0_leaves_the_shares_as_they_are(self):
+        """It leaves out a term, not a feature of the softmax."""
+        x = counts.counted(12, torch.float64).clamp(max=20).reshape(3, 4)
+        mean, theta = torch.randn(3, 4, dtype=torch.float64), torch.rand(4, dtype=torch.float64) + 0.5
+        weight = torch.tensor([[1.0, 0.0, 2.0, 1.0]], dtype=torch.float64)
+        got = with_grads(lambda m, t, w: ours_of_shares(m, t, x, weight=w), mean, theta, weight)
+        want = with_grads(lambda m, t, w: published(m, t, x, weight=w), mean, theta, weight)
+        assert_close(got, want, rtol=1e-12, atol=1e-12)
+
+    def test_features_that_cannot_be(self):
+        """A logit of −∞: a share of 0."""
+        mean = torch.tensor([[0.0, -math.inf, 1.0]])
+        value, dmean = with_grads(lambda m: ours_of_shares(m, torch.ones(3), torch.zeros(1, 3)), mean)
+        want, dwant = with_grads(lambda m: published(m, torch.ones(2), torch.zeros(1, 2)), mean[:, ::2])
+        assert_close(value, want)
+        assert_close(dmean[:, ::2], dwant)
+        assert dmean[0, 1] == 0
+
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64], ids=str)
+    def test_dtypes(self, dtype):
+        x = counts.counted(40, torch.float32).clamp(max=20).reshape(4, 10)
+        mean, theta, library = torch.randn(4, 10).to(dtype), torch.rand(10) + 0.5, torch.tensor(2.0)
+        got = with_grads(lambda m, t, s: ours_of_shares(m, t, x, log_library=s), mean, theta, library)
+        want = with_grads(
+            lambda m, t, s: published(m, t, x, log_library=s), mean.double(), theta.double(), library.double()
+        )
+        assert got[0].dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+        assert [g.dtype for g in got[1:]] == [dtype, torch.float32, torch.float32]
+        rough = 4 * torch.finfo(dtype).eps if dtype != torch.float64 else 1e-5
+        for g, w in zip(got, want, strict=True):
+            assert_close(g.double(), w, rtol=rough, atol=rough)
+
+    def test_derivatives(self):
+        x = torch.tensor([[0.0, 1, 3], [9, 0, 14]], dtype=torch.float64)
+        mean, theta = torch.randn(2, 3, dtype=torch.float64), torch.rand(3, dtype=torch.float64) + 0.5
+        logits, library = torch.randn(2, 3, dtype=torch.float64), torch.randn(2, 1, dtype=torch.float64)
+        check_derivatives(lambda m, t, p, s: ours_of_shares(m, t, x, p, s), mean, theta, logits, library)
+
+    def test_errors(self):
+        ones = torch.ones(2, 3)
+        with pytest.raises(ValueError, match="log_library is for param='softmax'"):
+            vf.negative_binomial_log_prob(ones, ones, ones, log_library=ones)
+        with pytest.raises(ValueError, match="of which event_ndim=0 has none"):
+            vf.negative_binomial_log_prob(ones, ones, ones, param="softmax", event_ndim=0)

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from vae_fast.checks import FLOATS, TARGETS, countable
+from vae_fast.checks import COUNTS, FLOATS, TARGETS, countable
 from vae_fast.operators import (
     BERNOULLI_PARAMS,
     BOUNDS_GRADS,
@@ -30,7 +30,7 @@ from vae_fast.sigma import SigmaForm
 
 Param = Literal["logvar", "logstd", "std", "var", "softplus"]
 BernoulliParam = Literal["logits", "probs"]
-MeanParam = Literal["mean", "log_mean"]
+MeanParam = Literal["mean", "log_mean", "softmax"]
 RateParam = Literal["rate", "log_rate"]
 ThetaParam = Literal["theta", "log_theta"]
 Reduction = Literal["none", "sum", "mean"]
@@ -85,6 +85,13 @@ def target(name: str, value: Any) -> Tensor:
     if isinstance(value, Tensor) and value.dtype in TARGETS and _dense(value):
         return value
     raise _refused(name, value, "a dense uint8, bool or floating tensor")
+
+
+def counts(name: str, value: Any) -> Tensor:
+    """A dense tensor of a floating dtype, bool or integers. Raises TypeError for anything else."""
+    if isinstance(value, Tensor) and value.dtype in COUNTS and _dense(value):
+        return value
+    raise _refused(name, value, "a dense tensor of a floating dtype, bool, uint8, int16, int32 or int64")
 
 
 def weights(name: str, value: Any) -> Tensor | None:
@@ -211,7 +218,7 @@ def _check_of(operand: Operand, k: int) -> Callable[[str, Any], Any]:
     if operand.role == WEIGHT:
         return weights
     if operand.role == DATA:
-        return target
+        return counts if operand.counts else target
     if operand.optional:
         return floating_or_none
     # The first one's device is the call's.

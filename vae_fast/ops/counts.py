@@ -4,19 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
-_INTEGERS = (torch.int8, torch.int16, torch.int32, torch.int64)
 
-
-def counts(x: Any) -> Any:
-    """Counts of any integer dtype as numbers that kernels read: float32, and float64 where that would round one."""
-    if not isinstance(x, Tensor):
-        return x
-    if x.dtype in _INTEGERS:
-        return x.to(torch.float64 if x.dtype == torch.int64 else torch.float32)
-    return x.detach()
+def constant(x: Any) -> Any:
+    """Data without a gradient."""
+    return x.detach() if isinstance(x, Tensor) and x.requires_grad else x
 
 
 def whole(x: Tensor) -> None:

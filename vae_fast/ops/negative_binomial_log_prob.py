@@ -22,6 +22,7 @@ def negative_binomial_log_prob(
     x: Tensor,
     *,
     zero_logits: Tensor | float | None = None,
+    log_library: Tensor | float | None = None,
     param: MeanParam = "mean",
     theta_param: ThetaParam = "theta",
     eps: float = 0.0,
@@ -41,13 +42,18 @@ def negative_binomial_log_prob(
     With ``zero_logits`` π the count is 0 with probability σ(π) besides: log(σ(π) + σ(−π)·p(0)) of x = 0, and
     log σ(−π) + log p(x) of all others.
 
+    With ``param="softmax"`` the mean is a share of a library: μ = e^ℓ·softmax(mean), over the event dims together,
+    ℓ being ``log_library``. But for Triton, neither the shares nor μ become a tensor.
+
     Args:
-        mean: μ > 0; with ``param="log_mean"`` its logarithm.
+        mean: μ > 0; with ``param="log_mean"`` its logarithm; with ``param="softmax"`` the logits of its shares.
         theta: the inverse dispersion θ > 0, or ``theta_param="log_theta"`` its logarithm: for every element, every
             feature ([G]), every datum ([B, 1]), a 0-d tensor or a number. Its gradient has its own shape.
         x: counts, broadcast against the others and they against it: floats, bool, or integers. A constant, without
             a gradient. Where they differ in their number of dims, one of the two must have the shape of both.
         zero_logits: π, of the same shapes.
+        log_library: ℓ, for ``param="softmax"`` only: one value a datum ([B, 1]), or any other such shape; 0 where
+            it is None.
         eps: what the published formula of single-cell models has inside its logarithms, log(θ + ε), log(μ + ε) and
             log(θ + μ + ε): 1e-8 makes its values.
         event_ndim, weight, reduction, scale: as ``gaussian_kl``. ``scale=-1`` makes it a loss.
@@ -59,17 +65,24 @@ def negative_binomial_log_prob(
         The data dims ("none") or a 0-d tensor; float64 where the parameters promote to it, else float32.
 
     Raises:
-        TypeError: mean, theta or zero_logits of a complex, integer, quantised, sparse or nested kind.
+        ValueError: ``log_library`` without ``param="softmax"``, or that with ``event_ndim=0``.
+        TypeError: mean, theta, zero_logits or log_library of a complex, integer, quantised, sparse or nested kind.
         otherwise as ``gaussian_kl``.
 
     Source: Lopez et al., "Deep generative modeling for single-cell transcriptomics" (2018), its Methods.
     """
-    values = (mean, theta, zero_logits, counts.counts(x), weight)
+    values = (mean, theta, zero_logits, log_library, counts.constant(x), weight)
     operands, shape, composite, arithmetic = arguments.operands(_OP, *values)
-    arguments.event_dims(event_ndim, shape, "mean, theta, zero_logits, x and weight")
+    arguments.event_dims(event_ndim, shape, "mean, theta, zero_logits, log_library, x and weight")
     code, theta_code = arguments.code_of(_OP, "param", param), arguments.code_of(_OP, "theta_param", theta_param)
+    if code == MEAN_PARAMS["softmax"]:
+        if event_ndim == 0:
+            raise ValueError("param='softmax' is over the event dims, of which event_ndim=0 has none")
+        operands = (operands[0].expand(shape), *operands[1:])
+    elif log_library is not None:
+        raise ValueError(f"log_library is for param='softmax', not for param={param!r}")
     if validate:
-        counts.whole(operands[3])
+        counts.whole(operands[4])
         if code == MEAN_PARAMS["mean"]:
             counts.positive("mean", operands[0])
         if theta_code == THETA_PARAMS["theta"]:

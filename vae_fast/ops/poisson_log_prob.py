@@ -49,7 +49,7 @@ def poisson_log_prob(
 
     Source: Johnson, Kemp and Kotz, "Univariate Discrete Distributions" (2005), chapter 4.
     """
-    operands, shape, composite, arithmetic = arguments.operands(_OP, rate, counts.counts(x), weight)
+    operands, shape, composite, arithmetic = arguments.operands(_OP, rate, counts.constant(x), weight)
     arguments.event_dims(event_ndim, shape, "rate, x and weight")
     code = arguments.code_of(_OP, "param", param)
     if validate:

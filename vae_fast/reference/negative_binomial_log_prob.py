@@ -23,7 +23,7 @@ from vae_fast.reference.densities import (
 from vae_fast.reference.formulas import half_expm1, logistic
 
 _OP = "negative_binomial_log_prob"
-LOG_MEAN, LOG_THETA = MEAN_PARAMS["log_mean"], THETA_PARAMS["log_theta"]
+MEAN, SOFTMAX, LOG_THETA = MEAN_PARAMS["mean"], MEAN_PARAMS["softmax"], THETA_PARAMS["log_theta"]
 
 
 class _Count(NamedTuple):
@@ -39,7 +39,7 @@ class _Count(NamedTuple):
 
 
 def _count(mean: Tensor, theta: Tensor, x: Tensor, options) -> _Count:
-    mu = torch.exp(mean) if options.param == LOG_MEAN else mean
+    mu = mean if options.param == MEAN else torch.exp(mean)
     shape = torch.exp(theta) if options.theta_param == LOG_THETA else theta
     moved = mu + options.eps if options.eps else mu
     r = mu / (shape + options.eps)
@@ -64,7 +64,7 @@ def _slopes(count: _Count, options) -> tuple[Tensor, Tensor]:
     some = x != 0
     rest = 1.0 / (moved / theta + 1.0)
     by_log = torch.where(some, (x - moved) * rest, -mu * rest)
-    if options.param != LOG_MEAN:
+    if options.param == MEAN:
         by_mean = torch.where(some, (x - moved) * rest / torch.where(some, moved, 1.0), -rest)
     else:
         by_mean = torch.where(some, by_log * (mu / moved), by_log) if options.eps else by_log
@@ -94,12 +94,32 @@ def _minus_log_alive(logits: Tensor) -> Tensor:
     return logits.clamp(min=0.0) + torch.log1p(torch.exp(-logits.abs()))
 
 
-def _arguments(args, mask: Tensor | None, dtype: torch.dtype) -> list[Tensor | None]:
-    return masked(_OP, mask, args, dtype)
+def _log_shares(mean: Tensor, event_ndim: int) -> Tensor:
+    """log softmax over the event dims."""
+    dims = tuple(range(-event_ndim, 0))
+    # Of no elements there is no largest one.
+    top = mean.detach().amax(dims, keepdim=True) if mean.numel() else 0.0
+    # In float64, since PyTorch's order of a long sum is not ours.
+    total = torch.exp(mean - top).sum(dims, keepdim=True, dtype=torch.float64)
+    return (mean - top) - torch.log(total).to(mean.dtype)
 
 
-def _terms(args, mask: Tensor | None, options, dtype: torch.dtype) -> Tensor:
-    mean, theta, logits, x = _arguments(args, mask, dtype)
+def _parameters(mean, theta, zero_logits, log_library, options, dtype: torch.dtype) -> tuple[Tensor | None, ...]:
+    """Mean, θ and π: of a softmax the logarithm of the mean, of whatever weights."""
+    if options.param != SOFTMAX:
+        return mean, theta, zero_logits
+    log_mean = _log_shares(mean.to(dtype), options.event_ndim)
+    return log_mean if log_library is None else log_mean + log_library.to(dtype), theta, zero_logits
+
+
+def _by_logits(by_log: Tensor, mean: Tensor, options) -> Tensor:
+    """A gradient by the logits of a softmax, of that by the logarithms of its shares."""
+    total = by_log.sum(tuple(range(-options.event_ndim, 0)), keepdim=True, dtype=torch.float64)
+    return by_log - torch.exp(_log_shares(mean, options.event_ndim)) * total.to(by_log.dtype)
+
+
+def _terms(parameters, x: Tensor, mask: Tensor | None, options, dtype: torch.dtype) -> Tensor:
+    mean, theta, logits, _, x = masked(_OP, mask, (*parameters, None, x), dtype)
     count = _count(mean, theta, x, options)
     value = _value(count)
     if logits is None:
@@ -107,27 +127,34 @@ def _terms(args, mask: Tensor | None, options, dtype: torch.dtype) -> Tensor:
     return torch.where(x == 0, _dead(logits, count.none)[0], value - _minus_log_alive(logits))
 
 
+def _dtypes(mean, theta, zero_logits, log_library, x, weight) -> tuple[torch.dtype, torch.dtype]:
+    others = [t for t in (zero_logits, log_library) if t is not None]
+    return dtypes((mean, theta, *others), x, weight)
+
+
 def negative_binomial_log_prob_fwd(
-    mean, theta, zero_logits, x, weight, options, wanted
+    mean, theta, zero_logits, log_library, x, weight, options, wanted
 ) -> tuple[Tensor | None, ...]:
     """Σ w·log p(x); gradients as gaussian_kl_fwd."""
-    args = (mean, theta, zero_logits, x)
-    dtype, result = dtypes((mean, theta) if zero_logits is None else (mean, theta, zero_logits), x, weight)
-    (term,) = weighted(weight, lambda mask: (_terms(args, mask, options, dtype),))
+    args = (mean, theta, zero_logits, log_library, x, weight)
+    dtype, result = _dtypes(*args)
+    parameters = _parameters(mean, theta, zero_logits, log_library, options, dtype)
+    (term,) = weighted(weight, lambda mask: (_terms(parameters, x, mask, options, dtype),))
     log_prob = reduce(term, options.event_ndim, options.reduction, options.scale).to(result)
-    return with_gradients(log_prob, negative_binomial_log_prob_bwd, (*args, weight), options, wanted)
+    return with_gradients(log_prob, negative_binomial_log_prob_bwd, args, options, wanted)
 
 
 def negative_binomial_log_prob_bwd(
-    dlog_prob, mean, theta, zero_logits, x, weight, options, wanted
+    dlog_prob, mean, theta, zero_logits, log_library, x, weight, options, wanted
 ) -> tuple[Tensor | None, ...]:
     """dμ = (x − μ)/(μ(1 + μ/θ)), dθ = −(log(1 + r) − r/(1 + r)) + xμ/(θ(θ + μ)) − Σ_{k<x} k/(θ(θ + k))."""
-    args = (mean, theta, zero_logits, x)
-    dtype, _ = dtypes((mean, theta) if zero_logits is None else (mean, theta, zero_logits), x, weight)
-    g = upstream(dlog_prob.to(dtype), broadcast_shape(*args, weight), options)
+    args = (mean, theta, zero_logits, log_library, x, weight)
+    dtype, _ = _dtypes(*args)
+    parameters = _parameters(mean, theta, zero_logits, log_library, options, dtype)
+    g = upstream(dlog_prob.to(dtype), broadcast_shape(*args), options)
 
     def slopes(mask):
-        mu, shape, logits, counts = _arguments(args, mask, dtype)
+        mu, shape, logits, _, counts = masked(_OP, mask, (*parameters, None, x), dtype)
         count = _count(mu, shape, counts, options)
         by_mean, by_theta = _slopes(count, options)
         if logits is None:
@@ -137,7 +164,10 @@ def negative_binomial_log_prob_bwd(
         return own * by_mean, own * by_theta, g * torch.where(counts == 0, by_logits, -logistic(logits))
 
     dmean, dtheta, *rest = weighted(weight, slopes)
-    dzero_logits = rest[0] if rest else None
+    dzero_logits, dlog_library = rest[0] if rest else None, dmean
+    if options.param == SOFTMAX:
+        dmean = _by_logits(dmean, mean.to(dtype), options)
     *_, need_dweight = wanted.needs
-    dweight = g * _terms(args, None, options, dtype) if need_dweight else None
-    return gradients(wanted, (mean, theta, zero_logits, weight), (dmean, dtheta, dzero_logits, dweight))
+    dweight = g * _terms(parameters, x, None, options, dtype) if need_dweight else None
+    operands = (mean, theta, zero_logits, log_library, weight)
+    return gradients(wanted, operands, (dmean, dtheta, dzero_logits, dlog_library, dweight))

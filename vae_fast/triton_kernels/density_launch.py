@@ -10,7 +10,8 @@ import torch
 import triton.language as tl
 from torch import Tensor
 
-from vae_fast.operators import OPERATORS, PARAMETER, WEIGHT
+from vae_fast.checks import dtypes_of
+from vae_fast.operators import OPERATORS, PARAMETER, WEIGHT, Operand
 from vae_fast.reference.densities import MEAN, NONE
 from vae_fast.triton_kernels import density as engine
 from vae_fast.triton_kernels import launch, layout
@@ -74,17 +75,20 @@ class _Call(NamedTuple):
     factor: float
 
 
-def launchers(density: Density) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """A density's <op>_fwd and <op>_bwd."""
-    operands = OPERATORS[density.name].operands
+def launchers(
+    density: Density, operands: Sequence[Operand] | None = None
+) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """A density's <op>_fwd and <op>_bwd, of all its operands or of those that its term takes."""
+    operands = operands or OPERATORS[density.name].operands
     parameters = sum(o.role == PARAMETER for o in operands)
+    allowed = tuple(dtypes_of(o) for o in operands)
     differentiable = tuple(k for k, o in enumerate(operands) if o.differentiable)
     in_forward = tuple(k for k in differentiable if operands[k].role != WEIGHT)
 
     def fwd(*args: Any) -> tuple[Tensor, ...]:
         """The value, and gradients for an upstream gradient of 1; none by the weight."""
         *operands, options, wanted = args
-        call = _call(density, operands, options, parameters)
+        call = _call(density, operands, options, allowed, parameters)
         gradients = Gradients(operands, in_forward, wanted, call.device)
         result_shape = call.data if options.reduction == NONE else ()
         out = torch.empty(result_shape, dtype=call.types.sums, device=call.device)
@@ -99,7 +103,7 @@ def launchers(density: Density) -> tuple[Callable[..., Any], Callable[..., Any]]
 
     def bwd(upstream: Tensor, *args: Any) -> tuple[Tensor, ...]:
         *operands, options, wanted = args
-        call = _call(density, operands, options, parameters)
+        call = _call(density, operands, options, allowed, parameters)
         result_shape = call.data if options.reduction == NONE else ()
         check_upstream("the upstream gradient", upstream, result_shape, call.device)
         gradients = Gradients(operands, differentiable, wanted, call.device)
@@ -109,11 +113,17 @@ def launchers(density: Density) -> tuple[Callable[..., Any], Callable[..., Any]]
     return fwd, bwd
 
 
-def _call(density: Density, operands: Sequence[Tensor | None], options: Any, parameters: int) -> _Call:
+def _call(
+    density: Density,
+    operands: Sequence[Tensor | None],
+    options: Any,
+    allowed: Sequence[tuple[torch.dtype, ...]],
+    parameters: int,
+) -> _Call:
     anchor = operands[0]
     assert anchor is not None
     event_ndim, scale = options.event_ndim, options.scale
-    shape = shape_of(operands, parameters, event_ndim)
+    shape = shape_of(operands, allowed, event_ndim)
     data = shape[: len(shape) - event_ndim]
     # The mean over no data is NaN, which _fill_empty says.
     factor = scale / (data.numel() or 1) if options.reduction == MEAN else scale

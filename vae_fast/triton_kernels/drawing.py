@@ -10,6 +10,7 @@ import torch
 import triton.language as tl
 from torch import Tensor
 
+from vae_fast.checks import FLOATS
 from vae_fast.reference.densities import promoted_dtype
 from vae_fast.triton_kernels import launch, layout
 from vae_fast.triton_kernels.forms import ALIKE, form_of, is_heavy, is_plain, prior_form_of
@@ -47,11 +48,12 @@ class Draw:
     def shape_and_types(self) -> tuple[torch.Size, Types]:
         """What the operands broadcast to, and their dtypes. Raises where no kernel can read them, or the noise."""
         operands, options, event_ndim = self.operands, self.options, self.event_ndim or 0
-        shape, types = shape_of(operands, len(operands), event_ndim), types_of(operands, len(operands))
+        n = len(operands)
+        shape, types = shape_of(operands, (FLOATS,) * n, event_ndim), types_of(operands, n)
         if len(operands) > MOMENTS:
             # A prior makes no sample of another shape or dtype.
             mu, logvar, *_ = operands
-            if shape_of((mu, logvar), MOMENTS, event_ndim) != shape:
+            if shape_of((mu, logvar), (FLOATS,) * MOMENTS, event_ndim) != shape:
                 raise ValueError(f"a prior of more elements than mu and logvar: {tuple(shape)} together")
             types = types._replace(promoted=promoted_dtype(mu, logvar))
         if options.noise is not None:

@@ -10,7 +10,7 @@ from typing import NamedTuple, overload
 import torch
 from torch import Tensor
 
-from vae_fast.checks import FLOATS, TARGETS
+from vae_fast.checks import FLOATS
 from vae_fast.operators import Wanted
 from vae_fast.reference.densities import arithmetic_dtype, compute_dtype, promoted_dtype
 from vae_fast.triton_kernels import launch, layout
@@ -33,18 +33,20 @@ def _together(a: torch.Size, b: torch.Size) -> torch.Size:
     return torch.Size(merged)
 
 
-def shape_of(operands: Sequence[Tensor | None], parameters: int, event_ndim: int) -> torch.Size:
-    """What the operands broadcast to. Raises where no kernel can read them.
+def shape_of(
+    operands: Sequence[Tensor | None], allowed: Sequence[tuple[torch.dtype, ...]], event_ndim: int
+) -> torch.Size:
+    """What the operands, each of ``allowed`` dtypes, broadcast to. Raises where no kernel can read them.
 
     That is checked in a backward pass too: since its forward pass an operand may have been given other data.
     """
     anchor = operands[0]
     assert anchor is not None
     shape, device = anchor.shape, anchor.device
-    for k, t in enumerate(operands):
+    for t, dtypes in zip(operands, allowed, strict=True):
         if t is None:
             continue
-        if t.dtype not in (FLOATS if k < parameters else TARGETS):
+        if t.dtype not in dtypes:
             raise TypeError(f"an operand of {t.dtype}")
         if t.device != device and (t.ndim or t.device.type != "cpu"):
             raise ValueError(f"operands on {device} and on {t.device}")
