@@ -197,7 +197,8 @@ class Build(build_ext):
             flags.remove("-D_FORTIFY_SOURCE=2")
             link.append(f"-fsanitize={sanitize}")
         include = ["-isystem", str(torch / "include")]
-        own = [*include, f"-DTORCH_TARGET_VERSION={TARGET}", "-DVF_DISPATCH_KEY=CPU", f"-I{self.build_temp}"]
+        keys = ["-DVF_DISPATCH_KEY=CPU", "-DVF_SPARSE_DISPATCH_KEY=SparseCsrCPU"]
+        own = [*include, f"-DTORCH_TARGET_VERSION={TARGET}", *keys, f"-I{self.build_temp}"]
         self.write_signatures()
         jobs = [(source, "", own) for source in ROOT.glob("csrc/*.cpp") if source.name not in OF_CUDA]
         for name, march in INSTRUCTION_SETS.items():

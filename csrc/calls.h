@@ -33,7 +33,8 @@ struct DensityOptions {
 class Sums {
  public:
   // Fills what all densities have in common. With an upstream gradient there are no sums.
-  Sums(OnDevice& device, DensityCall& args, Space& space, const Arithmetic& arithmetic, const Operand& anchor,
+  // `like` is what says in which order event dims are walked.
+  Sums(OnDevice& device, DensityCall& args, Space& space, const Arithmetic& arithmetic, const Operand& like,
        const Operand& weight, const Operand& upstream, const DensityOptions& options) {
     check_event_ndim(options.event_ndim, space);
     check_code("reduction", options.reduction, 3);
@@ -52,7 +53,7 @@ class Sums {
       // Where float32 parameters meet float64 data.
       narrower_ = args.compute == DType::kFloat64 && arithmetic.result != DType::kFloat64;
     }
-    space.set_event(each ? data_ndim : 0, anchor);
+    space.set_event(each ? data_ndim : 0, like);
     args.rows = space.rows();
     args.weight = space.view(weight);
     if (upstream) args.upstream = space.leading_view(upstream);
@@ -84,6 +85,13 @@ struct DensityTensors {
   int64_t packed_dim = 0;
 };
 
+// Whether a call's elements are walked in C order, whatever their strides: as a CSR matrix has them.
+template <class Args>
+bool in_c_order(const Args& args) {
+  if constexpr (Args::kCounts >= 0) return args.sparse.starts;
+  return false;
+}
+
 // Runs a density's kernel: its sums, and the gradients in the operands' order.
 template <class Args, size_t inputs, size_t... I>
 std::array<Tensor, inputs + 2> run_density(void (*kernel)(const Args&), Args& args, DensityTensors<inputs>& tensors,
@@ -96,8 +104,8 @@ std::array<Tensor, inputs + 2> run_density(void (*kernel)(const Args&), Args& ar
     if (static_cast<int>(k) != Args::kCounts) check_no_integers(operands[k]);
   check_packed(tensors.packed, tensors.packed_dim, operands[0], operands[1], tensors.needs[0], tensors.needs[1]);
   Space space(operands);
-  const Sums sums(tensors.device, args, space, arithmetic_of(parameters, others), anchor, operands[inputs],
-                  tensors.upstream, options);
+  const Sums sums(tensors.device, args, space, arithmetic_of(parameters, others), in_c_order(args) ? Operand() : anchor,
+                  operands[inputs], tensors.upstream, options);
   const PackedGradient whole(tensors.packed, tensors.packed_dim);
   GradientOut gradients[] = {GradientOut(tensors.needs[I], operands[I], anchor, space, args.compute, whole.half(I))...};
   for (size_t k = 0; k < inputs; ++k) {

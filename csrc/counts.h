@@ -204,7 +204,8 @@ struct CountTerm {
   T none;                     // −log p of a count of 0
 };
 
-template <class T, class E>
+// `some` says that a count may be another than 0.
+template <bool some = true, class T, class E>
 VF_INLINE CountTerm<T> negative_binomial(T mean, T theta, T x, const CountForm<E>& form) {
   const T mu = form.log_mean ? exp(mean) : mean, shape = form.log_theta ? exp(theta) : theta;
   const T inverse = E(1) / shape;
@@ -218,34 +219,36 @@ VF_INLINE CountTerm<T> negative_binomial(T mean, T theta, T x, const CountForm<E
   const T rest = E(1) / ((has_eps ? m * inverse : r) + E(1));
   T by_theta = -g.excess;
   if (has_eps) by_theta = by_theta - g.share * (form.eps / from);
-  const auto some = x != E(0);
-  T value = -none, by_mean = -rest;
-  if (any(some)) {
-    const Rising<T> c = rising(x, shape, inverse);
-    const T log_m = form.log_mean && !has_eps ? mean : log(m);
-    value = select(some, (x * log_m - x * g_count.log) + (c.value - none), value);
-    by_theta = select(some, (x * inverse * g_count.share + by_theta) - c.slope, by_theta);
-    by_mean = select(some, (x - m) * rest / m, by_mean);
-    if (form.log_mean) by_mean = has_eps ? by_mean * mu : select(some, (x - m) * rest, by_mean * mu);
-  } else if (form.log_mean) {
-    by_mean = by_mean * mu;
+  T value = -none, by_mean = form.log_mean ? -rest * mu : -rest;
+  if constexpr (some) {
+    const auto counted = x != E(0);
+    if (any(counted)) {
+      const Rising<T> c = rising(x, shape, inverse);
+      const T log_m = form.log_mean && !has_eps ? mean : log(m);
+      value = select(counted, (x * log_m - x * g_count.log) + (c.value - none), value);
+      by_theta = select(counted, (x * inverse * g_count.share + by_theta) - c.slope, by_theta);
+      const T by_log = (x - m) * rest;
+      by_mean = select(counted, !form.log_mean ? by_log / m : has_eps ? by_log / m * mu : by_log, by_mean);
+    }
   }
   return {value, by_mean, form.log_theta ? by_theta * shape : by_theta, none};
 }
 
 // x·log(λ + ε) − λ − log x!, and its slope by λ or its logarithm.
-template <class T>
+template <bool some = true, class T>
 VF_INLINE CountTerm<T> poisson(T rate, T x, bool log_rate, Element<T> eps) {
   using E = Element<T>;
   const T lambda = log_rate ? exp(rate) : rate, m = eps != E(0) ? lambda + eps : lambda;
-  const auto some = x != E(0);
   T value = -lambda, slope = log_rate ? -lambda : splat<T>(-1);
-  if (any(some)) {
-    const T log_m = log_rate && eps == E(0) ? rate : log(m);
-    value = select(some, (x * log_m - lambda) - log_factorial(x), value);
-    // Where ε is 0, of one difference.
-    const T by_log = eps != E(0) ? x * (lambda / m) - lambda : x - lambda;
-    slope = select(some, log_rate ? by_log : eps != E(0) ? x / m - E(1) : by_log / lambda, slope);
+  if constexpr (some) {
+    const auto counted = x != E(0);
+    if (any(counted)) {
+      const T log_m = log_rate && eps == E(0) ? rate : log(m);
+      value = select(counted, (x * log_m - lambda) - log_factorial(x), value);
+      // Where ε is 0, of one difference.
+      const T by_log = eps != E(0) ? x * (lambda / m) - lambda : x - lambda;
+      slope = select(counted, log_rate ? by_log : eps != E(0) ? x / m - E(1) : by_log / lambda, slope);
+    }
   }
   return {value, slope, T{}, lambda};
 }
@@ -262,28 +265,50 @@ VF_RARE InflatedTerm<T> inflated_far(T u, T logits) {
   return {softplus(-up) - softplus(-logits), logistic(-up), logistic(-logits) - logistic(-up)};
 }
 
-// A count that is 0 by σ(π) besides: of the count density's log p and of u, −log p of its 0.
+// σ(π), σ(−π), and −log σ(−π).
 template <class T>
-VF_INLINE InflatedTerm<T> zero_inflated(T logits, T log_prob, T u, T x) {
+struct Gate {
+  T dead, alive, loss;
+};
+template <class T>
+VF_INLINE Gate<T> gate_of(T logits) {
   using E = Element<T>;
   const Corrected<T> e = exp_of_negative(minus_abs(logits));
-  const T s = over_one_plus(e.value, e.error, e), other = E(1) - s, log_sum = log1p_unit(e.value, e.error);
-  const auto positive = logits > E(0), zero = x == E(0);
-  const T dead = select(positive, other, s), alive = select(positive, s, other);
-  const T loss = select(positive, logits, splat<T>(0)) + log_sum;
-  InflatedTerm<T> out{log_prob - loss, splat<T>(1), -dead};
-  if (!any(zero)) return out;
+  const T s = over_one_plus(e.value, e.error, e), other = E(1) - s;
+  const auto positive = logits > E(0);
+  return {select(positive, other, s), select(positive, s, other),
+          select(positive, logits, splat<T>(0)) + log1p_unit(e.value, e.error)};
+}
+
+// A count that is 0 by σ(π) besides, of one that is 0: of u, −log p of its 0.
+template <class T>
+VF_INLINE InflatedTerm<T> inflated_zero(T logits, const Gate<T>& gate, T u) {
+  using E = Element<T>;
   // σ(π) + σ(−π)e^−u is 1 − y, y = σ(−π)(1 − e^−u): its logarithm is −log(1 + y/(1 − y)).
-  const T y = alive * (half_expm1(-u) * E(-2)), own = alive * exp(-u), all = dead + own;
-  InflatedTerm<T> at_zero{-growth(y / all).log, own / all, dead / all * y};
+  const T y = gate.alive * (half_expm1(-u) * E(-2)), own = gate.alive * exp(-u), all = gate.dead + own;
+  InflatedTerm<T> zero{-growth(y / all).log, own / all, gate.dead / all * y};
   const auto far = all < E(sizeof(E) == 4 ? 0x1p-100 : 0x1p-900);
-  if (any(far & zero)) {
+  if (any(far)) {
     const InflatedTerm<T> f = inflated_far(u, logits);
-    at_zero = {select(far, f.log_prob, at_zero.log_prob), select(far, f.share, at_zero.share),
-               select(far, f.dlogits, at_zero.dlogits)};
+    zero = {select(far, f.log_prob, zero.log_prob), select(far, f.share, zero.share),
+            select(far, f.dlogits, zero.dlogits)};
   }
-  return {select(zero, at_zero.log_prob, out.log_prob), select(zero, at_zero.share, out.share),
-          select(zero, at_zero.dlogits, out.dlogits)};
+  return zero;
+}
+
+// And of any: of the count density's log p besides.
+template <bool some = true, class T>
+VF_INLINE InflatedTerm<T> zero_inflated(T logits, T log_prob, T u, T x) {
+  const Gate<T> gate = gate_of(logits);
+  if constexpr (!some) return inflated_zero(logits, gate, u);
+  const auto zero = x == Element<T>(0);
+  InflatedTerm<T> out{log_prob - gate.loss, splat<T>(1), -gate.dead};
+  if (any(zero)) {
+    const InflatedTerm<T> at_zero = inflated_zero(logits, gate, u);
+    out = {select(zero, at_zero.log_prob, out.log_prob), select(zero, at_zero.share, out.share),
+           select(zero, at_zero.dlogits, out.dlogits)};
+  }
+  return out;
 }
 
 }  // namespace VF_ISA

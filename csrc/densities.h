@@ -13,6 +13,15 @@
 namespace vae_fast {
 namespace VF_ISA {
 
+template <bool some>
+using Some = std::bool_constant<some>;
+
+// The operand of an Op that is counts; −1 where none is.
+template <class Op, class = void>
+struct CountsOf : std::integral_constant<int, -1> {};
+template <class Op>
+struct CountsOf<Op, std::void_t<decltype(Op::kCounts)>> : std::integral_constant<int, Op::kCounts> {};
+
 // logits (kProbs: p), x.
 template <class E, bool kProbs>
 struct BernoulliDensity {
@@ -65,20 +74,22 @@ struct GaussianDensity {
   }
 };
 
+// Of counts an Op has an operator besides whose `some` is false: of elements whose count, operand kCounts, is 0.
+
 // mean, theta, zero_logits, x.
 template <class E, bool kInflated>
 struct NegativeBinomialDensity {
-  static constexpr int kInputs = 4;
+  static constexpr int kInputs = 4, kCounts = 3;
   CountForm<E> form;
 
   VF_INLINE static constexpr bool always(int k) { return k != 2 || kInflated; }
-  template <class T>
-  VF_INLINE void operator()(const T (&in)[kInputs], T g, T& term, T (&d)[kInputs]) const {
-    const CountTerm<T> count = negative_binomial(in[0], in[1], in[3], form);
+  template <class T, bool some = true>
+  VF_INLINE void operator()(const T (&in)[kInputs], T g, T& term, T (&d)[kInputs], Some<some> = {}) const {
+    const CountTerm<T> count = negative_binomial<some>(in[0], in[1], in[3], form);
     term = count.log_prob;
     d[2] = d[3] = splat<T>(0);
     if constexpr (kInflated) {
-      const InflatedTerm<T> inflated = zero_inflated(in[2], count.log_prob, count.none, in[3]);
+      const InflatedTerm<T> inflated = zero_inflated<some>(in[2], count.log_prob, count.none, in[3]);
       term = inflated.log_prob;
       d[2] = g * inflated.dlogits;
       g = g * inflated.share;
@@ -92,15 +103,15 @@ struct NegativeBinomialDensity {
 // is its share of the library.
 template <class E, bool kInflated>
 struct NegativeBinomialSharesDensity {
-  static constexpr int kInputs = 7;
+  static constexpr int kInputs = 7, kCounts = 4;
   NegativeBinomialDensity<E, kInflated> density;
 
   VF_INLINE static constexpr bool always(int k) { return k != 3 && (k != 2 || kInflated); }
-  template <class T>
-  VF_INLINE void operator()(const T (&in)[kInputs], T g, T& term, T (&d)[kInputs]) const {
+  template <class T, bool some = true>
+  VF_INLINE void operator()(const T (&in)[kInputs], T g, T& term, T (&d)[kInputs], Some<some> which = {}) const {
     const T own[4] = {(in[0] - in[5]) + (in[3] - in[6]), in[1], in[2], in[4]};
     T by[4];
-    density(own, g, term, by);
+    density(own, g, term, by, which);
     d[0] = d[3] = d[6] = by[0];
     d[1] = by[1];
     d[2] = by[2];
@@ -111,14 +122,14 @@ struct NegativeBinomialSharesDensity {
 // rate, x.
 template <class E>
 struct PoissonDensity {
-  static constexpr int kInputs = 2;
+  static constexpr int kInputs = 2, kCounts = 1;
   bool log_rate;
   E eps;
 
   VF_INLINE static constexpr bool always(int) { return true; }
-  template <class T>
-  VF_INLINE void operator()(const T (&in)[kInputs], T g, T& term, T (&d)[kInputs]) const {
-    const CountTerm<T> count = poisson(in[0], in[1], log_rate, eps);
+  template <class T, bool some = true>
+  VF_INLINE void operator()(const T (&in)[kInputs], T g, T& term, T (&d)[kInputs], Some<some> = {}) const {
+    const CountTerm<T> count = poisson<some>(in[0], in[1], log_rate, eps);
     term = count.log_prob;
     d[0] = g * count.dmean;
     d[1] = splat<T>(0);

@@ -96,26 +96,37 @@ struct GaussianArgs : DensityArgs<3, 2> {
   SigmaOptions form;
 };
 
-// mean, theta, zero_logits, x.
-struct NegativeBinomialArgs : DensityArgs<4, 3> {
-  static constexpr int kCounts = 3;
-  bool log_mean, log_theta;
+// The elements of a table that are not 0, as a CSR matrix has them: those of row r are from starts[r] to starts[r + 1],
+// in the order of their columns. Without starts it has none.
+struct SparseRows {
+  const void *starts = nullptr, *columns = nullptr;
+  bool wide;  // these are of 64 bits; else of 32
+  int64_t width;
+  View values;
+};
+
+// Of counts, operand `counts`; or these in sparse form, and the operand is 0.
+template <int inputs, int parameters, int counts>
+struct CountArgs : DensityArgs<inputs, parameters> {
+  static constexpr int kCounts = counts;
+  SparseRows sparse;  // on a CPU
   double eps;
+};
+
+// mean, theta, zero_logits, x.
+struct NegativeBinomialArgs : CountArgs<4, 3, 3> {
+  bool log_mean, log_theta;
 };
 
 // mean's logits, theta, zero_logits, log_library, x, and of each row of the softmax the largest logit and the logarithm
 // of its sum.
-struct NegativeBinomialSharesArgs : DensityArgs<7, 4> {
-  static constexpr int kCounts = 4;
+struct NegativeBinomialSharesArgs : CountArgs<7, 4, 4> {
   bool log_theta;
-  double eps;
 };
 
 // rate, x.
-struct PoissonArgs : DensityArgs<2, 1> {
-  static constexpr int kCounts = 1;
+struct PoissonArgs : CountArgs<2, 1, 1> {
   bool log_rate;
-  double eps;
 };
 
 // mu, logvar, prior_mu, prior_logvar.

@@ -3,6 +3,7 @@
 #include "boxing.h"
 #include "calls.h"
 #include "softmax.h"
+#include "sparse.h"
 
 namespace vae_fast {
 namespace {
@@ -95,9 +96,10 @@ struct CountOptions {
   double eps;
 };
 
-std::array<Tensor, 6> negative_binomial(DensityTensors<4>&& tensors, const DensityOptions& options,
-                                        const CountOptions& count) {
+std::array<Tensor, 6> negative_binomial(DensityTensors<4>&& tensors, const SparseRows& sparse,
+                                        const DensityOptions& options, const CountOptions& count) {
   NegativeBinomialArgs args;
+  args.sparse = sparse;
   args.log_mean = count.param == 1;
   args.log_theta = count.theta_param == 1;
   args.eps = count.eps;
@@ -106,13 +108,14 @@ std::array<Tensor, 6> negative_binomial(DensityTensors<4>&& tensors, const Densi
 
 // The mean is a softmax's share of the library: sums, and the gradients by logits, theta, zero_logits, log_library,
 // weight.
-std::array<Tensor, 6> negative_binomial_of_shares(const Operand (&operands)[6], const Operand& upstream,
-                                                  const bool (&needs)[6], const DensityOptions& options,
-                                                  const CountOptions& count) {
+std::array<Tensor, 6> negative_binomial_of_shares(const Operand (&operands)[6], const SparseRows& sparse,
+                                                  const Operand& upstream, const bool (&needs)[6],
+                                                  const DensityOptions& options, const CountOptions& count) {
   const Operand &mean = operands[0], &library = operands[3], &x = operands[4];
   const Arithmetic arithmetic = arithmetic_of(Operands(operands, 4), Operands(operands + 4, 2));
   const Softmax shares(mean, Space(operands), options.event_ndim, arithmetic.compute);
   NegativeBinomialSharesArgs args;
+  args.sparse = sparse;
   args.log_theta = count.theta_param == 1;
   args.eps = count.eps;
   DensityTensors<7> tensors{OnDevice(*mean.tensor),
@@ -136,20 +139,33 @@ std::array<Tensor, 6> negative_binomial_of_shares(const Operand (&operands)[6], 
           dweight};
 }
 
+// Their tensors, in the table's order.
+struct CountTensors {
+  const Tensor &mean, &theta;
+  const OptionalTensor &zero_logits, &log_library;
+  const Tensor& x;
+  const OptionalTensor& weight;
+};
+
 // Sums, and the gradients by mean, theta, zero_logits, log_library, weight.
-std::array<Tensor, 6> negative_binomial(const Operand (&operands)[6], const Operand& upstream, const bool (&needs)[6],
+std::array<Tensor, 6> negative_binomial(const CountTensors& t, const Operand& upstream, const bool (&needs)[6],
                                         const DensityOptions& options, const CountOptions& count) {
   check_code("param", count.param, 3);
   check_code("theta_param", count.theta_param, 2);
-  if (count.param == 2) return negative_binomial_of_shares(operands, upstream, needs, options, count);
-  const auto& [mean, theta, zero_logits, library, x, weight] = operands;
+  const Counts counts(t.x);
+  const Operand mean("mean", t.mean), theta("theta", t.theta), zero_logits("zero_logits", t.zero_logits),
+      library("log_library", t.log_library), x = counts.operand(), weight("weight", t.weight);
+  counts.check(mean);
+  if (count.param == 2)
+    return negative_binomial_of_shares({mean, theta, zero_logits, library, x, weight}, counts.sparse(), upstream, needs,
+                                       options, count);
   VF_CHECK(!library, "log_library is for a mean by softmax");
   auto [log_prob, dmean, dtheta, dzero_logits, dx, dweight] =
-      negative_binomial({OnDevice(*mean.tensor),
+      negative_binomial({OnDevice(t.mean),
                          {mean, theta, zero_logits, x, weight},
                          upstream,
                          {needs[0], needs[1], needs[2], false, needs[5]}},
-                        options, count);
+                        counts.sparse(), options, count);
   return {log_prob, dmean, dtheta, dzero_logits, nothing(mean), dweight};
 }
 
@@ -158,13 +174,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> negative_binomial_log_prob_fw
     Tensor mean, Tensor theta, OptionalTensor zero_logits, OptionalTensor log_library, Tensor x, OptionalTensor weight,
     int64_t event_ndim, int64_t reduction, double scale, int64_t param, int64_t theta_param, double eps,
     bool need_dmean, bool need_dtheta, bool need_dzero_logits, bool need_dlog_library) {
-  return forward(negative_binomial({{"mean", mean},
-                                    {"theta", theta},
-                                    {"zero_logits", zero_logits},
-                                    {"log_library", log_library},
-                                    {"x", x},
-                                    {"weight", weight}},
-                                   {}, {need_dmean, need_dtheta, need_dzero_logits, need_dlog_library},
+  return forward(negative_binomial({mean, theta, zero_logits, log_library, x, weight}, {},
+                                   {need_dmean, need_dtheta, need_dzero_logits, need_dlog_library},
                                    {event_ndim, reduction, scale}, {param, theta_param, eps}));
 }
 
@@ -172,45 +183,42 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> negative_binomial_log_prob_bw
     Tensor dlog_prob, Tensor mean, Tensor theta, OptionalTensor zero_logits, OptionalTensor log_library, Tensor x,
     OptionalTensor weight, int64_t event_ndim, int64_t reduction, double scale, int64_t param, int64_t theta_param,
     double eps, bool need_dmean, bool need_dtheta, bool need_dzero_logits, bool need_dlog_library, bool need_dweight) {
-  return backward(negative_binomial(
-      {{"mean", mean},
-       {"theta", theta},
-       {"zero_logits", zero_logits},
-       {"log_library", log_library},
-       {"x", x},
-       {"weight", weight}},
-      {"dlog_prob", dlog_prob}, {need_dmean, need_dtheta, need_dzero_logits, need_dlog_library, false, need_dweight},
-      {event_ndim, reduction, scale}, {param, theta_param, eps}));
+  return backward(
+      negative_binomial({mean, theta, zero_logits, log_library, x, weight}, {"dlog_prob", dlog_prob},
+                        {need_dmean, need_dtheta, need_dzero_logits, need_dlog_library, false, need_dweight},
+                        {event_ndim, reduction, scale}, {param, theta_param, eps}));
 }
 
 // ---- poisson_log_prob ------------------------------------------------------------------------------------
 
-std::array<Tensor, 4> poisson(DensityTensors<2>&& tensors, const DensityOptions& options, int64_t param, double eps) {
+// Sums, and the gradients by rate and weight.
+std::array<Tensor, 3> poisson(const Tensor& rate, const Tensor& x, const OptionalTensor& weight,
+                              const Operand& upstream, const bool (&needs)[3], const DensityOptions& options,
+                              int64_t param, double eps) {
   check_code("param", param, 2);
+  const Counts counts(x);
   PoissonArgs args;
   args.log_rate = param == 1;
   args.eps = eps;
-  return run_density(kernels().poisson_log_prob, args, tensors, options);
+  args.sparse = counts.sparse();
+  DensityTensors<2> tensors{
+      OnDevice(rate), {{"rate", rate}, counts.operand(), {"weight", weight}}, upstream, {needs[0], needs[1], needs[2]}};
+  counts.check(tensors.operands[0]);
+  const auto [log_prob, drate, none, dweight] = run_density(kernels().poisson_log_prob, args, tensors, options);
+  return {log_prob, drate, dweight};
 }
 
 std::tuple<Tensor, Tensor> poisson_log_prob_fwd(Tensor rate, Tensor x, OptionalTensor weight, int64_t event_ndim,
                                                 int64_t reduction, double scale, int64_t param, double eps,
                                                 bool need_drate) {
-  const auto [log_prob, drate, none, dweight] =
-      poisson({OnDevice(rate), {{"rate", rate}, {"x", x}, {"weight", weight}}, {}, {need_drate}},
-              {event_ndim, reduction, scale}, param, eps);
-  return {log_prob, drate};
+  return forward(poisson(rate, x, weight, {}, {need_drate}, {event_ndim, reduction, scale}, param, eps));
 }
 
 std::tuple<Tensor, Tensor> poisson_log_prob_bwd(Tensor dlog_prob, Tensor rate, Tensor x, OptionalTensor weight,
                                                 int64_t event_ndim, int64_t reduction, double scale, int64_t param,
                                                 double eps, bool need_drate, bool need_dweight) {
-  const auto [log_prob, drate, none, dweight] = poisson({OnDevice(rate),
-                                                         {{"rate", rate}, {"x", x}, {"weight", weight}},
-                                                         {"dlog_prob", dlog_prob},
-                                                         {need_drate, false, need_dweight}},
-                                                        {event_ndim, reduction, scale}, param, eps);
-  return {drate, dweight};
+  return backward(poisson(rate, x, weight, {"dlog_prob", dlog_prob}, {need_drate, false, need_dweight},
+                          {event_ndim, reduction, scale}, param, eps));
 }
 
 // ---- gaussian_kl -----------------------------------------------------------------------------------------
@@ -358,3 +366,11 @@ STABLE_TORCH_LIBRARY_IMPL(vae_fast, VF_DISPATCH_KEY, m) {
   VF_REGISTER(m, rsample_kl);
   m.impl("standard_normal_fwd", VF_BOX(standard_normal_fwd));
 }
+
+#if defined(VF_SPARSE_DISPATCH_KEY)
+// Counts as a CSR matrix.
+STABLE_TORCH_LIBRARY_IMPL(vae_fast, VF_SPARSE_DISPATCH_KEY, m) {
+  VF_REGISTER(m, negative_binomial_log_prob);
+  VF_REGISTER(m, poisson_log_prob);
+}
+#endif

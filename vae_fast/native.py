@@ -107,17 +107,19 @@ def _rescale(grads: Sequence[Tensor], upstream: Tensor) -> None:
         torch.ops.vae_fast.rescale_(upstream, *present, *[None] * (4 - len(present)))
 
 
-def _registered(operator: Operator, device: str) -> bool:
+def _registered(operator: Operator, key: str) -> bool:
     signatures = [signature for signature in (operator.forward, operator.backward) if signature is not None]
     has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
-    return all(has_kernel(f"vae_fast::{signature.name}", device.upper()) for signature in signatures)
+    return all(has_kernel(f"vae_fast::{signature.name}", key) for signature in signatures)
 
 
 # The operators that the libraries have kernels of, by device type.
 OPS = {
-    device: tuple(name for name, operator in OPERATORS.items() if _registered(operator, device))
+    device: tuple(name for name, operator in OPERATORS.items() if _registered(operator, device.upper()))
     for device in DEVICES
 }
+# And of them those that read a CSR matrix of data, on a CPU.
+OF_SPARSE = tuple(name for name, operator in OPERATORS.items() if _registered(operator, "SparseCsrCPU"))
 KERNELS = SimpleNamespace(**{name: getattr(torch.ops.vae_fast, name).default for name in SCHEMAS}, rescale=_rescale)
 # The same in graphs, with gradients of their own.
 GRAPH = schemas.in_graphs("vae_fast")

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "dispatch.h"
+#include "nonzeros.h"
 #include "rows.h"
 
 #include "../densities.h"
@@ -95,7 +96,7 @@ class Weights {
 // An operator's operands, of which a thread reads a tile at a time, and its gradients.
 template <class T, class Op>
 class DensityTiles {
-  static constexpr int N = Op::kInputs;
+  static constexpr int N = Op::kInputs, kCounts = CountsOf<Op>::value;
   using P = Pack<T>;
   using Sums = std::array<GradientSum<T>, N>;
 
@@ -109,6 +110,7 @@ class DensityTiles {
         upstream_(args),
         out_{GradientTiles<T>(sums[I])...},
         dweight_(dweight),
+        nonzeros_(args),
         value_(args.out != nullptr) {
     for (const auto& out : out_) grad_ = grad_ || out;
   }
@@ -140,17 +142,37 @@ class DensityTiles {
     T* dw_ = kTerm ? dweight_.place(first) : nullptr;
     // A copy that no store into a gradient can change.
     const Op op = op_;
-    for_packs<T>(n, [&](int i, auto part) __attribute__((always_inline)) {
-      P a[N], d[N], term;
-#pragma GCC unroll 4
-      for (int k = 0; k < N; ++k) a[k] = Op::always(k) || in[k] ? part.load(in[k] + i) : P{};
-      op(a, part.load(g_ + i), term, d);
-      if (kValue) part.store(terms + i, term);
-#pragma GCC unroll 4
-      for (int k = 0; k < N; ++k)
-        if (kGrad && out[k]) part.store(out[k] + i, d[k]);
-      if (kTerm) part.store(dw_ + i, part.load(u_ + i) * term);
-    });
+    const auto elements = [&](auto... some) __attribute__((always_inline)) {
+      for_packs<T>(n, [&](int i, auto part) __attribute__((always_inline)) {
+        P a[N], d[N], term;
+#pragma GCC unroll 8
+        for (int k = 0; k < N; ++k) a[k] = Op::always(k) || in[k] ? part.load(in[k] + i) : P{};
+        op(a, part.load(g_ + i), term, d, some...);
+        if (kValue) part.store(terms + i, term);
+#pragma GCC unroll 8
+        for (int k = 0; k < N; ++k)
+          if (kGrad && out[k]) part.store(out[k] + i, d[k]);
+        if (kTerm) part.store(dw_ + i, part.load(u_ + i) * term);
+      });
+    };
+    if constexpr (kCounts < 0) {
+      elements();
+    } else if (!nonzeros_.find(in[kCounts], first, n)) {
+      elements(Some<true>{});
+    } else {
+      elements(Some<false>{});
+      nonzeros_.for_packs([&](auto&& load, auto&& store, const P& x) __attribute__((always_inline)) {
+        P a[N], d[N], term;
+#pragma GCC unroll 8
+        for (int k = 0; k < N; ++k) a[k] = k == kCounts ? x : Op::always(k) || in[k] ? load(in[k]) : P{};
+        op(a, load(g_), term, d, Some<true>{});
+        if (kValue) store(terms, term);
+#pragma GCC unroll 8
+        for (int k = 0; k < N; ++k)
+          if (kGrad && out[k]) store(out[k], d[k]);
+        if (kTerm) store(dw_, load(u_) * term);
+      });
+    }
     if (weight_ && kValue) weight_.weigh(terms, first, n);
     if (weight_ && kGrad) weight_.mask(out, first, n);
   }
@@ -161,6 +183,7 @@ class DensityTiles {
   Upstream<T> upstream_;
   std::array<GradientTiles<T>, N> out_;
   GradientTiles<T> dweight_;
+  std::conditional_t < kCounts<0, NoNonzeros, Nonzeros<T>> nonzeros_;
   bool value_, grad_ = false;
 };
 

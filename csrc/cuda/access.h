@@ -164,7 +164,8 @@ __host__ __device__ __forceinline__ bool bytes(DType dtype) { return dtype == DT
 
 // A chunk of any dtype, element by element.
 template <class T, int N, bool kEven>
-__device__ __forceinline__ void load_each(const Input& input, int64_t offset, const Chunk<N, kEven>& chunk, T (&to)[N]) {
+__device__ __forceinline__ void load_each(const Input& input, int64_t offset, const Chunk<N, kEven>& chunk,
+                                          T (&to)[N]) {
 #pragma unroll
   for (int j = 0; j < N; ++j)
     to[j] = chunk.has(j) ? load_one<T>(input.data, input.dtype, offset + chunk.column + j) : T(0);

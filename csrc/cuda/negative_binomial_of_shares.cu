@@ -1,4 +1,5 @@
-// negative_binomial_log_prob whose mean is a softmax's share of a library, with what the softmax is made of (softmax.cu).
+// negative_binomial_log_prob whose mean is a softmax's share of a library, with what the softmax is made of
+// (softmax.cu).
 #include "../table.h"
 #include "density.h"
 

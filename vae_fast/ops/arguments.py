@@ -88,10 +88,12 @@ def target(name: str, value: Any) -> Tensor:
 
 
 def counts(name: str, value: Any) -> Tensor:
-    """A dense tensor of a floating dtype, bool or integers. Raises TypeError for anything else."""
-    if isinstance(value, Tensor) and value.dtype in COUNTS and _dense(value):
-        return value
-    raise _refused(name, value, "a dense tensor of a floating dtype, bool, uint8, int16, int32 or int64")
+    """A dense tensor or a CSR matrix of a floating dtype, bool or integers. Raises TypeError for anything else."""
+    if isinstance(value, Tensor) and value.dtype in COUNTS:
+        if _dense(value) or value.layout is torch.sparse_csr:
+            return value
+    wanted = "a dense tensor or a CSR matrix of a floating dtype, bool, uint8, int16, int32 or int64"
+    raise _refused(name, value, wanted)
 
 
 def weights(name: str, value: Any) -> Tensor | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from vae_fast.backends import choose
@@ -49,8 +50,10 @@ def negative_binomial_log_prob(
         mean: μ > 0; with ``param="log_mean"`` its logarithm; with ``param="softmax"`` the logits of its shares.
         theta: the inverse dispersion θ > 0, or ``theta_param="log_theta"`` its logarithm: for every element, every
             feature ([G]), every datum ([B, 1]), a 0-d tensor or a number. Its gradient has its own shape.
-        x: counts, broadcast against the others and they against it: floats, bool, or integers. A constant, without
-            a gradient. Where they differ in their number of dims, one of the two must have the shape of both.
+        x: counts, broadcast against the others and they against it: floats, bool, or integers (uint8, int16,
+            int32, int64); or a CSR matrix [B, G], PyTorch's or SciPy's, of which kernels on a CPU read what is not
+            0, and all others make a dense copy. A constant, without a gradient. Where they differ in their number
+            of dims, one of the two must have the shape of both.
         zero_logits: π, of the same shapes.
         log_library: ℓ, for ``param="softmax"`` only: one value a datum ([B, 1]), or any other such shape; 0 where
             it is None.
@@ -71,16 +74,17 @@ def negative_binomial_log_prob(
 
     Source: Lopez et al., "Deep generative modeling for single-cell transcriptomics" (2018), its Methods.
     """
-    values = (mean, theta, zero_logits, log_library, counts.constant(x), weight)
+    x = counts.table(_OP, x, backend, mean, theta, zero_logits, log_library, weight)
+    values = (mean, theta, zero_logits, log_library, x, weight)
     operands, shape, composite, arithmetic = arguments.operands(_OP, *values)
     arguments.event_dims(event_ndim, shape, "mean, theta, zero_logits, log_library, x and weight")
     code, theta_code = arguments.code_of(_OP, "param", param), arguments.code_of(_OP, "theta_param", theta_param)
-    if code == MEAN_PARAMS["softmax"]:
-        if event_ndim == 0:
-            raise ValueError("param='softmax' is over the event dims, of which event_ndim=0 has none")
-        operands = (operands[0].expand(shape), *operands[1:])
-    elif log_library is not None:
+    if log_library is not None and code != MEAN_PARAMS["softmax"]:
         raise ValueError(f"log_library is for param='softmax', not for param={param!r}")
+    if code == MEAN_PARAMS["softmax"] and event_ndim == 0:
+        raise ValueError("param='softmax' is over the event dims, of which event_ndim=0 has none")
+    if code == MEAN_PARAMS["softmax"] or operands[4].layout is torch.sparse_csr:
+        operands = (operands[0].expand(shape), *operands[1:])
     if validate:
         counts.whole(operands[4])
         if code == MEAN_PARAMS["mean"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from vae_fast.backends import choose
@@ -49,9 +50,12 @@ def poisson_log_prob(
 
     Source: Johnson, Kemp and Kotz, "Univariate Discrete Distributions" (2005), chapter 4.
     """
-    operands, shape, composite, arithmetic = arguments.operands(_OP, rate, counts.constant(x), weight)
+    x = counts.table(_OP, x, backend, rate, weight)
+    operands, shape, composite, arithmetic = arguments.operands(_OP, rate, x, weight)
     arguments.event_dims(event_ndim, shape, "rate, x and weight")
     code = arguments.code_of(_OP, "param", param)
+    if operands[1].layout is torch.sparse_csr:
+        operands = (operands[0].expand(shape), *operands[1:])
     if validate:
         counts.whole(operands[1])
         if code == RATE_PARAMS["rate"] and bool((operands[0].detach() < 0).any()):

@@ -17,6 +17,11 @@ _STIRLING = (
 )
 
 
+def dense(x: Tensor) -> Tensor:
+    """For operations of PyTorch's that know no CSR matrix."""
+    return x.to_dense() if x.layout is torch.sparse_csr else x
+
+
 def _polynomial(x: Tensor, coefficients: list[float]) -> Tensor:
     result = torch.full_like(x, coefficients[-1])
     for c in reversed(coefficients[:-1]):

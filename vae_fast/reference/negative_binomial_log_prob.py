@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vae_fast.operators import MEAN_PARAMS, THETA_PARAMS
-from vae_fast.reference.counts import Growth, growth, rising
+from vae_fast.reference.counts import Growth, dense, growth, rising
 from vae_fast.reference.densities import (
     broadcast_shape,
     dtypes,
@@ -136,6 +136,7 @@ def negative_binomial_log_prob_fwd(
     mean, theta, zero_logits, log_library, x, weight, options, wanted
 ) -> tuple[Tensor | None, ...]:
     """Σ w·log p(x); gradients as gaussian_kl_fwd."""
+    x = dense(x)
     args = (mean, theta, zero_logits, log_library, x, weight)
     dtype, result = _dtypes(*args)
     parameters = _parameters(mean, theta, zero_logits, log_library, options, dtype)
@@ -148,6 +149,7 @@ def negative_binomial_log_prob_bwd(
     dlog_prob, mean, theta, zero_logits, log_library, x, weight, options, wanted
 ) -> tuple[Tensor | None, ...]:
     """dμ = (x − μ)/(μ(1 + μ/θ)), dθ = −(log(1 + r) − r/(1 + r)) + xμ/(θ(θ + μ)) − Σ_{k<x} k/(θ(θ + k))."""
+    x = dense(x)
     args = (mean, theta, zero_logits, log_library, x, weight)
     dtype, _ = _dtypes(*args)
     parameters = _parameters(mean, theta, zero_logits, log_library, options, dtype)

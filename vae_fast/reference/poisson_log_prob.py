@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from vae_fast.operators import RATE_PARAMS
-from vae_fast.reference.counts import log_factorial
+from vae_fast.reference.counts import dense, log_factorial
 from vae_fast.reference.densities import (
     broadcast_shape,
     dtypes,
@@ -39,6 +39,7 @@ def _terms(args, mask: Tensor | None, options, dtype: torch.dtype) -> Tensor:
 
 def poisson_log_prob_fwd(rate, x, weight, options, wanted) -> tuple[Tensor | None, ...]:
     """Σ w·(x·log(λ + ε) − λ − log x!); gradients as gaussian_kl_fwd."""
+    x = dense(x)
     dtype, result = dtypes((rate,), x, weight)
     (term,) = weighted(weight, lambda mask: (_terms((rate, x), mask, options, dtype),))
     log_prob = reduce(term, options.event_ndim, options.reduction, options.scale).to(result)
@@ -47,6 +48,7 @@ def poisson_log_prob_fwd(rate, x, weight, options, wanted) -> tuple[Tensor | Non
 
 def poisson_log_prob_bwd(dlog_prob, rate, x, weight, options, wanted) -> tuple[Tensor | None, ...]:
     """dλ = (x − λ)/λ, by log λ x − λ."""
+    x = dense(x)
     args = (rate, x)
     dtype, _ = dtypes((rate,), x, weight)
     g = upstream(dlog_prob.to(dtype), broadcast_shape(*args, weight), options)
