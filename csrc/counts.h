@@ -11,10 +11,10 @@
 namespace vae_fast {
 namespace VF_ISA {
 
-// log(1 + r), and how much more it is than r/(1 + r), for r ≥ 0 up to ∞.
+// log(1 + r), how much more it is than r/(1 + r), that, and 1/(1 + r), for r ≥ 0 up to ∞.
 template <class T>
 struct Growth {
-  T log, excess, share;  // share: r/(1 + r)
+  T log, excess, share, rest;
 };
 
 // (artanh(t)/t − 1)/t² of t², up to 0.36.
@@ -35,18 +35,30 @@ VF_INLINE T artanh_cubic(T square) {
 }
 
 // By log(1 + r) = 2·artanh(t), t = r/(2 + r): then what it is more than r/(1 + r) is t·r/(1 + r) + 2t³(⅓ + t²/5 + …), a
-// sum of positive terms. Where r is larger than 3, it is no small part of the logarithm.
+// sum of positive terms. Where r is larger than 3, it is no small part of the logarithm. One division is for both
+// quotients.
 template <class T>
 VF_INLINE Growth<T> growth(T r) {
   using E = Element<T>;
-  const T inverse = E(1) / (r + E(1)), t = r / (r + E(2)), square = t * t;
-  const T cubic = t * E(2) * square * artanh_cubic(square);
-  const T share = r * inverse;
-  const T log_ = fma(t, splat<T>(2), cubic), excess = fma(t, share, cubic);
-  const auto far = r > E(3);
-  if (!any(far)) return {log_, excess, share};
-  const T far_log = log(r + E(1)), far_share = E(1) - inverse;
-  return {select(far, far_log, log_), select(far, far_log - far_share, excess), select(far, far_share, share)};
+  const T one = r + E(1), two = r + E(2), both = E(1) / (one * two);
+  const T rest = two * both, t = r * (one * both), square = t * t;
+  const T cubic = t * E(2) * square * artanh_cubic(square), share = r * rest;
+  const Growth<T> near{fma(t, splat<T>(2), cubic), fma(t, share, cubic), share, rest};
+  const auto is_far = r > E(3);
+  if (!any(is_far)) return near;
+  const T far_rest = E(1) / one, far_log = log(one), far_share = E(1) - far_rest;
+  return {select(is_far, far_log, near.log), select(is_far, far_log - far_share, near.excess),
+          select(is_far, far_share, near.share), select(is_far, far_rest, near.rest)};
+}
+
+// −log of one of two shares, its own and the other's of which the sum is 1: where it is the smaller, log itself.
+template <class T>
+VF_INLINE T minus_log_of_share(T own, T other) {
+  using E = Element<T>;
+  const T t = other / (own + E(1)), square = t * t;
+  const T near = fma(t, splat<T>(2), t * E(2) * square * artanh_cubic(square));
+  const auto small = own < E(0.25);
+  return any(small) ? select(small, -log(own), near) : near;
 }
 
 // What Stirling's formula lacks of log Γ(z), and −d/dz of it, for z ≥ 8.
@@ -216,7 +228,7 @@ VF_INLINE CountTerm<T> negative_binomial(T mean, T theta, T x, const CountForm<E
   const Growth<T> g = growth(r), g_count = has_eps ? growth(m * inverse) : g;
   // θ·log(1 + r), which is μ where r is nothing beside 1.
   T none = select(r < E(sizeof(E) == 4 ? 0x1p-25 : 0x1p-54), mu, shape * g.log);
-  const T rest = E(1) / ((has_eps ? m * inverse : r) + E(1));
+  const T rest = g_count.rest;
   T by_theta = -g.excess;
   if (has_eps) by_theta = by_theta - g.share * (form.eps / from);
   T value = -none, by_mean = form.log_mean ? -rest * mu : -rest;
@@ -284,9 +296,10 @@ VF_INLINE Gate<T> gate_of(T logits) {
 template <class T>
 VF_INLINE InflatedTerm<T> inflated_zero(T logits, const Gate<T>& gate, T u) {
   using E = Element<T>;
-  // σ(π) + σ(−π)e^−u is 1 − y, y = σ(−π)(1 − e^−u): its logarithm is −log(1 + y/(1 − y)).
-  const T y = gate.alive * (half_expm1(-u) * E(-2)), own = gate.alive * exp(-u), all = gate.dead + own;
-  InflatedTerm<T> zero{-growth(y / all).log, own / all, gate.dead / all * y};
+  // Two shares: σ(π) + σ(−π)e^−u, and σ(−π)(1 − e^−u).
+  const T lost = gate.alive * (half_expm1(-u) * E(-2)), own = gate.alive * exp(-u), all = gate.dead + own;
+  const T inverse = E(1) / all;
+  InflatedTerm<T> zero{-minus_log_of_share(all, lost), own * inverse, gate.dead * lost * inverse};
   const auto far = all < E(sizeof(E) == 4 ? 0x1p-100 : 0x1p-900);
   if (any(far)) {
     const InflatedTerm<T> f = inflated_far(u, logits);

@@ -116,7 +116,14 @@ class DensityTiles {
   }
 
   void operator()(int64_t unit, int64_t piece, int64_t first, int n, T* terms) {
-    if (dweight_) {
+    if constexpr (kCounts >= 0) {
+      // Their code is long: what makes both makes the weight's gradient too.
+      if (dweight_ || (value_ && grad_)) {
+        run<true, true, true>(first, n, terms);
+      } else {
+        value_ ? run<true, false, false>(first, n, terms) : run<false, true, false>(first, n, terms);
+      }
+    } else if (dweight_) {
       run<false, true, true>(first, n, terms);
     } else if (value_) {
       grad_ ? run<true, true, false>(first, n, terms) : run<true, false, false>(first, n, terms);
@@ -139,7 +146,7 @@ class DensityTiles {
     }
     const T* u_ = upstream_.read(first, n);
     const T* g_ = weight_ && kGrad ? weight_.times(u_, first, n) : u_;
-    T* dw_ = kTerm ? dweight_.place(first) : nullptr;
+    T* dw_ = kTerm && dweight_ ? dweight_.place(first) : nullptr;
     // A copy that no store into a gradient can change.
     const Op op = op_;
     const auto elements = [&](auto... some) __attribute__((always_inline)) {
@@ -152,15 +159,15 @@ class DensityTiles {
 #pragma GCC unroll 8
         for (int k = 0; k < N; ++k)
           if (kGrad && out[k]) part.store(out[k] + i, d[k]);
-        if (kTerm) part.store(dw_ + i, part.load(u_ + i) * term);
+        if (kTerm && (kCounts < 0 || dw_)) part.store(dw_ + i, part.load(u_ + i) * term);
       });
     };
     if constexpr (kCounts < 0) {
       elements();
-    } else if (!nonzeros_.find(in[kCounts], first, n)) {
-      elements(Some<true>{});
     } else {
-      elements(Some<false>{});
+      const bool others = nonzeros_.find(in[kCounts], first, n);
+      if constexpr (Nonzeros<T>::kLooks)
+        if (others) elements(Some<false>{});
       nonzeros_.for_packs([&](auto&& load, auto&& store, const P& x) __attribute__((always_inline)) {
         P a[N], d[N], term;
 #pragma GCC unroll 8
@@ -170,7 +177,7 @@ class DensityTiles {
 #pragma GCC unroll 8
         for (int k = 0; k < N; ++k)
           if (kGrad && out[k]) store(out[k], d[k]);
-        if (kTerm) store(dw_, load(u_) * term);
+        if (kTerm && dw_) store(dw_, load(u_) * term);
       });
     }
     if (weight_ && kValue) weight_.weigh(terms, first, n);

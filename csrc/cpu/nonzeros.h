@@ -23,21 +23,30 @@ class Nonzeros {
   template <class Args>
   explicit Nonzeros(const Args& args) : sparse_(args.sparse), stored_(args.sparse.values) {}
 
-  // Finds those of a tile. False where they are so many that each element is better taken as it comes.
+  // Whether they are looked for: of float64, which few data are, all elements are taken as they come.
+  static constexpr bool kLooks = sizeof(T) == 4;
+
+  // Finds those of a tile; all elements are, where nearly so many are that each is better taken as it comes. Returns
+  // whether there are others.
   bool find(const T* counts, int64_t first, int n) {
+    all_ = false;
     if (sparse_.starts) {
       sparse_.wide ? find<int64_t>(first, n) : find<int32_t>(first, n);
-      return true;
+      if (kLooks) return true;
+      alignas(64) T dense[kTile<T>] = {};
+      for (int j = 0; j < found_; ++j) dense[at_[j]] = values_[j];
+      std::copy(dense, dense + n, own_);
+      return take(own_, n);
     }
-    int found = 0;
+    if (!kLooks) return take(counts, n);
+    found_ = 0;
     for (int i = 0; i < n; ++i) {
-      at_[found] = i;
-      found += counts[i] != T(0);
+      at_[found_] = i;
+      found_ += counts[i] != T(0);
     }
-    if (2 * found > n) return false;
-    for (int j = 0; j < found; ++j) own_[j] = counts[at_[j]];
+    if (2 * found_ > n) return take(counts, n);
+    for (int j = 0; j < found_; ++j) own_[j] = counts[at_[j]];
     values_ = own_;
-    found_ = found;
     return true;
   }
 
@@ -47,25 +56,35 @@ class Nonzeros {
     for (int j = 0; j < found_; j += W) {
       const int* at = at_ + j;
       const int m = found_ - j < W ? found_ - j : W;
-      alignas(64) T x[W];
       // Beyond the last ones the first again.
-      for (int k = 0; k < W; ++k) x[k] = values_[k < m ? j + k : j];
+      const auto each = [&](const T* from, auto place) __attribute__((always_inline)) {
+        alignas(64) T values[W];
+        for (int k = 0; k < W; ++k) values[k] = from[place(k < m ? k : 0)];
+        return VF_ISA::load(values);
+      };
       f(
           [&](const T* from) __attribute__((always_inline)) {
-            alignas(64) T each[W];
-            for (int k = 0; k < W; ++k) each[k] = from[at[k < m ? k : 0]];
-            return VF_ISA::load(each);
+            if (all_ && m == W) return VF_ISA::load(from + j);
+            return each(from, [&](int k) { return all_ ? j + k : at[k]; });
           },
           [&](T* to, Pack<T> values) __attribute__((always_inline)) {
-            alignas(64) T each[W];
-            VF_ISA::store(each, values);
-            for (int k = 0; k < m; ++k) to[at[k]] = each[k];
+            if (all_ && m == W) return VF_ISA::store(to + j, values);
+            alignas(64) T own[W];
+            VF_ISA::store(own, values);
+            for (int k = 0; k < m; ++k) to[all_ ? j + k : at[k]] = own[k];
           },
-          VF_ISA::load(x));
+          m == W ? VF_ISA::load(values_ + j) : each(values_, [&](int k) { return j + k; }));
     }
   }
 
  private:
+  bool take(const T* counts, int n) {
+    all_ = true;
+    found_ = n;
+    values_ = counts;
+    return false;
+  }
+
   // A tile is part of a row, or some whole rows.
   template <class Index>
   void find(int64_t first, int n) {
@@ -91,6 +110,7 @@ class Nonzeros {
   Reader<T> stored_;
   const T* values_ = own_;
   int found_ = 0;
+  bool all_ = false;
   int at_[kTile<T> + W];
   alignas(64) T own_[kTile<T>];
 };

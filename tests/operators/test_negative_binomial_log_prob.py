@@ -320,6 +320,7 @@ class _Scipy:
         self.shape, self.has_canonical_format = tuple(x.shape), True
 
 
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta")
 class TestSparse:
     """A CSR matrix of counts, against the same as a dense table: bit for bit but for sums over data."""
 

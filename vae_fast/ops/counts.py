@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
@@ -40,7 +41,9 @@ def _of_scipy(x: Any) -> Tensor:
         x = x.copy()
         x.sum_duplicates()
     starts, columns, values = (torch.from_numpy(part) for part in (x.indptr, x.indices, x.data))
-    return torch.sparse_csr_tensor(starts, columns, values, size=x.shape, check_invariants=False)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
+        return torch.sparse_csr_tensor(starts, columns, values, size=x.shape, check_invariants=False)
 
 
 def whole(x: Tensor) -> None:
