@@ -1,5 +1,7 @@
 // softmax over rows, as its largest logit and the logarithm of its sum, and the gradient by the logits. A block takes a
 // row at a time.
+#include <cmath>
+
 #include "../formulas.h"
 #include "../table.h"
 #include "density.h"
@@ -39,13 +41,13 @@ __global__ void __launch_bounds__(kThreads, 1) softmax_fwd_kernel(const __grid_c
   __shared__ double sums[kThreads / 32];
   __shared__ T tops[kThreads / 32];
   const int threads = static_cast<int>(blockDim.x);
-  constexpr T kLeast = -static_cast<T>(INFINITY);
+  const T least = -static_cast<T>(INFINITY);
   for (int64_t row = blockIdx.x; row < p.rows; row += gridDim.x) {
     const T* logits = p.logits + row * p.columns;
-    T top = kLeast;
+    T top = least;
     for (int64_t c = threadIdx.x; c < p.columns; c += threads) top = logits[c] > top ? logits[c] : top;
     top = block_largest(top, tops);
-    const T shift = top == kLeast ? T(0) : top;
+    const T shift = top == least ? T(0) : top;
     double sum = 0;
     for (int64_t c = threadIdx.x; c < p.columns; c += threads) sum += static_cast<double>(exp(logits[c] - shift));
     sum = group_sum(sum, threads, sums);

@@ -19,7 +19,7 @@ echo "== all tests of the operators, under the sanitizers"
 LD_PRELOAD="$("$CXX" -print-file-name=libasan.so) $("$CXX" -print-file-name=libubsan.so)" \
   ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=0 UBSAN_OPTIONS=print_stacktrace=1 \
   PYTHONPATH="$here/$build/asan" VAE_FAST_TEST_CASES="${VAE_FAST_TEST_CASES:-2000}" \
-  suite tests/backends/test_native.py tests/operators/test_{bernoulli_log_prob,gaussian_kl,gaussian_log_prob}.py \
+  suite tests/backends/test_native.py tests/operators/test_{bernoulli_log_prob,gaussian_kl,gaussian_log_prob,negative_binomial_log_prob}.py \
   tests/operators/test_{rsample,rsample_kl,gradient_in_forward,noise_bits,scale_range}.py \
   tests/operators/test_{agreement,derivatives,dtypes,layouts,options,weights}.py \
   tests/operators/test_{given_noise,passing_bounds,pos_weight,prior_forms,rsample_kl_prior,streams,temperature}.py \
