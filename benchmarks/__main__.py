@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: pytest on this folder, with pytest's options and those of conftest.py."""
+"""`python -m benchmarks`: pytest on this folder, with pytest's options and those of conftest.py; or scvi.py."""
 
 import os
 import sys
@@ -6,12 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from . import scvi
+
 
 def main(arguments):
     """Runs the benchmarks. Gives pytest's exit status: 0 where all ran, 1 where a backend of vae_fast was wrong."""
     # With OpenMP as users have it: threads that do not spin add the time of waking them to every parallel loop.
     if os.environ.pop("OMP_WAIT_POLICY", None):
         os.execv(sys.executable, [sys.executable, "-m", "benchmarks", *arguments])
+    if arguments[:1] == ["scvi"]:
+        return scvi.main(arguments[1:])
     options = ["--benchmark-max-time=0.4", "--benchmark-min-rounds=5", "--benchmark-warmup=on"]
     options += [
         "--benchmark-warmup-iterations=3",

@@ -7,7 +7,7 @@ import torch
 
 from vae_fast.operators import DATA, OPERATORS
 
-from .providers import PROVIDERS, serves
+from .providers import COUNTS, PROVIDERS, serves
 
 OPS = tuple(OPERATORS)
 
@@ -46,6 +46,8 @@ class Case:
         """Leaves that require a gradient, drawn from a fixed seed; targets of a density at last, which do not."""
         generator = torch.Generator().manual_seed(0)
         names = [o.name for o in OPERATORS[self.op].operands if o.role != "weight" and not o.optional]
+        if self.op in COUNTS:
+            return self._counts(len(names) - 1, generator, device)
         has_data, drawn = "x" in names, max(1, len(names) - ("x" in names))  # noise has the shape of one
         tensors = [torch.randn(self.shape, generator=generator).to(self.floating) for _ in range(drawn)]
         tensors = [t.to(device).requires_grad_(bool(names)) for t in tensors]
@@ -56,6 +58,13 @@ class Case:
                 x = torch.rand(self.shape, generator=generator).to(self.floating)
             tensors.append(x.to(device))
         return tensors
+
+    def _counts(self, parameters, generator, device):
+        """Means and dispersions about 1, and counts, half of which are 0."""
+        tensors = [torch.randn(self.shape, generator=generator).exp().to(self.floating) for _ in range(parameters)]
+        x = torch.poisson(torch.randn(self.shape, generator=generator).exp(), generator=generator)
+        x = x.to(torch.uint8 if self.dtype.endswith("-uint8") else self.floating)
+        return [*(t.to(device).requires_grad_() for t in tensors), x.to(device)]
 
     def row(self, provider, tensors):
         """What the JSON says of a provider's row beside its times."""

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import torch
 import torch.nn.functional as F
-from torch.distributions import Bernoulli, Independent, Normal, kl_divergence
+from torch.distributions import Bernoulli, Independent, NegativeBinomial, Normal, Poisson, kl_divergence
 
 from vae_fast.operators import OPERATORS
 
@@ -45,6 +45,25 @@ def gaussian_nll_loss(mean, logvar, x):
     return -F.gaussian_nll_loss(mean, _as(x, mean), logvar.exp(), full=True, reduction="sum")
 
 
+def negative_binomial_log_prob(mean, theta, *rest):
+    """As single-cell models write it, of (mean, theta, x), or (mean, theta, zero_logits, x) zero-inflated."""
+    *zero_logits, x = rest
+    x, eps = x.to(mean.dtype), 1e-8
+    total = torch.log(theta + mean + eps)
+    none = theta * (torch.log(theta + eps) - total)
+    some = x * (torch.log(mean + eps) - total) + torch.lgamma(x + theta) - torch.lgamma(theta) - torch.lgamma(x + 1)
+    if not zero_logits:
+        return torch.sum(none + some)
+    (pi,) = zero_logits
+    of_zero, of_others = F.softplus(none - pi) - F.softplus(-pi), none + some - pi - F.softplus(-pi)
+    return torch.sum((x < eps).to(mean.dtype) * of_zero + (x > eps).to(mean.dtype) * of_others)
+
+
+def poisson_log_prob(rate, x):
+    x = x.to(rate.dtype)
+    return torch.sum(x * torch.log(rate) - rate - torch.lgamma(x + 1))
+
+
 EAGER = SimpleNamespace(**{op: globals()[op] for op in OPERATORS})
 
 
@@ -66,6 +85,18 @@ def _kl(mu, logvar):
     return kl_divergence(_normal(mu, logvar), standard).sum()
 
 
+def _negative_binomial(mean, theta, *rest):
+    """Zero inflation is not torch.distributions': a mixture by logaddexp."""
+    *zero_logits, x = rest
+    x = x.to(mean.dtype)
+    logits = torch.log(mean) - torch.log(theta)
+    log_prob = NegativeBinomial(theta, logits=logits, validate_args=False).log_prob(x)
+    if zero_logits:
+        zero, alive = F.logsigmoid(zero_logits[0]), F.logsigmoid(-zero_logits[0]) + log_prob
+        log_prob = torch.where(x == 0, torch.logaddexp(zero, alive), alive)
+    return log_prob.sum()
+
+
 # torch.distributions' ways, where there are some.
 DISTRIBUTIONS = SimpleNamespace(
     standard_normal=lambda like: Normal(
@@ -76,6 +107,8 @@ DISTRIBUTIONS = SimpleNamespace(
     gaussian_kl=_kl,
     bernoulli_log_prob=lambda y, x: Bernoulli(logits=y, validate_args=False).log_prob(_as(x, y)).sum(),
     gaussian_log_prob=lambda mean, logvar, x: _normal(mean, logvar).log_prob(_as(x, mean)).sum(),
+    negative_binomial_log_prob=_negative_binomial,
+    poisson_log_prob=lambda rate, x: Poisson(rate, validate_args=False).log_prob(x.to(rate.dtype)).sum(),
 )
 
 # torch.nn.functional's own function, where there is one beside the form most users write.

@@ -9,6 +9,9 @@ from vae_fast.operators import OPERATORS
 
 from . import formulas
 
+# Densities whose bytes are counts, not pixels.
+COUNTS = ("negative_binomial_log_prob", "poisson_log_prob")
+
 
 def _ours(backend):
     """vae_fast in the form of the eager formulas: summed, and with the seed drawn as training code draws it."""
@@ -26,9 +29,14 @@ def _ours(backend):
 
     def density(op):
         def call(*tensors):
-            options = {"x_scale": 1 / 255} if tensors[-1].dtype == torch.uint8 else {}
-            event_ndim = tensors[0].ndim - 1
-            return getattr(vf, op)(*tensors, event_ndim=event_ndim, reduction="sum", backend=backend, **options)
+            *parameters, x = tensors
+            options = {"event_ndim": tensors[0].ndim - 1, "reduction": "sum", "backend": backend}
+            if x.dtype == torch.uint8 and op not in COUNTS:
+                options["x_scale"] = 1 / 255
+            if op == "negative_binomial_log_prob":
+                options["eps"] = 1e-8  # as the eager formula has it
+                options["zero_logits"] = parameters.pop() if len(parameters) == 3 else None
+            return getattr(vf, op)(*parameters, x, **options)
 
         return call
 

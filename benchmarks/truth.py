@@ -39,7 +39,7 @@ def wrong(op, functions, tensors, truth):
     found, wanted = density.double().item(), value.item()
     if not math.isclose(found, wanted, rel_tol=tolerance):
         return f"{found:.6g} instead of {wanted:.6g}"
-    for name, grad, slope in zip("first second".split(), grads, slopes, strict=False):
+    for name, grad, slope in zip("first second third".split(), grads, slopes, strict=False):
         error = (grad.double() - slope).abs().max().item() / slope.abs().max().item()
         if not error <= tolerance:
             return f"gradient of the {name} operand off by {error:.2g} of its largest"

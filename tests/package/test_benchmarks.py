@@ -229,6 +229,13 @@ def test_whole_steps(tmp_path):
     assert (folder / "steps.png").is_file()
 
 
+def test_scvi_says_what_it_needs():
+    """tests/integrations runs it."""
+    without = "import sys; sys.modules['scvi'] = None; from benchmarks import __main__; __main__.main(['scvi'])"
+    done = run(code=("-c", without))
+    assert done.returncode == 1 and "needs scvi-tools" in done.stderr
+
+
 class TestReplays:
     """The timing of a GPU's graphs, with a graph that runs its calls where there is no GPU."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-__all__ = ["pyro", "pythae"]
+__all__ = ["pyro", "pythae", "scvi"]
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -1,0 +1,142 @@
+"""scvi-tools' models of counts on the fused kernels: one call after the model is made.
+
+>>> model = vf.integrations.scvi.patch(scvi.model.SCVI(adata))  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import inspect
+from types import MethodType
+from typing import Any, TypeVar
+
+from scvi.distributions import Poisson, ZeroInflatedNegativeBinomial
+from scvi.module import SCANVAE, VAE
+from scvi.module._constants import MODULE_KEYS
+from scvi.nn import Encoder
+from torch import Tensor
+from torch.distributions import Normal
+
+from vae_fast.ops.negative_binomial_log_prob import negative_binomial_log_prob
+from vae_fast.ops.poisson_log_prob import poisson_log_prob
+from vae_fast.ops.rsample import rsample
+
+Model = TypeVar("Model")
+
+# What scvi adds inside its logarithms of μ, θ and θ + μ; to a Poisson's rate it adds nothing.
+EPS = 1e-8
+LIKELIHOODS = ("zinb", "nb", "poisson")
+# By the functions themselves: what inherits one has it, what overrides it has not.
+LOSSES: dict[Any, str] = {VAE.loss: "SCVI, LinearSCVI", SCANVAE.loss: "SCANVI"}
+
+
+def log_likelihood(module: VAE, px: Any, x: Tensor) -> Tensor:
+    """log p(x|z), summed over the genes, of the distribution that ``module.generative`` made.
+
+    The mean is the distribution's, softmax and library multiplied out.
+    """
+    if isinstance(px, Poisson):
+        if px._validate_args:  # by default it refuses what is no count
+            px._validate_sample(x)
+        return poisson_log_prob(px.rate, x)
+    zero_logits = px.zi_logits if isinstance(px, ZeroInflatedNegativeBinomial) else None
+    # px has one θ a gene broadcast; of its own shape the kernel makes no gradient of full size.
+    one_a_gene = module.dispersion == "gene" and type(module).generative is VAE.generative
+    return negative_binomial_log_prob(
+        px.mu,
+        module.px_r if one_a_gene else px.theta,
+        x,
+        zero_logits=zero_logits,
+        theta_param="log_theta" if one_a_gene else "theta",
+        eps=EPS,
+    )
+
+
+class Summed:
+    """p(x|z) as a loss reads it: ``log_prob`` has one value a datum, [..., 1], and scvi's own sum is of that."""
+
+    def __init__(self, module: VAE, px: Any) -> None:
+        self.module, self.px = module, px
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        return log_likelihood(self.module, self.px, x).unsqueeze(-1)
+
+
+class Loss:
+    """``loss`` of a module: scvi's own, of a likelihood that the kernels sum. It is copied and pickled along."""
+
+    def __init__(self, module: VAE) -> None:
+        self.module = module
+
+    def __call__(
+        self, tensors: Any, inference_outputs: Any, generative_outputs: Any, *args: Any, **kwargs: Any
+    ) -> Any:
+        px = Summed(self.module, generative_outputs[MODULE_KEYS.PX_KEY])
+        generative_outputs = {**generative_outputs, MODULE_KEYS.PX_KEY: px}
+        own: Any = type(self.module).loss
+        return own(self.module, tensors, inference_outputs, generative_outputs, *args, **kwargs)
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        """The own loss's: training plans look there for what else a loss takes."""
+        return inspect.signature(MethodType(type(self.module).loss, self.module))
+
+
+class Encode:
+    """``forward`` of an encoder: the same posterior, its sample drawn by ``vf.rsample``."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.encoder = encoder
+
+    def __call__(self, x: Tensor, *categories: Tensor) -> tuple[Any, ...]:
+        encoder = self.encoder
+        hidden = encoder.encoder(x, *categories)
+        mean = encoder.mean_encoder(hidden)
+        var = encoder.var_activation(encoder.var_encoder(hidden)) + encoder.var_eps
+        posterior = Normal(mean, var.sqrt())
+        z = encoder.z_transformation(rsample(mean, posterior.scale, param="std"))
+        return (posterior, z) if encoder.return_dist else (mean, var, z)
+
+
+def patch(model: Model, *, sampling: bool = False) -> Model:
+    """Gives a model of scvi-tools the fused kernels for its reconstruction; the same model comes back.
+
+    For ``scvi.model.SCVI``, ``LinearSCVI`` and ``SCANVI``, and what inherits their module's loss; gene likelihoods
+    "zinb", "nb" and "poisson" with every dispersion, size factor and latent distribution. The loss is scvi's own,
+    of a log-likelihood by ``vf.negative_binomial_log_prob`` or ``vf.poisson_log_prob`` with scvi's ε: the same
+    values and gradients. The distribution that ``generative`` gives is scvi's: its mean, its samples.
+
+    The model's module is patched, not its class. Copies and pickles stay patched; ``model.save`` writes weights and
+    registries only, as it always does: patch again what ``load`` and ``from_scvi_model`` return. Zero-inflated
+    likelihoods do not warn at every step of data that are no counts; ``setup_anndata`` has.
+
+    Args:
+        model: has its module: one made without ``adata`` gets it in ``train``, too late.
+        sampling: draws the samples of every encoder by ``vf.rsample`` too, whose noise is the same bits on every
+            device. Without it scvi's are left alone, and training follows the path that it would have taken.
+            Several samples a datum (``n_samples``) are scvi's in either case.
+
+    Raises:
+        TypeError: a model of another kind (TOTALVI, MULTIVI, PEAKVI, AUTOZI, …), whose loss is of another form.
+        ValueError: a model without a module, or with gene_likelihood "normal".
+
+    Source: Gayoso et al., "A Python library for probabilistic analysis of single-cell omics data" (2022).
+    """
+    name = type(model).__name__
+    module: Any = getattr(model, "module", None)
+    if module is None and hasattr(model, "module"):
+        raise ValueError(f"this {name} has no module yet: make it with adata, then patch it")
+    if getattr(type(module), "loss", None) not in LOSSES:
+        raise TypeError(
+            f"{name} has a loss of its own: patch is for scvi's {', '.join(LOSSES.values())} and what inherits"
+            " theirs. Elsewhere use vf.negative_binomial_log_prob and vf.poisson_log_prob in the loss itself"
+        )
+    if module.gene_likelihood not in LIKELIHOODS:
+        raise ValueError(
+            f'gene_likelihood is "{module.gene_likelihood}": patch has kernels for {", ".join(LIKELIHOODS)}'
+        )
+    module.loss = Loss(module)
+    if sampling:
+        for encoder in module.modules():
+            if type(encoder).forward is Encoder.forward:
+                encoder.forward = Encode(encoder)
+    return model
