@@ -16,7 +16,7 @@ def counts(x: Any) -> Any:
         return x
     if x.dtype in _INTEGERS:
         return x.to(torch.float64 if x.dtype == torch.int64 else torch.float32)
-    return x.detach()
+    return x.detach() if x.requires_grad else x
 
 
 def whole(x: Tensor) -> None:
