@@ -1,6 +1,7 @@
 """What every operator must do, checked in one place: derivatives of all kinds, layouts, half types, compilation.
 
-Each check takes ``f``, a function of the given tensors only that returns a tensor or several.
+Each check takes ``f``, a function of the given tensors only that returns a tensor or several. ``f.constants``, if
+there is such, are the numbers of the tensors that have no gradient.
 """
 
 import copy
@@ -13,10 +14,22 @@ from torch.testing import assert_close
 CLOSE = {"rtol": 6 * torch.finfo(torch.float32).eps, "atol": 6 * torch.finfo(torch.float32).eps}
 
 
-def leaves(*inputs):
-    """Copies that require grad, where their dtype can; layouts are kept."""
+def differentiable(f, inputs):
+    """The numbers of the inputs that can have a gradient."""
+    constants = getattr(f, "constants", ())
+    return tuple(i for i, t in enumerate(inputs) if t.is_floating_point() and i not in constants)
+
+
+def leaves(*inputs, of=None):
+    """Copies that require grad, where they, as inputs of a function, can; layouts are kept."""
     copies = [copy.copy(t.detach()) if t.is_neg() else t.detach().clone() for t in inputs]
-    return [t.requires_grad_() if t.is_floating_point() else t for t in copies]
+    return [t.requires_grad_(i in differentiable(of, inputs)) for i, t in enumerate(copies)]
+
+
+def alike(f, other):
+    """The other function, with f's constants."""
+    other.constants = getattr(f, "constants", ())
+    return other
 
 
 def as_tuple(out):
@@ -25,7 +38,7 @@ def as_tuple(out):
 
 def with_grads(f, *inputs, upstream=None):
     """The outputs of f, then the gradient of every floating input (upstream: 1, or one tensor an output)."""
-    inputs = leaves(*inputs)
+    inputs = leaves(*inputs, of=f)
     outs = as_tuple(f(*inputs))
     wanted = [t for t in inputs if t.requires_grad]
     upstream = [torch.ones_like(o) for o in outs] if upstream is None else upstream
@@ -34,7 +47,7 @@ def with_grads(f, *inputs, upstream=None):
 
 def check_derivatives(f, *inputs, batched=True):
     """First and second derivatives, in reverse and forward mode, of float64 inputs, against differences."""
-    inputs = leaves(*inputs)
+    inputs = leaves(*inputs, of=f)
     assert gradcheck(
         f, inputs, check_forward_ad=True, check_batched_grad=batched, check_batched_forward_grad=batched
     )
@@ -51,12 +64,18 @@ def check_transforms(f, *inputs):
     def total(*tensors):
         return sum(out.sum() for out in as_tuple(f(*tensors)))
 
-    everything = tuple(range(len(inputs)))
-    expected = torch.autograd.functional.jacobian(total, tuple(inputs))
+    everything = differentiable(f, inputs)
+
+    def of_these(*tensors):
+        given = dict(zip(everything, tensors, strict=True))
+        return total(*(given.get(i, t) for i, t in enumerate(inputs)))
+
+    these = tuple(inputs[i] for i in everything)
+    expected = torch.autograd.functional.jacobian(of_these, these)
     assert_close(torch.func.grad(total, everything)(*inputs), expected)
     assert_close(torch.func.jacrev(total, everything)(*inputs), expected)
     assert_close(torch.func.jacfwd(total, everything)(*inputs), expected)
-    expected = torch.autograd.functional.hessian(total, tuple(inputs))
+    expected = torch.autograd.functional.hessian(of_these, these)
     assert_close(torch.func.hessian(total, everything)(*inputs), expected)
     per_example = torch.func.vmap(torch.func.grad(total, everything))(*inputs)
     in_loop = [torch.func.grad(total, everything)(*(t[i] for t in inputs)) for i in range(len(inputs[0]))]
@@ -98,7 +117,7 @@ def check_expanded(f, *inputs, dim=0):
     def copied(*tensors):
         return f(*(t.expand_as(full).contiguous() for t, full in zip(tensors, inputs, strict=True)))
 
-    for out, want in zip(with_grads(expanded, *narrow), with_grads(copied, *narrow), strict=True):
+    for out, want in zip(*(with_grads(alike(f, g), *narrow) for g in (expanded, copied)), strict=True):
         assert_close(out, want, **CLOSE)
 
 
@@ -145,7 +164,7 @@ def check_shape_of_gradient(f, inputs, full_shape):
     def copied(*tensors):
         return f(*(t.expand(full_shape).clone() for t in tensors))
 
-    for out, want in zip(with_grads(f, *inputs), with_grads(copied, *inputs), strict=True):
+    for out, want in zip(with_grads(f, *inputs), with_grads(alike(f, copied), *inputs), strict=True):
         assert out.shape == want.shape
         assert_close(out, want)
 
@@ -154,7 +173,7 @@ def check_compiled(f, *inputs, compiler="aot_eager", batches=1):
     """torch.compile without graph breaks, forward and backward; then other batch sizes, traced once as dynamic."""
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
-    compiled = torch.compile(f, fullgraph=True, backend=compiler)
+    compiled = alike(f, torch.compile(f, fullgraph=True, backend=compiler))
     for n in range(len(inputs[0]), len(inputs[0]) - batches, -1):
         batch = [t[:n] for t in inputs]
         for out, want in zip(with_grads(compiled, *batch), with_grads(f, *batch), strict=True):

@@ -35,6 +35,11 @@ class Call:
         """Whether it takes weight, reduction and scale."""
         return self.operator.density
 
+    @property
+    def counted(self):
+        """Whether its data are counts, of which parameters are positive."""
+        return self.op in ("negative_binomial_log_prob", "poisson_log_prob")
+
     def has(self, option):
         """Whether it takes an option, by its public name."""
         names = {o.name for o in (*self.operator.options, *self.operator.operands)}
@@ -42,32 +47,55 @@ class Call:
             return False
         return option in names or (option == "bounds" and "low" in names)
 
+    @property
+    def argnums(self):
+        """The numbers of the operands that have a gradient."""
+        return tuple(i for i, name in enumerate(self.operands) if name in self.operator.differentiable)
+
+    @property
+    def constants(self):
+        """The numbers of the others."""
+        return tuple(i for i in range(len(self.operands)) if i not in self.argnums)
+
+    def wanted(self, tensors):
+        """Those of its operands that a gradient can be asked for."""
+        return [tensors[i] for i in self.argnums]
+
     def __call__(self, *tensors, **options):
-        """The results, always as a tuple."""
-        by_name = {}
-        if not self.density:
-            # After its mean and scale a sampler takes sample_shape by position.
-            tensors, priors = tensors[:2] + tensors[len(self.operands) :], tensors[2 : len(self.operands)]
-            by_name = dict(zip(self.operands[2:], priors, strict=True))
-        out = self.function(*tensors, **by_name, **{**self.options, **options})
+        """The results, always as a tuple.
+
+        What an operator need not have goes by name; after the others a sampler takes sample_shape by position.
+        """
+        given, others = tensors[: len(self.operands)], tensors[len(self.operands) :]
+        optional = {o.name for o in self.operator.operands if o.optional}
+        by_name = {name: t for name, t in zip(self.operands, given, strict=True) if name in optional}
+        required = (t for name, t in zip(self.operands, given, strict=True) if name not in optional)
+        out = self.function(*required, *others, **by_name, **{**self.options, **options})
         return out if isinstance(out, tuple) else (out,)
 
     def __str__(self):
         return "-".join([self.op, str(len(self.operands)), *(["probs"] if self is PROBS else [])])
 
     def draw(self, shape, dtype=torch.float32):
-        """Operands of one shape that require a gradient: normal; a Bernoulli's targets (and p) uniform."""
+        """Operands of one shape, which require a gradient where they have one."""
+        tensors = [self._drawn(name, shape, dtype) for name in self.operands]
+        return [t.requires_grad_(i not in self.constants) for i, t in enumerate(tensors)]
+
+    def _drawn(self, name, shape, dtype):
+        """Normal; a Bernoulli's targets (and p) uniform; of counts small ones, a third of them 0, and positive."""
+        if self.counted:
+            if name == "x":
+                return torch.randint(-6, 13, shape).clamp(min=0).to(dtype)
+            if name != "zero_logits":
+                return 0.3 + 3 * torch.rand(shape, dtype=dtype)
         uniform = self.operands if self is PROBS else ("x",) if self is BERNOULLI else ()
-        return [
-            (torch.rand if name in uniform else torch.randn)(shape, dtype=dtype).requires_grad_()
-            for name in self.operands
-        ]
+        return (torch.rand if name in uniform else torch.randn)(shape, dtype=dtype)
 
     def with_grads(self, *tensors, upstream=None, **options):
         """The results and the operands' gradients; ``upstream`` makes the gradient of a result, ones by default."""
         outs = self(*tensors, **options)
         grads = [(upstream or torch.ones_like)(out) for out in outs]
-        wanted = [t for t in tensors if t.requires_grad]
+        wanted = [t for t in self.wanted(tensors) if t.requires_grad]
         return (*(out.detach() for out in outs), *torch.autograd.grad(outs, wanted, grads))
 
 
@@ -85,8 +113,12 @@ KL_PRIOR = _call("gaussian_kl", "prior_mu", "prior_logvar")
 BERNOULLI = _call("bernoulli_log_prob")
 PROBS = _call("bernoulli_log_prob", param="probs")
 GAUSSIAN = _call("gaussian_log_prob")
+COUNT = _call("negative_binomial_log_prob")
+INFLATED = _call("negative_binomial_log_prob", "zero_logits")
+POISSON = _call("poisson_log_prob")
 
-CALLS = (RSAMPLE, RSAMPLE_KL, RSAMPLE_KL_PRIOR, KL, KL_PRIOR, BERNOULLI, PROBS, GAUSSIAN)
+COUNTS = (COUNT, INFLATED, POISSON)
+CALLS = (RSAMPLE, RSAMPLE_KL, RSAMPLE_KL_PRIOR, KL, KL_PRIOR, BERNOULLI, PROBS, GAUSSIAN, *COUNTS)
 WITH_EVENT = tuple(c for c in CALLS if c.event)
 DENSITIES = tuple(c for c in CALLS if c.density)
 WITH_X = tuple(c for c in CALLS if "x" in c.operands)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from helpers.calls import CALLS, KL_PRIOR, PROBS, RSAMPLE_KL_PRIOR, Call
+from helpers.calls import CALLS, COUNT, INFLATED, KL_PRIOR, PROBS, RSAMPLE_KL_PRIOR, Call
 from vae_fast.operators import FORMS
 
 PARAMS = tuple(FORMS)
@@ -43,6 +43,11 @@ class Case:
     def differentiable(self):
         """Whether its gradients are the derivatives of its values."""
         return self.options.get("bounds_grad") != "pass"
+
+    @property
+    def constants(self):
+        """The inputs without a gradient, by number."""
+        return self.call.constants
 
     def inputs(self, dtype=torch.float64, shape=(4, 2, 3)):
         """Operands that every parametrisation takes, without a gradient."""
@@ -84,17 +89,40 @@ def _alone(call):
         yield "passing_bounds", bounds | {"bounds_grad": "pass"}
         yield from ((param, {"param": param}) for param in PARAMS[1:])
         yield from ((f"{param}_eps", {"param": param, "param_eps": 0.2}) for param in PARAMS)
+    if call.counted:
+        yield "logarithms", _logarithms(call)
+        yield from _moved(call)
+
+
+def _formulas(call):
+    """Of a formula beside another one of its operator's, with which it shares what options do."""
+    yield "plain", {}
+    yield from _moved(call)
+
+
+def _moved(call):
+    yield "eps", {"eps": 0.1}
+    yield "logarithms_eps", {"eps": 0.1} | _logarithms(call)
+
+
+def _logarithms(call):
+    """The options by which a count's parameters are logarithms; those that are drawn can be both."""
+    codes = {option.name: option.codes for option in call.operator.options if option.name.endswith("param")}
+    return {name: next(word for word in words if word.startswith("log_")) for name, words in codes.items()}
 
 
 def _together(call):
-    """Of another formula of an operator: several options at once."""
+    """Of another formula of an operator, and of formulas that take long: several options at once."""
     yield "plain", {}
     more = _having(call, x_scale=0.5, free_bits=0.1, bounds=(None, 0.8))
-    if call.density:
+    if call.density and not call.counted:
         yield "mean", {"reduction": "mean", "event_ndim": 2} | more
+    if call.density:
         yield "weight", {"weight": WEIGHT, "event_ndim": 0}
     else:
         yield "samples", {"sample_shape": (2, 2), "event_ndim": 2, "temperature": 0.5} | more
+    if call.counted:
+        yield from _moved(call)
     if _having(call, param_eps=0.1):
         yield from ((p, {"param": p, "param_eps": 0.1, "bounds": (-3.0, 1.5)}) for p in PARAMS)
     if _having(call, prior_param=""):
@@ -106,11 +134,14 @@ def _together(call):
 # The forms of a posterior and of its prior, each once.
 _UNLIKE = tuple(zip(PARAMS, PARAMS[1:] + PARAMS[:1], strict=True))
 
-CASES = tuple(
-    Case(call, name, options)
-    for call in CALLS
-    for name, options in (_together if call in (RSAMPLE_KL_PRIOR, KL_PRIOR, PROBS) else _alone)(call)
-)
+_KINDS = ((_together, (RSAMPLE_KL_PRIOR, KL_PRIOR, PROBS, INFLATED)), (_formulas, (COUNT,)))
+
+
+def _options(call):
+    return next((kind for kind, calls in _KINDS if call in calls), _alone)(call)
+
+
+CASES = tuple(Case(call, name, options) for call in CALLS for name, options in _options(call))
 
 
 def each_case(*names, among=CASES):

@@ -10,7 +10,7 @@ pytestmark = each_backend
 @each_case(among=[case for case in CASES if case.differentiable])
 def test_numerical(case):
     """Against differences of values, in reverse and forward mode; under vmap all of them are below."""
-    shape = (1, 2, 3) if case.call.density else (1, 1, 2)
+    shape = (1, 1, 3) if case.call.counted else (1, 2, 3) if case.call.density else (1, 1, 2)
     behaviour.check_derivatives(case, *case.inputs(shape=shape), batched=case.name == "plain")
 
 

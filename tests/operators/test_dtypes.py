@@ -57,13 +57,14 @@ class TestZeroDims:
             wide = [t.to(torch.float32) if t.ndim else t for t in tensors]
             tensors, wide = ([t.requires_grad_() for t in ts] for ts in (tensors, wide))
             got, want = call.with_grads(*tensors), call.with_grads(*wide)
-            n = len(got) - len(tensors)
+            wanted = call.wanted(tensors)
+            n = len(got) - len(wanted)
             if call in DENSITIES or call is RSAMPLE:
                 assert got[0].dtype == (half if call is RSAMPLE else torch.float32)
             assert got[n + k].dtype == own
             # Sums over 30 elements, upstream gradients of half type for z only.
             assert_close(got[n + k], want[n + k], rtol=2e-6, atol=1e-5)
-            assert all(g.dtype == t.dtype for g, t in zip(got[n:], tensors, strict=True))
+            assert all(g.dtype == t.dtype for g, t in zip(got[n:], wanted, strict=True))
 
 
 class TestHalf:
@@ -91,7 +92,8 @@ class TestPromotion:
         assert got.dtype == want.dtype == (promoted if call is RSAMPLE else wide)
         if wide == torch.float64 or torch.float64 not in dtypes:  # float64 data are computed with as such
             assert torch.equal(got, want)
-        for grad, t in zip(torch.autograd.grad(got.sum(), tensors), tensors, strict=True):
+        wanted = call.wanted(tensors)
+        for grad, t in zip(torch.autograd.grad(got.sum(), wanted), wanted, strict=True):
             assert grad.dtype == t.dtype
 
     @each_with_x
@@ -101,7 +103,8 @@ class TestPromotion:
         pixels, mask = torch.randint(0, 256, (300, 5), dtype=torch.uint8), torch.rand(300, 5) < 0.5
         for x, x_scale in ((pixels, 1 / 255), (mask, 1.0), (mask.to(torch.uint8), 1.0)):
             as_float = x.to(torch.float64 if dtype == torch.float64 else torch.float32)
-            got, want = (call.with_grads(*parameters, t, x_scale=x_scale) for t in (x, as_float))
+            options = {"x_scale": x_scale} if call.has("x_scale") else {}
+            got, want = (call.with_grads(*parameters, t, **options) for t in (x, as_float))
             assert len(got) == 1 + len(parameters) and same_bits(got, want)
 
     @each_call
@@ -114,11 +117,12 @@ class TestPromotion:
         tensors = [t.detach().to(second if i == k[1] else first) for i, t in enumerate(call.draw((6, 5)))]
         tensors = [t.requires_grad_() for t in tensors]
         got = call.with_grads(*tensors)
-        n = len(got) - len(tensors)
+        wanted = call.wanted(tensors)
+        n = len(got) - len(wanted)
         promoted = torch.promote_types(first, second)
         sums = torch.promote_types(promoted, torch.float32)
         assert got[0].dtype == (sums if call in DENSITIES else promoted)
-        assert [g.dtype for g in got[n:]] == [t.dtype for t in tensors]
+        assert [g.dtype for g in got[n:]] == [t.dtype for t in wanted]
         wide = [t.detach().to(sums).requires_grad_() for t in tensors]
         upstream = iter([torch.ones_like(o) for o in got[:n]])
         want = call.with_grads(*wide, upstream=lambda out: next(upstream).to(out.dtype))
@@ -179,10 +183,12 @@ def test_no_operand_is_copied(call, backend):
     if backend == "reference":
         pytest.skip("made of PyTorch's operations")
     kinds = (torch.float32, torch.bfloat16, torch.float16, torch.float32)
-    tensors = [t.detach().to(d).requires_grad_() for t, d in zip(call.draw((64, 50)), kinds, strict=False)]
+    tensors = [t.detach().to(d) for t, d in zip(call.draw((64, 50)), kinds, strict=False)]
+    for t in call.wanted(tensors):
+        t.requires_grad_()
     (grads_of,) = [[torch.ones_like(out) for out in call(*tensors)]]
     with Watched() as watched:
-        torch.autograd.grad(call(*tensors), tensors, grads_of)
+        torch.autograd.grad(call(*tensors), call.wanted(tensors), grads_of)
     large = [name for name, n in watched.made.items() if n >= 64 * 50 and not name.startswith("vae_fast")]
     assert not large
 

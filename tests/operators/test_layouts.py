@@ -5,7 +5,7 @@ import torch
 
 from helpers import behaviour
 from helpers.calls import CALLS
-from helpers.cases import each_case
+from helpers.cases import Case, each_case
 from helpers.marks import each_backend, each_call, each_density, each_operand, each_with_x
 
 pytestmark = each_backend
@@ -42,7 +42,7 @@ def test_gradients_have_their_operands_shape(call):
             continue  # to a prior, which makes no sample of another shape
         tensors = [call.draw(shape, torch.float64)[k] for k, shape in enumerate(each)]
         for options in [{"event_ndim": n} for n in (0, 1, 2)] if call.event else [{"sample_shape": (2,)}]:
-            behaviour.check_shape_of_gradient(lambda *t, o=options: call(*t, **o), tensors, full)
+            behaviour.check_shape_of_gradient(Case(call, "small", options), tensors, full)
 
 
 def is_close(these, those):

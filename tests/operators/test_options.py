@@ -6,7 +6,7 @@ from torch.testing import assert_close
 
 from helpers import accuracy
 from helpers.behaviour import sigma_of, with_grads
-from helpers.calls import CALLS, DENSITIES, KL_PRIOR, PROBS
+from helpers.calls import CALLS, COUNTS, DENSITIES, KL_PRIOR, PROBS
 from helpers.cases import PARAMS
 from helpers.marks import each_backend, each_density, each_with_x
 
@@ -32,13 +32,18 @@ def test_events_and_reductions(call):
         assert_close(mean, out.mean())
 
 
-# Four operands of 4·10⁶ elements are more than the test is worth.
-SUMS = [(call, shape) for call in DENSITIES for shape in ((1, 4 * 10**6), (10**4, 100)) if call is not KL_PRIOR]
+# Four operands of 4·10⁶ elements are more than the test is worth, and so are a count's formulas.
+LONG = [(call, (1, 4 * 10**6)) for call in DENSITIES if call is not KL_PRIOR and not call.counted]
+SUMS = [
+    *LONG,
+    *((call, (10**4, 100)) for call in DENSITIES if not call.counted),
+    *((call, (2, 40000)) for call in COUNTS),
+]
 
 
-@pytest.mark.parametrize(("call", "shape"), [*SUMS, (KL_PRIOR, (10**4, 100))], ids=str)
+@pytest.mark.parametrize(("call", "shape"), SUMS, ids=str)
 def test_sums_of_many_terms(call, shape):
-    tensors = [t if call is PROBS else 2 * t for t in inputs(call, shape, torch.float32)]
+    tensors = [t if call is PROBS or call.counted else 2 * t for t in inputs(call, shape, torch.float32)]
     terms = call(*tensors, event_ndim=0)[0].double()
     total = call(*tensors)[0].double()
     assert ((total - terms.sum(-1)).abs() <= accuracy.rows_bound(shape[-1]) * terms.abs().sum(-1)).all()

@@ -57,7 +57,7 @@ class TestPasses:
             if op == "standard_normal":
                 continue
             layouts = {case.layout for case in found}
-            absent = {"number"} if op == "bernoulli_log_prob" else set()
+            absent = {"number"} if op in ("bernoulli_log_prob", "poisson_log_prob") else set()
             assert layouts == set(cases.LAYOUTS) - absent
             assert {word for case in found for word in case.options} == set(words.OPS[op].words)
             assert {case.inputs for case in found} == {"ordinary", "extreme"}
@@ -212,6 +212,31 @@ FAULTS = {
         "bernoulli_log_prob",
         {"bernoulli_log_prob_bwd": on_result(0, lambda v: torch.where(v.abs() > 9e11, torch.inf * v, v))},
         {"dlogits"},
+    ),
+    "theta taken for what its logarithm is": (
+        "negative_binomial_log_prob",
+        on_named("negative_binomial_log_prob_fwd", "theta_param", lambda code: 0),
+        {"log_prob"},
+    ),
+    "relative error of 1e-5 in a gradient by theta": (
+        "negative_binomial_log_prob",
+        {"negative_binomial_log_prob_bwd": on_result(1, lambda v: v * (1 + 1e-5))},
+        {"dtheta"},
+    ),
+    "sign of a gradient by the logits of 0": (
+        "negative_binomial_log_prob",
+        {"negative_binomial_log_prob_bwd": on_result(2, torch.neg)},
+        {"dzero_logits"},
+    ),
+    "counts above 2": (
+        "poisson_log_prob",
+        on_named("poisson_log_prob_fwd", "x", lambda x: x.clamp(max=2)),
+        {"log_prob"},
+    ),
+    "eps of a count forgotten in the backward pass": (
+        "poisson_log_prob",
+        on_named("poisson_log_prob_bwd", "eps", lambda eps: 0.0),
+        {"drate"},
     ),
     "strides of mu ignored": (
         "rsample_kl",

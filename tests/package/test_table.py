@@ -1,6 +1,7 @@
 """The table of operators: what follows from an operator's facts, and that it is read without torch."""
 
 import inspect
+import itertools
 import subprocess
 import sys
 
@@ -77,12 +78,13 @@ def test_torch_names_are_torch_s(name):
 @pytest.mark.parametrize("call", [call for call in CALLS if operators.OPERATORS[call.op].density], ids=str)
 def test_neutral_operands_have_finite_terms(call):
     """In every parametrisation, which is what the reference computes where a weight is 0."""
-    operands = [operand for operand in operators.OPERATORS[call.op].operands if operand.role != WEIGHT]
-    given = [torch.tensor([[operand.neutral]], requires_grad=True) for operand in operands]
-    codes = next(option.codes for option in operators.OPERATORS[call.op].options if option.name == "param")
-    for param in codes:
-        out = getattr(vf, call.op)(*given, param=param, backend="reference")
-        assert out.isfinite().all() and all(g.isfinite().all() for g in torch.autograd.grad(out.sum(), given))
+    neutral = {operand.name: operand.neutral for operand in call.operator.operands}
+    given = [torch.tensor([[neutral[name]]], requires_grad=True) for name in call.operands]
+    coded = [option for option in call.operator.options if option.name in ("param", "theta_param")]
+    for codes in itertools.product(*(option.codes for option in coded)):
+        params = {option.name: code for option, code in zip(coded, codes, strict=True)}
+        results = call.with_grads(*given, **params, backend="reference")
+        assert len(results) == 1 + len(call.wanted(given)) and all(v.isfinite().all() for v in results)
 
 
 def test_every_operator_has_a_call():

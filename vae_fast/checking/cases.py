@@ -94,7 +94,7 @@ class Case:
     def operands(self) -> tuple[str, ...]:
         """The names of the tensor operands of this case, in order."""
         operands = OPERATORS[self.op].operands
-        left_out = {o.name for o in operands if o.optional and "prior" not in self.options}
+        left_out = {o.name for o in operands if o.optional and words.OPTIONAL.get(o.name) not in self.options}
         return tuple(name for name in self.spec.operands if name not in left_out)
 
     @property
@@ -186,7 +186,21 @@ class Case:
 
     @property
     def x_scale(self) -> float:
-        return 1 / 255 if "uint8" in self.options else 1.0
+        return 1 / 255 if "uint8" in self.options and not self.counted_data else 1.0
+
+    @property
+    def counted_data(self) -> bool:
+        """Whether x is a count, and its parameters positive or logarithms."""
+        return any(option.name == "eps" for option in OPERATORS[self.op].options)
+
+    @property
+    def by_logarithm(self) -> dict[str, bool]:
+        """The words for parameters that are given by logarithms, and whether they are."""
+        return {word: word in self.options for some in self._coded.values() for word in some}
+
+    @property
+    def _coded(self) -> dict[str, tuple[str, ...]]:
+        return words.coded(OPERATORS[self.op])
 
     @property
     def exists(self) -> bool:
@@ -241,8 +255,11 @@ class Case:
             values |= {"seed": self.seed, "offset": offset, "first_sample": first_sample}
         operator = OPERATORS[self.op]
         names = {option.name for option in operator.options}
-        if "param" in names and "param_eps" not in names:
-            values["param"] = "probs" if self.probs else "logits"
+        codes = {option.name: option.codes for option in operator.options}
+        for name, some in self._coded.items():
+            values[name] = next((word for word in some if word in self.options), next(iter(codes[name] or ())))
+        if self.counted_data:
+            values["eps"] = form.eps
         kwargs = {name: value for name, value in values.items() if name in names}
         if "low" in names:
             kwargs["bounds"] = form.bounds

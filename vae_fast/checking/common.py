@@ -13,6 +13,7 @@ from vae_fast import noise
 from vae_fast.checking.cases import Case
 from vae_fast.checking.forms import Form
 from vae_fast.checking.operands import Operands
+from vae_fast.operators import OPERATORS
 
 
 def common(case: Case, operands: Operands) -> tuple[Tensor, ...]:
@@ -20,7 +21,7 @@ def common(case: Case, operands: Operands) -> tuple[Tensor, ...]:
     t, weight = dict(operands.tensors), operands.weight
     if weight is not None and "masked" in case.options:
         first = case.operands[0]
-        t[first] = t[first].masked_fill(weight == 0, 0.0)
+        t[first] = t[first].masked_fill(weight == 0, OPERATORS[case.op].operands[0].neutral)
     if case.op == "bernoulli_log_prob":
         target = _scaled(case, t["x"], t["logits"].dtype).expand(torch.broadcast_shapes(t["x"].shape, case.shape))
         loss = F.binary_cross_entropy if case.probs else F.binary_cross_entropy_with_logits
@@ -31,6 +32,8 @@ def common(case: Case, operands: Operands) -> tuple[Tensor, ...]:
         mean = t["mean"]
         normal = Normal(mean, _sigma(case.form, mean, t["logvar"]), validate_args=False)
         return (_reduced(case, normal.log_prob(_scaled(case, t["x"], mean.dtype)), weight),)
+    if case.counted_data:
+        return (_reduced(case, _count(case, t), weight),)
     results = []
     if case.op in ("rsample", "rsample_kl"):
         sigma = _sigma(case.form, t["mu"], t["logvar"])
@@ -43,6 +46,25 @@ def common(case: Case, operands: Operands) -> tuple[Tensor, ...]:
             kl = kl.clamp(min=case.free_bits)
         results.append(_reduced(case, kl, weight))
     return tuple(results)
+
+
+def _count(case: Case, t: dict[str, Any]) -> Tensor:
+    """By log Γ and logarithms of what has ε added, as single-cell models have them."""
+    eps, by_log = case.form.eps, case.by_logarithm
+    first = t[case.operands[0]]
+    x = t["x"].to(first.dtype)
+    mu = first.exp() if by_log.get("log_mean") or by_log.get("log_rate") else first
+    if case.op == "poisson_log_prob":
+        return torch.xlogy(x, mu + eps) - mu - torch.lgamma(x + 1)
+    theta = torch.as_tensor(t["theta"], dtype=first.dtype, device=first.device)
+    theta = theta.exp() if by_log["log_theta"] else theta
+    both = torch.log(theta + mu + eps)
+    none = theta * (torch.log(theta + eps) - both)
+    some = x * (torch.log(mu + eps) - both) + torch.lgamma(x + theta) - torch.lgamma(theta) - torch.lgamma(x + 1)
+    if "zero_logits" not in t:
+        return none + some
+    pi = t["zero_logits"]
+    return torch.where(x == 0, torch.logaddexp(pi, none), none + some) - F.softplus(pi)
 
 
 def _kl(case: Case, t: dict[str, Any]) -> Tensor:

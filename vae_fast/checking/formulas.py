@@ -244,10 +244,111 @@ def gaussian(form: Form, mean: Array, raw: Array, x: Array, x_scale: float = 1.0
     )
 
 
+def _rising(x: Array, theta: Array, f: Any) -> tuple[Array, Array, Array]:
+    """Σ_{k<x} log(1 + k/θ), Σ_{k<x} k/(θ(θ + k)) and log x!, of counts: term by term, so that none cancels."""
+    value = slope = factorial = 0.0 * x
+    for k in range(1, int(np.max(x, initial=0))):
+        inside = k < x
+        value = value + f.where(inside, f.log1p(k / theta), 0.0)
+        slope = slope + f.where(inside, k / theta / (theta + k), 0.0)
+        factorial = factorial + f.where(inside, f.log(f.ones(()) * (k + 1)), 0.0)
+    return value, slope, factorial
+
+
+def _log_growth_less_share(r: Array, f: Any) -> Array:
+    """log(1 + r) − r/(1 + r) = Σ_{k≥2} s^k/k of the share s = r/(1 + r), which no term of cancels."""
+    share = r / (1 + r)
+    near = f.where(share < 0.5, share, 0.0)
+    series = 0.0 * near
+    # 2^-60 is 9e-19, 2^-180 7e-55.
+    for k in range(60 if f is np else 180, 1, -1):
+        series = series * near + f.ones(()) / k
+    return f.where(share < 0.5, series * near * near, f.log1p(r) - share)
+
+
+def negative_binomial(
+    mean: Array,
+    theta: Array,
+    *more: Array,
+    log_mean: bool = False,
+    log_theta: bool = False,
+    eps: float = 0.0,
+    f: Any = np,
+) -> Element:
+    """log p = x·log m − x·log(1 + m/θ) − θ·log(1 + μ/(θ + ε)) + Σ_{k<x} log(1 + k/θ) − log x!, m = μ + ε.
+
+    ``more`` is x, or π and x: then a count of 0 has log(σ(π) + σ(−π)e^−u), u the third term, and others log σ(−π)
+    besides. For counts x of some hundreds. What a rounded u or m is off by is magnified where m is subtracted
+    from x, or e^−u is made.
+    """
+    *logits, x = more
+    mu, theta_ = (f.exp(v) if by_log else v for v, by_log in ((mean, log_mean), (theta, log_theta)))
+    m, t, some = mu + eps, theta_ + eps, x > 0
+    finite = theta_ < math.inf
+    bounded = f.where(finite, theta_, 1.0)
+    r = mu / t
+    u = f.where(theta_ == math.inf, mu, theta_ * f.log1p(r))
+    risen, risen_slope, factorial = _rising(x, theta_, f)
+    parts = (
+        f.where(some, x * f.log(f.where(some, m, 1.0)), 0.0 * m),
+        -x * f.log1p(m / theta_),
+        -u,
+        risen,
+        -factorial,
+    )
+    value, terms = sum(parts), sum(abs(part) for part in parts)
+    rest = 1 / (1 + m / theta_)
+    by_mean = (x - m) / m * rest
+    mean_terms = (x + m) / m * rest if log_mean or eps else abs(by_mean)
+    bracket = _log_growth_less_share(r, f) + r / (1 + r) * (eps / t)
+    counted = f.where(finite, x * m / bounded / (bounded + m), 0.0)
+    by_theta, theta_terms = counted - bracket - risen_slope, counted + bracket + risen_slope
+    scale_mean = mu if log_mean else 1.0
+    scale_theta = theta_ if log_theta else 1.0
+    slopes = {
+        "mean": (by_mean * scale_mean, mean_terms * scale_mean),
+        "theta": (by_theta * scale_theta, theta_terms * scale_theta),
+    }
+    if not logits:
+        return Element((value, terms), slopes)
+    (pi,) = logits
+    alive, dead = sigmoid(-pi, f), sigmoid(pi, f)
+    own, lost = alive * f.exp(-u), -alive * f.expm1(-u)
+    whole, cost = dead + own, softplus(pi, f)
+    share, log = own / whole, -f.log1p(lost / whole)
+    size = f.where(some, 1.0, share * (1 + u * (1 - share)))
+    share = f.where(some, 1.0, share)
+    by_pi = dead / whole * lost
+    return Element(
+        (f.where(some, value - cost, log), f.where(some, terms + cost, abs(log))),
+        {
+            **{name: (slope * share, of * size) for name, (slope, of) in slopes.items()},
+            "zero_logits": (
+                f.where(some, -dead, by_pi),
+                f.where(some, dead, by_pi * (1 + u * own / whole)),
+            ),
+        },
+    )
+
+
+def poisson(rate: Array, x: Array, log_rate: bool = False, eps: float = 0.0, f: Any = np) -> Element:
+    """log p = x·log(λ + ε) − λ − log x!, of counts x of some hundreds."""
+    value = f.exp(rate) if log_rate else rate
+    m, some = value + eps, x > 0
+    *_, factorial = _rising(x, 1.0 + 0.0 * x, f)
+    parts = (f.where(some, x * f.log(f.where(some, m, 1.0)), 0.0 * m), -value, -factorial)
+    slope, terms = (x - value) / m - (eps / m), (x + m) / m
+    terms = terms if log_rate or eps else abs(slope)
+    scale = value if log_rate else 1.0
+    return Element((sum(parts), sum(abs(part) for part in parts)), {"rate": (slope * scale, terms * scale)})
+
+
 # The operators that sum terms: of ``form``, where they have one, operands in the table's order, and ``x_scale``.
 DENSITIES: dict[str, Callable[..., Element]] = {
     "rsample_kl": kl,
     "gaussian_kl": kl,
     "bernoulli_log_prob": bernoulli,
     "gaussian_log_prob": gaussian,
+    "negative_binomial_log_prob": negative_binomial,
+    "poisson_log_prob": poisson,
 }

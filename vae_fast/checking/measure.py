@@ -88,6 +88,11 @@ def density_bar(form: Form | Forms, by_scale: bool = False) -> float:
     return 3.0 + (6.0 if by_scale else 4.0) * form.rounded
 
 
+def count_bar(by_logarithm: bool) -> float:
+    """The same of a count's density: 4; 2 more for the exponentials of parameters that are logarithms."""
+    return 6.0 if by_logarithm else 4.0
+
+
 def bar(case: Case, name: str, want: Expected) -> float:
     """The largest error allowed of a case's result: 2 units for z, 3 for all else, and what adding up may cost.
 
@@ -102,7 +107,9 @@ def bar(case: Case, name: str, want: Expected) -> float:
     if name == "z":
         bound = 2.0
     else:
-        bound = density_bar(forms, by_scale) if case.density else 3.0
+        bound = density_bar(forms, by_scale) if case.density and not case.counted_data else 3.0
+    if case.counted_data:
+        bound = count_bar(any(case.by_logarithm.values()))
     if name not in case.spec.results:
         bound += 0.5 * ((case.inputs == "ordinary") + case.weighted + (case.reduction == "mean"))
         if by_scale and not (forms.own.logarithmic and forms.prior.logarithmic):

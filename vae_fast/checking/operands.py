@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from vae_fast.checking.cases import BROADCAST, Case
+from vae_fast.operators import OPERATORS
 
 
 class Operands(NamedTuple):
@@ -26,7 +27,7 @@ class Operands(NamedTuple):
 
 
 def draw(case: Case) -> Operands:
-    """The case's operands on its device; floating ones are leaves that require a gradient."""
+    """The case's operands on its device; those that have a gradient are leaves that require it."""
     values = {name: _values(case, k, name) for k, name in enumerate(case.operands)}
     weight = _weight(case)
     if weight is not None and "masked" in case.options:
@@ -37,7 +38,8 @@ def draw(case: Case) -> Operands:
     for name, value in laid_out.items():
         if isinstance(value, Tensor):
             value = value.to(case.device) if case.device != "cpu" else value
-            value = value.detach().requires_grad_(value.is_floating_point())
+            differentiable = name in OPERATORS[case.op].differentiable and value.is_floating_point()
+            value = value.detach().requires_grad_(differentiable)
         tensors[name] = value
     factors = (weight, _pos_weight(case), _noise(case))
     return Operands(tensors, *(t if t is None else t.to(case.device) for t in factors))
@@ -83,6 +85,8 @@ def _values(case: Case, k: int, name: str) -> Tensor:
         return torch.from_numpy(rng.integers(0, 256, n, dtype=np.uint8)).reshape(shape)
     if name == "x" and case.x_dtype == torch.bool:
         return torch.from_numpy(rng.random(n) < 0.5).reshape(shape)
+    if case.counted_data:
+        return _of_counts(case, rng, n, name).to(case.torch_dtype).reshape(shape)
     target = case.op == "bernoulli_log_prob" and (name == "x" or case.probs)
     if case.inputs.startswith("bits"):
         values = _patterns(case, k, n)
@@ -96,6 +100,32 @@ def _values(case: Case, k: int, name: str) -> Tensor:
     if form.positive and name.endswith("logvar"):
         values = values.abs() + (0.1 if case.inputs == "ordinary" else 0.0)
     return values.to(case.torch_dtype).reshape(shape)
+
+
+# The largest count that is drawn: sums over k < x are the truth (formulas.py).
+_MOST = 300
+
+
+def _of_counts(case: Case, rng: np.random.Generator, n: int, name: str) -> Tensor:
+    """Counts, half of them 0; parameters of ordinary size, or a count's over the range that it can be met in."""
+    normals, where, kind = torch.from_numpy(rng.standard_normal((n, 3))).unbind(1)
+    where = 0.5 * torch.erfc(where)  # uniform
+    if name == "x":
+        counts = torch.exp(1.5 * normals).floor()
+        if case.inputs == "extreme":
+            edges = torch.tensor([0.0, 1, 2, 7, 8, 9, 10, 30, 100, _MOST], dtype=torch.float64)
+            counts = torch.where(kind > 0, edges[(where * len(edges)).long()], counts)
+        return counts.clamp(max=_MOST)
+    if name == "zero_logits":
+        return (30.0 if case.inputs == "extreme" else 2.0) * normals
+    if case.inputs == "extreme":
+        info = torch.finfo(case.torch_dtype)
+        low, high = (-8.0, 8.0) if name == "theta" else (-30.0, 10.0)
+        low, high = max(low, math.log10(info.smallest_normal)), min(high, math.log10(info.max) - 1)
+        values = torch.where(kind > 0, torch.exp(normals), 10.0 ** (low + where * (high - low)))
+        # A θ of ∞ is Poisson's.
+        return torch.where(kind < -2, math.inf, values) if name == "theta" else values
+    return normals if case.by_logarithm.get(f"log_{name}") else torch.exp(normals)
 
 
 def _targets(normals: Tensor) -> Tensor:
@@ -206,7 +236,7 @@ def _laid_out(case: Case, values: dict[str, Tensor]) -> dict[str, Any]:
     if layout == "expanded":
         return {name: value.expand(case.shape) for name, value in values.items()}
     if layout == "number":
-        odd = list(values)[1::2]
+        odd = [name for name in list(values)[1::2] if name != "x"]
         return {name: float(value) if name in odd else value for name, value in values.items()}
     change = {
         "transposed": lambda v: v.transpose(-1, -2).contiguous().transpose(-1, -2),

@@ -137,7 +137,7 @@ def _upstreams(case: Case, operands: Operands) -> dict[str, Tensor]:
 
 def _with_grads(case: Case, operands: Operands, outs: Sequence[Tensor]) -> dict[str, Tensor]:
     """The results and the gradients of the floating operands, by name."""
-    wanted = {name: t for name, t in operands.tensors.items() if isinstance(t, Tensor) and t.is_floating_point()}
+    wanted = {name: t for name, t in operands.tensors.items() if isinstance(t, Tensor) and t.requires_grad}
     found = dict(zip(case.spec.results, outs, strict=False))
     if wanted:
         upstreams = [upstream(case, k, out.detach()) for k, out in enumerate(outs)]

@@ -65,7 +65,7 @@ def _derivatives(choice: Choice, found: Sequence[Place], progress: Progress) -> 
 
 def _differentiated(case: Case) -> Outcome:
     operands = draw(case)
-    floats = {name: t for name, t in operands.tensors.items() if isinstance(t, Tensor) and t.is_floating_point()}
+    floats = {name: t for name, t in operands.tensors.items() if isinstance(t, Tensor) and t.requires_grad}
 
     def call(*tensors: Tensor) -> Any:
         given = operands.tensors | dict(zip(floats, tensors, strict=True))

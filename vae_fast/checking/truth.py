@@ -165,11 +165,12 @@ def _term(case: Case, t: dict[str, Tensor], shape: torch.Size) -> _Element:
         else formulas.DENSITIES[case.op]
     )
     options = {option.name for option in OPERATORS[case.op].options}
+    counted = case.by_logarithm | {"eps": case.form.eps} if case.counted_data else {}
     forms = case.forms if "prior" in case.options else case.form
     form = [forms] if "param_eps" in options else []
     scaled = {"x_scale": case.x_scale} if "x_scale" in options else {}
     arrays = (t[name].numpy() for name in (*case.operands, *weighted))
-    element = _tensors(case, formula(*form, *arrays, **scaled), shape)
+    element = _tensors(case, formula(*form, *arrays, **scaled, **counted), shape)
     return element if case.free_bits is None else _floored(case, element, case.free_bits)
 
 

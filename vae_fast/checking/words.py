@@ -29,9 +29,10 @@ _WORDS = {
     "offset": ("offset", "stream"),
     "noise": ("noise",),
     "temperature": ("temperature",),
-    "x_scale": BYTES,
+    "x": BYTES,
     "free_bits": ("free_bits",),
     "param_eps": (*PARAMS, "eps", "bounds"),
+    "eps": ("eps",),
     "bounds_grad": ("pass",),
     "reduction": (*WEIGHTS, *REDUCED, "negated"),
     "event_ndim": EVENTS,
@@ -39,7 +40,9 @@ _WORDS = {
     "prior_param": PRIOR_FORM,
 }
 # Words that make another formula of an operator, tried with all its others.
-FORMULAS = ("prior", "probs")
+FORMULAS = ("prior", "probs", "zero_inflated")
+# The words that stand for optional parameters.
+OPTIONAL = {"prior_mu": "prior", "prior_logvar": "prior", "zero_logits": "zero_inflated", "log_library": "library"}
 # What is tried together by default, where the operator knows all the words.
 _TOGETHER = (
     *(f"{param},{more}" for param in PARAMS for more in ("eps", "bounds")),
@@ -59,6 +62,10 @@ _TOGETHER = (
     "samples,softplus,eps",
     "samples,free_bits,var",
     "softplus,eps,weight,mean",
+    "log_mean,log_theta",
+    "log_mean,log_theta,eps,weight,mean",
+    "log_rate,eps",
+    "log_rate,uint8,sum,negated",
 )
 # Each form once as the posterior's, and once as the prior's.
 _TO_A_PRIOR = (
@@ -89,20 +96,24 @@ class Op:
     variants: tuple[str, ...]
 
 
+def coded(operator: Operator) -> dict[str, tuple[str, ...]]:
+    """The words for what a parameter may be given by beside the usual, by option; a Gaussian's σ has its own."""
+    forms = any(option.name == "param_eps" for option in operator.options)
+    codes = {option.name: tuple(option.codes or ()) for option in operator.options if option.name.endswith("param")}
+    return {} if forms else {name: some[1:] for name, some in codes.items()}
+
+
 def _op(operator: Operator) -> Op:
     names = {option.name for option in operator.options} | {operand.name for operand in operator.operands}
     if not operator.operands:
         names.discard("sample_shape")  # part of the shape that the public function takes
     words = tuple(word for name, some in _WORDS.items() if name in names for word in some)
+    of_codes = tuple(word for some in coded(operator).values() for word in some)
+    words = (*words, *(word for word in of_codes if word not in FORMULAS))
     alone = tuple(word for word in words if word not in NEEDS)
     variants = (*alone, *_known(_TOGETHER, words))
-    formula = (
-        "prior"
-        if any(operand.role == PARAMETER and operand.optional for operand in operator.operands)
-        else "probs"
-        if "param" in names and "param_eps" not in names
-        else ""
-    )
+    optional = (OPTIONAL[o.name] for o in operator.operands if o.role == PARAMETER and o.optional)
+    formula = next((word for word in (*optional, *of_codes) if word in FORMULAS), "")
     if formula:
         words = (*words, formula)
         again = (

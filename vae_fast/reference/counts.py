@@ -113,7 +113,7 @@ def rising(x: Tensor, theta: Tensor) -> Rising:
     steps = steps - _stirling_factorial(between + _FACTORS)
     for k in range(_FACTORS):
         factor = theta + k
-        steps = steps - torch.log((factor + between) / factor) + torch.log(between + (k + 1))
+        steps = steps - torch.log1p(between / factor) + torch.log(between + (k + 1))
         more_slope = more_slope - between / factor / (factor + between)
     return Rising(torch.where(fraction, steps, value), torch.where(fraction, more_slope, slope))
 

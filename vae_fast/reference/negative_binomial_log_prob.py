@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from vae_fast.operators import MEAN_PARAMS, THETA_PARAMS
@@ -84,13 +83,13 @@ def _dead(logits: Tensor, none: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     far = total < (1e-270 if total.dtype == torch.float64 else 1e-30)
     total = torch.where(far, 1.0, total)
     up = none + logits
-    value = torch.where(far, F.softplus(-up) - F.softplus(-logits), -torch.log1p(lost / total))
+    value = torch.where(far, _softplus(-up) - _softplus(-logits), -torch.log1p(lost / total))
     share = torch.where(far, logistic(-up), own / total)
     return value, share, torch.where(far, alive - logistic(-up), dead / total * lost)
 
 
-def _minus_log_alive(logits: Tensor) -> Tensor:
-    """−log σ(−π)."""
+def _softplus(logits: Tensor) -> Tensor:
+    """−log σ(−π): PyTorch's own has other bits where threads part its work."""
     return logits.clamp(min=0.0) + torch.log1p(torch.exp(-logits.abs()))
 
 
@@ -124,7 +123,7 @@ def _terms(parameters, x: Tensor, mask: Tensor | None, options, dtype: torch.dty
     value = _value(count)
     if logits is None:
         return value
-    return torch.where(x == 0, _dead(logits, count.none)[0], value - _minus_log_alive(logits))
+    return torch.where(x == 0, _dead(logits, count.none)[0], value - _softplus(logits))
 
 
 def _dtypes(mean, theta, zero_logits, log_library, x, weight) -> tuple[torch.dtype, torch.dtype]:
