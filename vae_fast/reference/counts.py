@@ -11,8 +11,10 @@ from torch import Tensor
 # Factors that are taken one by one; Stirling's series is of arguments from here on.
 _FACTORS = 8
 # B₂ₖ/(2k(2k − 1)) of log Γ's series in 1/z.
-_STIRLING = (1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188, -691 / 360360, 1 / 156, -3617 / 122400)
-_STIRLING = (*_STIRLING, 43867 / 244188, -174611 / 125400)
+_STIRLING = (
+    *(1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188),
+    *(-691 / 360360, 1 / 156, -3617 / 122400, 43867 / 244188, -174611 / 125400),
+)
 
 
 def _polynomial(x: Tensor, coefficients: list[float]) -> Tensor:
@@ -113,4 +115,9 @@ def rising(x: Tensor, theta: Tensor) -> Rising:
 
 def log_factorial(x: Tensor) -> Tensor:
     """log x!, of numbers above −1 log Γ(x + 1)."""
-    return -rising(x, torch.full_like(x, math.inf)).value
+    beyond = x > _FACTORS
+    factorial = torch.ones_like(x)
+    for k in range(2, _FACTORS + 1):
+        factorial = torch.where(x >= k, factorial * k, factorial)
+    few = torch.where(x == torch.floor(x), torch.log(factorial), torch.lgamma(x + 1.0))
+    return torch.where(beyond, _stirling_factorial(torch.where(beyond, x, _FACTORS + 1.0)), few)
