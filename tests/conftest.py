@@ -9,7 +9,7 @@ import torch
 from hypothesis import HealthCheck, settings
 
 import vae_fast as vf
-from helpers import marks
+from helpers import calls, marks
 
 # cuBLAS is deterministic only with a workspace of fixed size, which it reads at its first call.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -33,6 +33,16 @@ settings.register_profile(
     "ci", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
 )
 settings.load_profile("ci")
+
+
+def pytest_collection_modifyitems(items):
+    """Some hundreds of operations take a compiler a minute: those are for make test-slow."""
+    for item in items:
+        params = item.callspec.params if hasattr(item, "callspec") else {}
+        call = getattr(params.get("case"), "call", params.get("call"))
+        on_reference = params.get("backend", ("",))[0] == "reference"
+        if item.get_closest_marker("compiles") and on_reference and call in (calls.COUNT, calls.INFLATED):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture

@@ -115,9 +115,8 @@ def _together(call):
     """Of another formula of an operator, and of formulas that take long: several options at once."""
     yield "plain", {}
     more = _having(call, x_scale=0.5, free_bits=0.1, bounds=(None, 0.8))
-    if call.density and not call.counted:
-        yield "mean", {"reduction": "mean", "event_ndim": 2} | more
     if call.density:
+        yield "mean", {"reduction": "mean", "event_ndim": 2} | more
         yield "weight", {"weight": WEIGHT, "event_ndim": 0}
     else:
         yield "samples", {"sample_shape": (2, 2), "event_ndim": 2, "temperature": 0.5} | more

@@ -45,6 +45,7 @@ def operators(program):
 
 @each_strictness
 class TestGraphs:
+    @pytest.mark.compiles
     @each_call
     def test_one_operator(self, call, strict, request):
         """Of native and triton; the reference's own operations where that is named."""
@@ -76,6 +77,7 @@ class TestGraphs:
         x = torch.zeros(7, 4)
         assert same_bits([program.module()(x)], [vf.standard_normal((7, 3), seed=5)])
 
+    @pytest.mark.compiles
     @each_call
     def test_any_batch(self, call, strict):
         """Values and gradients; the large one is beyond where the reference sums by rows."""
@@ -92,7 +94,9 @@ class TestGraphs:
             grads = (
                 torch.autograd.grad(sum(o.mean() for o in outs), call.wanted(tensors)) for outs in (ours, theirs)
             )
-            torch.testing.assert_close(*grads, **CLOSE)
+            # A graph is differentiated operation by operation; slopes of counts cancel, of terms x/θ up to 40.
+            close = {"rtol": 1e-5, "atol": 2e-5} if call.counted else CLOSE
+            torch.testing.assert_close(*grads, **close)
 
     def test_operands_of_other_shapes(self, strict):
         """A size is not bound by comparison with a feature's or a sample's."""
@@ -129,7 +133,7 @@ class TestGraphsOfTheDefault:
         """Bounds and weights go into the graph as they are."""
         weight = torch.tensor([1.0, 0.0, 2.0, 0.5])
         options = {"weight": weight, "scale": -1.0}
-        if call.op != "bernoulli_log_prob":
+        if call.has("bounds"):
             options |= {"bounds": (0.2, None), "param": "softplus", "param_eps": 0.1}
         program = export(lambda *t: call(*t, **options), len(call.operands), strict=False).module()
         tensors = [t.detach() for t in call.draw((7, 4))]

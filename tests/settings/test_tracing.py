@@ -79,6 +79,7 @@ class TestMakeFx:
         if mode == "symbolic":
             assert graph(torch.randn(9, 6))[0].shape == (9, 3)
 
+    @pytest.mark.compiles
     @each_call
     @pytest.mark.parametrize("mode", ["real", "fake", "symbolic"])
     def test_forward_and_backward(self, call, mode):

@@ -120,4 +120,9 @@ def rising(x: Tensor, theta: Tensor) -> Rising:
 
 def log_factorial(x: Tensor) -> Tensor:
     """log x!, of numbers above −1 log Γ(x + 1)."""
-    return -rising(x, torch.full_like(x, math.inf)).value
+    beyond = x > _FACTORS
+    factorial = torch.ones_like(x)
+    for k in range(2, _FACTORS + 1):
+        factorial = torch.where(x >= k, factorial * k, factorial)
+    few = torch.where(x == torch.floor(x), torch.log(factorial), torch.lgamma(x + 1.0))
+    return torch.where(beyond, _stirling_factorial(torch.where(beyond, x, _FACTORS + 1.0)), few)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from vae_fast.reference.densities import (
     weighted,
     with_gradients,
 )
-from vae_fast.reference.formulas import half_expm1, logistic
+from vae_fast.reference.formulas import half_expm1
 
 _OP = "negative_binomial_log_prob"
 MEAN, SOFTMAX, LOG_THETA = MEAN_PARAMS["mean"], MEAN_PARAMS["softmax"], THETA_PARAMS["log_theta"]
@@ -77,20 +77,30 @@ def _slopes(count: _Count, options) -> tuple[Tensor, Tensor]:
 
 def _dead(logits: Tensor, none: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Of a count of 0: log(σ(π) + σ(−π)e^−u), the share of the second term in it, and the slope by π; u = none."""
-    alive, dead = logistic(-logits), logistic(logits)
+    alive, dead = _logistic(-logits), _logistic(logits)
     lost, own = alive * (-2.0 * half_expm1(-none)), alive * torch.exp(-none)
     total = dead + own
     far = total < (1e-270 if total.dtype == torch.float64 else 1e-30)
     total = torch.where(far, 1.0, total)
     up = none + logits
     value = torch.where(far, _softplus(-up) - _softplus(-logits), -torch.log1p(lost / total))
-    share = torch.where(far, logistic(-up), own / total)
-    return value, share, torch.where(far, alive - logistic(-up), dead / total * lost)
+    share = torch.where(far, _logistic(-up), own / total)
+    return value, share, torch.where(far, alive - _logistic(-up), dead / total * lost)
 
 
-def _softplus(logits: Tensor) -> Tensor:
-    """−log σ(−π): PyTorch's own has other bits where threads part its work."""
-    return logits.clamp(min=0.0) + torch.log1p(torch.exp(-logits.abs()))
+# PyTorch's own sigmoid and softplus have other bits at the ends of what each thread computes.
+def _small(y: Tensor) -> Tensor:
+    """e^−|y|, of which the derivatives at 0 are those from above."""
+    return torch.exp(torch.where(y < 0, y, -y))
+
+
+def _logistic(y: Tensor) -> Tensor:
+    e = _small(y)
+    return torch.where(y < 0, e, 1.0) / (e + 1.0)
+
+
+def _softplus(y: Tensor) -> Tensor:
+    return torch.where(y < 0, 0.0, y) + torch.log1p(_small(y))
 
 
 def _log_shares(mean: Tensor, event_ndim: int) -> Tensor:
@@ -162,7 +172,7 @@ def negative_binomial_log_prob_bwd(
             return g * by_mean, g * by_theta
         _, share, by_logits = _dead(logits, count.none)
         own = torch.where(counts == 0, g * share, g)
-        return own * by_mean, own * by_theta, g * torch.where(counts == 0, by_logits, -logistic(logits))
+        return own * by_mean, own * by_theta, g * torch.where(counts == 0, by_logits, -_logistic(logits))
 
     dmean, dtheta, *rest = weighted(weight, slopes)
     dzero_logits, dlog_library = rest[0] if rest else None, dmean
