@@ -11,7 +11,7 @@ from torch.distributions import constraints
 
 from vae_fast.distributions.vector import Vector, floating_value
 from vae_fast.ops import arguments
-from vae_fast.reference.densities import compute_dtype, promoted_dtype
+from vae_fast.reference.densities import compute_dtype, is_number, promoted_dtype
 
 Parameter = Tensor | float
 Self = TypeVar("Self", bound="Counts")
@@ -66,9 +66,9 @@ class Counts(Vector):
         return constraints.independent(single, self.event_ndim) if self.event_ndim else single
 
     def _wide(self, name: str) -> Tensor:
-        """A parameter in the dtype that arithmetic is done in."""
+        """A parameter in the dtype that arithmetic is done in; numbers in that of the tensors."""
         t = self._tensors[name]
-        return t.to(compute_dtype(t.dtype))
+        return t.to(compute_dtype(self._dtype if is_number(t) else t.dtype))
 
     def _whole(self, t: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """In the full shape, on the parameters' device; 0-d tensors, numbers among them, in their dtype."""
