@@ -201,6 +201,7 @@ class NegativeBinomial(Counts):
             theta, ratio, mean = (
                 self._whole(t, dtype) for t in (self._wide(self._theta), self._ratio(), self._mean())
             )
+            # Of a Gamma of shape ∞ the sampler would reject NaN after NaN.
             poisson = torch.isinf(theta)
             gamma = Gamma(theta.masked_fill(poisson, 1.0), 1.0 / ratio, validate_args=False)
             rate = torch.where(poisson, mean, gamma.sample(torch.Size(sample_shape or ())))
