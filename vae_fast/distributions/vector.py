@@ -56,7 +56,7 @@ def floating_value(value: Any, dtype: torch.dtype) -> Any:
     return value.to(dtype) if isinstance(value, Tensor) and value.dtype in _INTEGERS else value
 
 
-def as_distributions_broadcast(value: Tensor, *parameters: Tensor | float) -> Tensor:
+def as_distributions_broadcast(value: Tensor, *parameters: Tensor | float | None) -> Tensor:
     """A value of another number of dims than the parameters, at the shape of both, which distributions allow."""
     shape = torch.broadcast_shapes(*(p.shape for p in parameters if isinstance(p, Tensor)))
     return value if value.ndim == len(shape) else value.expand(torch.broadcast_shapes(value.shape, shape))
