@@ -195,8 +195,16 @@ class Case:
 
     @property
     def by_logarithm(self) -> dict[str, bool]:
-        """The words for parameters that are given by logarithms, and whether they are."""
-        return {word: word in self.options for some in self._coded.values() for word in some}
+        """The words for parameters that are given by logarithms, and whether they are; so is a mean by softmax."""
+        found = {word: word in self.options for some in self._coded.values() for word in some}
+        if found.pop("softmax", False):
+            found["log_mean"] = True
+        return found
+
+    @property
+    def softmax(self) -> bool:
+        """Whether the mean is a share of a library."""
+        return "softmax" in self.options
 
     @property
     def _coded(self) -> dict[str, tuple[str, ...]]:
@@ -215,6 +223,8 @@ class Case:
         if self.op == "standard_normal":
             return self.layout == "contiguous" and self.inputs == "ordinary"
         if self.layout == "number" and self.spec.operands[1] == "x":
+            return False
+        if self.softmax and self.event_ndim == 0:
             return False
         if self.event_ndim > len(self.shape) or ("datum_weight" in given and not self.shape):
             return False

@@ -53,7 +53,11 @@ def _count(case: Case, t: dict[str, Any]) -> Tensor:
     eps, by_log = case.form.eps, case.by_logarithm
     first = t[case.operands[0]]
     x = t["x"].to(first.dtype)
-    mu = first.exp() if by_log.get("log_mean") or by_log.get("log_rate") else first
+    if case.softmax:
+        rows = first.expand(case.shape).flatten(-case.event_ndim)
+        mu = rows.softmax(-1).reshape(case.shape) * t.get("log_library", torch.zeros(())).exp()
+    else:
+        mu = first.exp() if by_log.get("log_mean") or by_log.get("log_rate") else first
     if case.op == "poisson_log_prob":
         return torch.xlogy(x, mu + eps) - mu - torch.lgamma(x + 1)
     theta = torch.as_tensor(t["theta"], dtype=first.dtype, device=first.device)

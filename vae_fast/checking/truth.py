@@ -91,13 +91,16 @@ def expected(case: Case, operands: Operands, upstreams: dict[str, Tensor]) -> di
         for operand, (slope, terms) in element.slopes.items():
             from_z = grads.get(operand)
             whole = (_seen(slope, hidden) * g, _seen(terms, hidden) * g.abs())
+            if case.softmax and operand == "mean":
+                grads["log_library"] = whole
+                whole = _by_logits(case, full["mean"], whole)
             grads[operand] = (
                 whole
                 if from_z is None
                 else (from_z[0] + _shared(case, whole[0]), from_z[1] + _shared(case, whole[1]))
             )
     for operand, (grad, terms) in grads.items():
-        given = operands.tensors[operand]
+        given = operands.tensors.get(operand)
         if isinstance(given, Tensor) and given.is_floating_point():
             grad, terms = (v.expand(torch.broadcast_shapes(v.shape, shape)) for v in (grad, terms))
             count = grad.numel() // max(1, given.numel())
@@ -169,9 +172,37 @@ def _term(case: Case, t: dict[str, Tensor], shape: torch.Size) -> _Element:
     forms = case.forms if "prior" in case.options else case.form
     form = [forms] if "param_eps" in options else []
     scaled = {"x_scale": case.x_scale} if "x_scale" in options else {}
-    arrays = (t[name].numpy() for name in (*case.operands, *weighted))
+    off = torch.ones(())
+    if case.softmax:
+        log_mean, off = _log_mean(case, t)
+        t = t | {"mean": log_mean}
+    arrays = (t[name].numpy() for name in (*case.operands, *weighted) if name != "log_library")
     element = _tensors(case, formula(*form, *arrays, **scaled, **counted), shape)
+    if case.softmax:
+        slopes = {name: (slope, terms * off) for name, (slope, terms) in element.slopes.items()}
+        element = element._replace(value=(element.value[0], element.value[1] * off), slopes=slopes)
     return element if case.free_bits is None else _floored(case, element, case.free_bits)
+
+
+def _over_event(case: Case, value: Tensor, f: Callable[..., Tensor]) -> Tensor:
+    """Of a function of rows, an event each."""
+    return f(value.flatten(-case.event_ndim), -1).reshape(value.shape)
+
+
+def _log_mean(case: Case, t: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """log μ = log_library + log softmax of the logits; and by how much more than a unit what is made of it is off.
+
+    It is a sum of rounded numbers, each of which is off by half a unit of its size.
+    """
+    log_shares, library = _over_event(case, t["mean"], torch.log_softmax), t.get("log_library", torch.zeros(()))
+    return log_shares + library, 1 + (log_shares.abs() + library.abs()) / 2
+
+
+def _by_logits(case: Case, logits: Tensor, by_log: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """A gradient by the logarithms of shares, and its terms, as those by the logits: less each share of the sum."""
+    shares, events = _over_event(case, logits, torch.softmax), tuple(range(-case.event_ndim, 0))
+    grad, terms = (value.expand(shares.shape) for value in by_log)
+    return grad - shares * grad.sum(events, keepdim=True), terms + shares * terms.sum(events, keepdim=True)
 
 
 def _floored(case: Case, element: _Element, floor: float) -> _Element:

@@ -19,9 +19,11 @@ EXCLUSIVE = (
     *(PARAMS, REDUCED, WEIGHTS, BYTES, EVENTS, PRIOR_PARAMS),
     *(("noise", word) for word in ("offset", "stream")),
     ("pos_weight", "probs"),
+    # A softmax is over an event, and of every logit: none can be anything.
+    *(("softmax", word) for word in ("log_mean", "event0", "masked")),
 )
 # Words that say something with another one only.
-NEEDS = {"pass": "bounds", **dict.fromkeys(PRIOR_FORM, "prior")}
+NEEDS = {"pass": "bounds", "library": "softmax", **dict.fromkeys(PRIOR_FORM, "prior")}
 
 # The words that go with an option or operand of an operator, by its name in the table.
 _WORDS = {
@@ -33,6 +35,7 @@ _WORDS = {
     "free_bits": ("free_bits",),
     "param_eps": (*PARAMS, "eps", "bounds"),
     "eps": ("eps",),
+    "log_library": ("library",),
     "bounds_grad": ("pass",),
     "reduction": (*WEIGHTS, *REDUCED, "negated"),
     "event_ndim": EVENTS,
@@ -64,6 +67,9 @@ _TOGETHER = (
     "softplus,eps,weight,mean",
     "log_mean,log_theta",
     "log_mean,log_theta,eps,weight,mean",
+    "softmax,library",
+    "softmax,library,log_theta,weight,mean",
+    "softmax,eps,uint8,sum,negated",
     "log_rate,eps",
     "log_rate,uint8,sum,negated",
 )
