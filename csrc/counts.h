@@ -183,6 +183,31 @@ VF_INLINE Rising<T> rising(T x, T theta, T inverse) {
   return {value, slope};
 }
 
+// What is left of the term where x is many times θ, without its part of θ·log(1 + μ/θ): there log x!, x·log μ and the
+// sum over k are far larger than what they add up to. Of x > 8, θ ≤ x/8 and m = μ + ε:
+//   log Γ(x + θ) − log x! − log Γ(θ) − x·log(1 + θ/m), and Σ_{k<x} 1/(θ + k) − x/(θ + m), its derivative by θ.
+template <class T>
+VF_RARE Rising<T> many_times(T x, T theta, T m) {
+  using E = Element<T>;
+  constexpr E half_log_2pi = static_cast<E>(0.91893853320467274178);
+  const T next = x + E(1), end = x + theta, from = theta + E(8);
+  const T log_from = log(from);
+  const Stirling<T> a = stirling(from), b = stirling(end);
+  // log Γ(θ) is log Γ(θ + 8) less eight logarithms, two factors in each.
+  T gamma = fma(from - E(0.5), log_from, (half_log_2pi - from) + a.rest), inverses = splat<T>(0);
+  for (int k = 0; k < 8; k += 2) {
+    const T one = theta + E(k), two = theta + E(k + 1);
+    gamma = gamma - (log(one) + log(two));
+    inverses = inverses + (E(1) / one + E(1) / two);
+  }
+  // log Γ(x + θ) − log Γ(x + 1): θ − 1 is little beside x.
+  const T more = theta - E(1);
+  const T ratio = fma(more, log(next), stirling_rising(more, next).value);
+  const T value = (ratio - gamma) - x * growth(theta / m).log;
+  const T psi = growth((x - E(8)) / from).log + ((E(0.5) / from - E(0.5) / end) + (a.slope - b.slope));
+  return {value, (inverses + psi) - x / (theta + m)};
+}
+
 // log x!.
 template <class T>
 VF_INLINE T log_factorial(T x) {
@@ -238,7 +263,16 @@ VF_INLINE CountTerm<T> negative_binomial(T mean, T theta, T x, const CountForm<E
       const Rising<T> c = rising(x, shape, inverse);
       const T log_m = form.log_mean && !has_eps ? mean : log(m);
       value = select(counted, (x * log_m - x * g_count.log) + (c.value - none), value);
+      const T base = by_theta;
       by_theta = select(counted, (x * inverse * g_count.share + by_theta) - c.slope, by_theta);
+      // A quotient of m beyond the exponents is left to the other form.
+      const auto many = (x > at_least(shape * E(8), E(8))) & (m * inverse > E(0x1p-100));
+      if (any(many)) {
+        const T one = splat<T>(1);
+        const Rising<T> left = many_times(select(many, x, splat<T>(9)), select(many, shape, one), select(many, m, one));
+        value = select(many, left.value - none, value);
+        by_theta = select(many, base + left.slope, by_theta);
+      }
       const T by_log = (x - m) * rest;
       by_mean = select(counted, !form.log_mean ? by_log / m : has_eps ? by_log / m * mu : by_log, by_mean);
     }

@@ -77,6 +77,25 @@ class TestAccuracy:
         relative = error(dtheta, exact, abs(exact) + 1e-37)[clear]
         assert relative.max() <= (1e-5 if dtype == torch.float32 else 1e-13)
 
+    def test_where_counts_are_many_times_theta(self):
+        """There parts of the usual form are far larger than what they add up to: no worse than by log Γ and ψ."""
+        n = 300
+        theta = counts.spread(n, -3, 1, torch.float32)
+        x = (theta * counts.spread(n, 0.95, 4, torch.float32)).floor().clamp(min=9, max=1e6)
+        mean = x * counts.spread(n, -0.3, 0.3, torch.float32)
+        value, _, dtheta = results(ours, x, (mean, theta))
+        exact = counts.exact(counts.negative_binomial, mean, theta, x)
+
+        def published(mean, theta):
+            logits = torch.log(mean) - torch.log(theta)
+            return torch.distributions.NegativeBinomial(theta, logits=logits, validate_args=False).log_prob(x)
+
+        theirs, _, their_dtheta = with_grads(published, mean, theta)
+        for got, other, (truth, _) in ((value, theirs, exact[0]), (dtheta, their_dtheta, exact[2])):
+            ours_off, theirs_off = (error(t, truth, 1 + abs(truth)).max() for t in (got, other))
+            # 1e-6 and 1.2e-6, where theirs were 3e-3 and 1.2e-6.
+            assert ours_off <= max(theirs_off, 3e-6) and ours_off <= 5e-6
+
     @pytest.mark.parametrize("eps", [0.0, 1e-8])
     @pytest.mark.parametrize("param", ["rate", "log_rate"])
     @pytest.mark.parametrize("dtype", DTYPES, ids=str)

@@ -118,6 +118,25 @@ def rising(x: Tensor, theta: Tensor) -> Rising:
     return Rising(torch.where(fraction, steps, value), torch.where(fraction, more_slope, slope))
 
 
+def many_times(x: Tensor, theta: Tensor, m: Tensor) -> Rising:
+    """Of x > 8 and θ ≤ x/8: log Γ(x + θ) − log x! − log Γ(θ) − x·log(1 + θ/m), and its derivative by θ.
+
+    There the other form's parts are far larger than what they add up to.
+    """
+    after, end, start = x + 1.0, x + theta, theta + _FACTORS
+    (a, da), (_, db) = _stirling(start), _stirling(end)
+    gamma = (start - 0.5) * torch.log(start) + ((0.5 * math.log(2 * math.pi) - start) + a)
+    inverses = torch.zeros_like(theta)
+    for k in range(_FACTORS):
+        gamma = gamma - torch.log(theta + k)
+        inverses = inverses + 1.0 / (theta + k)
+    more = theta - 1.0
+    ratio = more * torch.log(after) + _stirling_rising(more, after).value
+    value = (ratio - gamma) - x * growth(theta / m).log
+    psi = growth((x - _FACTORS) / start).log + ((0.5 / start - 0.5 / end) + (da - db))
+    return Rising(value, (inverses + psi) - x / (theta + m))
+
+
 def log_factorial(x: Tensor) -> Tensor:
     """log x!, of numbers above −1 log Γ(x + 1)."""
     beyond = x > _FACTORS

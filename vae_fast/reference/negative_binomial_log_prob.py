@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from vae_fast.operators import MEAN_PARAMS, THETA_PARAMS
-from vae_fast.reference.counts import Growth, dense, growth, rising
+from vae_fast.reference.counts import Growth, Rising, dense, growth, many_times, rising
 from vae_fast.reference.densities import (
     broadcast_shape,
     dtypes,
@@ -50,11 +50,20 @@ def _count(mean: Tensor, theta: Tensor, x: Tensor, options) -> _Count:
     return _Count(mu, shape, x, moved, of_count, of_theta, none)
 
 
+def _left(count: _Count) -> tuple[Tensor, Rising]:
+    """Where x is many times θ, and the other form of the term there."""
+    _, theta, x, m, *_ = count
+    many = (x > 8.0) & (x > 8.0 * theta) & (m / theta > 1e-30)
+    return many, many_times(torch.where(many, x, 9.0), torch.where(many, theta, 1.0), torch.where(many, m, 1.0))
+
+
 def _value(count: _Count) -> Tensor:
     some = count.x != 0
     log_mean = torch.log(torch.where(some, count.moved, 1.0))
     terms = count.x * log_mean - count.x * count.of_count.log
-    return torch.where(some, terms + (rising(count.x, count.theta).value - count.none), -count.none)
+    many, left = _left(count)
+    value = torch.where(many, left.value, terms + rising(count.x, count.theta).value)
+    return torch.where(some, value - count.none, -count.none)
 
 
 def _slopes(count: _Count, options) -> tuple[Tensor, Tensor]:
@@ -70,8 +79,9 @@ def _slopes(count: _Count, options) -> tuple[Tensor, Tensor]:
     by_theta = -of_theta.excess
     if options.eps:
         by_theta = by_theta - of_theta.share * (options.eps / (theta + options.eps))
+    many, left = _left(count)
     more = (x / theta * of_count.share + by_theta) - rising(x, theta).slope
-    by_theta = torch.where(some, more, by_theta)
+    by_theta = torch.where(some, torch.where(many, by_theta + left.slope, more), by_theta)
     return by_mean, by_theta * theta if options.theta_param == LOG_THETA else by_theta
 
 

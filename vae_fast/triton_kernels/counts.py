@@ -191,6 +191,34 @@ def rising(x, theta, inverse):
 
 
 @triton.jit
+def many_times(x, theta, m):
+    """Of x > 8 and θ ≤ x/8 what is left of the term, and its derivative by θ (csrc/counts.h).
+
+    log Γ(x + θ) − log x! − log Γ(θ) − x·log(1 + θ/m), and Σ_{k<x} 1/(θ + k) − x/(θ + m).
+    """
+    one = constant(x, 1.0)
+    after, end, start = x + 1.0, x + theta, theta + 8.0
+    log_start = log(start)
+    a, da = stirling(start)
+    _, db = stirling(end)
+    gamma = tl.fma(start - 0.5, log_start, (constant(x, HALF_LOG_2PI) - start) + a)
+    inverses = 0.0 * theta
+    # Eight factors are taken off log Γ(θ + 8), four of each logarithm.
+    for first in tl.static_range(0, 8, 4):
+        product = (theta + first) * (theta + (first + 1)) * ((theta + (first + 2)) * (theta + (first + 3)))
+        gamma = gamma - log(product)
+        for k in tl.static_range(0, 4):
+            inverses = inverses + divide(one, theta + (first + k))
+    more = theta - 1.0
+    rest, _ = stirling_rising(more, after)
+    less, _, _ = growth(divide(theta, m))
+    value = (tl.fma(more, log(after), rest) - gamma) - x * less
+    psi, _, _ = growth(divide(x - 8.0, start))
+    psi = psi + ((divide(0.5 * one, start) - divide(0.5 * one, end)) + (da - db))
+    return value, (inverses + psi) - divide(x, theta + m)
+
+
+@triton.jit
 def log_factorial(x):
     """log x!."""
     one = constant(x, 1.0)
@@ -247,7 +275,16 @@ def negative_binomial(mean, theta, x, eps, LOG_MEAN: tl.constexpr, LOG_THETA: tl
     else:
         log_moved = log(moved)
     value = tl.where(some, (x * log_moved - x * log_count) + (value - none), -none)
+    base = by_theta
     by_theta = tl.where(some, (x * inverse * count_share + by_theta) - slope, by_theta)
+    # A quotient of m beyond the exponents is left to the other form.
+    many = (x > 8.0) & (x > shape * 8.0) & (moved * inverse > 2.0**-100)
+    if any_of(many):
+        left, left_slope = many_times(
+            tl.where(many, x, 9.0), tl.where(many, shape, one), tl.where(many, moved, one)
+        )
+        value = tl.where(many, left - none, value)
+        by_theta = tl.where(many, base + left_slope, by_theta)
     by_mean = tl.where(some, divide((x - moved) * rest, moved), -rest)
     if LOG_MEAN:
         if EPS:
