@@ -40,7 +40,9 @@ def pytest_collection_modifyitems(items):
     for item in items:
         params = item.callspec.params if hasattr(item, "callspec") else {}
         call = getattr(params.get("case"), "call", params.get("call"))
-        on_reference = params.get("backend", ("",))[0] == "reference"
+        # A test of the parametrised backends of a list that is empty has none.
+        backend = params.get("backend")
+        on_reference = isinstance(backend, tuple) and backend[0] == "reference"
         if item.get_closest_marker("compiles") and on_reference and call in (calls.COUNT, calls.INFLATED):
             item.add_marker(pytest.mark.slow)
 
