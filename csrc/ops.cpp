@@ -131,12 +131,14 @@ std::array<Tensor, 6> negative_binomial_of_shares(const Operand (&operands)[6], 
                             {needs[0], needs[1], needs[2], needs[3], false, false, needs[0], needs[5]}};
   auto results = run_density(kernels().negative_binomial_of_shares, args, tensors, options);
   auto& [log_prob, dmean, dtheta, dzero_logits, dlibrary, dx, dtop, total, dweight] = results;
+  // What is not asked for has the first operand's dtype, which here is not that of the kernel's.
+  const auto made = [&](int k, const Tensor& gradient) { return needs[k] && operands[k] ? gradient : nothing(mean); };
   return {upstream ? log_prob : in_dtype(log_prob, arithmetic.result),
-          needs[0] ? shares.gradient(dmean, total, mean) : dmean,
-          dtheta,
-          dzero_logits,
-          dlibrary,
-          dweight};
+          needs[0] ? shares.gradient(dmean, total, mean) : nothing(mean),
+          made(1, dtheta),
+          made(2, dzero_logits),
+          made(3, dlibrary),
+          made(5, dweight)};
 }
 
 // Their tensors, in the table's order.

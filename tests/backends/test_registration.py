@@ -11,6 +11,7 @@ from helpers.raw_calls import LAYOUTS, MEAN, NOISE, OPS, PASS, PROBS, SOFTPLUS, 
 from vae_fast import operators
 from vae_fast.backends import OPS as OPERATORS
 from vae_fast.backends import choose, kernel
+from vae_fast.operators import MEAN_PARAMS
 
 pytestmark = each_backend
 
@@ -86,6 +87,11 @@ def test_gradients_have_the_strides_of_empty_like(layout):
             assert dlogvar.shape == logvar.shape
             assert dx.shape == (x.shape if args[-2] else (0,))
             assert dweight.shape == (weight.shape if args[-1] else (0,))
+        elif name == "negative_binomial_log_prob_bwd":
+            operands, needs, grads = (*args[1:5], args[6]), args[-5:], getattr(OPS, name)(*args)
+            for operand, need, grad in zip(operands, needs, grads, strict=True):
+                like = torch.empty_like(operand) if need else args[1].new_empty(0)
+                assert (grad.shape, grad.dtype, grad.stride()) == (like.shape, like.dtype, like.stride())
         if name == "rsample_fwd":
             z = OPS.rsample_fwd(*arguments(name, *args[:2]))
             assert z.stride() == torch.empty_like(args[0]).stride()
@@ -207,6 +213,34 @@ class TestPublicFunctionsStandOnThem:
         backward = (one, *operands)
         want = self.raw("gaussian_log_prob_bwd", *backward, **options, needs=(*(True,) * 3, False))[:3]
         assert_close(got, want)
+        assert_close(got, tuple(forward[1:]))
+
+    @pytest.mark.parametrize("param", ["log_mean", "softmax"])
+    def test_negative_binomial_log_prob(self, param):
+        x = torch.randint(0, 9, (4, 3, 5))
+        library = torch.randn(4, 3, 1, requires_grad=True) if param == "softmax" else None
+        theta = self.b.detach().abs().add(0.1).requires_grad_()
+        given = {"zero_logits": self.c, "log_library": library, "param": param, "eps": 0.01}
+        log_prob = vf.negative_binomial_log_prob(self.a, theta, x, **given)
+        operands = (self.a, theta, self.c, library, x)
+        options = {"param": MEAN_PARAMS[param], "eps": 0.01}
+        needs = (True, True, True, library is not None)
+        forward = self.raw("negative_binomial_log_prob_fwd", *operands, None, **options, needs=needs)
+        assert torch.equal(log_prob, forward[0])
+        backward = (self.g, *operands, None)
+        want = self.raw("negative_binomial_log_prob_bwd", *backward, **options, needs=(*needs, False))
+        wanted = [t for t in operands[:-1] if t is not None]
+        assert_close(grads(log_prob, wanted, self.g), want[: len(wanted)])
+
+    def test_poisson_log_prob(self):
+        rate, x = self.a.detach().abs().requires_grad_(), torch.randint(0, 9, (4, 3, 5), dtype=torch.int16)
+        log_prob = vf.poisson_log_prob(rate, x, reduction="sum", eps=0.01)
+        options = {"reduction": SUM, "eps": 0.01}
+        forward = self.raw("poisson_log_prob_fwd", rate, x, **options, needs=(True,))
+        assert torch.equal(log_prob, forward[0])
+        one = torch.ones(())
+        got = grads(log_prob, (rate,), one)
+        assert_close(got, self.raw("poisson_log_prob_bwd", one, rate, x, **options, needs=(True, False))[:1])
         assert_close(got, tuple(forward[1:]))
 
     def test_weights(self):

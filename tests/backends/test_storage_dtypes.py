@@ -103,3 +103,31 @@ def test_every_byte_is_read(dtype):
         args = arguments("gaussian_log_prob_bwd", *given, event_ndim=0, reduction=SUM, needs=(True, *(False,) * 3))
         grad, *_ = torch.ops.vae_fast.gaussian_log_prob_bwd(*args)
         assert_same(grad, expected)
+
+
+def counts_of(dtype):
+    """Every number of 16 bits and less; of wider integers those around powers of two, and the ends."""
+    if dtype in (torch.uint8, torch.bool):
+        return torch.arange(256, dtype=torch.uint8).view(dtype)
+    if dtype == torch.int16:
+        return torch.arange(-(1 << 15), 1 << 15).to(dtype)
+    bits = torch.iinfo(dtype).bits - 1
+    around = [sign * (1 << k) + step for k in range(bits) for step in (-1, 0, 1, 2) for sign in (1, -1)]
+    ends = [torch.iinfo(dtype).min, torch.iinfo(dtype).max]
+    odd = torch.randint(*ends, (510 - len(around) % 4,), dtype=dtype)
+    return torch.cat([torch.tensor(around + ends, dtype=dtype), odd])
+
+
+@pytest.mark.parametrize("wide", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.bool, torch.int16, torch.int32, torch.int64], ids=str)
+def test_every_count_is_read(dtype, wide):
+    x = counts_of(dtype)
+    want = x.view(torch.uint8).clamp(max=1).to(wide) if dtype == torch.bool else x.to(wide)
+    for value, expected in zip(layouts(x), layouts(want), strict=True):
+        # The gradient by log λ is x − λ, of a λ that is 0.
+        rate = torch.full(value.shape, -1000.0, dtype=wide)
+        args = (torch.ones((), dtype=wide), rate, value)
+        options = {"event_ndim": 0, "reduction": SUM, "param": 1}
+        args = arguments("poisson_log_prob_bwd", *args, **options, needs=(True, False))
+        (grad, *_) = torch.ops.vae_fast.poisson_log_prob_bwd(*args)
+        assert torch.equal(grad, expected)

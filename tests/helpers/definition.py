@@ -110,9 +110,17 @@ def element_of(call, tensors, options):
     if call.op == "bernoulli_log_prob":
         bernoulli = formulas.bernoulli_of_probs if call is PROBS else formulas.bernoulli
         return formula(bernoulli, *tensors, x_scale=options["x_scale"])
+    if call.counted:
+        return formula(formulas.DENSITIES[call.op], *tensors, **logarithms(options), eps=options["eps"])
     if call is GAUSSIAN:
         return formula(formulas.gaussian, form_of(options), *tensors, x_scale=options["x_scale"])
     return formula(formulas.kl, form_of(options), *tensors)
+
+
+def logarithms(options):
+    """Which of a count's parameters are logarithms."""
+    words = (options["param"], options.get("theta_param"))
+    return {f"log_{w.removeprefix('log_')}": w.startswith("log_") for w in words if w is not None}
 
 
 def sizes_of(element, shape):
@@ -127,6 +135,8 @@ def units_allowed(call, options, name=""):
     """What two backends may differ by: what each may be off by, and a product with an upstream gradient."""
     if call.op in ("rsample", "bernoulli_log_prob"):
         return 7.0
+    if call.counted:
+        return 2 * measure.count_bar(any(logarithms(options).values())) + 1
     return 2 * measure.density_bar(form_of(options), name.endswith("logvar")) + 1
 
 

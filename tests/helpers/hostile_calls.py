@@ -7,12 +7,14 @@ from typing import Any
 
 import torch
 
+from helpers.hostile_counts import CountCalls
 from vae_fast import schemas
+from vae_fast.operators import SIGNATURES
 
 OPS = torch.ops.vae_fast
 FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 TARGETS = (*FLOATS, torch.uint8, torch.bool)
-NEITHER = (torch.int64, torch.int8, torch.int32, torch.complex64)
+NEITHER = (torch.int8, torch.complex64)
 UPSTREAM = ("dz", "dkl", "dlog_prob")
 INF = math.inf
 
@@ -40,8 +42,10 @@ class RawCall:
         return f"{self.fault or 'sound'}: {self.name}({', '.join(f'{k}={short(v)}' for k, v in self.args.items())})"
 
 
-class Maker:
+class Maker(CountCalls):
     """Makes calls from one seed."""
+
+    float_dtypes, targets = FLOATS, TARGETS
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
@@ -63,7 +67,9 @@ class Maker:
             value = value < 0.5
         elif dtype == torch.uint8:
             value = value * 3
-        value = value.to(dtype)
+        return self.laid_out(value.to(dtype))
+
+    def laid_out(self, value):
         kind = self.random.randrange(5)
         if kind == 0 and value.ndim:
             return torch.stack([value, value], -1)[..., 1]
@@ -73,10 +79,12 @@ class Maker:
             return value[:1].expand(value.shape)
         return value
 
-    def operand(self, shape, dtypes=FLOATS):
+    def broadcastable(self, shape):
         own = [1 if self.random.random() < 0.2 else n for n in shape]
-        own = own[self.random.randrange(len(own) + 1) if self.random.random() < 0.2 else 0 :]
-        return self.tensor(own, self.random.choice(dtypes))
+        return own[self.random.randrange(len(own) + 1) if self.random.random() < 0.2 else 0 :]
+
+    def operand(self, shape, dtypes=FLOATS):
+        return self.tensor(self.broadcastable(shape), self.random.choice(dtypes))
 
     def dtypes(self):
         """One for all operands, or any."""
@@ -128,10 +136,10 @@ class Maker:
             for k, (name, t) in enumerate(operands.items())
         }
 
-    def density(self, operands, backward):
+    def density(self, operands, backward, least_event=0):
         shape = torch.broadcast_shapes(*(t.shape for t in operands.values() if t is not None))
         options = {
-            "event_ndim": self.random.randrange(len(shape) + 1),
+            "event_ndim": self.random.randrange(least_event, len(shape) + 1),
             "reduction": self.random.randrange(3),
             "scale": self.random.choice((1.0, -0.5)),
         }
@@ -324,16 +332,19 @@ class Maker:
 
     def fault_device(self, call):
         """Not of the first operand: beside one on a GPU, others of no dims may be on the CPU."""
-        first = ("logits", "mean", "mu")
+        first = ("logits", "mean", "mu", "rate")
         return self.change(call, lambda k, v: self.is_tensor(k, v) and k not in first, lambda t: t.to("meta"))
 
     def fault_layout(self, call):
         return self.change(call, lambda k, v: self.is_tensor(k, v) and v.ndim > 0, lambda t: t.to_sparse())
 
     def fault_code(self, call):
-        code = self.random.choice((-1, 5, 17, 2**31, 2**32, 2**40, -(2**63)))
-        coded = ("param", "prior_param", "bounds_grad", "reduction")
-        return self.change(call, lambda k, v: k in coded, lambda v: code)
+        coded = {o.name: o.codes for o in SIGNATURES[call.name].operator.options if o.codes is not None}
+        name = self.pick(call, lambda k, v: k in coded)
+        if name is None:
+            return False
+        call.args[name] = self.random.choice((-1, len(coded[name]), 17, 2**31, 2**32, 2**40, -(2**63)))
+        return True
 
     def fault_event_ndim(self, call):
         wrong = self.random.choice((-1, 65, 2**31, 2**32, -(2**63)))

@@ -6,13 +6,16 @@ from typing import Any, NamedTuple
 import torch
 from hypothesis import strategies as st
 
-from helpers.calls import BERNOULLI, CALLS, PROBS, Call
+from helpers.calls import BERNOULLI, CALLS, POISSON, PROBS, Call
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 TARGETS = (*FLOATS, torch.uint8, torch.bool)
+COUNTS = (*TARGETS, torch.int16, torch.int32, torch.int64)
 PARAMS = ("logvar", "logstd", "std", "var", "softplus")
 KL_PRIOR_MU = Call("gaussian_kl", ("mu", "logvar", "prior_mu"))
 SPECIAL = (0.0, -0.0, math.inf, -math.inf, math.nan, 1.0, -1.0)
+# Of a count's mean and θ, which are not negative.
+SPECIAL_OF_COUNTS = (0.0, math.inf, math.nan, 1.0, 2.0**-20)
 # Sizes at the edges of packs, tiles and pieces; rarely long.
 SIZES = st.sampled_from((1, 1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 20, 31, 33, 0))
 LONG = st.sampled_from((127, 257, 511, 513, 1100))
@@ -61,11 +64,25 @@ def laid_out(draw, value):
     return value.contiguous()
 
 
-def operand(draw, shape, dtype, positive=False, probability=False, masks=False):
-    """An operand that broadcasts to the shape, perhaps smaller; ``masks``: zeros among its values."""
+def sizes(draw, shape):
+    """Those of an operand that broadcasts to the shape, perhaps smaller; and what draws its values."""
     own = [1 if draw(st.integers(0, 4)) == 0 else n for n in shape]
     own = own[draw(st.integers(0, len(own))) if draw(st.integers(0, 5)) == 0 else 0 :]
-    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
+    return own, torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
+
+
+def counts(draw, shape, dtype):
+    """Many are 0, few are large: the truth takes a step a count."""
+    own, generator = sizes(draw, shape)
+    value = torch.randint(-6, draw(st.sampled_from((2, 13, 40))), own, generator=generator).clamp(min=0)
+    if value.numel() and draw(st.integers(0, 5)) == 0:
+        value.view(-1)[draw(st.integers(0, value.numel() - 1))] = 100 if dtype == torch.uint8 else 300
+    return laid_out(draw, value.to(dtype))
+
+
+def operand(draw, shape, dtype, positive=False, probability=False, masks=False, special=SPECIAL):
+    """An operand that broadcasts to the shape; ``masks``: zeros among its values."""
+    own, generator = sizes(draw, shape)
     if dtype == torch.bool:
         value = torch.rand(own, generator=generator) < 0.5
     elif dtype == torch.uint8:
@@ -77,7 +94,7 @@ def operand(draw, shape, dtype, positive=False, probability=False, masks=False):
         if masks and draw(st.booleans()):
             value[torch.rand(own, generator=generator) < 0.5] = 0.0
         if value.numel() and draw(st.integers(0, 5)) == 0:
-            value.view(-1)[draw(st.integers(0, value.numel() - 1))] = draw(st.sampled_from(SPECIAL))
+            value.view(-1)[draw(st.integers(0, value.numel() - 1))] = draw(st.sampled_from(special))
     return laid_out(draw, value)
 
 
@@ -99,11 +116,11 @@ class Case(NamedTuple):
 
 
 @st.composite
-def dtypes(draw, names):
-    """A dtype for each operand, of one kind in half of the cases; targets may be bytes in any."""
+def dtypes(draw, names, data=TARGETS):
+    """A dtype for each operand, of one kind in half of the cases; data may be bytes in any."""
     common = draw(st.sampled_from(FLOATS)) if draw(st.booleans()) else None
     return [
-        draw(st.sampled_from(TARGETS)) if name == "x" else common or draw(st.sampled_from(FLOATS)) for name in names
+        draw(st.sampled_from(data)) if name == "x" else common or draw(st.sampled_from(FLOATS)) for name in names
     ]
 
 
@@ -123,6 +140,14 @@ def gaussian_options(draw, call):
     if draw(st.booleans()):
         return options | form(draw, "prior_")
     return options | {f"prior_{name}": options[name] for name in ("param", "param_eps", "bounds")}
+
+
+def counted_options(draw, call):
+    """Words of which only those of a softmax over events are not for one element alone."""
+    names = {"param": ("mean", "log_mean"), "theta_param": ("theta", "log_theta")}
+    names |= {"param": ("rate", "log_rate")} if call is POISSON else {}
+    words = {name: draw(st.sampled_from(of)) for name, of in names.items() if call.has(name)}
+    return words | {"eps": draw(st.sampled_from((0.0, 0.0, 0.125)))}
 
 
 def fits(shape, other):
@@ -155,13 +180,22 @@ def cases(draw):
     call = draw(st.sampled_from((*CALLS, KL_PRIOR_MU)))
     shape = draw(shapes())
     options = dict(call.options)
-    if call not in (BERNOULLI, PROBS):
+    if call.counted:
+        options |= counted_options(draw, call)
+    elif call not in (BERNOULLI, PROBS):
         options |= gaussian_options(draw, call)
     params = {"logvar": options.get("param"), "prior_logvar": options.get("prior_param")}
+    params |= {"mean": options.get("param"), "rate": options.get("param"), "theta": options.get("theta_param")}
     tensors = []
-    for k, (name, dtype) in enumerate(zip(call.operands, draw(dtypes(call.operands)), strict=True)):
+    of_each = draw(dtypes(call.operands, COUNTS if call.counted else TARGETS))
+    for k, (name, dtype) in enumerate(zip(call.operands, of_each, strict=True)):
         of_probs = call is PROBS and k == 0
-        value = operand(draw, shape, dtype, params.get(name) in ("std", "var"), of_probs)
+        if call.counted and name == "x":
+            value = counts(draw, shape, dtype)
+        elif call.counted and params.get(name) == name:
+            value = operand(draw, shape, dtype, positive=True, special=SPECIAL_OF_COUNTS)
+        else:
+            value = operand(draw, shape, dtype, params.get(name) in ("std", "var"), of_probs)
         tensors.append(value)
     if "x" in call.operands:
         # A target and parameters of unequal numbers of dims may make a table, which raises.
@@ -182,9 +216,10 @@ def cases(draw):
         options["pos_weight"] = operand(draw, shape, draw(st.sampled_from(TARGETS)), positive=True)
     if call.op in ("rsample_kl", "gaussian_kl"):
         options["free_bits"] = draw(st.sampled_from((None, None, 0.3)))
-    if "x" in call.operands:
+    if call.has("x_scale"):
         options["x_scale"] = draw(st.sampled_from((1.0, 1 / 255, 0.5)))
     needs = draw(st.lists(st.booleans(), min_size=len(tensors) + 1, max_size=len(tensors) + 1))
+    needs = [need and k not in call.constants for k, need in enumerate(needs)]
     case = Case(
         call, tensors, options, needs, draw(st.integers(0, 2**31)), draw(st.sampled_from(("ones", "any", "view")))
     )

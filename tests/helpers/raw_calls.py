@@ -12,6 +12,7 @@ NOISE = {"seed": 5, "offset": 3, "first_sample": 2}
 NONE, SUM, MEAN = range(3)
 LOGVAR, LOGSTD, STD, VAR, SOFTPLUS = range(5)
 LOGITS, PROBS = range(2)
+VALUE, LOG, SOFTMAX = range(3)
 ZERO, PASS = range(2)
 
 
@@ -114,6 +115,38 @@ def calls(dtype, layout=lambda t: t):
         form = {"param": SOFTPLUS, "param_eps": 0.1, "low": -1.0, "high": 1.0}
         total = {"reduction": SUM, "scale": -1.0, **form}
         yield call("gaussian_log_prob_bwd", one, a, small, x, b, **total, needs=(True, True, need, True))
+    yield from count_calls(dtype, layout)
+
+
+def count_calls(dtype, layout):
+    """The same of the count densities; the last call of each has all operands."""
+    mean, pi, weight = map(layout, tensors(dtype, *((2, 3, 4, 5),) * 3))
+    small, library = tensors(dtype, (5,), (2, 3, 1, 1))
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    drawn = torch.randint(-6, 13, (2, 3, 4, 5)).clamp(min=0)
+    mask = torch.rand(2, 3, 4, 1) < 0.5
+    g, one = torch.randn(2, 3, dtype=wide), torch.ones((), dtype=wide)
+    rows, total = {"event_ndim": 2}, {"reduction": MEAN, "scale": -1.0, "eps": 0.01}
+    log = {"param": LOG, "theta_param": LOG}
+    counts = [layout(drawn.to(d)) for d in (dtype, torch.uint8, torch.int16, torch.int32, torch.int64)]
+    for x in (layout(drawn > 0), *counts):
+        yield "poisson_log_prob_fwd", arguments("poisson_log_prob_fwd", small, x, mask, **rows, needs=(True,))
+        given, options = (one, mean, x, weight), {**total, "param": LOG}
+        yield "poisson_log_prob_bwd", arguments("poisson_log_prob_bwd", *given, **options, needs=(True, True))
+    shares = rows | {"param": SOFTMAX}
+    for x, others, options, needs in (
+        (counts[0], (None, None, mask), rows, (True, True, False, False, False)),
+        (counts[1], (pi, None, weight), log | total, (True, False, True, False, True)),
+        (counts[2], (None, None, None), shares, (True, True, False, False, False)),
+        (counts[3], (pi, library, mask), shares | {"eps": 0.01}, (False, True, True, True, False)),
+        (counts[4], (pi, library, weight), shares, (True,) * 5),
+    ):
+        *parameters, w = others
+        operands, upstream = (mean, small, *parameters, x, w), one if options.get("reduction") == MEAN else g
+        name = "negative_binomial_log_prob_fwd"
+        yield name, arguments(name, *operands, **options, needs=needs[:-1])
+        name = "negative_binomial_log_prob_bwd"
+        yield name, arguments(name, upstream, *operands, **options, needs=needs)
 
 
 LAYOUTS = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -78,6 +78,13 @@ class _Softmax:
             dlog_library = torch.empty_like(self.log_library).copy_(by_log.sum_to_size(self.log_library.shape))
         return dmean, dlog_library
 
+    def others(
+        self, grads: Sequence[Tensor], operands: Sequence[Tensor | None], needs: Sequence[bool]
+    ) -> Iterator[Tensor]:
+        """What is not asked for has the dtype of the mean that was given."""
+        for grad, operand, need in zip(grads, operands, needs, strict=True):
+            yield grad if need and operand is not None else self.mean.new_empty(0)
+
 
 def _plain(log_library: Tensor | None, options: Any) -> bool:
     if options.param == MEAN_PARAMS["softmax"]:
@@ -97,7 +104,8 @@ def negative_binomial_log_prob_fwd(mean, theta, zero_logits, log_library, x, wei
     inner = Wanted((need_dmean or need_dlog_library, need_dtheta, need_dzero_logits))
     log_prob, by_log, *grads = _fwd(softmax.log_mean, *others, options, inner)
     dmean, dlog_library = softmax.gradients(by_log, need_dmean, need_dlog_library)
-    return log_prob.to(softmax.result), dmean, *grads, dlog_library
+    made = softmax.others(grads, (theta, zero_logits), (need_dtheta, need_dzero_logits))
+    return log_prob.to(softmax.result), dmean, *made, dlog_library
 
 
 def negative_binomial_log_prob_bwd(dlog_prob, mean, theta, zero_logits, log_library, x, weight, options, wanted):
@@ -109,6 +117,8 @@ def negative_binomial_log_prob_bwd(dlog_prob, mean, theta, zero_logits, log_libr
         return *grads, mean.new_empty(0), dweight
     softmax = _Softmax(mean, log_library, others, options.event_ndim)
     inner = Wanted((need_dmean or need_dlog_library, need_dtheta, need_dzero_logits, need_dweight))
-    by_log, *grads, dweight = _bwd(dlog_prob, softmax.log_mean, *others, options, inner)
+    by_log, *grads = _bwd(dlog_prob, softmax.log_mean, *others, options, inner)
     dmean, dlog_library = softmax.gradients(by_log, need_dmean, need_dlog_library)
-    return dmean, *grads, dlog_library, dweight
+    needs = need_dtheta, need_dzero_logits, need_dweight
+    dtheta, dzero_logits, dweight = softmax.others(grads, (theta, zero_logits, weight), needs)
+    return dmean, dtheta, dzero_logits, dlog_library, dweight
