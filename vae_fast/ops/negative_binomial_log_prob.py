@@ -84,7 +84,8 @@ def negative_binomial_log_prob(
     if code == MEAN_PARAMS["softmax"] and event_ndim == 0:
         raise ValueError("param='softmax' is over the event dims, of which event_ndim=0 has none")
     if code == MEAN_PARAMS["softmax"] or operands[4].layout is torch.sparse_csr:
-        operands = (operands[0].expand(shape), *operands[1:])
+        first, *others = operands
+        operands = (first.expand(shape), *others)
     if validate:
         counts.whole(operands[4])
         if code == MEAN_PARAMS["mean"]:

@@ -55,7 +55,8 @@ def poisson_log_prob(
     arguments.event_dims(event_ndim, shape, "rate, x and weight")
     code = arguments.code_of(_OP, "param", param)
     if operands[1].layout is torch.sparse_csr:
-        operands = (operands[0].expand(shape), *operands[1:])
+        first, *others = operands
+        operands = (first.expand(shape), *others)
     if validate:
         counts.whole(operands[1])
         if code == RATE_PARAMS["rate"] and bool((operands[0].detach() < 0).any()):

@@ -164,10 +164,9 @@ def negative_binomial_log_prob_fwd(
     return with_gradients(log_prob, negative_binomial_log_prob_bwd, args, options, wanted)
 
 
-def negative_binomial_log_prob_bwd(
-    dlog_prob, mean, theta, zero_logits, log_library, x, weight, options, wanted
-) -> tuple[Tensor | None, ...]:
+def negative_binomial_log_prob_bwd(dlog_prob, *operands_and_options) -> tuple[Tensor | None, ...]:
     """dμ = (x − μ)/(μ(1 + μ/θ)), dθ = −(log(1 + r) − r/(1 + r)) + xμ/(θ(θ + μ)) − Σ_{k<x} k/(θ(θ + k))."""
+    mean, theta, zero_logits, log_library, x, weight, options, wanted = operands_and_options
     x = dense(x)
     args = (mean, theta, zero_logits, log_library, x, weight)
     dtype, _ = _dtypes(*args)

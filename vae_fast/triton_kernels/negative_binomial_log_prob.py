@@ -108,7 +108,8 @@ def negative_binomial_log_prob_fwd(mean, theta, zero_logits, log_library, x, wei
     return log_prob.to(softmax.result), dmean, *made, dlog_library
 
 
-def negative_binomial_log_prob_bwd(dlog_prob, mean, theta, zero_logits, log_library, x, weight, options, wanted):
+def negative_binomial_log_prob_bwd(dlog_prob, *operands_and_options):
+    mean, theta, zero_logits, log_library, x, weight, options, wanted = operands_and_options
     need_dmean, need_dtheta, need_dzero_logits, need_dlog_library, need_dweight = wanted.needs
     others = (theta, zero_logits, x, weight)
     if _plain(log_library, options):
