@@ -54,7 +54,10 @@ if platform.machine() in ("x86_64", "AMD64"):
 NVCC = ["-std=c++17", "-O3", "--fmad=false", "-Xfatbin=-compress-all", "-Xcompiler=-fPIC,-fvisibility=hidden"]
 # Of the sources in csrc/, those of one device only.
 OF_CPU, OF_CUDA = {"device_cpu.cpp", "isa.cpp", "schemas.cpp"}, {"device_cuda.cpp", "rescale.cpp"}
-LONG = ("gaussian_kl", "rsample_kl", "gaussian_log_prob")
+LONG = (
+    *("negative_binomial_log_prob", "negative_binomial_of_shares"),
+    *("gaussian_kl", "rsample_kl", "gaussian_log_prob"),
+)
 
 
 class CannotBuild(Exception):
@@ -174,8 +177,10 @@ class Build(build_ext):
                 )
             return [target]
 
-        # The longest to compile first.
-        kernels = sorted(ROOT.glob("csrc/cuda/*.cu"), key=lambda path: path.stem not in LONG)
+        # The longest to compile first, in their order.
+        kernels = sorted(
+            ROOT.glob("csrc/cuda/*.cu"), key=lambda path: LONG.index(path.stem) if path.stem in LONG else len(LONG)
+        )
         host = [path for path in ROOT.glob("csrc/*.cpp") if path.name not in OF_CPU]
         self.compiler.link_shared_object(
             self.compile_all([*kernels, *host, *ROOT.glob("csrc/cuda/*.cpp")], compile_one),

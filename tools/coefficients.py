@@ -171,6 +171,11 @@ def log1p_cubic(f: Real) -> Real:
     return mp.hyp2f1(1, 3, 4, -f) / 3
 
 
+def artanh_cubic(s: Real) -> Real:
+    """(artanh(t)/t − 1)/t² at t = √s."""
+    return mp.hyp2f1(1, mp.mpf("1.5"), mp.mpf("2.5"), s) / 3
+
+
 def half_expm1_minus(x: Real) -> Real:
     """½(e^x − 1 − x)/x²."""
     return exp_rest(x) / 2
@@ -191,9 +196,9 @@ def cos_half_turns(u: Real) -> Real:
     return mp.cospi(mp.sqrt(u))
 
 
-FORMULAS = "csrc/formulas.h"
-EXPONENTIALS, LOGARITHMS, SOFTPLUS = (
-    f"vae_fast/triton_kernels/{name}.py" for name in ("exponentials", "logarithms", "softplus")
+FORMULAS, COUNTS = "csrc/formulas.h", "csrc/counts.h"
+EXPONENTIALS, LOGARITHMS, SOFTPLUS, COUNTS_TRITON = (
+    f"vae_fast/triton_kernels/{name}.py" for name in ("exponentials", "logarithms", "softplus", "counts")
 )
 NOISE, NOISE_CPP, NOISE_TRITON = "vae_fast/noise.py", "csrc/noise.h", "vae_fast/triton_kernels/noise.py"
 
@@ -211,7 +216,7 @@ def pair(
             low,
             high,
             counts[k],
-            tuple(replace(place, nth=k if place.path == FORMULAS else 1 - k) for place in places),
+            tuple(replace(place, nth=k if place.path.endswith(".h") else 1 - k) for place in places),
         )
         for k, (bits, digits) in enumerate(((32, FLOAT32), (64, FLOAT64)))
     ]
@@ -252,6 +257,11 @@ POLYNOMIALS = [
     *pair(
         *("half_expm1_minus", half_expm1_minus, -_ONE, _ONE, (8, 16)),
         *(Place(FORMULAS, "half_expm1_minus_near"), Place(EXPONENTIALS, "_half_expm1_minus_near")),
+    ),
+    # t² is up to 0.36, and may be a little above.
+    *pair(
+        *("artanh_cubic", artanh_cubic, mp.zero, mp.mpf("0.361"), (7, 17)),
+        *(Place(COUNTS, "artanh_cubic"), Place(COUNTS_TRITON, "artanh_cubic")),
     ),
     of_noise("square", "certified", square, -_HALF, 9, lambda t: 1 / square(t), "_LOG", "radius", 0),
     of_noise("sin", "certified", sin_half_turns, mp.zero, 5, lambda u: 1 / sin_half_turns(u), "_SIN", "cos_sin", 1),

@@ -7,14 +7,12 @@ CONTRIBUTING.md, hold with these.
 
 import ctypes
 import functools
-import platform
-import re
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import instruction_sets
 import numpy as np
 import pytest
+import stated_errors
 import torch
 
 from helpers import accuracy
@@ -59,20 +57,15 @@ TRUTHS = {
 @functools.cache
 def stated():
     """The errors above each function: {"exp(T x)": [float32, without FMA, float64, without FMA], …}."""
-    text = (Path(__file__).parents[2] / "csrc" / "formulas.h").read_text("utf-8")
-    number = r"(\d+\.\d+)"
-    errors = re.compile(rf"\({number};\s+{number}\s+without\s+FMA;\s+float64\s+{number};\s+{number}\)")
-    bars = {}
-    for comment, functions in re.findall(r"((?:^//.*\n)+)((?:^(?!//|\n).*\n)+)", text, re.MULTILINE):
-        found = errors.findall(re.sub(r"\n//", "", comment))
-        names = re.findall(r"^VF_INLINE .*?(\w+\(.*\)) \{$", functions, re.MULTILINE)
-        bars |= dict(zip(names, ([float(e) for e in f] for f in found), strict=False))
-    return bars
+    return {
+        function: four
+        for found, functions in stated_errors.stated("formulas.h")
+        for four, function in zip(found, functions, strict=False)
+    }
 
 
 def bar(name, isa, dtype=torch.float32):
-    has_fma = isa in ("v3", "v4") or platform.machine() in ("aarch64", "arm64")
-    return stated()[CORES[name][0]][(0 if has_fma else 1) + (2 if dtype == torch.float64 else 0)]
+    return stated_errors.of(stated()[CORES[name][0]], isa, dtype)
 
 
 def test_every_core_has_a_bar():

@@ -16,7 +16,19 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
 from helpers.ahead import THREADS, compile_call
-from helpers.launched_calls import INF, MEAN, NONE, SUM, bernoulli, gaussian, kl, normal, sample
+from helpers.launched_calls import (
+    INF,
+    MEAN,
+    NONE,
+    SUM,
+    bernoulli,
+    gaussian,
+    kl,
+    negative_binomial,
+    normal,
+    poisson,
+    sample,
+)
 from vae_fast.triton_kernels import launch, layout, walk
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -99,6 +111,29 @@ OPTIONS = {
             "prior_form": (4, 0.1, -1.0, 1.0),
         },
     ],
+    negative_binomial: [
+        *({"reduction": NONE, "backward": b, "zero_logits": "each"} for b in BOTH),
+        *({"reduction": r, "backward": b} for r in (NONE, SUM) for b in BOTH),
+        *(
+            {"reduction": SUM, "backward": b, "zero_logits": "each", "theta": "feature", "x": "float32"}
+            for b in BOTH
+        ),
+        {"reduction": SUM, "zero_logits": "each", "logs": True, "eps": 1e-8},
+        {
+            **{"reduction": NONE, "backward": True, "zero_logits": "each", "weight": "each", "dweight": True},
+            **{"logs": True, "eps": 1e-8},
+        },
+    ],
+    poisson: [
+        {"reduction": SUM},
+        {"reduction": SUM, "backward": True, "x": "float32"},
+        *({"reduction": NONE, "backward": b, "logs": True, "eps": 1e-8} for b in BOTH),
+        *(
+            {"reduction": NONE, "backward": b, "weight": "each", "dweight": b, "logs": logs}
+            for b in BOTH
+            for logs in BOTH
+        ),
+    ],
     sample: [
         *({"backward": b, "with_kl": k, "samples": s} for b in BOTH for k in BOTH for s in ((), (5,), (64,))),
         *({"backward": b, "offset": 1, "tensor": True} for b in BOTH),
@@ -137,9 +172,15 @@ EVERY = [
 ]
 
 
+# The terms of counts take longest to compile: how many of their options are representative.
+FEW = {negative_binomial: 2, poisson: 1}
+
+
 def _representative(case):
     """The plain ones in two shapes and in bfloat16; of the others, which come one of either pass, every second."""
     make, shape, dtype, options = case
+    if make in FEW:
+        return (shape, dtype) == ("rows", torch.float32) and OPTIONS[make].index(options) < FEW[make]
     if "float32" in options.values() and (shape, dtype) == ("rows", torch.bfloat16):
         return True
     special = {"form", "free_bits", "tensor", "logvar", "x", "weight", "dx", "prior", "probs", "pos_weight"}
@@ -150,7 +191,7 @@ def _representative(case):
     return (shape, dtype) in (("rows", torch.float32), ("rows", torch.bfloat16), ("odd", torch.float32))
 
 
-TENSORS = ("logvar", "x", "weight", "pos_weight", "prior", "prior_logvar")
+TENSORS = ("logvar", "x", "weight", "pos_weight", "prior", "prior_logvar", "theta", "zero_logits")
 
 
 def operand(options, shape, dtype):

@@ -105,6 +105,36 @@ def kl(
     return density("gaussian_kl", operands, options, needs, backward, reduction)
 
 
+def negative_binomial(
+    shape,
+    dtype,
+    reduction,
+    backward=False,
+    theta=None,
+    zero_logits=None,
+    x=None,
+    weight=None,
+    dweight=False,
+    logs=False,
+    eps=0.0,
+):
+    mean = torch.empty(shape, dtype=dtype)
+    theta, x = (torch.empty_like(mean) if t is None else t for t in (theta, x))
+    operands = {"mean": mean, "theta": theta, "zero_logits": zero_logits, "x": x, "weight": weight}
+    needs = ("mean", "theta", *(("zero_logits",) if zero_logits is not None else ()))
+    needs = (*needs, *(("weight",) if dweight else ()))
+    options = {"scale": -1.0, "param": int(logs), "theta_param": int(logs), "eps": eps}
+    return density("negative_binomial_log_prob", operands, options, needs, backward, reduction)
+
+
+def poisson(shape, dtype, reduction, backward=False, x=None, weight=None, dweight=False, logs=False, eps=0.0):
+    rate = torch.empty(shape, dtype=dtype)
+    operands = {"rate": rate, "x": torch.empty_like(rate) if x is None else x, "weight": weight}
+    needs = ("rate", *(("weight",) if dweight else ()))
+    options = {"scale": -1.0, "param": int(logs), "eps": eps}
+    return density("poisson_log_prob", operands, options, needs, backward, reduction)
+
+
 def sample(
     shape,
     dtype,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -31,4 +32,11 @@ def _constants(options: Any, operands: Sequence[Tensor | None]) -> tuple[Any, ..
     return options.param == RATE_PARAMS["log_rate"], options.eps != 0.0
 
 
-poisson_log_prob_fwd, poisson_log_prob_bwd = launchers(Density("poisson_log_prob", _term, _numbers, _constants))
+def _is_heavy(options: Any, operands: Sequence[Tensor | None]) -> bool:
+    *_, weight = operands
+    return weight is not None and any(t is not None and t.dtype == torch.float64 for t in operands)
+
+
+poisson_log_prob_fwd, poisson_log_prob_bwd = launchers(
+    Density("poisson_log_prob", _term, _numbers, _constants, is_heavy=_is_heavy)
+)
