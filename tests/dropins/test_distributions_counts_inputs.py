@@ -101,7 +101,7 @@ def test_a_parameter_a_feature_keeps_its_shape(monkeypatch):
     theta = torch.ones(5, requires_grad=True)
     d = ZeroInflatedNegativeBinomial(mu=torch.ones(4, 5), theta=theta, zi_logits=torch.zeros(5))
     d.log_prob(torch.ones(4, 5)).sum().backward()
-    assert seen == [[(4, 5), (5,), (5,), (4, 5), None]] and theta.grad.shape == (5,)
+    assert seen == [[(4, 5), (5,), (5,), None, (4, 5), None]] and theta.grad.shape == (5,)
 
 
 @each_maker

@@ -9,17 +9,8 @@ import torch
 from torch.testing import assert_close
 
 import vae_fast as vf
-from helpers.calls import (
-    BERNOULLI,
-    GAUSSIAN,
-    KL,
-    KL_PRIOR,
-    PROBS,
-    RSAMPLE,
-    RSAMPLE_KL,
-    same_bits,
-)
-from helpers.marks import each_density, each_sampler
+from helpers.calls import BERNOULLI, DENSITIES, GAUSSIAN, KL, KL_PRIOR, PROBS, RSAMPLE, RSAMPLE_KL, same_bits
+from helpers.marks import each_sampler
 from vae_fast.triton_kernels import early, launch, layout
 
 pytestmark = pytest.mark.usefixtures("small_tiles")
@@ -151,6 +142,10 @@ class TestDtypes:
         assert [c["VEC"] for _, _, c in launched] == [4, 2]
 
 
+# Counts, which have no gradient, are test_counts.py's.
+each_of_numbers = pytest.mark.parametrize("call", [c for c in DENSITIES if not c.counted], ids=str)
+
+
 class TestWeights:
     @pytest.mark.parametrize("size", (SHAPE, (70,), (2, 1), ()), ids=str)
     @pytest.mark.parametrize("call", (BERNOULLI, PROBS, GAUSSIAN, KL, KL_PRIOR), ids=str)
@@ -178,7 +173,7 @@ class TestWeights:
         at_floor = ones[0] == torch.tensor(floor)
         assert at_floor.any() and not at_floor.all()
 
-    @each_density
+    @each_of_numbers
     @pytest.mark.parametrize("value", (0.5, NAN, INF))
     def test_at_0(self, call, value):
         """∂/∂w is the term of the operands as they are, NaN where they are; all else is 0."""
@@ -197,7 +192,7 @@ class TestWeights:
         plain = [t.detach().requires_grad_() for t in tensors]
         assert same_bits(results(call, plain, "triton", torch.ones_like, weight=weight.detach())[1], grads)
 
-    @each_density
+    @each_of_numbers
     @pytest.mark.parametrize("upstream", (NAN, INF, -INF))
     @pytest.mark.parametrize("need", (False, True))
     def test_0_under_an_upstream_gradient_that_is_not_finite(self, call, upstream, need):
@@ -256,7 +251,7 @@ class TestBools:
 
 
 class TestArgumentsThatDoNotGoTogether:
-    @each_density
+    @each_of_numbers
     def test_data_given_anew_before_the_backward_pass(self, call):
         for shape in ((4000, 3), (5, 4, 3), (4, 5)):
             for k in range(len(call.operands)):

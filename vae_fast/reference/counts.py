@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from vae_fast import tracing
+
 # Factors that are taken one by one; Stirling's series is of arguments from here on.
 _FACTORS = 8
 # B₂ₖ/(2k(2k − 1)) of log Γ's series in 1/z.
@@ -18,8 +20,8 @@ _STIRLING = (
 
 
 def dense(x: Tensor) -> Tensor:
-    """For operations of PyTorch's that know no CSR matrix."""
-    return x.to_dense() if x.layout is torch.sparse_csr else x
+    """For operations of PyTorch's that know no CSR matrix; to what traces, x is no such thing."""
+    return x if tracing.traced() or x.layout is not torch.sparse_csr else x.to_dense()
 
 
 def _polynomial(x: Tensor, coefficients: list[float]) -> Tensor:
