@@ -10,7 +10,7 @@ from vae_fast.operators import OPERATORS
 from . import formulas
 
 # Densities whose bytes are counts, not pixels.
-COUNTS = ("negative_binomial_log_prob", "poisson_log_prob")
+COUNTS = tuple(name for name, operator in OPERATORS.items() if operator.counted)
 
 
 def _ours(backend):

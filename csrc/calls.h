@@ -29,6 +29,15 @@ struct DensityOptions {
   double scale;
 };
 
+// Sums in the dtype of a result: a copy where that is float32, and they were computed in float64.
+inline Tensor in_dtype(const Tensor& sums, DType result) {
+  const Operand own("sums", sums);
+  if (own.dtype != DType::kFloat64 || result == DType::kFloat64) return sums;
+  Tensor copy = empty(own.size, own.ndim, compute_type(DType::kFloat32));
+  torch::stable::copy_(copy, sums);
+  return copy;
+}
+
 // The tensor that a density's sums go to.
 class Sums {
  public:
@@ -60,13 +69,7 @@ class Sums {
   }
 
   // After the kernel has run.
-  Tensor finish() const {
-    if (!narrower_) return sums_;
-    const Operand own("sums", sums_);
-    Tensor result = empty(own.size, own.ndim, compute_type(DType::kFloat32));
-    torch::stable::copy_(result, sums_);
-    return result;
-  }
+  Tensor finish() const { return narrower_ ? in_dtype(sums_, DType::kFloat32) : sums_; }
 
  private:
   Tensor sums_;

@@ -6,15 +6,6 @@
 
 namespace vae_fast {
 
-// A copy of a result in float32, where that is its dtype and it was computed in float64.
-inline Tensor in_dtype(const Tensor& sums, DType result) {
-  const Operand own("sums", sums);
-  if (own.dtype == result || own.dtype != DType::kFloat64) return sums;
-  Tensor copy = empty(own.size, own.ndim, compute_type(DType::kFloat32));
-  torch::stable::copy_(copy, sums);
-  return copy;
-}
-
 class Softmax {
  public:
   // Over the last dims of the space, whose shape the logits have.

@@ -103,6 +103,11 @@ class Operator:
         return any(operand.role == WEIGHT for operand in self.operands)
 
     @cached_property
+    def counted(self) -> bool:
+        """Whether its data are counts."""
+        return any(operand.counts for operand in self.operands)
+
+    @cached_property
     def sums(self) -> tuple[str, ...]:
         """The results that sum over event dims: all but a sampler's first one, the sample."""
         sample, *others = self.results

@@ -190,7 +190,7 @@ class DensityTiles {
   Upstream<T> upstream_;
   std::array<GradientTiles<T>, N> out_;
   GradientTiles<T> dweight_;
-  std::conditional_t < kCounts<0, NoNonzeros, Nonzeros<T>> nonzeros_;
+  std::conditional_t<(kCounts < 0), NoNonzeros, Nonzeros<T>> nonzeros_;
   bool value_, grad_ = false;
 };
 

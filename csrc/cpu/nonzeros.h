@@ -33,9 +33,8 @@ class Nonzeros {
     if (sparse_.starts) {
       sparse_.wide ? find<int64_t>(first, n) : find<int32_t>(first, n);
       if (kLooks) return true;
-      alignas(64) T dense[kTile<T>] = {};
-      for (int j = 0; j < found_; ++j) dense[at_[j]] = values_[j];
-      std::copy(dense, dense + n, own_);
+      for (T& value : own_) value = T(0);
+      for (int j = 0; j < found_; ++j) own_[at_[j]] = values_[j];
       return take(own_, n);
     }
     if (!kLooks) return take(counts, n);

@@ -38,7 +38,7 @@ class Call:
     @property
     def counted(self):
         """Whether its data are counts, of which parameters are positive."""
-        return self.op in ("negative_binomial_log_prob", "poisson_log_prob")
+        return self.operator.counted
 
     def has(self, option):
         """Whether it takes an option, by its public name."""

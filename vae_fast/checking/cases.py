@@ -191,7 +191,7 @@ class Case:
     @property
     def counted_data(self) -> bool:
         """Whether x is a count, and its parameters positive or logarithms."""
-        return any(option.name == "eps" for option in OPERATORS[self.op].options)
+        return OPERATORS[self.op].counted
 
     @property
     def by_logarithm(self) -> dict[str, bool]:

@@ -263,24 +263,19 @@ def sizes(name: str, shape: Any) -> tuple[int, ...]:
     return entries
 
 
-def _code(name: str, codes: dict[str, int], key: Any) -> int:
+def code_of(name: str, codes: dict[str, int], key: Any) -> int:
+    """The number that stands for a word. Raises ValueError naming the words there are."""
     if key not in codes:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, codes))}, got {key!r}")
     return codes[key]
 
 
 def reduction_code(reduction: Reduction) -> int:
-    return _code("reduction", REDUCTIONS, reduction)
-
-
-def code_of(op: str, option: str, word: Any) -> int:
-    """The number that stands for a word, by the operators' table."""
-    codes = {o.name: o.codes for o in OPERATORS[op].options}[option]
-    return _code(option, codes or {}, word)
+    return code_of("reduction", REDUCTIONS, reduction)
 
 
 def bernoulli_code(param: BernoulliParam) -> int:
-    return _code("param", BERNOULLI_PARAMS, param)
+    return code_of("param", BERNOULLI_PARAMS, param)
 
 
 def number(name: str, value: Any) -> float:
@@ -298,7 +293,7 @@ def parametrisation(param: Param, param_eps: float, bounds: Bounds | None) -> tu
         # Numbers written out: those of a tuple made before would be inputs to a compiler.
         return FORMS[param], 0.0, -math.inf, math.inf
     low, high = -math.inf, math.inf
-    code = _code("param", FORMS, param)
+    code = code_of("param", FORMS, param)
     if bounds is not None:
         if not isinstance(bounds, (tuple, list)) or len(bounds) != 2:
             raise ValueError(f"bounds must be None or a pair (low, high), got {bounds!r}")
@@ -310,7 +305,7 @@ def parametrisation(param: Param, param_eps: float, bounds: Bounds | None) -> tu
 
 
 def bounds_grad_code(bounds_grad: BoundsGrad) -> int:
-    return _code("bounds_grad", BOUNDS_GRADS, bounds_grad)
+    return code_of("bounds_grad", BOUNDS_GRADS, bounds_grad)
 
 
 def prior_parametrisation(
@@ -324,7 +319,7 @@ def prior_parametrisation(
         return own
     code, eps, low, high = own
     if param is not None:
-        code, eps, low, high = _code("prior_param", FORMS, param), 0.0, -math.inf, math.inf
+        code, eps, low, high = code_of("prior_param", FORMS, param), 0.0, -math.inf, math.inf
     if param_eps is not None:
         eps = number("prior_param_eps", param_eps)
     if bounds is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ def table(op: str, x: Any, backend: str | None, *others: Any) -> Any:
         x = _of_scipy(x)
     elif x.requires_grad:
         x = x.detach()
-    if x.layout is not torch.sparse_csr:
+    if not is_sparse(x):
         return x
     if x.ndim != 2:
         raise ValueError(f"x, a CSR matrix, must have 2 dims, got shape {tuple(x.shape)}")
@@ -46,9 +47,19 @@ def _of_scipy(x: Any) -> Tensor:
         return torch.sparse_csr_tensor(starts, columns, values, size=x.shape, check_invariants=False)
 
 
+def is_sparse(x: Tensor) -> bool:
+    return x.layout is torch.sparse_csr
+
+
+def of_shape(operands: Sequence[Any], shape: Sequence[int]) -> tuple[Any, ...]:
+    """The operands, the first of their whole shape: as the kernels of a CSR matrix and of a softmax take it."""
+    first, *others = operands
+    return first.expand(shape), *others
+
+
 def whole(x: Tensor) -> None:
     """Raises ValueError unless every x is a count."""
-    values = (x.values() if x.layout is torch.sparse_csr else x).detach().double()
+    values = (x.values() if is_sparse(x) else x).detach().double()
     if not bool(((values >= 0) & (values == values.floor()) & values.isfinite()).all()):
         raise ValueError("x has values that are no counts: negative, fractional, infinite or NaN")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from vae_fast.backends import choose
@@ -78,14 +77,14 @@ def negative_binomial_log_prob(
     values = (mean, theta, zero_logits, log_library, x, weight)
     operands, shape, composite, arithmetic = arguments.operands(_OP, *values)
     arguments.event_dims(event_ndim, shape, "mean, theta, zero_logits, log_library, x and weight")
-    code, theta_code = arguments.code_of(_OP, "param", param), arguments.code_of(_OP, "theta_param", theta_param)
+    code = arguments.code_of("param", MEAN_PARAMS, param)
+    theta_code = arguments.code_of("theta_param", THETA_PARAMS, theta_param)
     if log_library is not None and code != MEAN_PARAMS["softmax"]:
         raise ValueError(f"log_library is for param='softmax', not for param={param!r}")
     if code == MEAN_PARAMS["softmax"] and event_ndim == 0:
         raise ValueError("param='softmax' is over the event dims, of which event_ndim=0 has none")
-    if code == MEAN_PARAMS["softmax"] or operands[4].layout is torch.sparse_csr:
-        first, *others = operands
-        operands = (first.expand(shape), *others)
+    if code == MEAN_PARAMS["softmax"] or counts.is_sparse(operands[4]):
+        operands = counts.of_shape(operands, shape)
     if validate:
         counts.whole(operands[4])
         if code == MEAN_PARAMS["mean"]:

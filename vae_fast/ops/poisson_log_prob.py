@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from vae_fast.backends import choose
@@ -53,10 +52,9 @@ def poisson_log_prob(
     x = counts.table(_OP, x, backend, rate, weight)
     operands, shape, composite, arithmetic = arguments.operands(_OP, rate, x, weight)
     arguments.event_dims(event_ndim, shape, "rate, x and weight")
-    code = arguments.code_of(_OP, "param", param)
-    if operands[1].layout is torch.sparse_csr:
-        first, *others = operands
-        operands = (first.expand(shape), *others)
+    code = arguments.code_of("param", RATE_PARAMS, param)
+    if counts.is_sparse(operands[1]):
+        operands = counts.of_shape(operands, shape)
     if validate:
         counts.whole(operands[1])
         if code == RATE_PARAMS["rate"] and bool((operands[0].detach() < 0).any()):
