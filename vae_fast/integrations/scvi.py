@@ -9,8 +9,9 @@ import inspect
 from types import MethodType
 from typing import Any, TypeVar
 
+import torch
 from scvi.distributions import Poisson, ZeroInflatedNegativeBinomial
-from scvi.module import SCANVAE, VAE
+from scvi.module import MULTIVAE, SCANVAE, TOTALVAE, VAE
 from scvi.module._constants import MODULE_KEYS
 from scvi.nn import Encoder
 from torch import Tensor
@@ -27,6 +28,8 @@ EPS = 1e-8
 LIKELIHOODS = ("zinb", "nb", "poisson")
 # By the functions themselves: what inherits one has it, what overrides it has not.
 LOSSES: dict[Any, str] = {VAE.loss: "SCVI, LinearSCVI", SCANVAE.loss: "SCANVI"}
+# Models of several modalities, whose loss adds up reconstructions: that of the genes is a method by itself.
+GENES = ("TOTALVI", "MULTIVI")
 
 
 def log_likelihood(module: VAE, px: Any, x: Tensor) -> Tensor:
@@ -81,6 +84,55 @@ class Loss:
         return inspect.signature(MethodType(type(self.module).loss, self.module))
 
 
+class GenesAndProteins:
+    """``get_reconstruction_loss`` of TOTALVI's module: genes by the kernel, proteins by scvi's own of no genes."""
+
+    def __init__(self, module: TOTALVAE) -> None:
+        self.module = module
+
+    def __call__(
+        self,
+        x: Tensor,
+        y: Tensor,
+        px_dict: dict[str, Tensor],
+        py_dict: dict[str, Tensor],
+        *args: Any,
+        **kwargs: Any,
+    ) -> tuple[Tensor, Tensor]:
+        zero_logits = px_dict["dropout"] if self.module.gene_likelihood == "zinb" else None
+        # px_dict["r"] has one θ a gene where the dispersion is "gene": it is not broadcast.
+        genes = negative_binomial_log_prob(px_dict["rate"], px_dict["r"], x, zero_logits=zero_logits, eps=EPS)
+        none = {key: px_dict[key][..., :0] for key in ("rate", "r", "dropout")}
+        own: Any = type(self.module).get_reconstruction_loss
+        _, proteins = own(self.module, x[..., :0], y, none, py_dict, *args, **kwargs)
+        return -genes, proteins
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        return inspect.signature(MethodType(type(self.module).get_reconstruction_loss, self.module))
+
+
+class Expression:
+    """``get_reconstruction_loss_expression`` of MULTIVI's module."""
+
+    def __init__(self, module: MULTIVAE) -> None:
+        self.module = module
+
+    def __call__(self, x: Tensor, px_rate: Tensor, px_r: Tensor, px_dropout: Tensor) -> Tensor:
+        likelihood = self.module.gene_likelihood
+        if likelihood == "poisson":
+            px = torch.distributions.Poisson(px_rate)
+            if px._validate_args:
+                px._validate_sample(x)
+            return -poisson_log_prob(px_rate, x)
+        zero_logits = px_dropout if likelihood == "zinb" else None
+        return -negative_binomial_log_prob(px_rate, px_r, x, zero_logits=zero_logits, eps=EPS)
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        return inspect.signature(MethodType(type(self.module).get_reconstruction_loss_expression, self.module))
+
+
 class Encode:
     """``forward`` of an encoder: the same posterior, its sample drawn by ``vf.rsample``."""
 
@@ -105,6 +157,9 @@ def patch(model: Model, *, sampling: bool = False) -> Model:
     of a log-likelihood by ``vf.negative_binomial_log_prob`` or ``vf.poisson_log_prob`` with scvi's ε: the same
     values and gradients. The distribution that ``generative`` gives is scvi's: its mean, its samples.
 
+    For ``TOTALVI`` and ``MULTIVI`` too, where the genes' part of the reconstruction is replaced; that of proteins and
+    of peaks is scvi's own.
+
     The model's module is patched, not its class. Copies and pickles stay patched; ``model.save`` writes weights and
     registries only, as it always does: patch again what ``load`` and ``from_scvi_model`` return. Zero-inflated
     likelihoods do not warn at every step of data that are no counts; ``setup_anndata`` has.
@@ -113,10 +168,11 @@ def patch(model: Model, *, sampling: bool = False) -> Model:
         model: has its module: one made without ``adata`` gets it in ``train``, too late.
         sampling: draws the samples of every encoder by ``vf.rsample`` too, whose noise is the same bits on every
             device. Without it scvi's are left alone, and training follows the path that it would have taken.
-            Several samples a datum (``n_samples``) are scvi's in either case.
+            Several samples a datum (``n_samples``) are scvi's in either case, and so are TOTALVI's, whose encoder
+            is another.
 
     Raises:
-        TypeError: a model of another kind (TOTALVI, MULTIVI, PEAKVI, AUTOZI, …), whose loss is of another form.
+        TypeError: a model of another kind (PEAKVI, AUTOZI, …), whose loss is of another form.
         ValueError: a model without a module, or with gene_likelihood "normal".
 
     Source: Gayoso et al., "A Python library for probabilistic analysis of single-cell omics data" (2022).
@@ -125,16 +181,27 @@ def patch(model: Model, *, sampling: bool = False) -> Model:
     module: Any = getattr(model, "module", None)
     if module is None and hasattr(model, "module"):
         raise ValueError(f"this {name} has no module yet: make it with adata, then patch it")
-    if getattr(type(module), "loss", None) not in LOSSES:
+    kind = type(module)
+    both = getattr(kind, "get_reconstruction_loss", None) is TOTALVAE.get_reconstruction_loss
+    expression = (
+        getattr(kind, "get_reconstruction_loss_expression", None) is MULTIVAE.get_reconstruction_loss_expression
+    )
+    if not (both or expression or getattr(kind, "loss", None) in LOSSES):
+        served = ", ".join([*LOSSES.values(), *GENES])
         raise TypeError(
-            f"{name} has a loss of its own: patch is for scvi's {', '.join(LOSSES.values())} and what inherits"
+            f"{name} has a loss of its own: patch is for scvi's {served} and what inherits"
             " theirs. Elsewhere use vf.negative_binomial_log_prob and vf.poisson_log_prob in the loss itself"
         )
     if module.gene_likelihood not in LIKELIHOODS:
         raise ValueError(
             f'gene_likelihood is "{module.gene_likelihood}": patch has kernels for {", ".join(LIKELIHOODS)}'
         )
-    module.loss = Loss(module)
+    if both:
+        module.get_reconstruction_loss = GenesAndProteins(module)
+    elif expression:
+        module.get_reconstruction_loss_expression = Expression(module)
+    else:
+        module.loss = Loss(module)
     if sampling:
         for encoder in module.modules():
             if type(encoder).forward is Encoder.forward:
