@@ -157,8 +157,8 @@ def patch(model: Model, *, sampling: bool = False) -> Model:
     of a log-likelihood by ``vf.negative_binomial_log_prob`` or ``vf.poisson_log_prob`` with scvi's ε: the same
     values and gradients. The distribution that ``generative`` gives is scvi's: its mean, its samples.
 
-    For ``TOTALVI`` and ``MULTIVI`` too, where the genes' part of the reconstruction is replaced; that of proteins and
-    of peaks is scvi's own.
+    For ``TOTALVI`` and ``MULTIVI`` too, where the genes' part of the reconstruction is replaced; that of
+    proteins and of peaks is scvi's own.
 
     The model's module is patched, not its class. Copies and pickles stay patched; ``model.save`` writes weights and
     registries only, as it always does: patch again what ``load`` and ``from_scvi_model`` return. Zero-inflated
