@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 import torch
 
-from vae_fast import native, reference, tracing, triton_kernels
+from vae_fast import front, native, reference, tracing, triton_kernels
 from vae_fast.operators import OPERATORS
 
 OPS = tuple(OPERATORS)
@@ -114,6 +114,15 @@ def _named(name: str, source: str) -> str:
 # The environment's value is checked at the first call, so that importing never fails.
 _current = os.environ.get(ENVIRONMENT_VARIABLE) or "auto"
 _current_source = ENVIRONMENT_VARIABLE
+# What the compiled front serves where a call names no backend.
+_FRONTS = ("auto", "native")
+front.serve(_current in _FRONTS)
+
+
+def _set(name: str, source: str) -> None:
+    global _current, _current_source
+    _current, _current_source = name, source
+    front.serve(name in _FRONTS)
 
 
 class use_backend:
@@ -128,21 +137,18 @@ class use_backend:
     """
 
     def __init__(self, name: str) -> None:
-        global _current, _current_source
         name = _named(name, "use_backend")
         self.name, self.previous = name, (_current, _current_source)
-        _current, _current_source = name, "use_backend"
+        _set(name, "use_backend")
 
     def __enter__(self) -> use_backend:
-        global _current, _current_source
-        _current, _current_source = self.name, "use_backend"
+        _set(self.name, "use_backend")
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        global _current, _current_source
-        _current, _current_source = self.previous
+        _set(*self.previous)
 
 
 def choose(op: str, device: torch.device, backend: str | None, numel: int = 0) -> str:

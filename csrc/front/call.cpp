@@ -1,0 +1,283 @@
+#include "call.h"
+
+#include <ATen/SavedTensorHooks.h>
+#include <ATen/record_function.h>
+#include <c10/core/impl/LocalDispatchKeySet.h>
+#include <torch/csrc/Exceptions.h>
+#include <torch/csrc/autograd/functions/utils.h>
+#include <torch/csrc/autograd/python_variable.h>
+#include <torch/csrc/dynamo/compiled_autograd.h>
+#include <torch/csrc/utils/pybind.h>
+
+#include <cmath>
+#include <mutex>
+
+namespace vae_fast {
+
+using torch::autograd::Node;
+using torch::autograd::SavedVariable;
+using torch::autograd::variable_list;
+
+Settings settings;
+
+bool unobserved() {
+  constexpr c10::DispatchKeySet autocast({c10::DispatchKey::AutocastCPU, c10::DispatchKey::AutocastCUDA});
+  const auto local = c10::impl::tls_local_dispatch_key_set();
+  return local.included_ == c10::default_included_set &&
+         (local.excluded_ | autocast) == (c10::default_excluded_set | autocast);
+}
+
+bool is_plain(const Tensor& tensor) {
+  constexpr c10::DispatchKeySet plain({c10::DispatchKey::CPU, c10::DispatchKey::ADInplaceOrView,
+                                       c10::DispatchKey::AutogradCPU, c10::DispatchKey::AutocastCPU});
+  return tensor.key_set() == plain && !tensor.unsafeGetTensorImpl()->has_symbolic_sizes_strides();
+}
+
+namespace {
+
+// A Node is counted by std::shared_ptr in torch up to 2.12, by c10::intrusive_ptr from 2.13 on.
+using NodePointer = std::decay_t<decltype(std::declval<const Tensor&>().grad_fn())>;
+
+template <class T>
+auto make_node() {
+  if constexpr (std::is_same_v<NodePointer, std::shared_ptr<Node>>)
+    return std::shared_ptr<T>(new T, [](auto* node) { deleteNode(node); });
+  else
+    return c10::make_intrusive<T>();
+}
+
+// Calls of more elements run without Python's lock.
+constexpr int64_t kMuch = int64_t{1} << 16;
+
+int64_t most_elements(const Call& call) {
+  int64_t most = 0;
+  for (const Tensor& t : call.tensors)
+    if (t.defined()) most = std::max(most, t.numel());
+  return most;
+}
+
+void run_raw(const Call& call, Raw raw, const variable_list& upstream, const bool* needs, Results& results) {
+  const Tensor* tensors[kMostOperands + kMostResults];
+  int n = 0;
+  for (const Tensor& t : upstream) tensors[n++] = &t;
+  for (int k = 0; k < call.op->tensors(); ++k) tensors[n++] = &call.tensors[k];
+  static const Tensor none;
+  tensors[n] = &none;  // no packed gradient
+  Arguments arguments{tensors, call.numbers.data(), call.shapes, needs};
+  raw(arguments, results);
+}
+
+bool differentiable(const Call& call) {
+  if (!at::GradMode::is_enabled()) return false;
+  for (size_t k = 0; k < call.op->operands.size(); ++k)
+    if (call.tensors[k].defined() && call.tensors[k].requires_grad()) return true;
+  return false;
+}
+
+// Whether the forward pass makes the gradients too, as vae_fast/ops/early.py says.
+bool early_wanted(const Call& call) {
+  const Operator& op = *call.op;
+  if (!settings.early || op.reduction < 0 || call.numbers[op.reduction].integer == 0) return false;
+  if (at::SavedTensorDefaultHooks::get_hooks(true).has_value()) return false;
+  Operand operands[kMostOperands];
+  size_t parameters = 0;
+  for (size_t k = 0; k < op.operands.size(); ++k) {
+    if (call.tensors[k].defined()) operands[k] = Operand("operand", call.tensors[k]);
+    if (op.operands[k].parameter) parameters = k + 1;
+  }
+  const Arithmetic arithmetic = arithmetic_of(Operands(operands, parameters),
+                                              Operands(operands + parameters, operands + op.operands.size()));
+  const bool in_double = arithmetic.compute == DType::kFloat64;
+  for (size_t k = 0; k < op.operands.size(); ++k) {
+    const Tensor& t = call.tensors[k];
+    if (!t.defined() || !t.requires_grad()) continue;
+    if (op.operands[k].differentiable && !op.operands[k].in_forward) return false;
+    if (t.scalar_type() != at::kDouble && (in_double || t.scalar_type() != at::kFloat)) return false;
+  }
+  return true;
+}
+
+// A dense tensor in place times a number of its dtype.
+void scale(Tensor& tensor, double factor) {
+  const auto body = [&](auto* data) {
+    const auto by = static_cast<std::decay_t<decltype(*data)>>(factor);
+    at::parallel_for(0, tensor.numel(), int64_t{1} << 15, [&](int64_t first, int64_t last) {
+      for (int64_t i = first; i < last; ++i) data[i] *= by;
+    });
+  };
+  if (!tensor.is_non_overlapping_and_dense())
+    tensor.mul_(factor);
+  else if (tensor.scalar_type() == at::kFloat)
+    body(tensor.mutable_data_ptr<float>());
+  else
+    body(tensor.mutable_data_ptr<double>());
+}
+
+PyObject* to_python(const Number& n) {
+  if (!n.given) Py_RETURN_NONE;
+  return n.is_real ? PyFloat_FromDouble(n.real) : PyLong_FromLongLong(n.integer);
+}
+
+// A backward pass that PyTorch must see the operations of, in Python. In a graph the seed is one of its inputs.
+variable_list in_python(const Call& call, const variable_list& upstream, const std::vector<bool>& needs,
+                        const c10::SymInt* seed) {
+  pybind11::gil_scoped_acquire lock;
+  const Operator& op = *call.op;
+  const auto steal = [](PyObject* o) {
+    if (!o) throw python_error();
+    return pybind11::reinterpret_steal<pybind11::object>(o);
+  };
+  pybind11::list gradients, tensors, numbers, shapes, wanted;
+  for (const Tensor& t : upstream) gradients.append(steal(THPVariable_Wrap(t)));
+  for (int k = 0; k < op.tensors(); ++k) tensors.append(steal(THPVariable_Wrap(call.tensors[k])));
+  for (int k = 0; k < static_cast<int>(op.defaults.size()); ++k)
+    numbers.append(seed && k == op.seed ? pybind11::cast(*seed) : steal(to_python(call.numbers[k])));
+  for (int k = 0; k < op.shapes; ++k) shapes.append(pybind11::tuple(pybind11::cast(call.shapes[k])));
+  for (const bool need : needs) wanted.append(need);
+  const auto made = steal(PyObject_CallFunctionObjArgs(settings.second, pybind11::str(op.raw->name).ptr(),
+                                                       gradients.ptr(), tensors.ptr(), numbers.ptr(), shapes.ptr(),
+                                                       wanted.ptr(), nullptr));
+  variable_list grads;
+  for (const auto& each : made) grads.push_back(each.is_none() ? Tensor() : THPVariable_Unpack(each.ptr()));
+  return grads;
+}
+
+struct Backward final : Node {
+  Call call;  // without its tensors
+  std::vector<SavedVariable> saved;
+  variable_list early;  // the gradients for an upstream gradient of 1, for the first backward pass
+
+  std::string name() const override { return call.op->node_name; }
+
+  void release_variables() override {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    for (SavedVariable& each : saved) each.reset_data();
+    early.clear();
+  }
+
+  // The kept gradients times the upstream one. Not where that is not finite: it must not turn the zeros of masked or
+  // clamped elements into NaN.
+  bool take_early(const Tensor& upstream, variable_list& grads) {
+    if (early.empty()) return false;
+    const variable_list kept = std::move(early);
+    early.clear();
+    const double factor = upstream.scalar_type() == at::kDouble ? *upstream.const_data_ptr<double>()
+                                                                : static_cast<double>(*upstream.const_data_ptr<float>());
+    if (!std::isfinite(factor)) return false;
+    grads = kept;
+    if (factor != 1.0)
+      for (Tensor& grad : grads)
+        if (grad.defined()) scale(grad, factor);
+    return true;
+  }
+
+  variable_list apply(variable_list&& upstream) override {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    return gradients(upstream, nullptr);
+  }
+
+  // Compiled autograd: what a graph of this node depends on, and the node's operations, in a graph.
+  void compiled_args(torch::dynamo::autograd::CompiledNodeArgs& args) const override {
+    args.collect(call.op->node_name);
+    args.collect(saved, false);
+    for (int k = 0; k < static_cast<int>(call.op->defaults.size()); ++k) {
+      const Number& n = call.numbers[k];
+      if (k == call.op->seed)
+        args.collect(c10::SymInt(n.integer));
+      else if (n.given && n.is_real)
+        args.collect(n.real);
+      else
+        args.collect(n.given ? n.integer : int64_t{0});
+      args.collect(n.given);
+    }
+    for (const std::vector<int64_t>& shape : call.shapes) args.collect(shape);
+  }
+  variable_list apply_with_saved(const variable_list& upstream,
+                                 torch::dynamo::autograd::SwapSavedVariables& swap) override {
+    const int place = call.op->seed;
+    c10::SymInt seed(place < 0 ? 0 : call.numbers[place].integer);
+    swap.before(saved);
+    if (place >= 0) swap.before(seed);
+    variable_list grads = gradients(upstream, place < 0 ? nullptr : &seed);
+    if (place >= 0) swap.after(seed);
+    swap.after(saved);
+    return grads;
+  }
+
+ private:
+  variable_list gradients(const variable_list& upstream, const c10::SymInt* seed) {
+    const Operator& op = *call.op;
+    const size_t n = op.operands.size();
+    variable_list grads(n);
+    std::vector<bool> needs;
+    for (size_t k = 0; k < n; ++k)
+      if (op.operands[k].differentiable) needs.push_back(task_should_compute_output(k));
+    bool any = false, plain = !at::GradMode::is_enabled() && unobserved();
+    for (const Tensor& t : upstream) {
+      any = any || t.defined();
+      plain = plain && (!t.defined() || is_plain(t));
+    }
+    if (!any) return grads;
+    if (plain && op.density && upstream[0].numel() == 1 && take_early(upstream[0], grads)) return grads;
+
+    Call own = call;
+    for (int k = 0; k < op.tensors(); ++k) own.tensors[k] = saved[k].unpack();
+    variable_list made;
+    if (plain) {
+      RECORD_FUNCTION(op.backward_name.c_str(), std::vector<c10::IValue>());
+      bool wanted[kMostOperands];
+      std::copy(needs.begin(), needs.end(), wanted);
+      Results results;
+      run_raw(own, op.raw->backward, upstream, wanted, results);
+      made.assign(results.begin(), results.begin() + static_cast<int64_t>(needs.size()));
+    } else {
+      made = in_python(own, upstream, needs, seed);
+    }
+    for (size_t k = 0, i = 0; k < n; ++k) {
+      if (!op.operands[k].differentiable) continue;
+      if (needs[i]) grads[k] = std::move(made[i]);
+      ++i;
+    }
+    return grads;
+  }
+};
+
+}  // namespace
+
+Results forward(Call&& call) {
+  const Operator& op = *call.op;
+  const bool with_node = differentiable(call), in_forward = with_node && early_wanted(call);
+  bool needs[kMostOperands] = {};
+  for (size_t k = 0, i = 0; k < op.operands.size(); ++k)
+    if (op.operands[k].in_forward)
+      needs[i++] = in_forward && call.tensors[k].defined() && call.tensors[k].requires_grad();
+  Results results;
+  {
+    RECORD_FUNCTION(op.forward_name.c_str(), std::vector<c10::IValue>());
+    std::optional<pybind11::gil_scoped_release> unlocked;
+    if (most_elements(call) > kMuch) unlocked.emplace();
+    run_raw(call, op.raw->forward, {}, needs, results);
+  }
+  if (!with_node) return results;
+  auto node = make_node<Backward>();
+  torch::autograd::edge_list edges;
+  for (size_t k = 0; k < op.operands.size(); ++k) {
+    const Tensor& t = call.tensors[k];
+    edges.push_back(op.operands[k].differentiable && t.defined() ? torch::autograd::impl::gradient_edge(t)
+                                                                 : torch::autograd::Edge());
+  }
+  node->set_next_edges(std::move(edges));
+  for (int k = 0; k < op.tensors(); ++k) node->saved.emplace_back(call.tensors[k], false);
+  if (in_forward) {
+    node->early.resize(op.operands.size());
+    for (size_t k = 0, i = 0; k < op.operands.size(); ++k)
+      if (op.operands[k].in_forward && needs[i++]) node->early[k] = std::move(results[op.results + i - 1]);
+  }
+  for (Tensor& t : call.tensors) t.reset();
+  node->call = std::move(call);
+  const NodePointer history = std::move(node);
+  for (int k = 0; k < op.results; ++k) torch::autograd::set_history(results[k], history);
+  return results;
+}
+
+}  // namespace vae_fast
