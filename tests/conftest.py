@@ -35,8 +35,10 @@ settings.register_profile(
 settings.load_profile("ci")
 
 
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
     """Some hundreds of operations take a compiler a minute: those are for make test-slow."""
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        thin_out(config, items)
     for item in items:
         params = item.callspec.params if hasattr(item, "callspec") else {}
         call = getattr(params.get("case"), "call", params.get("call"))
@@ -45,6 +47,26 @@ def pytest_collection_modifyitems(items):
         on_reference = isinstance(backend, tuple) and backend[0] == "reference"
         if item.get_closest_marker("compiles") and on_reference and call in (calls.COUNT, calls.INFLATED):
             item.add_marker(pytest.mark.slow)
+
+
+def thin_out(config, items, share=3):
+    """In Triton's interpreter, of each operators' test and call, every third case: it takes seconds for one.
+
+    tests/interpreted is made for it, and runs whole.
+    """
+    counted, left_out = {}, []
+    for item in items:
+        params = item.callspec.params if hasattr(item, "callspec") else {}
+        if params.get("backend", ("",))[0] != "triton":
+            continue
+        call = getattr(params.get("case"), "call", params.get("call"))
+        key = item.nodeid.partition("[")[0], str(call)
+        counted[key] = counted.get(key, -1) + 1
+        if counted[key] % share:
+            left_out.append(item)
+    config.hook.pytest_deselected(items=left_out)
+    gone = set(left_out)
+    items[:] = [item for item in items if item not in gone]
 
 
 @pytest.fixture
