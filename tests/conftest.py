@@ -1,5 +1,6 @@
 """What holds for every test: threads, seeds, fresh memory that is NaN, reproducible hypothesis cases."""
 
+import contextlib
 import os
 import random
 
@@ -10,6 +11,7 @@ from hypothesis import HealthCheck, settings
 
 import vae_fast as vf
 from helpers import calls, marks
+from vae_fast import front
 
 # cuBLAS is deterministic only with a workspace of fixed size, which it reads at its first call.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -70,6 +72,13 @@ def thin_out(config, items, share=3):
 
 
 @pytest.fixture
+def python_functions():
+    """For tests that watch what Python functions call: the compiled front calls nothing that they could watch."""
+    with front.disabled():
+        yield
+
+
+@pytest.fixture
 def one_thread():
     """For tests of many tiny calls, which on a busy machine would wait for a second thread to be given a core."""
     threads = torch.get_num_threads()
@@ -96,5 +105,6 @@ def same_start():
 def backend(request):
     """Every backend and device there is in turn, which serve all calls (marks.each_backend)."""
     name, device = request.param
-    with vf.use_backend(name), torch.device(device):
+    # A default device is a mode, which the compiled front leaves to the Python functions.
+    with vf.use_backend(name), contextlib.nullcontext() if device == "cpu" else torch.device(device):
         yield name

@@ -116,13 +116,13 @@ _current = os.environ.get(ENVIRONMENT_VARIABLE) or "auto"
 _current_source = ENVIRONMENT_VARIABLE
 # What the compiled front serves where a call names no backend.
 _FRONTS = ("auto", "native")
-front.serve(_current in _FRONTS)
+front.state.native = _current in _FRONTS
 
 
 def _set(name: str, source: str) -> None:
     global _current, _current_source
     _current, _current_source = name, source
-    front.serve(name in _FRONTS)
+    front.state.native = name in _FRONTS
 
 
 class use_backend:

@@ -7,12 +7,14 @@ modes, goes to the Python function, which is the definition. Without it all call
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib.machinery
 import importlib.util
 import inspect
+import os
 import sysconfig
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,10 @@ from vae_fast.operators import DATA, OPERATORS, PARAMETER, Operator, Option
 
 VERSION = "_".join(torch.__version__.split(".")[:2])
 LIBRARY = Path(__file__).parent / f"_front_{VERSION}{sysconfig.get_config_var('EXT_SUFFIX')}"
+
+
+# 0 leaves all calls to the Python functions.
+ENVIRONMENT_VARIABLE = "VAE_FAST_FRONT"
 
 
 class _Kind(IntEnum):
@@ -103,6 +109,8 @@ def _load() -> tuple[Any, str]:
     """The library, or why there is none."""
     if native.REASON:
         return None, native.REASON
+    if os.environ.get(ENVIRONMENT_VARIABLE) == "0":
+        return None, f"{ENVIRONMENT_VARIABLE} is 0"
     if not LIBRARY.is_file():
         return None, native.missing(LIBRARY, "the compiled front", 2)
     name = f"vae_fast._front_{VERSION}"
@@ -125,26 +133,35 @@ def _load() -> tuple[Any, str]:
 
 
 _library, REASON = _load()
-_native, _early = False, -1
 
 
-def serve(is_native: bool) -> None:
-    """Whether calls that name no backend are the native one's."""
-    global _native
-    _native = is_native
-    _set()
+class _State:
+    """What the library runs by, which is told of every change.
+
+    ``on``: whether it takes calls at all; ``native``: those that name no backend; ``early``: whether forward passes
+    may make gradients, −1 where the environment has not been asked yet.
+    """
+
+    def __init__(self) -> None:
+        self.__dict__.update(on=True, native=False, early=-1)
+
+    def __setattr__(self, name: str, value: int) -> None:
+        self.__dict__[name] = value
+        if _library is not None:
+            _library.set(self.on, self.native, self.early)
 
 
-def allow_early(allowed: bool | None) -> None:
-    """Whether forward passes may make gradients; None where the environment has not been asked yet."""
-    global _early
-    _early = -1 if allowed is None else int(allowed)
-    _set()
+state = _State()
 
 
-def _set() -> None:
-    if _library is not None:
-        _library.set(_native, _early)
+@contextlib.contextmanager
+def disabled() -> Iterator[None]:
+    """In a ``with`` block all calls go to the Python functions: to compare the two, and to watch these."""
+    before, state.on = state.on, False
+    try:
+        yield
+    finally:
+        state.on = before
 
 
 def _parameter(operator: Operator, name: str, places: dict[str, int], shapes: list[str]) -> tuple[Any, ...]:
@@ -153,7 +170,8 @@ def _parameter(operator: Operator, name: str, places: dict[str, int], shapes: li
         if operand.name == name:
             return name, _Kind.OPERAND, k, None
     if name in _OTHERS:
-        return name, _OTHERS[name], places.get({"bounds": "low", "prior_bounds": "prior_low"}.get(name, ""), 0), None
+        first = {"bounds": "low", "prior_bounds": "prior_low"}.get(name, "")
+        return name, _OTHERS[name], places.get(first, 0), None
     option = next(option for option in operator.options if option.name == name)
     if _is_shape(option):
         return name, _Kind.SHAPE, shapes.index(name), None
@@ -163,7 +181,10 @@ def _parameter(operator: Operator, name: str, places: dict[str, int], shapes: li
 
 
 def function_of(op: str, signature: inspect.Signature) -> Callable[..., Any] | None:
-    """Runs a call of an operator's public function, or returns None where that has to; None where there is no front."""
+    """What runs a call of an operator's public function, or returns None where that has to itself.
+
+    None where there is no front.
+    """
     if _library is None:
         return None
     operator = OPERATORS[op]

@@ -56,14 +56,15 @@ int64_t most_elements(const Call& call) {
   return most;
 }
 
-void run_raw(const Call& call, Raw raw, const variable_list& upstream, const bool* needs, Results& results) {
-  const Tensor* tensors[kMostOperands + kMostResults];
+void run_raw(const Options& options, const Tensors& tensors, Raw raw, const variable_list& upstream, const bool* needs,
+             Results& results) {
+  const Tensor* all[kMostOperands + kMostResults];
   int n = 0;
-  for (const Tensor& t : upstream) tensors[n++] = &t;
-  for (int k = 0; k < call.op->tensors(); ++k) tensors[n++] = &call.tensors[k];
+  for (const Tensor& t : upstream) all[n++] = &t;
+  for (int k = 0; k < options.op->tensors(); ++k) all[n++] = &tensors[k];
   static const Tensor none;
-  tensors[n] = &none;  // no packed gradient
-  Arguments arguments{tensors, call.numbers.data(), call.shapes, needs};
+  all[n] = &none;  // no packed gradient
+  Arguments arguments{all, options.numbers.data(), options.shapes, needs};
   raw(arguments, results);
 }
 
@@ -85,8 +86,8 @@ bool early_wanted(const Call& call) {
     if (call.tensors[k].defined()) operands[k] = Operand("operand", call.tensors[k]);
     if (op.operands[k].parameter) parameters = k + 1;
   }
-  const Arithmetic arithmetic = arithmetic_of(Operands(operands, parameters),
-                                              Operands(operands + parameters, operands + op.operands.size()));
+  const Arithmetic arithmetic =
+      arithmetic_of(Operands(operands, parameters), Operands(operands + parameters, operands + op.operands.size()));
   const bool in_double = arithmetic.compute == DType::kFloat64;
   for (size_t k = 0; k < op.operands.size(); ++k) {
     const Tensor& t = call.tensors[k];
@@ -119,7 +120,7 @@ PyObject* to_python(const Number& n) {
 }
 
 // A backward pass that PyTorch must see the operations of, in Python. In a graph the seed is one of its inputs.
-variable_list in_python(const Call& call, const variable_list& upstream, const std::vector<bool>& needs,
+variable_list in_python(const Options& call, const Tensors& operands, const variable_list& upstream, const bool* needs,
                         const c10::SymInt* seed) {
   pybind11::gil_scoped_acquire lock;
   const Operator& op = *call.op;
@@ -129,21 +130,23 @@ variable_list in_python(const Call& call, const variable_list& upstream, const s
   };
   pybind11::list gradients, tensors, numbers, shapes, wanted;
   for (const Tensor& t : upstream) gradients.append(steal(THPVariable_Wrap(t)));
-  for (int k = 0; k < op.tensors(); ++k) tensors.append(steal(THPVariable_Wrap(call.tensors[k])));
+  for (int k = 0; k < op.tensors(); ++k) tensors.append(steal(THPVariable_Wrap(operands[k])));
   for (int k = 0; k < static_cast<int>(op.defaults.size()); ++k)
     numbers.append(seed && k == op.seed ? pybind11::cast(*seed) : steal(to_python(call.numbers[k])));
   for (int k = 0; k < op.shapes; ++k) shapes.append(pybind11::tuple(pybind11::cast(call.shapes[k])));
-  for (const bool need : needs) wanted.append(need);
-  const auto made = steal(PyObject_CallFunctionObjArgs(settings.second, pybind11::str(op.raw->name).ptr(),
-                                                       gradients.ptr(), tensors.ptr(), numbers.ptr(), shapes.ptr(),
-                                                       wanted.ptr(), nullptr));
+  int wanted_of = 0;
+  for (const OperandFacts& operand : op.operands)
+    if (operand.differentiable) wanted.append(needs[wanted_of++]);
+  const auto made =
+      steal(PyObject_CallFunctionObjArgs(settings.second, pybind11::str(op.raw->name).ptr(), gradients.ptr(),
+                                         tensors.ptr(), numbers.ptr(), shapes.ptr(), wanted.ptr(), nullptr));
   variable_list grads;
   for (const auto& each : made) grads.push_back(each.is_none() ? Tensor() : THPVariable_Unpack(each.ptr()));
   return grads;
 }
 
 struct Backward final : Node {
-  Call call;  // without its tensors
+  Options call;
   std::vector<SavedVariable> saved;
   variable_list early;  // the gradients for an upstream gradient of 1, for the first backward pass
 
@@ -161,8 +164,9 @@ struct Backward final : Node {
     if (early.empty()) return false;
     const variable_list kept = std::move(early);
     early.clear();
-    const double factor = upstream.scalar_type() == at::kDouble ? *upstream.const_data_ptr<double>()
-                                                                : static_cast<double>(*upstream.const_data_ptr<float>());
+    const double factor = upstream.scalar_type() == at::kDouble
+                              ? *upstream.const_data_ptr<double>()
+                              : static_cast<double>(*upstream.const_data_ptr<float>());
     if (!std::isfinite(factor)) return false;
     grads = kept;
     if (factor != 1.0)
@@ -209,9 +213,9 @@ struct Backward final : Node {
     const Operator& op = *call.op;
     const size_t n = op.operands.size();
     variable_list grads(n);
-    std::vector<bool> needs;
-    for (size_t k = 0; k < n; ++k)
-      if (op.operands[k].differentiable) needs.push_back(task_should_compute_output(k));
+    bool needs[kMostOperands];
+    for (size_t k = 0, i = 0; k < n; ++k)
+      if (op.operands[k].differentiable) needs[i++] = task_should_compute_output(k);
     bool any = false, plain = !at::GradMode::is_enabled() && unobserved();
     for (const Tensor& t : upstream) {
       any = any || t.defined();
@@ -220,24 +224,18 @@ struct Backward final : Node {
     if (!any) return grads;
     if (plain && op.density && upstream[0].numel() == 1 && take_early(upstream[0], grads)) return grads;
 
-    Call own = call;
-    for (int k = 0; k < op.tensors(); ++k) own.tensors[k] = saved[k].unpack();
-    variable_list made;
+    Tensors tensors;
+    for (int k = 0; k < op.tensors(); ++k) tensors[k] = saved[k].unpack();
+    Results made;
     if (plain) {
       RECORD_FUNCTION(op.backward_name.c_str(), std::vector<c10::IValue>());
-      bool wanted[kMostOperands];
-      std::copy(needs.begin(), needs.end(), wanted);
-      Results results;
-      run_raw(own, op.raw->backward, upstream, wanted, results);
-      made.assign(results.begin(), results.begin() + static_cast<int64_t>(needs.size()));
+      run_raw(call, tensors, op.raw->backward, upstream, needs, made);
     } else {
-      made = in_python(own, upstream, needs, seed);
+      const variable_list seen = in_python(call, tensors, upstream, needs, seed);
+      std::copy(seen.begin(), seen.end(), made.begin());
     }
-    for (size_t k = 0, i = 0; k < n; ++k) {
-      if (!op.operands[k].differentiable) continue;
-      if (needs[i]) grads[k] = std::move(made[i]);
-      ++i;
-    }
+    for (size_t k = 0, i = 0; k < n; ++k)
+      if (op.operands[k].differentiable && needs[i++]) grads[k] = std::move(made[i - 1]);
     return grads;
   }
 };
@@ -256,25 +254,26 @@ Results forward(Call&& call) {
     RECORD_FUNCTION(op.forward_name.c_str(), std::vector<c10::IValue>());
     std::optional<pybind11::gil_scoped_release> unlocked;
     if (most_elements(call) > kMuch) unlocked.emplace();
-    run_raw(call, op.raw->forward, {}, needs, results);
+    run_raw(call, call.tensors, op.raw->forward, {}, needs, results);
   }
   if (!with_node) return results;
   auto node = make_node<Backward>();
   torch::autograd::edge_list edges;
+  edges.reserve(op.operands.size());
   for (size_t k = 0; k < op.operands.size(); ++k) {
     const Tensor& t = call.tensors[k];
     edges.push_back(op.operands[k].differentiable && t.defined() ? torch::autograd::impl::gradient_edge(t)
                                                                  : torch::autograd::Edge());
   }
   node->set_next_edges(std::move(edges));
+  node->saved.reserve(static_cast<size_t>(op.tensors()));
   for (int k = 0; k < op.tensors(); ++k) node->saved.emplace_back(call.tensors[k], false);
   if (in_forward) {
     node->early.resize(op.operands.size());
     for (size_t k = 0, i = 0; k < op.operands.size(); ++k)
       if (op.operands[k].in_forward && needs[i++]) node->early[k] = std::move(results[op.results + i - 1]);
   }
-  for (Tensor& t : call.tensors) t.reset();
-  node->call = std::move(call);
+  node->call = std::move(static_cast<Options&>(call));
   const NodePointer history = std::move(node);
   for (int k = 0; k < op.results; ++k) torch::autograd::set_history(results[k], history);
   return results;

@@ -8,17 +8,25 @@
 
 namespace vae_fast {
 
-struct Call {
+// Operands; then, of what draws, the seed's tensor and ε.
+using Tensors = std::array<Tensor, kMostOperands>;
+
+// What a call says beside its tensors.
+struct Options {
   const Operator* op = nullptr;
-  std::array<Tensor, kMostOperands> tensors;  // operands; then, of what draws, the seed's tensor and ε
   std::array<Number, kMostNumbers> numbers;
   std::vector<int64_t> shapes[2];
 };
 
-// What the front runs by: the backend that calls without one of their own take, whether gradients may be made in forward
-// passes (−1: not known yet), and the Python function for backward passes that are differentiated or transformed.
+struct Call : Options {
+  Tensors tensors;
+};
+
+// What the front runs by: whether it takes calls at all, whether those that name no backend are the native one's,
+// whether gradients may be made in forward passes (−1: not known yet), and the Python function for backward passes that
+// are differentiated or transformed.
 struct Settings {
-  bool native = false;
+  bool on = true, native = false;
   int early = -1;
   PyObject* second = nullptr;
 };

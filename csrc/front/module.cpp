@@ -201,15 +201,13 @@ bool read(const Parameter& p, PyObject* o, Call& call, Found& found) {
     case Kind::kBackend:
       if (o == Py_None) return true;
       if (!PyUnicode_CheckExact(o)) return false;
-      found.native = PyUnicode_CompareWithASCIIString(o, "native") == 0 ||
-                     PyUnicode_CompareWithASCIIString(o, "auto") == 0;
+      found.native =
+          PyUnicode_CompareWithASCIIString(o, "native") == 0 || PyUnicode_CompareWithASCIIString(o, "auto") == 0;
       return true;
     case Kind::kDtype: {
-      const auto dtype = o == Py_None             ? c10::get_default_dtype_as_scalartype()
-                         : THPDtype_Check(o) ? reinterpret_cast<THPDtype*>(o)->scalar_type
-                                                  : ScalarType::Undefined;
-      if (!c10::isFloatingType(dtype)) return false;
-      *number = Number(static_cast<int64_t>(dtype));
+      if (o == Py_None) return true;
+      if (!THPDtype_Check(o)) return false;
+      *number = Number(static_cast<int64_t>(reinterpret_cast<THPDtype*>(o)->scalar_type));
       return true;
     }
     case Kind::kDevice: return o == Py_None;
@@ -217,7 +215,8 @@ bool read(const Parameter& p, PyObject* o, Call& call, Found& found) {
   return false;
 }
 
-// The prior's form: the posterior's, but for what is said of it; with a param of its own nothing else is the posterior's.
+// The prior's form: the posterior's, but for what is said of it; with a param of its own nothing else is the
+// posterior's.
 bool settle_prior(Call& call, const Found& found) {
   const Operator& op = *call.op;
   if (op.prior_form < 0) return true;
@@ -280,6 +279,7 @@ bool parse(const Operator& op, PyObject* const* args, Py_ssize_t n, PyObject* na
   Found found;
   call.op = &op;
   std::copy(op.defaults.begin(), op.defaults.end(), call.numbers.begin());
+  if (op.dtype >= 0) call.numbers[op.dtype] = Number(static_cast<int64_t>(c10::get_default_dtype_as_scalartype()));
   if (n > op.positional) return false;
   for (Py_ssize_t k = 0; k < n; ++k)
     if (!read(op.parameters[k], args[k], call, found)) return false;
@@ -302,9 +302,11 @@ constexpr const char* kCapsule = "vae_fast.operator";
 
 PyObject* run_call(PyObject* self, PyObject* const* args, Py_ssize_t n, PyObject* names) {
   const auto* op = static_cast<const Operator*>(PyCapsule_GetPointer(self, kCapsule));
+  HANDLE_TH_ERRORS
   try {
     Call call;
-    if (!unobserved() || at::impl::torch_function_mode_enabled() || !parse(*op, args, n, names, call)) Py_RETURN_NONE;
+    if (!settings.on || !unobserved() || at::impl::torch_function_mode_enabled() || !parse(*op, args, n, names, call))
+      Py_RETURN_NONE;
     Results results = forward(std::move(call));
     if (op->results == 1) return THPVariable_Wrap(std::move(results[0]));
     PyObject* out = PyTuple_New(op->results);
@@ -313,10 +315,8 @@ PyObject* run_call(PyObject* self, PyObject* const* args, Py_ssize_t n, PyObject
   } catch (const std::invalid_argument&) {
     // What is wrong with it the Python function says better.
     Py_RETURN_NONE;
-  } catch (const std::exception& error) {
-    PyErr_SetString(PyExc_RuntimeError, error.what());
-    return nullptr;
   }
+  END_HANDLE_TH_ERRORS
 }
 
 PyMethodDef call_method = {"call", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(run_call)),
@@ -362,6 +362,7 @@ PyObject* define(PyObject*, PyObject* facts) {
   op->first_sample = place("first_sample");
   op->form = place("param");
   op->prior_form = place("prior_param");
+  op->dtype = place("dtype");
   for (const auto& each : given["parameters"].cast<list>()) {
     const auto f = each.cast<tuple>();
     PyObject *words = object(f[3]).release().ptr(), *key = object(f[0]).release().ptr();
@@ -388,10 +389,11 @@ PyObject* load(PyObject*, PyObject* args) {
   Py_RETURN_NONE;
 }
 
-// settings(native, early)
+// set(on, native, early)
 PyObject* set(PyObject*, PyObject* args) {
-  int native, early;
-  if (!PyArg_ParseTuple(args, "ii", &native, &early)) return nullptr;
+  int on, native, early;
+  if (!PyArg_ParseTuple(args, "iii", &on, &native, &early)) return nullptr;
+  settings.on = on != 0;
   settings.native = native != 0;
   settings.early = early;
   Py_RETURN_NONE;

@@ -12,13 +12,13 @@ namespace vae_fast {
 
 // What a public function's parameter says; the numbers are those of vae_fast/front.py.
 enum class Kind : int {
-  kOperand,      // tensor `index`
-  kInteger,      // number `index`
-  kReal,         // number `index`
-  kOptionalReal, // number `index`, or none
-  kCode,         // number `index`, by `words`
-  kBounds,       // numbers `index` and `index` + 1
-  kShape,        // shape `index`
+  kOperand,       // tensor `index`
+  kInteger,       // number `index`
+  kReal,          // number `index`
+  kOptionalReal,  // number `index`, or none
+  kCode,          // number `index`, by `words`
+  kBounds,        // numbers `index` and `index` + 1
+  kShape,         // shape `index`
   kSeed,
   kGenerator,
   kOffset,
@@ -31,7 +31,7 @@ enum class Kind : int {
   kPriorBounds,  // numbers `index` and `index` + 1
   kFlag,         // False, or the call is not the front's
   kBackend,
-  kDtype,        // number `index`
+  kDtype,  // number `index`
   kDevice,
 };
 
@@ -54,7 +54,8 @@ struct Operator {
   int shapes = 0, results = 1, positional = 0;
   bool density = false;
   // Places among the numbers; −1 where there is none.
-  int event_ndim = -1, reduction = -1, seed = -1, offset = -1, first_sample = -1, form = -1, prior_form = -1;
+  int event_ndim = -1, reduction = -1, seed = -1, offset = -1, first_sample = -1, form = -1, prior_form = -1,
+      dtype = -1;
   std::vector<Parameter> parameters;
 
   // Tensors of a forward call: operands, and of what draws a seed and ε.

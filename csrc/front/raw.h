@@ -74,7 +74,12 @@ struct RawOf<function> {
     if constexpr (std::is_same_v<Result, Tensor>)
       results[0] = std::move(made);
     else
-      std::apply([&](auto&... each) { int k = 0; ((results[k++] = std::move(each)), ...); }, made);
+      std::apply(
+          [&](auto&... each) {
+            int k = 0;
+            ((results[k++] = std::move(each)), ...);
+          },
+          made);
   }
 };
 

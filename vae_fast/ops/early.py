@@ -37,7 +37,7 @@ def _from_environment() -> bool:
 def _set(allowed: bool | None) -> None:
     global _allowed
     _allowed = allowed
-    front.allow_early(allowed)
+    front.state.early = -1 if allowed is None else int(allowed)
 
 
 class early_gradients:
