@@ -3,7 +3,8 @@
 VAE_FAST_NATIVE=auto (the default) builds it where a C++ compiler and torch are there, and else installs the
 package without it, saying why; 0 never builds it, and 1 fails where it cannot be built. VAE_FAST_CUDA=auto|0|1
 says the same of the kernels for GPUs, a library of its own, where nvcc and a torch with CUDA are there
-(setup_cuda.py), and VAE_FAST_FRONT=auto|0|1 of the front, a small library for this Python and this torch alone.
+(setup_cuda.py), and VAE_FAST_FRONT=auto|0|1 of the front, a small library for this Python and this torch alone; with
+VAE_FAST_FRONT=only that is all that is built.
 VAE_FAST_WERROR=1 makes warnings errors, VAE_FAST_SANITIZE=address,undefined or thread builds for those sanitizers.
 CXX, CFLAGS, LDFLAGS and MAX_JOBS are heeded.
 """
@@ -130,7 +131,10 @@ class Build(build_ext):
         (folder / "_build.txt").write_text("\n".join(lines).rstrip("\n") + "\n")
 
     def build_extension(self, ext):
-        if ext.name == "vae_fast._cpu":
+        is_front = ext.name not in ("vae_fast._cpu", "vae_fast._cuda")
+        if not is_front and os.environ.get("VAE_FAST_FRONT") == "only":
+            self.extensions.remove(ext)
+        elif ext.name == "vae_fast._cpu":
             self.build_cpu(ext)
         elif ext.name == "vae_fast._cuda":
             self.cuda_reason = self.try_to_build(ext, self.build_cuda, "VAE_FAST_CUDA", "its CUDA kernels")
@@ -146,7 +150,7 @@ class Build(build_ext):
             build(ext)
             return ""
         except Exception as error:
-            if wanted == "1":
+            if wanted in ("1", "only"):
                 raise
             known = isinstance(error, (CannotBuild, setup_cuda.Missing))
             reason = str(error) if known else f"its build failed: {error}"
@@ -163,6 +167,10 @@ class Build(build_ext):
         flags, link = list(COMPILE), list(LINK)
         if os.environ.get("VAE_FAST_WERROR") == "1":
             flags.append("-Werror")
+        if sanitize := os.environ.get("VAE_FAST_SANITIZE"):
+            flags += [f"-fsanitize={sanitize}", "-fno-sanitize-recover=all", "-g", "-O1", "-fno-omit-frame-pointer"]
+            flags.remove("-D_FORTIFY_SOURCE=2")
+            link.append(f"-fsanitize={sanitize}")
         return flags, link
 
     def compile_all(self, jobs, compile_one):
@@ -224,8 +232,6 @@ class Build(build_ext):
 
     def build_front(self, ext):
         torch = torch_folder()
-        if os.environ.get("VAE_FAST_SANITIZE"):
-            raise CannotBuild("the sanitizers' builds have none")
         flags, link = self.flags()
         include = [torch / "include", torch / "include/torch/csrc/api/include", sysconfig.get_paths()["include"]]
         own = [part for folder in include for part in ("-isystem", str(folder))]
@@ -251,12 +257,7 @@ class Build(build_ext):
         torch = torch_folder()
         if not list(ROOT.glob("csrc/*.cpp")):
             raise CannotBuild("its sources, csrc/, are not there")
-        sanitize = os.environ.get("VAE_FAST_SANITIZE")
         flags, link = self.flags()
-        if sanitize:
-            flags += [f"-fsanitize={sanitize}", "-fno-sanitize-recover=all", "-g", "-O1", "-fno-omit-frame-pointer"]
-            flags.remove("-D_FORTIFY_SOURCE=2")
-            link.append(f"-fsanitize={sanitize}")
         include = ["-isystem", str(torch / "include")]
         keys = ["-DVF_DISPATCH_KEY=CPU", "-DVF_SPARSE_DISPATCH_KEY=SparseCsrCPU"]
         own = [*include, f"-DTORCH_TARGET_VERSION={TARGET}", *keys, f"-I{self.build_temp}"]

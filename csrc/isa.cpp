@@ -6,6 +6,10 @@
 
 #include "kernels.h"
 
+#if !defined(VF_LAYOUT)
+#define VF_LAYOUT ""
+#endif
+
 namespace vae_fast {
 
 namespace baseline {

@@ -21,7 +21,8 @@ class Backend:
 
     ``available`` says whether it can serve here, ``reason`` why not (empty where it can), ``devices`` the device
     types it serves ("*" for all), ``ops`` the operators it has. ``lacking`` says which of them it has not on all of
-    its devices, as (operator, device type).
+    its devices, as (operator, device type). ``front`` says of "native" whether its common calls are made by the
+    compiled front: "compiled", or why there is none.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Backend:
     devices: tuple[str, ...]
     ops: tuple[str, ...]
     lacking: tuple[tuple[str, str], ...] = ()
+    front: str = ""
 
     def serves(self, op: str, device: str) -> bool:
         """Whether it has an operator for a device type."""
@@ -44,7 +46,8 @@ def _written_in_python(kernels: Any) -> tuple[str, ...]:
 def _native() -> Backend:
     ops = tuple(op for op in OPS if any(op in served for served in native.OPS.values()))
     lacking = tuple((op, device) for op in ops for device, served in native.OPS.items() if op not in served)
-    return Backend("native", not native.REASON, native.REASON, native.DEVICES, ops, lacking)
+    calls = front.REASON or "compiled"
+    return Backend("native", not native.REASON, native.REASON, native.DEVICES, ops, lacking, calls)
 
 
 def _triton() -> Backend:

@@ -152,6 +152,8 @@ class _State:
 
 
 state = _State()
+# What runs a call of an operator, or returns None, by the operator's name.
+FUNCTIONS: dict[str, Callable[..., Any]] = {}
 
 
 @contextlib.contextmanager
@@ -220,4 +222,5 @@ def function_of(op: str, signature: inspect.Signature) -> Callable[..., Any] | N
             "parameters": [_parameter(operator, name, places, shapes) for name in signature.parameters],
         }
     )
+    FUNCTIONS[op] = function
     return function

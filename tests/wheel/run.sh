@@ -16,7 +16,7 @@ PATH=$work/build/bin:$PATH
 
 rm -rf dist
 "$python" -m build --no-isolation --sdist --outdir "$work/sdist" .
-VAE_FAST_NATIVE=1 "$python" "${pip[@]}" wheel --no-build-isolation --no-deps --wheel-dir "$work/raw" "$work"/sdist/*.tar.gz
+VAE_FAST_NATIVE=1 VAE_FAST_FRONT=0 "$python" "${pip[@]}" wheel --no-build-isolation --no-deps --wheel-dir "$work/raw" "$work"/sdist/*.tar.gz
 # torch brings its own libraries; the wheel must not.
 exclude=(--exclude 'libtorch*' --exclude 'libc10*' --exclude 'libgomp*')
 auditwheel repair "${exclude[@]}" --plat "manylinux_2_34_$(uname -m)" --wheel-dir dist "$work"/raw/*.whl

@@ -1,0 +1,524 @@
+"""The compiled front against the Python functions, which are the definition: the same bits, the same to PyTorch."""
+
+import contextlib
+import inspect
+import os
+import pickle
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+import torch
+from torch.testing import assert_close
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import vae_fast as vf
+from helpers import behaviour
+from helpers.calls import BERNOULLI, CALLS, DENSITIES, KL, RSAMPLE, RSAMPLE_KL, same_bits
+from helpers.cases import each_case
+from helpers.marks import each_call, each_density
+from vae_fast import front
+from vae_fast.operators import OPERATORS
+
+pytestmark = pytest.mark.skipif(front.REASON != "", reason=f"no front: {front.REASON}")
+
+
+@pytest.fixture(autouse=True)
+def native():
+    # Without the second, calls to one number ask the Python function first, which reads the environment.
+    with vf.use_backend("native"), vf.early_gradients(True):
+        yield
+
+
+def node_name(op):
+    return "".join(word.title() for word in op.split("_")) + "Backward"
+
+
+def by_front(outs):
+    """Whether results with a gradient come from the front."""
+    return all(out.grad_fn.name() in map(node_name, OPERATORS) for out in outs)
+
+
+def both_ways(function):
+    """The results of the front and of the Python functions."""
+    found = function()
+    with front.disabled():
+        return found, function()
+
+
+class TestSameBits:
+    @each_case()
+    @pytest.mark.parametrize("wanted", ["all", "first", "none"])
+    def test_of_every_option(self, case, wanted):
+        tensors = [t.float() for t in case.inputs()]
+        for i in case.call.argnums[: {"all": None, "first": 1, "none": 0}[wanted]]:
+            tensors[i].requires_grad_()
+
+        def results():
+            outs = case(*tensors)
+            if wanted == "none":
+                assert not any(out.requires_grad for out in outs)
+                return outs
+            assert by_front(outs) == front.state.on
+            leaves = [t for t in tensors if t.requires_grad]
+            upstream = [torch.linspace(-1, 2, out.numel()).reshape(out.shape) for out in outs]
+            first = torch.autograd.grad(outs, leaves, upstream, retain_graph=True)
+            again = torch.autograd.grad(outs, leaves, upstream)
+            return *(out.detach() for out in outs), *first, *again
+
+        assert same_bits(*both_ways(results))
+
+    @each_call
+    @pytest.mark.parametrize("dtypes", ["half", "bfloat16", "float64", "mixed"])
+    def test_of_every_dtype(self, call, dtypes):
+        kinds = {"half": [torch.float16], "bfloat16": [torch.bfloat16], "float64": [torch.float64]}
+        kinds = kinds.get(dtypes, [torch.float32, torch.float64, torch.bfloat16])
+        tensors = call.draw((3, 4))
+        tensors = [t.detach().to(kinds[k % len(kinds)]) for k, t in enumerate(tensors)]
+        for i in call.argnums:
+            tensors[i].requires_grad_()
+        options = [{}, {"reduction": "sum", "scale": -0.5}] if call.density else [{}]
+        for option in options:
+            assert by_front(call(*tensors, **option))
+            assert same_bits(*both_ways(lambda option=option: call.with_grads(*tensors, **option)))
+
+    @each_call
+    @pytest.mark.parametrize("layout", [layout for layout in behaviour.LAYOUTS if layout != "negative"])
+    def test_of_every_layout(self, call, layout):
+        tensors = [behaviour.LAYOUTS[layout](t.detach()) for t in call.draw((2, 3, 4, 5))]
+        for i in call.argnums:
+            tensors[i].requires_grad_()
+        assert by_front(call(*tensors))
+        assert same_bits(*both_ways(lambda: call.with_grads(*tensors)))
+
+    def test_of_halves(self):
+        moments = torch.randn(5, 8, requires_grad=True)
+
+        def results():
+            z, kl = vf.rsample_kl(*moments.chunk(2, -1), seed=3)
+            assert by_front([z, kl]) == front.state.on
+            return z, kl, *torch.autograd.grad([z.sum() + kl.sum()], moments)
+
+        assert same_bits(*both_ways(results))
+
+    @each_call
+    def test_of_operands_of_their_own_shapes(self, call):
+        shapes = [(3, 4), (4,), (3, 1), (1, 4)]
+        tensors = [t[:1, :1].squeeze() if i == 1 else t for i, t in enumerate(call.draw((3, 4)))]
+        tensors = [
+            t.detach().expand(3, 4)[..., : shapes[i % 4][-1]].contiguous() if "x" != name else t.detach()
+            for i, (name, t) in enumerate(zip(call.operands, tensors, strict=True))
+        ]
+        for i in call.argnums:
+            tensors[i].requires_grad_()
+        assert same_bits(*both_ways(lambda: call.with_grads(*tensors)))
+
+    def test_of_numbers(self):
+        mu, x = torch.randn(3, 4, requires_grad=True), torch.rand(3, 4)
+        for function in (
+            lambda: vf.rsample(mu, 0.5, seed=1),
+            lambda: vf.rsample(mu, -1, seed=1),
+            lambda: vf.gaussian_kl(mu, 0.1, 2, -0.3),
+            lambda: vf.gaussian_log_prob(mu, 0.0, x),
+            lambda: vf.bernoulli_log_prob(mu, x, weight=0.5, pos_weight=2),
+        ):
+            assert by_front([function()])
+            assert same_bits(*both_ways(lambda f=function: (f(), *torch.autograd.grad(f().sum(), mu))))
+
+    @pytest.mark.parametrize("drawn", ["default", "generator", "wrapped", "tensor", "noise"])
+    def test_of_every_source_of_noise(self, drawn):
+        mu, generator = torch.randn(3, 4, requires_grad=True), torch.Generator()
+
+        def results():
+            torch.manual_seed(5)
+            generator.manual_seed(9)
+            options = {
+                "default": {},
+                "generator": {"generator": generator},
+                "wrapped": {"seed": -(2**70) - 3},
+                "tensor": {"seed": torch.tensor([2**62 + 1])},
+                "noise": {"noise": torch.linspace(-1, 1, 24).reshape(2, 3, 4)},
+            }[drawn]
+            z = vf.rsample(mu, mu, 2, **options)
+            assert by_front([z]) == front.state.on
+            states = torch.get_rng_state(), generator.get_state()
+            return z, *torch.autograd.grad(z.sum(), mu), *(state.to(torch.int16) for state in states)
+
+        assert same_bits(*both_ways(results))
+
+    def test_normals(self):
+        for options in ({}, {"dtype": torch.bfloat16}, {"stream": 3, "sample": 2, "offset": -1}):
+            assert front.FUNCTIONS["standard_normal"]((3, 5), seed=4, **options) is not None
+            assert same_bits(*both_ways(lambda o=options: [vf.standard_normal((3, 5), seed=4, **o)]))
+        before = torch.get_default_dtype()
+        try:
+            torch.set_default_dtype(torch.float64)
+            assert vf.standard_normal(3, seed=4).dtype == torch.float64
+        finally:
+            torch.set_default_dtype(before)
+
+    @pytest.mark.parametrize("shape", [(0, 4), (3, 0), (0,), ()], ids=str)
+    def test_of_no_elements(self, shape):
+        for call in CALLS:
+            tensors = call.draw(shape)
+            options = {} if len(shape) else {"event_ndim": 0} if call.event else {}
+            assert same_bits(*both_ways(lambda c=call, t=tensors, o=options: c.with_grads(*t, **o)))
+
+
+class _Subclass(torch.Tensor):
+    pass
+
+
+class _Watching(TorchDispatchMode):
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        return func(*args, **(kwargs or {}))
+
+
+@contextlib.contextmanager
+def dual(tensor):
+    with torch.autograd.forward_ad.dual_level():
+        yield torch.autograd.forward_ad.make_dual(tensor, torch.ones_like(tensor))
+
+
+class TestLeftToPython:
+    """What the front does not take goes to the Python function, and nothing else changes."""
+
+    def taken(self, *args, **options):
+        return front.FUNCTIONS["gaussian_kl"](*args, **options) is not None
+
+    def test_common_calls_are_taken(self):
+        mu = torch.randn(3, 4)
+        assert self.taken(mu, mu) and self.taken(torch.nn.Parameter(mu), mu, event_ndim=0, free_bits=1)
+        assert self.taken(mu, mu, backend="native") and self.taken(mu, mu, backend="auto")
+        with torch.autocast("cpu", torch.bfloat16):
+            assert self.taken(mu, mu)
+
+    @pytest.mark.parametrize("kind", ["subclass", "meta", "negative", "conjugate_free", "sparse", "symbolic"])
+    def test_of_tensors(self, kind):
+        mu = torch.randn(3, 4)
+        odd = {
+            "subclass": lambda: mu.as_subclass(_Subclass),
+            "meta": lambda: mu.to("meta"),
+            "negative": lambda: behaviour.negative_view(mu),
+            "conjugate_free": lambda: mu.to(torch.int32),
+            "sparse": lambda: mu.to_sparse(),
+            "symbolic": lambda: np.ones((3, 4)),
+        }[kind]()
+        assert not self.taken(odd, mu) and not self.taken(mu, odd)
+
+    def test_of_modes(self):
+        mu = torch.randn(3, 4)
+        with _Watching():
+            assert not self.taken(mu, mu)
+        with torch.inference_mode():
+            assert not self.taken(mu, mu)
+            inference = torch.randn(3, 4)
+        assert not self.taken(inference, mu)
+        with torch.device("cpu"):
+            assert not self.taken(mu, mu)
+        with dual(mu) as tangent:
+            assert not self.taken(tangent, mu)
+        with vf.use_backend("reference"):
+            assert not self.taken(mu, mu) and self.taken(mu, mu, backend="native")
+        with front.disabled():
+            assert not self.taken(mu, mu, backend="native")
+        seen = []
+        torch.func.vmap(lambda m: seen.append(self.taken(m, m)) or m)(mu)
+        assert seen == [False]
+
+    WRONG = [
+        ((), {}),
+        ((1.0, 2.0), {}),
+        ((None, None), {}),
+        ("mu mu", {"wrong": 1}),
+        ("mu mu mu mu mu", {}),
+        ("mu mu", {"mu": 1}),
+        ("mu mu", {"event_ndim": 5}),
+        ("mu mu", {"event_ndim": True}),
+        ("mu mu", {"event_ndim": -1}),
+        ("mu mu", {"free_bits": "1"}),
+        ("mu mu", {"param": "sigma"}),
+        ("mu mu", {"param": 3}),
+        ("mu mu", {"bounds": (1.0, 0.0)}),
+        ("mu mu", {"bounds": 3}),
+        ("mu mu", {"bounds_grad": None}),
+        ("mu mu", {"reduction": "max"}),
+        ("mu mu", {"backend": "cuda"}),
+        ("mu mu", {"scale": torch.ones(())}),
+        ("mu short", {}),
+        ("mu bytes", {}),
+        ("mu mu", {"prior_param": "x"}),
+        ("mu mu", {"prior_bounds": (2, 1)}),
+        ("mu mu", {"prior_param_eps": "x"}),
+    ]
+
+    @pytest.mark.parametrize(("args", "options"), WRONG, ids=str)
+    def test_errors_are_the_python_functions(self, args, options):
+        tensors = {"mu": torch.randn(3, 4), "short": torch.randn(5), "bytes": torch.zeros(3, 4, dtype=torch.uint8)}
+        args = tuple(tensors[name] for name in args.split()) if isinstance(args, str) else args
+
+        def raised():
+            with pytest.raises(Exception) as error:
+                vf.gaussian_kl(*args, **options)
+            return type(error.value), str(error.value)
+
+        found, expected = both_ways(raised)
+        assert found == expected
+
+    WRONG_NOISE = {
+        "both": {"seed": 1, "generator": torch.Generator()},
+        "seeded_noise": {"noise": torch.zeros(3, 4), "seed": 1},
+        "shape": {"noise": torch.zeros(3, 5)},
+        "temperature": {"temperature": -1.0},
+        "float": {"seed": 1.5},
+        "two_seeds": {"seed": torch.ones(2, dtype=torch.int64)},
+        "stream": {"stream": 2**32},
+        "negative_stream": {"stream": -1},
+        "sample": {"first_sample": 2**32},
+        "negative_shape": {"sample_shape": -1},
+        "float_shape": {"sample_shape": (2.0,)},
+        "float_offset": {"offset": 0.5},
+    }
+
+    @pytest.mark.parametrize("options", WRONG_NOISE.values(), ids=WRONG_NOISE)
+    def test_errors_of_noise(self, options):
+        mu = torch.randn(3, 4)
+
+        def raised():
+            torch.manual_seed(0)
+            with pytest.raises((TypeError, ValueError)) as error:
+                vf.rsample(mu, mu, **options)
+            return type(error.value), str(error.value), torch.get_rng_state().tolist()
+
+        found, expected = both_ways(raised)
+        assert found == expected
+
+    def test_data_of_another_number_of_dims(self):
+        with pytest.raises(ValueError, match="would broadcast to"):
+            vf.bernoulli_log_prob(torch.zeros(64, 1), torch.zeros(64))
+
+
+class TestToPyTorch:
+    """A node like PyTorch's own."""
+
+    @each_call
+    def test_once_more_without_the_graph(self, call):
+        tensors = call.draw((3, 4))
+        outs = call(*tensors)
+        torch.autograd.grad(outs, call.wanted(tensors), [torch.ones_like(out) for out in outs])
+        with pytest.raises(RuntimeError, match="second time"):
+            torch.autograd.grad(outs, call.wanted(tensors), [torch.ones_like(out) for out in outs])
+
+    @each_call
+    def test_operands_changed_in_place(self, call):
+        tensors = call.draw((3, 4))
+        outs = call(*tensors)
+        with torch.no_grad():
+            tensors[0].add_(1.0)
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            torch.autograd.grad(outs, call.wanted(tensors), [torch.ones_like(out) for out in outs])
+
+    @each_call
+    def test_second_derivatives(self, call):
+        def results():
+            tensors = call.draw((2, 3), torch.float64)
+            torch.manual_seed(1)
+            outs = call(*tensors)
+            assert by_front(outs) == front.state.on
+            first = torch.autograd.grad(
+                outs, call.wanted(tensors), [torch.rand_like(o) for o in outs], create_graph=True
+            )
+            total = sum((g * g).sum() for g in first if g.requires_grad)
+            return torch.autograd.grad(total, call.wanted(tensors), allow_unused=True, materialize_grads=True)
+
+        torch.manual_seed(0)
+        found = results()
+        torch.manual_seed(0)
+        with front.disabled():
+            expected = results()
+        assert_close(found, expected)
+
+    @each_call
+    def test_a_batch_of_upstream_gradients(self, call):
+        tensors = call.draw((2, 3))
+        outs = call(*tensors)
+        upstream = [torch.randn(4, *out.shape) for out in outs]
+        wanted = call.wanted(tensors)
+        batch = torch.autograd.grad(outs, wanted, upstream, is_grads_batched=True, retain_graph=True)
+        parts = [[u[i] for u in upstream] for i in range(4)]
+        each = [torch.autograd.grad(outs, wanted, part, retain_graph=True) for part in parts]
+        assert_close(batch, tuple(map(torch.stack, zip(*each, strict=True))))
+
+    @each_density
+    def test_early_gradients(self, call):
+        """Scaled by any upstream gradient; where that is not finite they are made anew."""
+        tensors = call.draw((3, 4))
+        for factor in (1.0, -2.5, 0.0, float("inf"), float("nan")):
+
+            def results(factor=factor):
+                outs = call(*tensors, reduction="mean")
+                return torch.autograd.grad(outs, call.wanted(tensors), torch.tensor(factor))
+
+            assert same_bits(*both_ways(results))
+
+    def test_early_gradients_can_be_forbidden(self):
+        y, x = BERNOULLI.draw((3, 4))
+        with vf.early_gradients(False):
+            out = vf.bernoulli_log_prob(y, x, reduction="sum")
+        with torch.no_grad():
+            y.add_(1.0)  # seen only where the operands are read again
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            out.backward()
+
+    @pytest.mark.parametrize("reduction", ["none", "sum"])
+    def test_saved_tensor_hooks(self, reduction):
+        y, x = BERNOULLI.draw((3, 4))
+        packed = []
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda t: packed.append(t) or len(packed) - 1, packed.__getitem__
+        ):
+            out = vf.bernoulli_log_prob(y, x, reduction=reduction)
+        assert len(packed) == 2 and by_front([out])
+        (found,) = torch.autograd.grad(out.sum(), y)
+        with front.disabled():
+            (expected,) = torch.autograd.grad(vf.bernoulli_log_prob(y, x).sum(), y)
+        assert_close(found, expected)
+
+    @pytest.mark.filterwarnings("ignore:Anomaly Detection has been enabled")
+    def test_hooks_and_anomaly_mode(self):
+        mu, logvar = RSAMPLE.draw((3, 4))
+        seen = []
+        with torch.autograd.detect_anomaly(check_nan=True):
+            z = vf.rsample(mu, logvar, seed=1)
+            z.register_hook(lambda g: seen.append("tensor"))
+            z.grad_fn.register_hook(lambda i, o: seen.append("node"))
+            z.retain_grad()
+            z.sum().backward()
+        assert seen == ["tensor", "node"] and z.grad.shape == (3, 4)
+        y, x = BERNOULLI.draw((3, 4))
+        with torch.autograd.detect_anomaly(check_nan=True):
+            out = vf.bernoulli_log_prob(y * float("nan"), x)
+            with pytest.warns(UserWarning, match="Traceback of forward call"):
+                with pytest.raises(RuntimeError, match="BernoulliLogProbBackward.*nan"):
+                    out.sum().backward()
+
+    def test_profiler(self):
+        mu, logvar = RSAMPLE_KL.draw((3, 4))
+        with torch.profiler.profile() as profile:
+            z, kl = vf.rsample_kl(mu, logvar)
+            (z.sum() + kl.sum()).backward()
+        names = {event.key for event in profile.key_averages()}
+        assert {"vae_fast::rsample_kl_fwd", "vae_fast::rsample_kl_bwd"} <= names
+        assert any("RsampleKlBackward" in name for name in names)
+
+    def test_compiled_autograd(self):
+        import torch._dynamo.compiled_autograd as compiled_autograd
+
+        for call in CALLS:
+            tensors, seeds = call.draw((3, 4)), range(2)
+            for seed in seeds:
+                options = {"seed": seed} if not call.density else {}
+                expected = call.with_grads(*tensors, **options)[-len(call.argnums) :]
+                outs = call(*tensors, **options)
+                assert by_front(outs)
+                leaves = call.wanted(tensors)
+                for leaf in leaves:
+                    leaf.grad = None
+                with compiled_autograd._enable(torch.compile(backend="eager")):
+                    torch.autograd.backward(outs, [torch.ones_like(out) for out in outs])
+                assert_close([leaf.grad for leaf in leaves], list(expected))
+
+    def test_threads(self):
+        mu, logvar = RSAMPLE_KL.draw((50, 20))
+        expected = RSAMPLE_KL.with_grads(mu, logvar)
+        wrong = []
+
+        def run():
+            for _ in range(200):
+                if not same_bits(RSAMPLE_KL.with_grads(mu, logvar), expected):
+                    wrong.append(1)
+
+        threads = [threading.Thread(target=run) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not wrong
+
+    def test_compiled_graphs_do_not_see_it(self):
+        mu, logvar = KL.draw((3, 4))
+        compiled = torch.compile(lambda m, v: vf.gaussian_kl(m, v), backend="eager", fullgraph=True)
+        assert_close(compiled(mu, logvar), vf.gaussian_kl(mu, logvar))
+
+    def test_a_large_call_lets_other_threads_run(self):
+        """Python's lock is free meanwhile: a thread that counts gets on."""
+        mu = torch.zeros(1 << 22)
+        count, stop = [0], threading.Event()
+
+        def tick():
+            while not stop.is_set():
+                count[0] += 1
+
+        thread = threading.Thread(target=tick)
+        thread.start()
+        try:
+            before = count[0]
+            for _ in range(5):
+                assert front.FUNCTIONS["rsample"](mu, mu, seed=1) is not None
+            assert count[0] > before
+        finally:
+            stop.set()
+            thread.join()
+
+
+class TestFace:
+    @pytest.mark.parametrize("op", OPERATORS)
+    def test_is_the_python_functions(self, op):
+        function = getattr(vf, op)
+        inner = inspect.unwrap(function)
+        assert inspect.signature(function) == inspect.signature(inner) and function.__doc__ == inner.__doc__
+        assert function.__module__ == f"vae_fast.ops.{op}" and pickle.loads(pickle.dumps(function)) is function
+
+    @pytest.mark.parametrize("op", OPERATORS)
+    def test_defaults_are_the_python_functions(self, op):
+        """The front fills in the table's defaults: those of the function, or it would make another result."""
+        options = {option.name: option for option in OPERATORS[op].options}
+        for name, parameter in inspect.signature(getattr(vf, op)).parameters.items():
+            option = options.get(name)
+            if option is None or parameter.default is parameter.empty or name.startswith("prior_"):
+                continue
+            default = option.codes[parameter.default] if option.codes else parameter.default
+            default = 0 if name in ("seed", "dtype", "device") else default
+            expected = option.default if not isinstance(option.default, type) else None
+            if name not in ("seed", "dtype", "device", "offset"):
+                assert default == expected, name
+
+
+class TestLoading:
+    def run(self, code, **environment):
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=os.environ | environment, capture_output=True, text=True, timeout=120
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    def test_the_environment_leaves_it_out(self):
+        code = "import vae_fast as vf; print(vf.backends()['native'].front)"
+        assert self.run(code, VAE_FAST_FRONT="0") == "VAE_FAST_FRONT is 0"
+        assert self.run(code) == "compiled"
+
+    def test_a_library_of_other_sources(self):
+        with pytest.raises(ImportError, match="built from other sources"):
+            front._library.load(1, "another", None)
+
+    def test_another_torch(self):
+        code = "import torch; torch.__version__ = '2.99.0'; import vae_fast as vf; b = vf.backends()['native']"
+        found = self.run(f"{code}; print(b.available, b.front)")
+        assert found.startswith("True the compiled front was not built: there is no _front_2_99")
+
+
+def test_every_density_has_early_gradients_of_its_own():
+    """What early_wanted in csrc/front reads of the table."""
+    assert all(call.operator.differentiable_in_forward for call in DENSITIES)
