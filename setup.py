@@ -3,8 +3,8 @@
 VAE_FAST_NATIVE=auto (the default) builds it where a C++ compiler and torch are there, and else installs the
 package without it, saying why; 0 never builds it, and 1 fails where it cannot be built. VAE_FAST_CUDA=auto|0|1
 says the same of the kernels for GPUs, a library of its own, where nvcc and a torch with CUDA are there
-(setup_cuda.py), and VAE_FAST_FRONT=auto|0|1 of the front, a small library for this Python and this torch alone; with
-VAE_FAST_FRONT=only that is all that is built.
+(setup_cuda.py), and VAE_FAST_FRONT=auto|0|1 of the front, a small library for this Python and this torch alone;
+VAE_FAST_FRONT=only builds nothing else.
 VAE_FAST_WERROR=1 makes warnings errors, VAE_FAST_SANITIZE=address,undefined or thread builds for those sanitizers.
 CXX, CFLAGS, LDFLAGS and MAX_JOBS are heeded.
 """

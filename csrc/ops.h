@@ -345,3 +345,8 @@ inline Tensor standard_normal_fwd(std::vector<int64_t> sample_shape, std::vector
 }
 
 }  // namespace vae_fast
+
+// Every operator with both directions.
+#define VF_OPERATORS(each)                                                                            \
+  each(bernoulli_log_prob) each(gaussian_log_prob) each(gaussian_kl) each(negative_binomial_log_prob) \
+      each(poisson_log_prob) each(rsample) each(rsample_kl)

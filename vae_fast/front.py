@@ -142,6 +142,10 @@ class _State:
     may make gradients, −1 where the environment has not been asked yet.
     """
 
+    on: bool
+    native: bool
+    early: int
+
     def __init__(self) -> None:
         self.__dict__.update(on=True, native=False, early=-1)
 
@@ -185,7 +189,7 @@ def _parameter(operator: Operator, name: str, places: dict[str, int], shapes: li
 def function_of(op: str, signature: inspect.Signature) -> Callable[..., Any] | None:
     """What runs a call of an operator's public function, or returns None where that has to itself.
 
-    None where there is no front.
+    None where there is no front, or it was built without the operator.
     """
     if _library is None:
         return None
@@ -206,7 +210,7 @@ def function_of(op: str, signature: inspect.Signature) -> Callable[..., Any] | N
         for k, operand in enumerate(operator.operands)
     ]
     positional = [p for p in signature.parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
-    function: Callable[..., Any] = _library.define(
+    function: Callable[..., Any] | None = _library.define(
         {
             "name": op,
             "node": "".join(word.title() for word in op.split("_")) + "Backward",
@@ -222,5 +226,6 @@ def function_of(op: str, signature: inspect.Signature) -> Callable[..., Any] | N
             "parameters": [_parameter(operator, name, places, shapes) for name in signature.parameters],
         }
     )
-    FUNCTIONS[op] = function
+    if function is not None:
+        FUNCTIONS[op] = function
     return function

@@ -324,15 +324,17 @@ PyMethodDef call_method = {"call", reinterpret_cast<PyCFunction>(reinterpret_cas
 
 // ---- the module ---------------------------------------------------------------------------------------------
 
-// operator(facts) -> the function that runs a call, or returns None. `facts` is what vae_fast/front.py makes.
+// define(facts) -> the function that runs a call of an operator, or returns None; None where the library has not the
+// operator. `facts` are what vae_fast/front.py makes.
 PyObject* define(PyObject*, PyObject* facts) {
   HANDLE_TH_ERRORS
   using namespace pybind11;
   const auto given = reinterpret_borrow<dict>(facts);
-  auto* op = new Operator;  // as long as the process
   const auto name = given["name"].cast<std::string>();
-  op->raw = raw_operator(name.c_str());
-  TORCH_CHECK(op->raw, "the front has no operator ", name);
+  const RawOperator* raw = raw_operator(name.c_str());
+  if (!raw) Py_RETURN_NONE;
+  auto* op = new Operator;  // as long as the process
+  op->raw = raw;
   op->forward_name = "vae_fast::" + name + "_fwd";
   op->backward_name = "vae_fast::" + name + "_bwd";
   op->node_name = given["node"].cast<std::string>();

@@ -5,17 +5,9 @@
 namespace vae_fast {
 namespace {
 
-#define VF_RAW(op) {#op, RawOf<&op##_fwd>::call, RawOf<&op##_bwd>::call}
-constexpr RawOperator kOperators[] = {
-    {"standard_normal", RawOf<&standard_normal_fwd>::call, nullptr},
-    VF_RAW(rsample),
-    VF_RAW(rsample_kl),
-    VF_RAW(gaussian_kl),
-    VF_RAW(bernoulli_log_prob),
-    VF_RAW(gaussian_log_prob),
-    VF_RAW(negative_binomial_log_prob),
-    VF_RAW(poisson_log_prob),
-};
+#define VF_RAW(op) {#op, RawOf<&op##_fwd>::call, RawOf<&op##_bwd>::call},
+constexpr RawOperator kOperators[] = {{"standard_normal", RawOf<&standard_normal_fwd>::call, nullptr},
+                                      VF_OPERATORS(VF_RAW)};
 
 }  // namespace
 

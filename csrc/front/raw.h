@@ -88,7 +88,7 @@ struct RawOperator {
   Raw forward, backward;
 };
 
-// Every operator, under its name; null where there is none of it.
+// An operator by its name; null where there is none.
 const RawOperator* raw_operator(const char* name);
 
 }  // namespace vae_fast
