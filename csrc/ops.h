@@ -113,6 +113,7 @@ inline std::array<Tensor, 6> negative_binomial_of_shares(const Operand (&operand
   args.sparse = sparse;
   args.log_theta = count.theta_param == 1;
   args.eps = count.eps;
+  args.softmax = shares.rows();
   DensityTensors<7> tensors{OnDevice(*mean.tensor),
                             {{"mean", shares.logits()},
                              operands[1],

@@ -33,6 +33,7 @@ class Softmax {
     run(kernels().softmax_fwd, args_);
   }
 
+  const Rows& rows() const { return args_.rows; }
   // In C order, in the dtype computed in.
   const Tensor& logits() const { return logits_; }
   // One value a row, with the event's dims of size 1.
