@@ -158,6 +158,8 @@ class _State:
 state = _State()
 # What runs a call of an operator, or returns None, by the operator's name.
 FUNCTIONS: dict[str, Callable[..., Any]] = {}
+# The same with (moments, dim) in the place of the first two operands, which are the halves.
+PACKED: dict[str, Callable[..., Any]] = {}
 
 
 @contextlib.contextmanager
@@ -210,7 +212,7 @@ def function_of(op: str, signature: inspect.Signature) -> Callable[..., Any] | N
         for k, operand in enumerate(operator.operands)
     ]
     positional = [p for p in signature.parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
-    function: Callable[..., Any] | None = _library.define(
+    functions = _library.define(
         {
             "name": op,
             "node": "".join(word.title() for word in op.split("_")) + "Backward",
@@ -226,6 +228,9 @@ def function_of(op: str, signature: inspect.Signature) -> Callable[..., Any] | N
             "parameters": [_parameter(operator, name, places, shapes) for name in signature.parameters],
         }
     )
-    if function is not None:
-        FUNCTIONS[op] = function
-    return function
+    if functions is None:
+        return None
+    FUNCTIONS[op], of_halves = functions
+    if operator.packed:
+        PACKED[op] = of_halves
+    return FUNCTIONS[op]

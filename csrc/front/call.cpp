@@ -56,20 +56,20 @@ int64_t most_elements(const Call& call) {
   return most;
 }
 
-void run_raw(const Options& options, const Tensors& tensors, Raw raw, const variable_list& upstream, const bool* needs,
-             Results& results) {
+void run_raw(const Options& options, const Tensors& tensors, const Tensor& packed, Raw raw,
+             const variable_list& upstream, const bool* needs, Results& results) {
   const Tensor* all[kMostOperands + kMostResults];
   int n = 0;
   for (const Tensor& t : upstream) all[n++] = &t;
   for (int k = 0; k < options.op->tensors(); ++k) all[n++] = &tensors[k];
-  static const Tensor none;
-  all[n] = &none;  // no packed gradient
+  all[n] = &packed;
   Arguments arguments{all, options.numbers.data(), options.shapes, needs};
   raw(arguments, results);
 }
 
 bool differentiable(const Call& call) {
   if (!at::GradMode::is_enabled()) return false;
+  if (call.packed && call.moments.requires_grad()) return true;
   for (size_t k = 0; k < call.op->operands.size(); ++k)
     if (call.tensors[k].defined() && call.tensors[k].requires_grad()) return true;
   return false;
@@ -78,7 +78,7 @@ bool differentiable(const Call& call) {
 // Whether the forward pass makes the gradients too, as vae_fast/ops/early.py says.
 bool early_wanted(const Call& call) {
   const Operator& op = *call.op;
-  if (!settings.early || op.reduction < 0 || call.numbers[op.reduction].integer == 0) return false;
+  if (!settings.early || call.packed || op.reduction < 0 || call.numbers[op.reduction].integer == 0) return false;
   if (at::SavedTensorDefaultHooks::get_hooks(true).has_value()) return false;
   Operand operands[kMostOperands];
   size_t parameters = 0;
@@ -195,6 +195,8 @@ struct Backward final : Node {
       args.collect(n.given);
     }
     for (const std::vector<int64_t>& shape : call.shapes) args.collect(shape);
+    args.collect(call.packed);
+    args.collect(call.packed_dim);
   }
   variable_list apply_with_saved(const variable_list& upstream,
                                  torch::dynamo::autograd::SwapSavedVariables& swap) override {
@@ -215,7 +217,7 @@ struct Backward final : Node {
     variable_list grads(n);
     bool needs[kMostOperands];
     for (size_t k = 0, i = 0; k < n; ++k)
-      if (op.operands[k].differentiable) needs[i++] = task_should_compute_output(k);
+      if (op.operands[k].differentiable) needs[i++] = task_should_compute_output(call.packed && k == 1 ? 0 : k);
     bool any = false, plain = !at::GradMode::is_enabled() && unobserved();
     for (const Tensor& t : upstream) {
       any = any || t.defined();
@@ -226,14 +228,22 @@ struct Backward final : Node {
 
     Tensors tensors;
     for (int k = 0; k < op.tensors(); ++k) tensors[k] = saved[k].unpack();
+    Tensor moments;
+    if (call.packed) {
+      moments = tensors[0];
+      split(moments, call.packed_dim, tensors);
+      if (!needs[0]) moments.reset();
+    }
     Results made;
     if (plain) {
       RECORD_FUNCTION(op.backward_name.c_str(), std::vector<c10::IValue>());
-      run_raw(call, tensors, op.raw->backward, upstream, needs, made);
+      run_raw(call, tensors, moments, op.raw->backward, upstream, needs, made);
     } else {
       const variable_list seen = in_python(call, tensors, upstream, needs, seed);
       std::copy(seen.begin(), seen.end(), made.begin());
+      if (moments.defined()) made[0] = at::cat({seen[0], seen[1]}, call.packed_dim);
     }
+    if (call.packed) needs[1] = false;
     for (size_t k = 0, i = 0; k < n; ++k)
       if (op.operands[k].differentiable && needs[i++]) grads[k] = std::move(made[i - 1]);
     return grads;
@@ -254,9 +264,13 @@ Results forward(Call&& call) {
     RECORD_FUNCTION(op.forward_name.c_str(), std::vector<c10::IValue>());
     std::optional<pybind11::gil_scoped_release> unlocked;
     if (most_elements(call) > kMuch) unlocked.emplace();
-    run_raw(call, call.tensors, op.raw->forward, {}, needs, results);
+    run_raw(call, call.tensors, Tensor(), op.raw->forward, {}, needs, results);
   }
   if (!with_node) return results;
+  if (call.packed) {
+    call.tensors[0] = std::move(call.moments);
+    call.tensors[1].reset();
+  }
   auto node = make_node<Backward>();
   torch::autograd::edge_list edges;
   edges.reserve(op.operands.size());

@@ -16,11 +16,21 @@ struct Options {
   const Operator* op = nullptr;
   std::array<Number, kMostNumbers> numbers;
   std::vector<int64_t> shapes[2];
+  // The first two operands are the halves along `packed_dim` of one tensor, whose gradient is made in one piece.
+  bool packed = false;
+  int64_t packed_dim = 0;
 };
 
 struct Call : Options {
   Tensors tensors;
+  Tensor moments;  // of packed operands
 };
+
+// A tensor's halves along a dim.
+inline void split(const Tensor& moments, int64_t dim, Tensors& halves) {
+  const int64_t n = moments.size(dim) / 2;
+  for (int k = 0; k < 2; ++k) halves[k] = moments.narrow(dim, k * n, n);
+}
 
 // What the front runs by: whether it takes calls at all, whether those that name no backend are the native one's,
 // whether gradients may be made in forward passes (−1: not known yet), and the Python function for backward passes that

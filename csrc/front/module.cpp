@@ -275,20 +275,30 @@ bool settle_noise(Call& call, Found& found) {
   return true;
 }
 
-bool parse(const Operator& op, PyObject* const* args, Py_ssize_t n, PyObject* names, Call& call) {
+// The place of a name among the parameters from `first` on; their number where it is none of them.
+size_t place_of(const Operator& op, PyObject* name, size_t first) {
+  const size_t count = op.parameters.size();
+  // Names that stand in a call are interned; those that were put together need not be.
+  for (size_t i = first; i < count; ++i)
+    if (op.parameters[i].name == name) return i;
+  for (size_t i = first; i < count; ++i)
+    if (PyUnicode_Compare(op.parameters[i].name, name) == 0) return i;
+  return count;
+}
+
+// Arguments from parameter `first` on: those before it are there.
+bool parse(const Operator& op, Py_ssize_t first, PyObject* const* args, Py_ssize_t n, PyObject* names, Call& call) {
   Found found;
   call.op = &op;
   std::copy(op.defaults.begin(), op.defaults.end(), call.numbers.begin());
   if (op.dtype >= 0) call.numbers[op.dtype] = Number(static_cast<int64_t>(c10::get_default_dtype_as_scalartype()));
-  if (n > op.positional) return false;
+  if (first + n > op.positional) return false;
   for (Py_ssize_t k = 0; k < n; ++k)
-    if (!read(op.parameters[k], args[k], call, found)) return false;
+    if (!read(op.parameters[first + k], args[k], call, found)) return false;
   const Py_ssize_t named = names ? PyTuple_GET_SIZE(names) : 0;
   for (Py_ssize_t k = 0; k < named; ++k) {
     PyObject* name = PyTuple_GET_ITEM(names, k);
-    // Names of a call are interned, and those of a dict mostly.
-    size_t i = static_cast<size_t>(n);
-    while (i < op.parameters.size() && op.parameters[i].name != name) ++i;
+    const size_t i = place_of(op, name, static_cast<size_t>(first + n));
     if (i == op.parameters.size() || !read(op.parameters[i], args[n + k], call, found)) return false;
   }
   for (size_t k = 0; k < op.operands.size(); ++k)
@@ -300,13 +310,31 @@ bool parse(const Operator& op, PyObject* const* args, Py_ssize_t n, PyObject* na
 
 constexpr const char* kCapsule = "vae_fast.operator";
 
+// The halves along args[1] of args[0], of which no graph is made.
+bool read_halves(PyObject* const* args, Py_ssize_t n, Call& call) {
+  int64_t dim;
+  if (n < 2 || !plain_tensor(args[0], call.moments) || !integer(args[1], dim)) return false;
+  const int64_t ndim = call.moments.dim();
+  if (dim < 0) dim += ndim;
+  if (dim < 0 || dim >= ndim || call.moments.size(dim) % 2 != 0 || call.moments.size(dim) == 0) return false;
+  const at::AutoDispatchBelowADInplaceOrView guard;
+  split(call.moments, dim, call.tensors);
+  call.packed = true;
+  call.packed_dim = dim;
+  return true;
+}
+
+template <bool packed>
 PyObject* run_call(PyObject* self, PyObject* const* args, Py_ssize_t n, PyObject* names) {
   const auto* op = static_cast<const Operator*>(PyCapsule_GetPointer(self, kCapsule));
+  constexpr Py_ssize_t first = packed ? 2 : 0;
   HANDLE_TH_ERRORS
   try {
     Call call;
-    if (!settings.on || !unobserved() || at::impl::torch_function_mode_enabled() || !parse(*op, args, n, names, call))
+    if (!settings.on || !unobserved() || at::impl::torch_function_mode_enabled()) Py_RETURN_NONE;
+    if ((packed && !read_halves(args, n, call)) || !parse(*op, first, args + first, n - first, names, call))
       Py_RETURN_NONE;
+    if (packed) call.numbers[op->defaults.size()] = Number(call.packed_dim);
     Results results = forward(std::move(call));
     if (op->results == 1) return THPVariable_Wrap(std::move(results[0]));
     PyObject* out = PyTuple_New(op->results);
@@ -319,13 +347,15 @@ PyObject* run_call(PyObject* self, PyObject* const* args, Py_ssize_t n, PyObject
   END_HANDLE_TH_ERRORS
 }
 
-PyMethodDef call_method = {"call", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(run_call)),
+template <bool packed>
+PyMethodDef call_method = {"call", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(run_call<packed>)),
                            METH_FASTCALL | METH_KEYWORDS, nullptr};
 
 // ---- the module ---------------------------------------------------------------------------------------------
 
-// define(facts) -> the function that runs a call of an operator, or returns None; None where the library has not the
-// operator. `facts` are what vae_fast/front.py makes.
+// define(facts) -> (the function that runs a call of an operator, or returns None; the same of (moments, dim) in the
+// place of the first two operands); None where the library has not the operator. `facts` are what vae_fast/front.py
+// makes.
 PyObject* define(PyObject*, PyObject* facts) {
   HANDLE_TH_ERRORS
   using namespace pybind11;
@@ -373,7 +403,10 @@ PyObject* define(PyObject*, PyObject* facts) {
   }
   TORCH_CHECK(op->tensors() <= kMostOperands && op->defaults.size() <= kMostNumbers && op->shapes <= 2);
   const auto capsule = reinterpret_steal<object>(PyCapsule_New(op, kCapsule, nullptr));
-  return capsule ? PyCFunction_New(&call_method, capsule.ptr()) : nullptr;
+  if (!capsule) throw error_already_set();
+  const auto call = reinterpret_steal<object>(PyCFunction_New(&call_method<false>, capsule.ptr()));
+  const auto of_halves = reinterpret_steal<object>(PyCFunction_New(&call_method<true>, capsule.ptr()));
+  return make_tuple(call, of_halves).release().ptr();
   END_HANDLE_TH_ERRORS
 }
 

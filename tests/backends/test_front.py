@@ -148,6 +148,46 @@ class TestSameBits:
 
         assert same_bits(*both_ways(results))
 
+    @pytest.mark.parametrize("dim", [1, -1])
+    @pytest.mark.parametrize("wanted", ["both", "moments", "other", "none"])
+    def test_of_packed_halves(self, dim, wanted):
+        """DiagonalGaussian's: one gradient for both halves, in one piece."""
+        moments, other = torch.randn(3, 4, 6), torch.randn(3, 4, 6)
+        moments.requires_grad_(wanted in ("both", "moments"))
+        other.requires_grad_(wanted in ("both", "other"))
+
+        def results():
+            q = vf.DiagonalGaussian(moments, dim=dim, sum_dims=(1, 2))
+            p = vf.DiagonalGaussian(other, dim=dim, sum_dims=(1, 2), param="softplus", logvar_bounds=None)
+            outs = [
+                q.sample(seed=3),
+                *q.rsample_kl(seed=4),
+                q.kl(),
+                q.kl(p),
+                q.nll(other.chunk(2, dim)[0].detach()),
+            ]
+            leaves = [t for t in (moments, other) if t.requires_grad]
+            outs = [out for out in outs if out.requires_grad] if leaves else outs
+            if not leaves:
+                return outs
+            assert by_front(out for out in outs) == front.state.on
+            upstream = [torch.linspace(-1, 2, out.numel()).reshape(out.shape) for out in outs]
+            grads = torch.autograd.grad(outs, leaves, upstream, retain_graph=True, create_graph=False)
+            return *(out.detach() for out in outs), *grads
+
+        assert same_bits(*both_ways(results))
+
+    def test_second_derivatives_of_packed_halves(self):
+        moments = torch.randn(2, 4, dtype=torch.float64, requires_grad=True)
+        q = vf.DiagonalGaussian(moments, dim=1, sum_dims=(1,))
+        assert by_front([q.kl()])
+        functions = (
+            lambda m: vf.DiagonalGaussian(m, dim=1, sum_dims=(1,)).kl(),
+            lambda m: vf.DiagonalGaussian(m, dim=1, sum_dims=(1,)).sample(seed=2),
+        )
+        for function in functions:
+            assert torch.autograd.gradcheck(function, moments) and torch.autograd.gradgradcheck(function, moments)
+
     def test_normals(self):
         for options in ({}, {"dtype": torch.bfloat16}, {"stream": 3, "sample": 2, "offset": -1}):
             assert front.FUNCTIONS["standard_normal"]((3, 5), seed=4, **options) is not None
@@ -191,6 +231,7 @@ class TestLeftToPython:
     def test_common_calls_are_taken(self):
         mu = torch.randn(3, 4)
         assert self.taken(mu, mu) and self.taken(torch.nn.Parameter(mu), mu, event_ndim=0, free_bits=1)
+        assert self.taken(mu, mu, **{"".join(["free", "_bits"]): 0.5})  # a name that is not interned
         assert self.taken(mu, mu, backend="native") and self.taken(mu, mu, backend="auto")
         with torch.autocast("cpu", torch.bfloat16):
             assert self.taken(mu, mu)
@@ -429,6 +470,26 @@ class TestToPyTorch:
                 with compiled_autograd._enable(torch.compile(backend="eager")):
                     torch.autograd.backward(outs, [torch.ones_like(out) for out in outs])
                 assert_close([leaf.grad for leaf in leaves], list(expected))
+
+    def test_keeps_nothing(self):
+        """No reference is left to what a call was given, whether it was taken, refused or differentiated."""
+        mu, logvar, x = (
+            torch.randn(3, 4, requires_grad=True),
+            torch.randn(3, 4, requires_grad=True),
+            torch.rand(3, 4),
+        )
+        seed, bounds = 2**40, (-1.0, 2.0)
+        before = [sys.getrefcount(o) for o in (mu, logvar, x, seed, bounds)]
+        for _ in range(100):
+            z, kl = vf.rsample_kl(mu, logvar, seed=seed, bounds=bounds)
+            (z.sum() + kl.sum()).backward()
+            vf.gaussian_log_prob(mu, logvar, x, reduction="sum")
+            assert front.FUNCTIONS["rsample"](mu, logvar, seed=seed, bounds=(2.0, 1.0)) is None
+            with pytest.raises(ValueError):
+                vf.rsample(mu, logvar, seed=seed, bounds=(2.0, 1.0))
+        del z, kl
+        mu.grad = logvar.grad = None
+        assert [sys.getrefcount(o) for o in (mu, logvar, x, seed, bounds)] == before
 
     def test_threads(self):
         mu, logvar = RSAMPLE_KL.draw((50, 20))

@@ -8,7 +8,7 @@ work=$(mktemp -d)
 trap 'rm -rf -- "$work"' EXIT
 pip=(-m pip --quiet --disable-pip-version-check --no-input)
 numpy=$(grep -E '^numpy==' requirements-dev.txt)
-needs=(hypothesis mpmath pytest pytest-timeout scipy setuptools)
+needs=(hypothesis mpmath pytest pytest-timeout scipy "setuptools>=77.0.3")
 source=$PWD
 
 "$PYTHON" -m venv "$work/build"
