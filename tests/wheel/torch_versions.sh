@@ -28,7 +28,7 @@ for version in ${TORCH_VERSIONS:-2.11.0 2.13.0 2.14.1}; do
   cp "$work"/front/vae_fast/_front_*.so "$package/"
   rm -rf -- "$work/front" "$work/temp"
   "$work/env/bin/python" -c 'import torch, vae_fast as vf; n = vf.backends()["native"]; print(torch.__version__, n.reason or "native", n.front); assert n.available and n.front == "compiled"'
-  "$work/env/bin/pytest" -q -k "not reference" tests/backends/test_{native,registration,threads,front}.py \
+  "$work/env/bin/pytest" -q -k "not reference" tests/backends/test_{native,registration,threads,front,front_nodes}.py \
     tests/operators/test_{rsample_kl,bernoulli_log_prob,gradient_in_forward,layouts,compiled}.py
   rm -rf -- "$work/env"
 done
