@@ -64,6 +64,8 @@ void run_raw(const Options& options, const Tensors& tensors, const Tensor& packe
   for (int k = 0; k < options.op->tensors(); ++k) all[n++] = &tensors[k];
   all[n] = &packed;
   Arguments arguments{all, options.numbers.data(), options.shapes, needs};
+  // Copies that are made on the way are in no graph.
+  const at::AutoDispatchBelowADInplaceOrView below;
   raw(arguments, results);
 }
 

@@ -17,7 +17,7 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr uint64_t kWords = uint64_t{1} << 32;
 
 inline bool real(PyObject* o, double& value) {
-  if (PyFloat_CheckExact(o)) {
+  if (PyFloat_Check(o)) {  // numpy's float64 is one
     value = PyFloat_AS_DOUBLE(o);
     return true;
   }

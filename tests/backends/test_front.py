@@ -208,6 +208,7 @@ class TestLeftToPython:
     def test_common_calls_are_taken(self):
         mu = torch.randn(3, 4)
         assert self.taken(mu, mu) and self.taken(torch.nn.Parameter(mu), mu, event_ndim=0, free_bits=1)
+        assert self.taken(mu, mu, scale=np.float64(0.5), reduction="sum")
         assert self.taken(mu, mu, **{"".join(["free", "_bits"]): 0.5})  # a name that is not interned
         assert self.taken(mu, mu, backend="native") and self.taken(mu, mu, backend="auto")
         with torch.autocast("cpu", torch.bfloat16):
