@@ -34,7 +34,7 @@ help:  ## list the commands
 	@echo "  PYTHON=$(PYTHON) makes the environment VENV=$(VENV)"
 
 # The pins go first: the package then finds its torch there, and no other one is fetched.
-$(READY): requirements-dev.txt pyproject.toml setup.py setup_cuda.py vae_fast/_version.py vae_fast/operators.py $(wildcard csrc/*.* csrc/cpu/*.* csrc/cuda/*.*)
+$(READY): requirements-dev.txt pyproject.toml setup.py setup_cuda.py vae_fast/_version.py vae_fast/operators.py $(wildcard csrc/*.* csrc/cpu/*.* csrc/cuda/*.* csrc/front/*.*)
 	@$(PYTHON) -c 'import sys; sys.exit("vae_fast needs Python >= 3.10, and $(PYTHON) is %d.%d: use make PYTHON=..." % sys.version_info[:2] if sys.version_info < (3, 10) else 0)'
 	@echo "installing the pinned versions into $(VENV); the first time takes minutes"
 	@$(PYTHON) -m venv $(VENV)
@@ -97,7 +97,7 @@ cuda-build:  ## build the CUDA kernels, no GPU needed, and look at the machine c
 wheel:  ## build the manylinux wheel into dist/, audit it, and try it without a compiler
 	@PYTHON=$(PYTHON) tests/wheel/run.sh
 
-test-triton: $(READY)  ## the operators' suite in Triton's interpreter, every kernel compiled for three GPUs: an hour
+test-triton: $(READY)  ## a third of the operators' suite in Triton's interpreter, every kernel compiled for three GPUs: an hour
 	@TRITON_INTERPRET=1 $(TESTS) -q -k triton $(OPERATORS) $(SETTINGS) --timeout 3600 $(PYTEST_ARGS)
 	@VAE_FAST_TEST_CASES=300 TRITON_INTERPRET=1 $(TESTS) -q tests/interpreted --timeout 3600 $(PYTEST_ARGS)
 	@$(TESTS) -q -m triton tests/backends/test_triton_compiled.py $(PYTEST_ARGS)

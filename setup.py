@@ -3,15 +3,20 @@
 VAE_FAST_NATIVE=auto (the default) builds it where a C++ compiler and torch are there, and else installs the
 package without it, saying why; 0 never builds it, and 1 fails where it cannot be built. VAE_FAST_CUDA=auto|0|1
 says the same of the kernels for GPUs, a library of its own, where nvcc and a torch with CUDA are there
-(setup_cuda.py). VAE_FAST_WERROR=1 makes warnings errors, VAE_FAST_SANITIZE=address,undefined or thread builds for
-those sanitizers. CXX, CFLAGS, LDFLAGS and MAX_JOBS are heeded.
+(setup_cuda.py), and VAE_FAST_FRONT=auto|0|1 of the front, a small library for this Python and this torch alone;
+VAE_FAST_FRONT=only builds nothing else.
+VAE_FAST_WERROR=1 makes warnings errors, VAE_FAST_SANITIZE=address,undefined or thread builds for those sanitizers.
+CXX, CFLAGS, LDFLAGS and MAX_JOBS are heeded.
 """
 
+import hashlib
+import importlib.metadata
 import os
 import platform
 import runpy
 import subprocess
 import sys
+import sysconfig
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -60,8 +65,26 @@ LONG = (
 )
 
 
+# The front's sources beside csrc/front: it is those of a device too, on torch's own headers, which are C++20.
+OF_FRONT = ("operands.cpp", "device_cpu.cpp")
+
+
 class CannotBuild(Exception):
     pass
+
+
+def torch_minor():
+    """Such as "2_13"; empty where there is no torch."""
+    try:
+        return "_".join(importlib.metadata.version("torch").split(".")[:2])
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def layout():
+    """What the kernels' arguments look like in memory: the front is for libraries of the same."""
+    sources = [(ROOT / "csrc" / name).read_bytes() for name in ("views.h", "kernels.h")]
+    return hashlib.sha256(b"".join(sources)).hexdigest()[:16]
 
 
 def torch_folder():
@@ -81,7 +104,7 @@ def torch_folder():
 class Build(build_ext):
     """Compiles csrc/*.cpp once a device, csrc/cpu/*.cpp for every instruction set, csrc/cuda for every GPU."""
 
-    cuda_reason = ""
+    cuda_reason = front_reason = ""
 
     def run(self):
         wanted = os.environ.get("VAE_FAST_NATIVE") or "auto"
@@ -101,27 +124,39 @@ class Build(build_ext):
         self.record(reason)
 
     def record(self, reason):
-        """What the package says of a missing library: a line for the CPU's, a line for the GPU's."""
+        """What the package says of a missing library: a line for the CPU's, the GPU's, the front."""
         folder = ROOT / "vae_fast" if self.inplace else Path(self.build_lib) / "vae_fast"
         folder.mkdir(parents=True, exist_ok=True)
-        lines = " ".join(reason.split()), " ".join(self.cuda_reason.split())
+        lines = [" ".join(text.split()) for text in (reason, self.cuda_reason, self.front_reason)]
         (folder / "_build.txt").write_text("\n".join(lines).rstrip("\n") + "\n")
 
     def build_extension(self, ext):
-        if ext.name != "vae_fast._cuda":
-            return self.build_cpu(ext)
-        wanted = os.environ.get("VAE_FAST_CUDA") or "auto"
+        is_front = ext.name not in ("vae_fast._cpu", "vae_fast._cuda")
+        if not is_front and os.environ.get("VAE_FAST_FRONT") == "only":
+            self.extensions.remove(ext)
+        elif ext.name == "vae_fast._cpu":
+            self.build_cpu(ext)
+        elif ext.name == "vae_fast._cuda":
+            self.cuda_reason = self.try_to_build(ext, self.build_cuda, "VAE_FAST_CUDA", "its CUDA kernels")
+        else:
+            self.front_reason = self.try_to_build(ext, self.build_front, "VAE_FAST_FRONT", "its compiled front")
+
+    def try_to_build(self, ext, build, variable, what):
+        """Builds what the package works without. Returns why it could not."""
+        wanted = os.environ.get(variable) or "auto"
         try:
             if wanted == "0":
-                raise CannotBuild("the package was installed with VAE_FAST_CUDA=0")
-            self.build_cuda(ext)
+                raise CannotBuild(f"the package was installed with {variable}=0")
+            build(ext)
+            return ""
         except Exception as error:
-            if wanted == "1":
+            if wanted in ("1", "only"):
                 raise
             known = isinstance(error, (CannotBuild, setup_cuda.Missing))
-            self.cuda_reason = str(error) if known else f"its build failed: {error}"
+            reason = str(error) if known else f"its build failed: {error}"
             self.extensions.remove(ext)
-            print(f"*** vae_fast is built without its CUDA kernels: {self.cuda_reason}", file=sys.stderr)
+            print(f"*** vae_fast is built without {what}: {reason}", file=sys.stderr)
+            return reason
 
     def build_extensions(self):
         for ext in list(self.extensions):
@@ -132,6 +167,10 @@ class Build(build_ext):
         flags, link = list(COMPILE), list(LINK)
         if os.environ.get("VAE_FAST_WERROR") == "1":
             flags.append("-Werror")
+        if sanitize := os.environ.get("VAE_FAST_SANITIZE"):
+            flags += [f"-fsanitize={sanitize}", "-fno-sanitize-recover=all", "-g", "-O1", "-fno-omit-frame-pointer"]
+            flags.remove("-D_FORTIFY_SOURCE=2")
+            link.append(f"-fsanitize={sanitize}")
         return flags, link
 
     def compile_all(self, jobs, compile_one):
@@ -191,19 +230,38 @@ class Build(build_ext):
             target_lang="c++",
         )
 
+    def build_front(self, ext):
+        torch = torch_folder()
+        flags, link = self.flags()
+        include = [torch / "include", torch / "include/torch/csrc/api/include", sysconfig.get_paths()["include"]]
+        own = [part for folder in include for part in ("-isystem", str(folder))]
+        own += ["-std=c++20", "-DVF_FRONT", "-DVF_ISA=front", f'-DVF_LAYOUT="{layout()}"', "-Icsrc"]
+        own += [f"-DVF_MODULE={ext.name.rpartition('.')[2]}"]
+        out = str(Path(self.build_temp) / "front")
+        sources = [*ROOT.glob("csrc/front/*.cpp"), *(ROOT / "csrc" / name for name in OF_FRONT)]
+
+        def compile_one(source):
+            relative = str(source.relative_to(ROOT))
+            return self.compiler.compile([relative], output_dir=out, extra_postargs=[*flags, *own])
+
+        self.compiler.link_shared_object(
+            self.compile_all(sources, compile_one),
+            self.get_ext_fullpath(ext.name),
+            libraries=["torch_python", "torch", "torch_cpu", "c10"],
+            library_dirs=[str(torch / "lib")],
+            extra_postargs=link,
+            target_lang="c++",
+        )
+
     def build_cpu(self, ext):
         torch = torch_folder()
         if not list(ROOT.glob("csrc/*.cpp")):
             raise CannotBuild("its sources, csrc/, are not there")
-        sanitize = os.environ.get("VAE_FAST_SANITIZE")
         flags, link = self.flags()
-        if sanitize:
-            flags += [f"-fsanitize={sanitize}", "-fno-sanitize-recover=all", "-g", "-O1", "-fno-omit-frame-pointer"]
-            flags.remove("-D_FORTIFY_SOURCE=2")
-            link.append(f"-fsanitize={sanitize}")
         include = ["-isystem", str(torch / "include")]
         keys = ["-DVF_DISPATCH_KEY=CPU", "-DVF_SPARSE_DISPATCH_KEY=SparseCsrCPU"]
         own = [*include, f"-DTORCH_TARGET_VERSION={TARGET}", *keys, f"-I{self.build_temp}"]
+        own += [f'-DVF_LAYOUT="{layout()}"']
         self.write_signatures()
         jobs = [(source, "", own) for source in ROOT.glob("csrc/*.cpp") if source.name not in OF_CUDA]
         for name, march in INSTRUCTION_SETS.items():
@@ -247,8 +305,15 @@ class Wheel(bdist_wheel):
         return ("py3", "none", "any") if self.root_is_pure else ("cp310", "abi3", tag)
 
 
+def extensions():
+    found = [Extension(f"vae_fast.{name}", sources=[], py_limited_api=True) for name in ("_cpu", "_cuda")]
+    if minor := torch_minor():
+        found.append(Extension(f"vae_fast._front_{minor}", sources=[]))
+    return found
+
+
 if __name__ == "__main__":
     setup(
-        ext_modules=[Extension(f"vae_fast.{name}", sources=[], py_limited_api=True) for name in ("_cpu", "_cuda")],
+        ext_modules=extensions(),
         cmdclass={"build_ext": Build, "build_py": Python, "bdist_wheel": Wheel},
     )

@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: pytest on this folder, with pytest's options and those of conftest.py; or scvi.py."""
+"""`python -m benchmarks`: pytest on this folder, with its options and conftest.py's; or scvi.py, or calls.py."""
 
 import os
 import sys
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from . import scvi
+from . import calls, scvi
 
 
 def main(arguments):
@@ -16,6 +16,8 @@ def main(arguments):
         os.execv(sys.executable, [sys.executable, "-m", "benchmarks", *arguments])
     if arguments[:1] == ["scvi"]:
         return scvi.main(arguments[1:])
+    if arguments[:1] == ["calls"]:
+        return calls.main(arguments[1:])
     options = ["--benchmark-max-time=0.4", "--benchmark-min-rounds=5", "--benchmark-warmup=on"]
     options += [
         "--benchmark-warmup-iterations=3",

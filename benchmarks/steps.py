@@ -5,6 +5,7 @@ gives is the ELBO's terms.
 """
 
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import torch
 from torch import nn
@@ -128,10 +129,30 @@ def make(name, device="cpu"):
     )
 
 
-def training_step(model, functions):
+def _no_log_prob(*tensors):
+    return -sum(parameter.sum() for parameter in tensors[:-1])
+
+
+# Networks and optimiser alone: sums in place of the loss terms, so that there are all gradients.
+NO_TERMS = SimpleNamespace(
+    rsample_kl=lambda mu, logvar: (mu, mu.sum() + logvar.sum()),
+    bernoulli_log_prob=_no_log_prob,
+    gaussian_log_prob=_no_log_prob,
+    negative_binomial_log_prob=_no_log_prob,
+)
+
+
+def parameters(model):
+    return [*model.encoder.parameters(), *model.decoder.parameters()]
+
+
+def adam(model, lr=1e-4):
+    return torch.optim.Adam(parameters(model), lr=lr)
+
+
+def training_step(model, functions, optimiser=None):
     """One step: both networks forward and backward, and Adam's update. The call gives the loss."""
-    parameters = [*model.encoder.parameters(), *model.decoder.parameters()]
-    optimiser = torch.optim.Adam(parameters, lr=1e-4)
+    optimiser = optimiser or adam(model)
 
     def step():
         optimiser.zero_grad()

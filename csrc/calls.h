@@ -34,7 +34,7 @@ inline Tensor in_dtype(const Tensor& sums, DType result) {
   const Operand own("sums", sums);
   if (own.dtype != DType::kFloat64 || result == DType::kFloat64) return sums;
   Tensor copy = empty(own.size, own.ndim, compute_type(DType::kFloat32));
-  torch::stable::copy_(copy, sums);
+  tensors::copy_(copy, sums);
   return copy;
 }
 

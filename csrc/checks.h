@@ -58,8 +58,7 @@ inline void check_dtype(int32_t scalar_type) {
 }
 
 inline void check_seed(const Tensor& seed) {
-  int32_t type;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(seed.get(), &type));
+  const int32_t type = tensors::scalar_type(seed);
   VF_CHECK(type == aoti_torch_dtype_int64() && seed.numel() == 1, "seed_tensor must hold one int64, got ", seed.numel(),
            " of ", dtype_name(type));
   check_memory("seed_tensor", seed, 8);

@@ -272,10 +272,10 @@ struct CountTerm {
   T none;                     // −log p of a count of 0
 };
 
-// `some` says that a count may be another than 0.
+// `some` says that a count may be another than 0; `mu` is the mean, whatever of it `mean` is.
 template <bool some = true, class T, class E>
-VF_INLINE CountTerm<T> negative_binomial(T mean, T theta, T x, const CountForm<E>& form) {
-  const T mu = form.log_mean ? exp(mean) : mean, shape = form.log_theta ? exp(theta) : theta;
+VF_INLINE CountTerm<T> negative_binomial(T mu, T mean, T theta, T x, const CountForm<E>& form) {
+  const T shape = form.log_theta ? exp(theta) : theta;
   const T inverse = E(1) / shape;
   const bool has_eps = form.eps != E(0);
   // Of log((θ + μ + ε)/θ) and of log((θ + μ + ε)/(θ + ε)).
@@ -309,6 +309,10 @@ VF_INLINE CountTerm<T> negative_binomial(T mean, T theta, T x, const CountForm<E
     }
   }
   return {value, by_mean, form.log_theta ? by_theta * shape : by_theta, none};
+}
+template <bool some = true, class T, class E>
+VF_INLINE CountTerm<T> negative_binomial(T mean, T theta, T x, const CountForm<E>& form) {
+  return negative_binomial<some>(form.log_mean ? exp(mean) : mean, mean, theta, x, form);
 }
 
 // x·log(λ + ε) − λ − log x!, and its slope by λ or its logarithm.

@@ -84,8 +84,13 @@ struct NegativeBinomialDensity {
 
   VF_INLINE static constexpr bool always(int k) { return k != 2 || kInflated; }
   template <class T, bool some = true>
-  VF_INLINE void operator()(const T (&in)[kInputs], T g, T& term, T (&d)[kInputs], Some<some> = {}) const {
-    const CountTerm<T> count = negative_binomial<some>(in[0], in[1], in[3], form);
+  VF_INLINE void operator()(const T (&in)[kInputs], T g, T& term, T (&d)[kInputs], Some<some> which = {}) const {
+    of_mean(form.log_mean ? exp(in[0]) : in[0], in, g, term, d, which);
+  }
+  // The same where μ is known besides.
+  template <class T, bool some>
+  VF_INLINE void of_mean(T mu, const T (&in)[kInputs], T g, T& term, T (&d)[kInputs], Some<some>) const {
+    const CountTerm<T> count = negative_binomial<some>(mu, in[0], in[1], in[3], form);
     term = count.log_prob;
     d[2] = d[3] = splat<T>(0);
     if constexpr (kInflated) {
@@ -113,6 +118,25 @@ struct NegativeBinomialSharesDensity {
     T by[4];
     density(own, g, term, by, which);
     d[0] = d[3] = d[6] = by[0];
+    d[1] = by[1];
+    d[2] = by[2];
+    d[4] = d[5] = splat<T>(0);
+  }
+};
+
+// log μ, theta, zero_logits, a library of which only the gradient is asked for, x, and μ.
+template <class E, bool kInflated>
+struct ShareDensity {
+  static constexpr int kInputs = 6, kCounts = 4;
+  NegativeBinomialDensity<E, kInflated> density;
+
+  VF_INLINE static constexpr bool always(int k) { return k != 3 && (k != 2 || kInflated); }
+  template <class T, bool some = true>
+  VF_INLINE void operator()(const T (&in)[kInputs], T g, T& term, T (&d)[kInputs], Some<some> which = {}) const {
+    const T own[4] = {in[0], in[1], in[2], in[4]};
+    T by[4];
+    density.of_mean(in[5], own, g, term, by, which);
+    d[0] = d[3] = by[0];
     d[1] = by[1];
     d[2] = by[2];
     d[4] = d[5] = splat<T>(0);

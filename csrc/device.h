@@ -1,19 +1,15 @@
 // What depends on the device that a library is for: device_cpu.cpp or device_cuda.cpp has it.
 #pragma once
 
-#include <torch/csrc/stable/accelerator.h>
-#include <torch/csrc/stable/tensor.h>
-
 #include <optional>
 #include <sstream>
 #include <stdexcept>
 #include <vector>
 
 #include "kernels.h"
+#include "tensor.h"
 
 namespace vae_fast {
-
-using torch::stable::Tensor;
 
 // Raises a ValueError in Python.
 template <class... Parts>
@@ -53,7 +49,7 @@ class OnDevice final : public Device {
 
   int32_t index_ = 0;
   std::vector<Tensor> scratch_;
-  std::optional<torch::stable::accelerator::DeviceGuard> guard_;
+  std::optional<DeviceGuard> guard_;
 };
 
 // Raises, and says what there is no memory for.

@@ -6,8 +6,6 @@
 #include <sys/mman.h>
 #endif
 
-#include <torch/csrc/stable/ops.h>
-
 namespace vae_fast {
 namespace {
 
@@ -35,7 +33,7 @@ void on_threads(int64_t n, int64_t grain, Body body, void* context) {
     body(context, 0, n);
     return;
   }
-  torch::stable::parallel_for(0, n, grain, [&](int64_t first, int64_t last) { body(context, first, last); });
+  tensors::parallel_for(0, n, grain, [&](int64_t first, int64_t last) { body(context, first, last); });
 }
 
 }  // namespace
@@ -51,13 +49,10 @@ void* OnDevice::scratch(int64_t) { return nullptr; }
 int* OnDevice::ticket() { return nullptr; }
 
 Tensor empty_strided(const int64_t* size, const int64_t* stride, int ndim, int32_t scalar_type) {
-  static const int32_t cpu = aoti_torch_device_type_cpu();
-  AtenTensorHandle handle;
-  if (aoti_torch_empty_strided(ndim, size, stride, scalar_type, cpu, 0, &handle) != TORCH_SUCCESS)
-    cannot_allocate(size, ndim, scalar_type);
-  Tensor tensor(handle);
-  advise_huge_pages(tensor);
-  return tensor;
+  const OptionalTensor tensor = tensors::empty_on_cpu(size, stride, ndim, scalar_type);
+  if (!tensor) cannot_allocate(size, ndim, scalar_type);
+  advise_huge_pages(*tensor);
+  return *tensor;
 }
 
 bool check_readable(const char* name, const Tensor& tensor, int) {

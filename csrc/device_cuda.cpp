@@ -15,8 +15,6 @@
 namespace vae_fast {
 namespace {
 
-using torch::stable::accelerator::DeviceGuard;
-
 void check(const char* what, cudaError_t error) {
   STD_TORCH_CHECK(error == cudaSuccess, "vae_fast: ", what, ": ", cudaGetErrorString(error));
 }

@@ -6,6 +6,10 @@
 
 #include "kernels.h"
 
+#if !defined(VF_LAYOUT)
+#define VF_LAYOUT ""
+#endif
+
 namespace vae_fast {
 
 namespace baseline {
@@ -55,6 +59,16 @@ const Kernels& kernels() {
 }
 
 }  // namespace vae_fast
+
+// For the front: the table, or null where VAE_FAST_CPU_ISA is wrong, and what its layout was made of.
+extern "C" __attribute__((visibility("default"))) const void* vae_fast_kernels() {
+  try {
+    return &vae_fast::kernels();
+  } catch (const std::exception&) {
+    return nullptr;
+  }
+}
+extern "C" __attribute__((visibility("default"))) const char* vae_fast_layout() { return VF_LAYOUT; }
 
 // The chosen set's name, or what is wrong with the choice, behind a '!'.
 extern "C" __attribute__((visibility("default"))) const char* vae_fast_cpu_isa() {

@@ -122,6 +122,7 @@ struct NegativeBinomialArgs : CountArgs<4, 3, 3> {
 // of its sum.
 struct NegativeBinomialSharesArgs : CountArgs<7, 4, 4> {
   bool log_theta;
+  Rows softmax;
 };
 
 // rate, x.

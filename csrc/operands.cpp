@@ -28,27 +28,25 @@ void check_elements(const char* what, const int64_t* size, int ndim) {
 }
 
 void check_memory(const char* name, const Tensor& tensor, int64_t element_size) {
-  int64_t bytes, offset, last = 0, *size, *stride;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_sizes(tensor.get(), &size));
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_strides(tensor.get(), &stride));
+  const int64_t *size = tensors::sizes(tensor), *stride = tensors::strides(tensor);
+  int64_t last = 0;
   const int ndim = static_cast<int>(tensor.dim());
   for (int d = 0; d < ndim; ++d) {
     if (size[d] == 0) return;
     last += (size[d] - 1) * stride[d];
   }
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_storage_size(tensor.get(), &bytes));
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_storage_offset(tensor.get(), &offset));
-  VF_CHECK((offset + last + 1) * element_size <= bytes, name, " of shape ", shape_name(size, ndim),
-           " has elements outside its memory of ", bytes, " bytes: was that freed?");
+  const int64_t bytes = tensors::storage_bytes(tensor);
+  VF_CHECK((tensors::storage_offset(tensor) + last + 1) * element_size <= bytes, name, " of shape ",
+           shape_name(size, ndim), " has elements outside its memory of ", bytes, " bytes: was that freed?");
 }
 
-Operand::Operand(const char* name, const Tensor& t) : tensor(&t), name(name), ndim(static_cast<int>(t.dim())) {
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(t.get(), &scalar_type));
-  int64_t *sizes, *strides;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_sizes(t.get(), &sizes));
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_strides(t.get(), &strides));
-  size = sizes;
-  stride = strides;
+Operand::Operand(const char* name, const Tensor& t)
+    : tensor(&t),
+      name(name),
+      ndim(static_cast<int>(t.dim())),
+      size(tensors::sizes(t)),
+      stride(tensors::strides(t)),
+      scalar_type(tensors::scalar_type(t)) {
   dtype = dtype_of(name, scalar_type);
   VF_CHECK(ndim <= kMaxDims, name, " has more than ", kMaxDims, " dims");
   number = check_readable(name, t, ndim);
@@ -187,11 +185,9 @@ bool in_order(const Operand& operand) {
 Tensor empty_like(const Operand& operand, int32_t scalar_type) {
   if (in_order(operand)) return empty(operand.size, operand.ndim, scalar_type);
   try {
-    const Tensor like = torch::stable::empty_like(*operand.tensor);
+    const Tensor like = tensors::empty_like(*operand.tensor);
     if (scalar_type == operand.scalar_type) return like;
-    int64_t* stride;
-    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_strides(like.get(), &stride));
-    return empty_strided(operand.size, stride, operand.ndim, scalar_type);
+    return empty_strided(operand.size, tensors::strides(like), operand.ndim, scalar_type);
   } catch (const std::exception&) {
     cannot_allocate(operand.size, operand.ndim, scalar_type);
   }
@@ -199,7 +195,7 @@ Tensor empty_like(const Operand& operand, int32_t scalar_type) {
 
 Tensor contiguous(const Operand& operand) {
   Tensor copy = empty(operand.size, operand.ndim, operand.scalar_type);
-  torch::stable::copy_(copy, *operand.tensor);
+  tensors::copy_(copy, *operand.tensor);
   return copy;
 }
 
@@ -232,7 +228,7 @@ OptionalTensor PackedGradient::half(int which) const {
   if (!whole_ || which > 1) return std::nullopt;
   Tensor whole = *whole_;
   const int64_t n = whole.size(dim_) / 2;
-  return torch::stable::narrow(whole, dim_, which * n, n);
+  return tensors::narrow(whole, dim_, which * n, n);
 }
 
 GradientOut::GradientOut(bool needed, const Operand& operand, const Operand& anchor, const Space& space, DType compute,
@@ -273,13 +269,13 @@ GradientOut::GradientOut(bool needed, const Operand& operand, const Operand& anc
 Tensor GradientOut::finish() {
   if (each_) {
     // Summed in the dtype computed in, and rounded once, by the copy.
-    const Tensor sum = torch::stable::sum(*each_, summed_dims_, true);
-    torch::stable::copy_(
-        tensor_, torch::stable::reshape(sum, std::vector<int64_t>(tensor_.sizes().begin(), tensor_.sizes().end())));
+    const Tensor sum = tensors::sum(*each_, summed_dims_, true);
+    tensors::copy_(tensor_,
+                   tensors::reshape(sum, std::vector<int64_t>(tensor_.sizes().begin(), tensor_.sizes().end())));
   }
   if (!number_) return tensor_;
-  Tensor own = torch::stable::empty_like(*number_);
-  torch::stable::copy_(own, tensor_);
+  Tensor own = tensors::empty_like(*number_);
+  tensors::copy_(own, tensor_);
   return own;
 }
 

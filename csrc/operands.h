@@ -1,10 +1,6 @@
 // From tensors to what kernels take: the broadcast shape, views of operands, results and gradients.
 #pragma once
 
-#include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
-
 #include <optional>
 #include <string>
 #include <vector>
@@ -12,9 +8,6 @@
 #include "dtypes.h"
 
 namespace vae_fast {
-
-using torch::headeronly::ScalarType;
-using OptionalTensor = std::optional<Tensor>;
 
 // What messages call it.
 std::string shape_name(const int64_t* size, int ndim);

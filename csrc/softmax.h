@@ -19,7 +19,7 @@ class Softmax {
     const int event = space.ndim - static_cast<int>(event_ndim), type = compute_type(compute);
     own_ = logits.scalar_type != type || !in_order(logits);
     logits_ = own_ ? empty(logits.size, logits.ndim, type) : *logits.tensor;
-    if (own_) torch::stable::copy_(logits_, *logits.tensor);
+    if (own_) tensors::copy_(logits_, *logits.tensor);
     int64_t size[kMaxDims];
     for (int d = 0; d < space.ndim; ++d) size[d] = d < event ? space.size[d] : 1;
     top_ = empty(size, space.ndim, type);
@@ -33,6 +33,7 @@ class Softmax {
     run(kernels().softmax_fwd, args_);
   }
 
+  const Rows& rows() const { return args_.rows; }
   // In C order, in the dtype computed in.
   const Tensor& logits() const { return logits_; }
   // One value a row, with the event's dims of size 1.
@@ -47,7 +48,7 @@ class Softmax {
     run(kernels().softmax_bwd, args);
     if (!own_) return each;
     Tensor own = empty_like(logits);
-    torch::stable::copy_(own, each);
+    tensors::copy_(own, each);
     return own;
   }
 

@@ -8,10 +8,7 @@ namespace vae_fast {
 class Counts {
  public:
   explicit Counts(const Tensor& x) : tensor_(x) {
-    static const int32_t csr = aoti_torch_layout_sparse_csr();
-    int32_t layout;
-    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_layout(x.get(), &layout));
-    if (layout == csr) read();
+    if (tensors::is_csr(x)) read();
   }
 
   // The dense table; of a CSR matrix one 0.
@@ -27,18 +24,13 @@ class Counts {
   }
 
  private:
-  Tensor part(const char* op) const {
-    StableIValue stack[] = {torch::stable::detail::from(tensor_)};
-    STABLE_TORCH_ERROR_CODE_CHECK(torch_call_dispatcher(op, "", stack, TORCH_ABI_VERSION));
-    const Tensor part = torch::stable::detail::to<Tensor>(stack[0]);
-    return part.is_contiguous() ? part : torch::stable::contiguous(part);
-  }
+  static Tensor in_one_piece(const Tensor& part) { return part.is_contiguous() ? part : tensors::contiguous(part); }
 
   void read() {
     VF_CHECK(tensor_.dim() == 2, "x, a CSR matrix, must have 2 dims, got ", tensor_.dim());
-    starts_ = part("aten::crow_indices");
-    columns_ = part("aten::col_indices");
-    values_ = part("aten::values");
+    starts_ = in_one_piece(tensors::crow_indices(tensor_));
+    columns_ = in_one_piece(tensors::col_indices(tensor_));
+    values_ = in_one_piece(tensors::values(tensor_));
     const int64_t rows = tensor_.size(0), zero = 0;
     const Operand starts("x", *starts_), columns("x", *columns_), values("x", *values_);
     const bool wide = starts.dtype == DType::kInt64;
@@ -56,7 +48,7 @@ class Counts {
     sparse_.values.append(values.numel(), 1);
     check_starts(rows, values.numel());
     zero_ = empty(&zero, 0, scalar_type_of(is_floating(values.dtype) ? values.dtype : DType::kFloat32));
-    torch::stable::zero_(*zero_);
+    tensors::zero_(*zero_);
   }
 
   // What a kernel reads lies between them.

@@ -1,5 +1,6 @@
 """What holds for every test: threads, seeds, fresh memory that is NaN, reproducible hypothesis cases."""
 
+import contextlib
 import os
 import random
 
@@ -10,6 +11,7 @@ from hypothesis import HealthCheck, settings
 
 import vae_fast as vf
 from helpers import calls, marks
+from vae_fast import front
 
 # cuBLAS is deterministic only with a workspace of fixed size, which it reads at its first call.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -35,8 +37,10 @@ settings.register_profile(
 settings.load_profile("ci")
 
 
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
     """Some hundreds of operations take a compiler a minute: those are for make test-slow."""
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        thin_out(config, items)
     for item in items:
         params = item.callspec.params if hasattr(item, "callspec") else {}
         call = getattr(params.get("case"), "call", params.get("call"))
@@ -45,6 +49,33 @@ def pytest_collection_modifyitems(items):
         on_reference = isinstance(backend, tuple) and backend[0] == "reference"
         if item.get_closest_marker("compiles") and on_reference and call in (calls.COUNT, calls.INFLATED):
             item.add_marker(pytest.mark.slow)
+
+
+def thin_out(config, items, share=3):
+    """In Triton's interpreter, of each operators' test and call, every third case: it takes seconds for one.
+
+    tests/interpreted is made for it, and runs whole.
+    """
+    counted, left_out = {}, []
+    for item in items:
+        params = item.callspec.params if hasattr(item, "callspec") else {}
+        if params.get("backend", ("",))[0] != "triton":
+            continue
+        call = getattr(params.get("case"), "call", params.get("call"))
+        key = item.nodeid.partition("[")[0], str(call)
+        counted[key] = counted.get(key, -1) + 1
+        if counted[key] % share:
+            left_out.append(item)
+    config.hook.pytest_deselected(items=left_out)
+    gone = set(left_out)
+    items[:] = [item for item in items if item not in gone]
+
+
+@pytest.fixture
+def python_functions():
+    """For tests that watch what Python functions call: the compiled front calls nothing that they could watch."""
+    with front.disabled():
+        yield
 
 
 @pytest.fixture
@@ -74,5 +105,6 @@ def same_start():
 def backend(request):
     """Every backend and device there is in turn, which serve all calls (marks.each_backend)."""
     name, device = request.param
-    with vf.use_backend(name), torch.device(device):
+    # A default device is a mode, which the compiled front leaves to the Python functions.
+    with vf.use_backend(name), contextlib.nullcontext() if device == "cpu" else torch.device(device):
         yield name

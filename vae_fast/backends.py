@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 import torch
 
-from vae_fast import native, reference, tracing, triton_kernels
+from vae_fast import front, native, reference, tracing, triton_kernels
 from vae_fast.operators import OPERATORS
 
 OPS = tuple(OPERATORS)
@@ -21,7 +21,8 @@ class Backend:
 
     ``available`` says whether it can serve here, ``reason`` why not (empty where it can), ``devices`` the device
     types it serves ("*" for all), ``ops`` the operators it has. ``lacking`` says which of them it has not on all of
-    its devices, as (operator, device type).
+    its devices, as (operator, device type). ``front`` says of "native" whether its common calls are made by the
+    compiled front: "compiled", or why there is none.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Backend:
     devices: tuple[str, ...]
     ops: tuple[str, ...]
     lacking: tuple[tuple[str, str], ...] = ()
+    front: str = ""
 
     def serves(self, op: str, device: str) -> bool:
         """Whether it has an operator for a device type."""
@@ -44,7 +46,8 @@ def _written_in_python(kernels: Any) -> tuple[str, ...]:
 def _native() -> Backend:
     ops = tuple(op for op in OPS if any(op in served for served in native.OPS.values()))
     lacking = tuple((op, device) for op in ops for device, served in native.OPS.items() if op not in served)
-    return Backend("native", not native.REASON, native.REASON, native.DEVICES, ops, lacking)
+    calls = front.REASON or "compiled"
+    return Backend("native", not native.REASON, native.REASON, native.DEVICES, ops, lacking, calls)
 
 
 def _triton() -> Backend:
@@ -114,6 +117,15 @@ def _named(name: str, source: str) -> str:
 # The environment's value is checked at the first call, so that importing never fails.
 _current = os.environ.get(ENVIRONMENT_VARIABLE) or "auto"
 _current_source = ENVIRONMENT_VARIABLE
+# What the compiled front serves where a call names no backend.
+_FRONTS = ("auto", "native")
+front.state.native = _current in _FRONTS
+
+
+def _set(name: str, source: str) -> None:
+    global _current, _current_source
+    _current, _current_source = name, source
+    front.state.native = name in _FRONTS
 
 
 class use_backend:
@@ -128,21 +140,18 @@ class use_backend:
     """
 
     def __init__(self, name: str) -> None:
-        global _current, _current_source
         name = _named(name, "use_backend")
         self.name, self.previous = name, (_current, _current_source)
-        _current, _current_source = name, "use_backend"
+        _set(name, "use_backend")
 
     def __enter__(self) -> use_backend:
-        global _current, _current_source
-        _current, _current_source = self.name, "use_backend"
+        _set(self.name, "use_backend")
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        global _current, _current_source
-        _current, _current_source = self.previous
+        _set(*self.previous)
 
 
 def choose(op: str, device: torch.device, backend: str | None, numel: int = 0) -> str:

@@ -20,7 +20,7 @@ from vae_fast.operators import OPERATORS, SCHEMAS, Operator
 FOLDER = Path(__file__).parent
 LIBRARY = FOLDER / "_cpu.abi3.so"
 CUDA_LIBRARY = FOLDER / "_cuda.abi3.so"
-# What the build had to say where it left a library out: a line for the CPU's, a line for CUDA's.
+# What the build had to say where it left a library out: a line for the CPU's, for CUDA's, for the front.
 BUILD_RECORD = FOLDER / "_build.txt"
 TORCH_MINIMUM = (2, 11)
 DEFINED = "VAE_FAST_OPERATORS_DEFINED"
@@ -30,9 +30,10 @@ def _version(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split(".")[:2] if part.isdecimal())
 
 
-def _missing(library: Path, what: str) -> str:
+def missing(library: Path, what: str, line: int) -> str:
+    """Why a library is not there, by its line of the build's record."""
     lines = BUILD_RECORD.read_text().splitlines() if BUILD_RECORD.is_file() else []
-    recorded = "".join(lines[1:2] if library is CUDA_LIBRARY else lines[:1]).strip()
+    recorded = "".join(lines[line : line + 1]).strip()
     return f"{what} was not built: {recorded or 'there is no ' + library.name}"
 
 
@@ -52,7 +53,7 @@ def _whole(path: Path) -> bool:
 def _load(library: Path, what: str) -> str:
     """Registers a library's kernels. Returns why it cannot, empty where it did."""
     if not library.is_file():
-        return _missing(library, what)
+        return missing(library, what, 1 if library is CUDA_LIBRARY else 0)
     if _version(torch.__version__) < TORCH_MINIMUM:
         return f"{what} needs torch {'.'.join(map(str, TORCH_MINIMUM))}, this is {torch.__version__}"
     if not _whole(library):

@@ -194,7 +194,19 @@ class DensityTiles {
   bool value_, grad_ = false;
 };
 
-template <class T, class Args, class Op, size_t... I>
+// What a thread does of a call before it reads a block, which is the rows of a piece or the pieces of a row, and after
+// it: nothing. `args` are what it reads.
+template <class Args>
+struct AsTheyAre {
+  static constexpr bool kBlocks = false;
+  const Args& args;
+
+  AsTheyAre(const Args& args, const Pieces&) : args(args) {}
+  void begin(int64_t) {}
+  void end(int64_t) {}
+};
+
+template <class T, class Around, class Args, class Op, size_t... I>
 void run_density(const Args& args, const Op& op, double cost, std::index_sequence<I...> all) {
   const Pieces pieces(args.rows);
   const int64_t units = units_of(pieces, args.gradients[I]..., args.dweight);
@@ -203,16 +215,25 @@ void run_density(const Args& args, const Op& op, double cost, std::index_sequenc
   RowSums<T> rows(pieces, args.scale / args.divisor);
   rows.start(static_cast<T*>(args.out));
   parallel(args.parallel_for, args.rows, units, cost, [&](int64_t begin, int64_t end) {
-    DensityTiles<T, Op> tiles(args, op, sums, dweight, all);
+    Around around(args, pieces);
+    DensityTiles<T, Op> tiles(around.args, op, sums, dweight, all);
     alignas(64) T terms[kTile<T>];
+    const int64_t per_block = Around::kBlocks ? pieces.per_row() : 1;
+    const auto start = [&](int64_t unit) {
+      const int64_t piece = unit_start(pieces, units, unit);
+      return piece - piece % per_block;
+    };
     for (int64_t unit = begin; unit < end; ++unit) {
-      const int64_t last = unit_start(pieces, units, unit + 1);
-      for (int64_t piece = unit_start(pieces, units, unit); piece < last; ++piece) {
+      const int64_t last = start(unit + 1);
+      for (int64_t piece = start(unit); piece < last; ++piece) {
+        const int64_t row = piece / per_block * pieces.rows_each();
+        if (piece % per_block == 0) around.begin(row);
         double running = 0;
         pieces.template for_tiles<T>(piece, [&](int64_t first, int n) {
           tiles(unit, piece, first, n, terms);
           if (rows) rows.add(piece, first, n, terms, running);
         });
+        if ((piece + 1) % per_block == 0) around.end(row);
       }
     }
   });
@@ -221,11 +242,13 @@ void run_density(const Args& args, const Op& op, double cost, std::index_sequenc
   dweight.finish();
 }
 
-// Runs an operator that computes in T; `cost` is about how many nanoseconds an element takes.
-template <class T, class Args, class Op>
+// Runs an operator that computes in T, with something Around its blocks or nothing; `cost` is about how many
+// nanoseconds an element takes.
+template <class T, class Around = void, class Args, class Op>
 void run_density(const Args& args, const Op& op, double cost) {
   static_assert(Args::kInputs >= Op::kInputs, "an operand is missing");
-  run_density<T>(args, op, cost, std::make_index_sequence<Op::kInputs>());
+  using Own = std::conditional_t<std::is_void_v<Around>, AsTheyAre<Args>, Around>;
+  run_density<T, Own>(args, op, cost, std::make_index_sequence<Op::kInputs>());
 }
 
 }  // namespace VF_ISA

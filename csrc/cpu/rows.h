@@ -29,8 +29,9 @@ class Pieces {
 
   const Rows& rows() const { return rows_; }
   int64_t count() const { return count_; }
-  // How many pieces a row is cut into: 1 for short rows.
+  // How many pieces a row is cut into: 1 for short rows, of which a piece has `rows_each`.
   int64_t per_row() const { return per_row_; }
+  int64_t rows_each() const { return rows_each_; }
 
   // Calls tile(first, n) for the tiles of a piece: whole rows, or elements of one row.
   template <class T, class F>

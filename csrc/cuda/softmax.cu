@@ -19,7 +19,7 @@ struct SoftmaxParams {
   T* gradient;
 };
 
-// The largest of all threads' values, for each of them.
+// The largest of all threads' values, for each of them. Before `shared` is written again all threads have to have met.
 template <class T>
 __device__ __forceinline__ T block_largest(T value, T* shared) {
   for (int step = 16; step > 0; step /= 2) {
@@ -31,8 +31,6 @@ __device__ __forceinline__ T block_largest(T value, T* shared) {
   __syncthreads();
   value = shared[0];
   for (int w = 1; w < static_cast<int>(blockDim.x) / 32; ++w) value = shared[w] > value ? shared[w] : value;
-  // The next row may write to the same memory.
-  __syncthreads();
   return value;
 }
 

@@ -230,22 +230,42 @@ def options(shape, offset, dtype):
             calls.append((vf.gaussian_log_prob, ((3, *shape), own, shape), scaled))
     for function, shapes, given in calls:
         drawn = [placed(torch.randn(s, dtype=torch.float64), offset, dtype) for s in shapes]
-        narrow = [t.detach().requires_grad_() for t in drawn]
-        exact = [t.detach().double().requires_grad_() for t in drawn]
-        outs, wanted = (
-            function(*operands, backend=b, **given) for operands, b in ((narrow, "native"), (exact, "reference"))
-        )
-        outs, wanted = ((t,) if isinstance(t, torch.Tensor) else t for t in (outs, wanted))
-        upstream = [torch.randn(t.shape, dtype=torch.float64).to(t.dtype) for t in outs]
-        got = (*outs, *torch.autograd.grad(outs, narrow, upstream))
-        want = (*wanted, *torch.autograd.grad(wanted, exact, [g.double() for g in upstream]))
-        close = 1e-2 if dtype == torch.bfloat16 else 1e-4
-        for k, (a, b) in enumerate(zip(got, want, strict=True)):
-            digest.update(a.detach().reshape(-1).view(torch.uint8).numpy().tobytes())
-            far = ~((a.double() - b).abs() <= close * b.abs().max())
-            assert not far.any(), (
-                f"{function.__name__} {shapes} {offset} {dtype} {given}, {k}: {a[far][:3]}, {b[far][:3]}"
-            )
+        like_the_reference(f"{function.__name__} {shapes} {offset} {dtype}", function, drawn, given)
+
+
+def like_the_reference(name, function, drawn, given):
+    """Results and every gradient, against the reference in float64."""
+    narrow = [t.detach().requires_grad_() for t in drawn]
+    exact = [t.detach().double().requires_grad_() for t in drawn]
+    outs, wanted = (
+        function(*operands, backend=b, **given) for operands, b in ((narrow, "native"), (exact, "reference"))
+    )
+    outs, wanted = ((t,) if isinstance(t, torch.Tensor) else t for t in (outs, wanted))
+    upstream = [torch.randn(t.shape, dtype=torch.float64).to(t.dtype) for t in outs]
+    got = (*outs, *torch.autograd.grad(outs, narrow, upstream))
+    want = (*wanted, *torch.autograd.grad(wanted, exact, [g.double() for g in upstream]))
+    close = 1e-2 if drawn[0].dtype == torch.bfloat16 else 1e-4
+    for k, (a, b) in enumerate(zip(got, want, strict=True)):
+        digest.update(a.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        far = ~((a.double() - b).abs() <= close * b.abs().max())
+        assert not far.any(), f"{name} {given}, {k}: {a[far][:3]}, {b[far][:3]}"
+
+
+def counts(shape, offset, dtype):
+    """A parameter a feature and one a datum; a mean given, and as a softmax's share of a library."""
+    rows, columns = shape
+    x = torch.poisson(torch.rand(shape) * 3)
+
+    def likelihood(mean, theta, zero_logits, library, *, param, backend):
+        mean, more = (mean.exp(), {}) if param == "mean" else (mean, {"log_library": library})
+        return vf.negative_binomial_log_prob(
+            mean, theta.exp(), x, zero_logits=zero_logits, param=param, backend=backend, **more
+        ) + (library.sum() * 0 if param == "mean" else 0)
+
+    shapes = (shape, (columns,), shape, (rows, 1))
+    drawn = [placed(torch.randn(s, dtype=torch.float64), offset, dtype) for s in shapes]
+    for param in ("mean", "softmax"):
+        like_the_reference(f"counts {shape} {offset} {dtype}", likelihood, drawn, {"param": param})
 
 
 def cancelling():
@@ -301,6 +321,8 @@ for case in ((s, (k + j) % 2, d) for k, s in enumerate(SHAPES) for j, d in enume
     if case[0] in SHAPES[1:5]:
         for kind in (*DTYPES, torch.float16):
             weighted(*case, kind)
+for shape, dtype in itertools.product(((3, 5), (9, 784), (2, 5001)), (torch.float32, torch.float64)):
+    counts(shape, 0, dtype)
 for case in itertools.product(((5, 12), (3, 7)), OFFSETS, (torch.float32, torch.bfloat16)):
     options(*case)
 print(digest.hexdigest())

@@ -54,6 +54,11 @@ def check_derivatives(f, *inputs, batched=True):
     assert gradgradcheck(f, inputs, check_batched_grad=batched, fast_mode=True)
 
 
+def check_gradients(f, *inputs):
+    """First derivatives in reverse mode, of float64 inputs, against differences."""
+    assert gradcheck(f, leaves(*inputs, of=f))
+
+
 def check_transforms(f, *inputs):
     """vmap, jacrev, jacfwd and hessian against a loop and against autograd. Dim 0 of every input is mapped."""
     in_loop = [as_tuple(f(*(t[i] for t in inputs))) for i in range(len(inputs[0]))]

@@ -1,6 +1,7 @@
 """What a caller gets for inputs that are wrong, degenerate, non-finite or huge."""
 
 import os
+import warnings
 
 import numpy as np
 import pytest
@@ -91,7 +92,10 @@ class TestShapes:
 
 
 def quantised(value):
-    return torch.quantize_per_tensor(value, 0.1, 0, torch.quint8)
+    # torch warns once a process that it will do without them.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return torch.quantize_per_tensor(value, 0.1, 0, torch.quint8)
 
 
 NOT_DENSE_FLOATS = {

@@ -1,9 +1,5 @@
 """Gradients that come with the forward pass of "sum" and "mean": once, scaled, and right whatever comes after."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
@@ -14,7 +10,9 @@ from torch.utils.checkpoint import checkpoint
 import vae_fast as vf
 from helpers.calls import BERNOULLI, same_bits
 from helpers.marks import each_density, needs_native
+from vae_fast import front
 from vae_fast.backends import _KERNELS
+from vae_fast.ops import early
 
 pytestmark = needs_native
 
@@ -32,6 +30,7 @@ def calls_of(monkeypatch):
             return lambda *args: names.append(name) or kernel(*args)
 
     monkeypatch.setitem(_KERNELS, "native", Watched())
+    monkeypatch.setattr(front.state, "on", False)
     with vf.use_backend("native"):
         yield names
 
@@ -133,6 +132,7 @@ def test_only_what_is_asked_for(call, monkeypatch):
     kernels, asked = _KERNELS["native"], []
     original = getattr(kernels, f"{call.op}_fwd")
     n = len(call.operator.differentiable_in_forward)
+    monkeypatch.setattr(front.state, "on", False)
     monkeypatch.setattr(kernels, f"{call.op}_fwd", lambda *args: asked.append(args[-n:]) or original(*args))
     tensors = call.draw((7, 5))
     names = [name for name in call.operands if name in call.operator.differentiable]
@@ -231,7 +231,8 @@ class TestMemory:
     def buffers(self, reduction):
         """Of the gradients that are kept, in the same units; no mode may watch, under which none are."""
         frames = [(torch.randn(2, 1 << 13, requires_grad=True), torch.rand(2, 1 << 13)) for _ in range(12)]
-        losses = [self.frame(p, x, reduction, self.ours) for p, x in frames]
+        with front.disabled():
+            losses = [self.frame(p, x, reduction, self.ours) for p, x in frames]
         kept = [grad for loss in losses for grads in loss.grad_fn.early for grad in grads]
         return sum(grad.untyped_storage().nbytes() for grad in kept) >> 16
 
@@ -269,6 +270,7 @@ class TestMemory:
         with torch.autograd.graph.save_on_cpu():
             assert self.held(reduction=reduction) == 12
 
+    @pytest.mark.usefixtures("python_functions")
     def test_released_at_the_first_backward_pass(self):
         y, x = torch.randn(2, 1 << 13, requires_grad=True), torch.rand(2, 1 << 13)
         loss = self.ours(y, x, "sum")
@@ -314,22 +316,18 @@ class TestSwitch:
         with pytest.raises(TypeError, match="takes True or False, got 1"):
             vf.early_gradients(1)
 
-    @pytest.mark.parametrize(
-        ("word", "expected"), [("0", "2"), ("off", "2"), ("1", "1"), ("", "1"), ("2", "must be 0 or 1, got '2'")]
-    )
-    def test_environment(self, word, expected):
-        program = """if True:
-            import torch, vae_fast as vf
-            from vae_fast.backends import _KERNELS
-            asked, kernels = [], _KERNELS["native"]
-            class Watched:
-                def __getattr__(self, name):
-                    asked.append(name)
-                    return getattr(kernels, name)
-            _KERNELS["native"] = Watched()
-            vf.bernoulli_log_prob(torch.zeros(4, requires_grad=True), torch.ones(4), reduction="sum").backward()
-            print(len(asked))
-        """
-        environment = os.environ | {"VAE_FAST_EARLY_GRADIENTS": word, "VAE_FAST_BACKEND": "native"}
-        done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
-        assert expected in (done.stdout or done.stderr), done.stderr
+    @pytest.mark.parametrize(("word", "expected"), [("0", 2), ("off", 2), ("1", 1), ("", 1)])
+    def test_environment(self, calls_of, monkeypatch, word, expected):
+        """Read at the first call that asks."""
+        monkeypatch.setenv("VAE_FAST_EARLY_GRADIENTS", word)
+        monkeypatch.setattr(early, "_allowed", None)
+        monkeypatch.setattr(front.state, "early", -1)
+        BERNOULLI.with_grads(*BERNOULLI.draw((7, 5)), reduction="sum")
+        assert len(calls_of) == expected
+
+    def test_a_wrong_word(self, monkeypatch):
+        monkeypatch.setenv("VAE_FAST_EARLY_GRADIENTS", "2")
+        monkeypatch.setattr(early, "_allowed", None)
+        monkeypatch.setattr(front.state, "early", -1)
+        with pytest.raises(ValueError, match="VAE_FAST_EARLY_GRADIENTS must be 0 or 1, got '2'"):
+            BERNOULLI.with_grads(*BERNOULLI.draw((7, 5)), reduction="sum", backend="native")

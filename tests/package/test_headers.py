@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -26,11 +27,14 @@ def test_by_itself(header, tmp_path):
     cuda = header.parts[0] == "cuda" or header.name == "table.h"
     names = ["-DVF_ISA=cuda" if cuda else "-DVF_ISA=here", "-DVF_DISPATCH_KEY=CPU", "-Wno-unknown-pragmas"]
     folders = ["-I", str(CSRC), "-I", str(ROOT / "tests" / "cuda_host")]
-    torch_headers = [
-        "-DTORCH_TARGET_VERSION=0x020b000000000000",
-        "-isystem",
-        str(Path(torch.__file__).parent / "include"),
-    ]
-    command = [COMPILER, "-std=c++17", "-fsyntax-only", "-Wno-psabi", *names, *folders, *torch_headers, str(source)]
+    include = Path(torch.__file__).parent / "include"
+    if header.parts[0] == "front":
+        names += ["-std=c++20", "-DVF_FRONT"]
+        found = [include, include / "torch/csrc/api/include", sysconfig.get_paths()["include"]]
+    else:
+        names += ["-std=c++17", "-DTORCH_TARGET_VERSION=0x020b000000000000"]
+        found = [include]
+    torch_headers = [part for folder in found for part in ("-isystem", str(folder))]
+    command = [COMPILER, "-fsyntax-only", "-Wno-psabi", *names, *folders, *torch_headers, str(source)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

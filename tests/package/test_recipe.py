@@ -91,19 +91,20 @@ struct LaplaceDensity {
     ),
     ("csrc/kernels.h", "kernel(gaussian_log_prob, GaussianArgs)", "kernel(laplace_log_prob, LaplaceArgs) "),
     (
-        "csrc/ops.cpp",
+        "csrc/ops.h",
         "// ---- gaussian_kl --",
         """// ---- laplace_log_prob -------------------------------------------------------------------
 
-std::array<Tensor, 5> laplace(DensityTensors<3>&& tensors, const DensityOptions& options) {
+inline std::array<Tensor, 5> laplace(DensityTensors<3>&& tensors, const DensityOptions& options) {
   LaplaceArgs args;
   return run_density(kernels().laplace_log_prob, args, tensors, options);
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> laplace_log_prob_fwd(Tensor mean, Tensor log_b, Tensor x,
-                                                                OptionalTensor weight, int64_t event_ndim,
-                                                                int64_t reduction, double scale, bool need_dmean,
-                                                                bool need_dlog_b, bool need_dx) {
+inline std::tuple<Tensor, Tensor, Tensor, Tensor> laplace_log_prob_fwd(Tensor mean, Tensor log_b, Tensor x,
+                                                                       OptionalTensor weight, int64_t event_ndim,
+                                                                       int64_t reduction, double scale,
+                                                                       bool need_dmean, bool need_dlog_b,
+                                                                       bool need_dx) {
   return forward(laplace({OnDevice(mean),
                           {{"mean", mean}, {"log_b", log_b}, {"x", x}, {"weight", weight}},
                           {},
@@ -111,11 +112,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> laplace_log_prob_fwd(Tensor mean, Ten
                          {event_ndim, reduction, scale}));
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> laplace_log_prob_bwd(Tensor dlog_prob, Tensor mean, Tensor log_b,
-                                                                Tensor x, OptionalTensor weight,
-                                                                int64_t event_ndim, int64_t reduction,
-                                                                double scale, bool need_dmean, bool need_dlog_b,
-                                                                bool need_dx, bool need_dweight) {
+inline std::tuple<Tensor, Tensor, Tensor, Tensor> laplace_log_prob_bwd(Tensor dlog_prob, Tensor mean, Tensor log_b,
+                                                                       Tensor x, OptionalTensor weight,
+                                                                       int64_t event_ndim, int64_t reduction,
+                                                                       double scale, bool need_dmean,
+                                                                       bool need_dlog_b, bool need_dx,
+                                                                       bool need_dweight) {
   return backward(laplace({OnDevice(mean),
                            {{"mean", mean}, {"log_b", log_b}, {"x", x}, {"weight", weight}},
                            {"dlog_prob", dlog_prob},
@@ -125,7 +127,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> laplace_log_prob_bwd(Tensor dlog_prob
 
 """,
     ),
-    ("csrc/ops.cpp", "  VF_REGISTER(m, gaussian_kl);", "  VF_REGISTER(m, laplace_log_prob);\n"),
+    ("csrc/ops.h", "each(gaussian_kl)", "each(laplace_log_prob) "),
 )
 
 

@@ -16,18 +16,13 @@ PATH=$work/build/bin:$PATH
 
 rm -rf dist
 "$python" -m build --no-isolation --sdist --outdir "$work/sdist" .
-VAE_FAST_NATIVE=1 "$python" "${pip[@]}" wheel --no-build-isolation --no-deps --wheel-dir "$work/raw" "$work"/sdist/*.tar.gz
+VAE_FAST_NATIVE=1 VAE_FAST_FRONT=0 "$python" "${pip[@]}" wheel --no-build-isolation --no-deps --wheel-dir "$work/raw" "$work"/sdist/*.tar.gz
 # torch brings its own libraries; the wheel must not.
-exclude=(--exclude 'libtorch*' --exclude 'libc10*' --exclude 'libgomp*')
-auditwheel repair "${exclude[@]}" --plat "manylinux_2_34_$(uname -m)" --wheel-dir dist "$work"/raw/*.whl
-wheel=$(echo dist/vae_fast-*.whl)
+repair=(auditwheel repair --exclude 'libtorch*' --exclude 'libc10*' --exclude 'libgomp*' --plat "manylinux_2_34_$(uname -m)")
+"${repair[@]}" --wheel-dir "$work/abi3" "$work"/raw/*.whl
+wheel=$(echo "$work"/abi3/vae_fast-*.whl)
 [[ $wheel == *-cp310-abi3-manylinux_2_*.whl ]] || { echo "not an abi3 manylinux wheel: $wheel" >&2; exit 1; }
-auditwheel show "$wheel"
-cp "$work"/sdist/*.tar.gz dist/
-
 abi3audit --strict --verbose "$wheel"
-check-wheel-contents "$wheel"
-twine check --strict dist/*
 
 # The audit has to be able to fail: a copy of the library that asks for a symbol outside the stable ABI.
 "$python" - "$wheel" "$work" <<'END'
@@ -48,16 +43,32 @@ fi
 grep -q _PyObject_GetDictPtr "$work/planted.log" || { cat "$work/planted.log" >&2; exit 1; }
 echo "abi3audit found the planted symbol"
 
+# The fronts are for one Python each, and so come after that audit. auditwheel makes the list of files anew.
+tests/wheel/fronts.sh "$work/fronts"
+"$python" - "$work"/raw/*.whl "$work/fronts" <<'END'
+import pathlib, sys, zipfile
+with zipfile.ZipFile(sys.argv[1], "a", zipfile.ZIP_DEFLATED) as wheel:
+    for front in sorted(pathlib.Path(sys.argv[2]).iterdir()):
+        wheel.write(front, f"vae_fast/{front.name}")
+END
+"${repair[@]}" --wheel-dir dist "$work"/raw/*.whl
+wheel=$(echo dist/vae_fast-*.whl)
+auditwheel show "$wheel"
+cp "$work"/sdist/*.tar.gz dist/
+check-wheel-contents "$wheel"
+twine check --strict dist/*
+
 # Torch and numpy alone, and no compiler.
 "$PYTHON" -m venv "$work/user"
 "$work/user/bin/python" "${pip[@]}" install -r <(grep -v '^setuptools' "$work/pins.txt")
-"$work/user/bin/python" "${pip[@]}" install --no-deps --no-index "$wheel"
+"$work/user/bin/python" "${pip[@]}" install --no-deps --no-index "$PWD/$wheel"
 cd "$work"
 env PATH=/nonexistent "$work/user/bin/python" - <<'END'
 import torch
 import vae_fast as vf
 native = vf.backends()["native"]
 assert native.available, native.reason
+assert native.front == "compiled", native.front
 mu = torch.randn(7, 5, requires_grad=True)
 z, kl = vf.rsample_kl(mu, 0.0, seed=1, backend="native")
 (z.sum() + kl.sum()).backward()

@@ -53,6 +53,7 @@ def collect() -> dict[str, Any]:
             for name, backend in vf.backends().items()
         },
         "instruction_set": _instruction_set(),
+        "front": vf.backends()["native"].front,
         "VAE_FAST_BACKEND": os.environ.get("VAE_FAST_BACKEND"),
         "train_extra": {name: _installed(name) for name in _EXTRAS},
     }
@@ -136,6 +137,9 @@ def _lines(content: dict[str, Any]) -> list[str]:
         if name == "native" and backend["available"]:
             state += f", instruction set {content['instruction_set']}"
         lines.append(f"backend    {name}: {state}")
+        if name == "native" and backend["available"]:
+            is_there = content["front"] == "compiled"
+            lines.append(f"           calls: {'compiled' if is_there else 'in Python, ' + content['front']}")
     if content["VAE_FAST_BACKEND"]:
         lines.append(f"           VAE_FAST_BACKEND={content['VAE_FAST_BACKEND']}")
     missing = [name for name, version in content["train_extra"].items() if version is None]

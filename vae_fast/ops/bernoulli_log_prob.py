@@ -9,8 +9,8 @@ from vae_fast.operators import OPERATORS
 from vae_fast.ops import arguments
 from vae_fast.ops.arguments import BernoulliParam, Reduction
 from vae_fast.ops.autograd import density
+from vae_fast.ops.public import operator
 from vae_fast.reference.bernoulli_log_prob import PROBS
-from vae_fast.tracing import public
 
 _Options = OPERATORS["bernoulli_log_prob"].Options
 
@@ -20,7 +20,7 @@ def _within(name: str, values: Tensor) -> None:
         raise ValueError(f"{name} has values outside [0, 1]")
 
 
-@public
+@operator
 def bernoulli_log_prob(
     logits: Tensor,
     x: Tensor,

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vae_fast import tracing
+from vae_fast import front, tracing
 from vae_fast.backends import kernel
 from vae_fast.ops import dispatch
 from vae_fast.reference.densities import NONE
@@ -34,6 +34,12 @@ def _from_environment() -> bool:
     return _WORDS[word.lower()]
 
 
+def _set(allowed: bool | None) -> None:
+    global _allowed
+    _allowed = allowed
+    front.state.early = -1 if allowed is None else int(allowed)
+
+
 class early_gradients:
     """Whether later calls, or those in a ``with`` block, may keep gradients that their forward pass made.
 
@@ -47,22 +53,19 @@ class early_gradients:
     """
 
     def __init__(self, allowed: bool) -> None:
-        global _allowed
         if not isinstance(allowed, bool):
             raise TypeError(f"early_gradients takes True or False, got {allowed!r}")
         self.allowed, self.previous = allowed, _allowed
-        _allowed = allowed
+        _set(allowed)
 
     def __enter__(self) -> early_gradients:
-        global _allowed
-        _allowed = self.allowed
+        _set(self.allowed)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        global _allowed
-        _allowed = self.previous
+        _set(self.previous)
 
 
 def wanted(backend: str, reduction: int, arithmetic: torch.dtype, operands: Sequence[Any]) -> bool:
@@ -74,11 +77,10 @@ def wanted(backend: str, reduction: int, arithmetic: torch.dtype, operands: Sequ
     dispatch mode, whose tensors may have no values; and not while hooks decide where what is saved lies, which
     would not see them.
     """
-    global _allowed
     if reduction == NONE or backend not in _BACKENDS or tracing.traced():
         return False
     if _allowed is None:
-        _allowed = _from_environment()
+        _set(_from_environment())
     if not _allowed or torch._C._autograd._top_saved_tensors_default_hooks(True) is not None:
         return False
     weight = operands[-1]

@@ -9,12 +9,12 @@ from vae_fast.operators import OPERATORS
 from vae_fast.ops import arguments
 from vae_fast.ops.arguments import Bounds, BoundsGrad, Param, Reduction
 from vae_fast.ops.autograd import density
-from vae_fast.tracing import public
+from vae_fast.ops.public import operator
 
 _Options = OPERATORS["gaussian_log_prob"].Options
 
 
-@public
+@operator
 def gaussian_log_prob(
     mean: Tensor,
     logvar: Tensor | float,

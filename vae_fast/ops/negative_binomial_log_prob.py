@@ -9,13 +9,13 @@ from vae_fast.operators import MEAN_PARAMS, OPERATORS, THETA_PARAMS
 from vae_fast.ops import arguments, counts
 from vae_fast.ops.arguments import MeanParam, Reduction, ThetaParam
 from vae_fast.ops.autograd import density
-from vae_fast.tracing import public
+from vae_fast.ops.public import operator
 
 _OP = "negative_binomial_log_prob"
 _Options = OPERATORS[_OP].Options
 
 
-@public
+@operator
 def negative_binomial_log_prob(
     mean: Tensor,
     theta: Tensor | float,

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from vae_fast import front
 from vae_fast.backends import choose
 from vae_fast.operators import OPERATORS
 from vae_fast.ops import arguments, dispatch
@@ -21,12 +23,19 @@ from vae_fast.ops.rsample import rsample
 from vae_fast.ops.rsample_kl import rsample_kl
 from vae_fast.tracing import public
 
+_compiling = torch.compiler.is_compiling
 _OPTIONS = {name: operator.Options for name, operator in OPERATORS.items() if operator.packed}
 
 
 def _in_one(moments: Tensor, dim: int, *others: Tensor | None) -> bool:
     """Whether ``moments`` needs a gradient, in a call of the common kind; elsewhere autograd joins halves."""
     return dispatch.differentiable(moments) and dispatch.uniform(*moments.chunk(2, dim), *others)
+
+
+def _by_front(op: str, *args: Any, **options: Any) -> Any:
+    """What the compiled front makes of a call; None where it does not take it."""
+    run = front.PACKED.get(op)
+    return None if run is None or _compiling() else run(*args, **options)
 
 
 def _form(param: Any = "logvar", param_eps: Any = 0.0, bounds: Any = None) -> dict[str, float]:
@@ -48,6 +57,8 @@ def sample(
     moments: Tensor, dim: int, *, drawn: dict[str, Any], form: dict[str, Any], backend: str | None
 ) -> Tensor:
     """``rsample``."""
+    if (found := _by_front("rsample", moments, dim, **drawn, **form, backend=backend)) is not None:
+        return found
     mu, logvar = moments.chunk(2, dim)
     if not _in_one(moments, dim):
         return rsample(mu, logvar, **drawn, **form, backend=backend)
@@ -63,12 +74,15 @@ def sample_kl(
     moments: Tensor, dim: int, *, event_ndim: int, drawn: dict[str, Any], form: dict[str, Any], backend: str | None
 ) -> tuple[Tensor, Tensor]:
     """``rsample_kl``, to N(0, I)."""
+    options: dict[str, Any] = {**drawn, **form, "event_ndim": event_ndim, "backend": backend}
+    if (found := _by_front("rsample_kl", moments, dim, **options)) is not None:
+        return found
     mu, logvar = moments.chunk(2, dim)
     if not _in_one(moments, dim):
         return rsample_kl(mu, logvar, event_ndim=event_ndim, **drawn, **form, backend=backend)
     name = choose("rsample_kl", moments.device, backend, mu.numel())
-    noise, options = _drawn(mu, **drawn)
-    call = ("rsample_kl", name, dim, _OPTIONS["rsample_kl"](event_ndim=event_ndim, **options, **_form(**form)))
+    noise, of_noise = _drawn(mu, **drawn)
+    call = ("rsample_kl", name, dim, _OPTIONS["rsample_kl"](event_ndim=event_ndim, **of_noise, **_form(**form)))
     z, kl = Draw.apply(call, noise.seed_tensor, noise.noise, moments, None, None)
     return z, kl
 
@@ -87,18 +101,19 @@ def kl(
 ) -> Tensor:
     """``gaussian_kl``; without a ``prior_form`` the prior's is the posterior's."""
     prior = form if prior_form is None else prior_form
+    of_prior: dict[str, Any] = {f"prior_{name}": value for name, value in prior.items()}
+    # None would be the posterior's.
+    of_prior["prior_bounds"] = of_prior["prior_bounds"] or (None, None)
+    options = {**form, **of_prior, "event_ndim": event_ndim, "backend": backend}
+    if (found := _by_front("gaussian_kl", moments, dim, prior_mu, prior_logvar, **options)) is not None:
+        return found
     if not _in_one(moments, dim, prior_mu, prior_logvar):
         mu, logvar = moments.chunk(2, dim)
-        others: dict[str, Any] = {f"prior_{name}": value for name, value in prior.items()}
-        # None would be the posterior's.
-        others["prior_bounds"] = others["prior_bounds"] or (None, None)
-        return gaussian_kl(
-            mu, logvar, prior_mu, prior_logvar, event_ndim=event_ndim, **form, **others, backend=backend
-        )
+        return gaussian_kl(mu, logvar, prior_mu, prior_logvar, **options)
     name = choose("gaussian_kl", moments.device, backend, moments.numel() // 2)
-    of_prior = {f"prior_{name}": value for name, value in _form(**prior).items()}
-    options = _OPTIONS["gaussian_kl"](event_ndim=event_ndim, **_form(**form), **of_prior)
-    out: Tensor = Density.apply(("gaussian_kl", name, dim, options), False, moments, prior_mu, prior_logvar, None)
+    codes = {f"prior_{name}": value for name, value in _form(**prior).items()}
+    record = _OPTIONS["gaussian_kl"](event_ndim=event_ndim, **_form(**form), **codes)
+    out: Tensor = Density.apply(("gaussian_kl", name, dim, record), False, moments, prior_mu, prior_logvar, None)
     return out
 
 
@@ -114,10 +129,13 @@ def log_prob(
     backend: str | None,
 ) -> Tensor:
     """``gaussian_log_prob``, times ``scale``."""
+    options: dict[str, Any] = {**form, "event_ndim": event_ndim, "scale": scale, "backend": backend}
+    if (found := _by_front("gaussian_log_prob", moments, dim, x, **options)) is not None:
+        return found
     if not _in_one(moments, dim, x):
         mean, logvar = moments.chunk(2, dim)
-        return gaussian_log_prob(mean, logvar, x, event_ndim=event_ndim, scale=scale, **form, backend=backend)
+        return gaussian_log_prob(mean, logvar, x, **options)
     name = choose("gaussian_log_prob", moments.device, backend, moments.numel() // 2)
-    options = _OPTIONS["gaussian_log_prob"](event_ndim=event_ndim, scale=scale, **_form(**form))
-    out: Tensor = Density.apply(("gaussian_log_prob", name, dim, options), False, moments, x, None)
+    record = _OPTIONS["gaussian_log_prob"](event_ndim=event_ndim, scale=scale, **_form(**form))
+    out: Tensor = Density.apply(("gaussian_log_prob", name, dim, record), False, moments, x, None)
     return out

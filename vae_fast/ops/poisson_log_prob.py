@@ -9,13 +9,13 @@ from vae_fast.operators import OPERATORS, RATE_PARAMS
 from vae_fast.ops import arguments, counts
 from vae_fast.ops.arguments import RateParam, Reduction
 from vae_fast.ops.autograd import density
-from vae_fast.tracing import public
+from vae_fast.ops.public import operator
 
 _OP = "poisson_log_prob"
 _Options = OPERATORS[_OP].Options
 
 
-@public
+@operator
 def poisson_log_prob(
     rate: Tensor,
     x: Tensor,

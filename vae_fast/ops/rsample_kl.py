@@ -14,12 +14,12 @@ from vae_fast.ops import arguments
 from vae_fast.ops.arguments import Bounds, BoundsGrad, Param
 from vae_fast.ops.autograd import draw
 from vae_fast.ops.noise_source import source
-from vae_fast.tracing import public
+from vae_fast.ops.public import operator
 
 _Options = OPERATORS["rsample_kl"].Options
 
 
-@public
+@operator
 def rsample_kl(
     mu: Tensor,
     logvar: Tensor | float,

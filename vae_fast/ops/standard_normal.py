@@ -14,12 +14,12 @@ from vae_fast.checks import FLOATS, countable
 from vae_fast.operators import OPERATORS
 from vae_fast.ops import arguments
 from vae_fast.ops.noise_source import sample_word
-from vae_fast.tracing import public
+from vae_fast.ops.public import operator
 
 _Options = OPERATORS["standard_normal"].Options
 
 
-@public
+@operator
 def standard_normal(
     shape: int | Sequence[int],
     *,

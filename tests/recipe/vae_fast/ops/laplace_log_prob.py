@@ -9,12 +9,12 @@ from vae_fast.operators import OPERATORS
 from vae_fast.ops import arguments
 from vae_fast.ops.arguments import Reduction
 from vae_fast.ops.autograd import density
-from vae_fast.tracing import public
+from vae_fast.ops.public import operator
 
 _Options = OPERATORS["laplace_log_prob"].Options
 
 
-@public
+@operator
 def laplace_log_prob(
     mean: Tensor,
     log_b: Tensor | float,
