@@ -139,3 +139,24 @@ def test_the_figures_of_a_gpu_too():
     device = conditions["device"].partition(",")[0]
     assert f"`{content['command']}`, {conditions['date'][:10]}, {device}" in text
     assert f"torch {versions['torch'].partition('+')[0]}, triton {versions['triton']}" in text
+
+
+def test_call_figures_are_a_committed_results_files():
+    """The table of small calls: eager, in Python and vae_fast in a loop, eager and vae_fast in a step."""
+    text = README.read_text(encoding="utf-8")
+    (name,) = set(re.findall(r"\]\((benchmarks/results/[^)]+1-threads/calls\.txt)\)", text))
+    blocks = {}
+    for line in (README.parent / name).read_text(encoding="utf-8").splitlines():
+        if line.startswith("    ") and blocks:
+            numbers = re.findall(r"\d+\.\d+", line)
+            blocks[list(blocks)[-1]].append((numbers[0], numbers[3]) if len(numbers) == 6 else None)
+        else:
+            blocks[line] = []
+    rows = re.findall(
+        r"^\| (\w+)(.*) \| (\d+)×(\d+) \| (.+) \| (.+) \| (.+) \| (.+) \| (.+) \|$", text, re.MULTILINE
+    )
+    assert len(rows) >= 6
+    for op, direction, rows_, columns, *found in rows:
+        way = direction.removeprefix(", ") if direction.startswith(", ") else "forward"
+        eager, in_python, ours = blocks[f"{op} {rows_}x{columns} {way}"]
+        assert found == [eager[0], in_python[0], ours[0], eager[1], ours[1]], op
