@@ -358,25 +358,88 @@ def test_what_inherits_the_loss(adata, fused, in_float64):
     check_step(model_of(Mine, adata), adata, fused, NEGATIVE_BINOMIAL)
 
 
-@pytest.mark.parametrize("dispersion", ["gene", "gene-batch"])  # "gene-label" fails there, published too
-@pytest.mark.parametrize("likelihood", ["zinb", "nb"])
-def test_genes_beside_proteins(likelihood, dispersion, adata, fused, in_float64):
+def beside_proteins(adata, **options):
     setup = {"protein_expression_obsm_key": "protein", "labels_key": None}
-    options = {
-        "gene_likelihood": likelihood,
-        "gene_dispersion": dispersion,
-        "empirical_protein_background_prior": False,
-    }
-    check_step(model_of(TOTALVI, adata, setup, **options), adata, fused, NEGATIVE_BINOMIAL)
+    return model_of(TOTALVI, adata, setup, empirical_protein_background_prior=False, **options)
 
 
-@pytest.mark.parametrize("likelihood", ["zinb", "nb", "poisson"])
-def test_genes_beside_peaks(likelihood, adata, fused, in_float64):
-    both = mudata.MuData({"rna": adata[:, :-4].copy(), "atac": adata[:, -4:].copy()})
-    MULTIVI.setup_mudata(both, modalities={"rna_layer": "rna", "atac_layer": "atac"})
+def beside_peaks(adata, kind=MULTIVI, **options):
+    genes_and_peaks = mudata.MuData({"rna": adata[:, :-4].copy(), "atac": adata[:, -4:].copy()})
+    kind.setup_mudata(genes_and_peaks, modalities={"rna_layer": "rna", "atac_layer": "atac"})
     torch.manual_seed(0)
-    model = MULTIVI(both, gene_likelihood=likelihood, **SMALL)
-    check_step(model, model.adata, fused, KERNELS[likelihood])
+    return kind(genes_and_peaks, **SMALL, **options)
+
+
+class TestSeveralModalities:
+    """The genes' part of TOTALVI's loss and of MULTIVI's."""
+
+    @pytest.mark.parametrize("dispersion", ["gene", "gene-batch"])  # "gene-label" fails there, published too
+    @pytest.mark.parametrize("likelihood", ["zinb", "nb"])
+    def test_beside_proteins(self, likelihood, dispersion, adata, fused, in_float64):
+        model = beside_proteins(adata, gene_likelihood=likelihood, gene_dispersion=dispersion)
+        check_step(model, adata, fused, NEGATIVE_BINOMIAL)
+
+    @pytest.mark.parametrize("likelihood", ["zinb", "nb", "poisson"])
+    def test_beside_peaks(self, likelihood, adata, fused, in_float64):
+        model = beside_peaks(adata, gene_likelihood=likelihood)
+        check_step(model, model.adata, fused, KERNELS[likelihood])
+
+    @pytest.mark.parametrize("make", [beside_proteins, beside_peaks])
+    def test_training(self, make, adata, fused, monkeypatch):
+        """Five epochs in float32 from the same seed."""
+        histories = []
+        for patched in (False, True):
+            model = make(adata)
+            if patched:
+                vf.integrations.scvi.patch(model)
+            monkeypatch.setattr(scvi.settings, "seed", 2)
+            scvi.settings.seed = 2
+            options = {"accelerator": "cpu", "batch_size": 16, "train_size": 0.8, "check_val_every_n_epoch": 1}
+            model.train(max_epochs=5, enable_progress_bar=False, **options)
+            assert bool(fused) == patched
+            histories.append(model.history)
+        published, ours = histories
+        for name in ("elbo_train", "elbo_validation", "reconstruction_loss_train"):
+            want = published[name].to_numpy(np.float64)
+            assert len(want) == 5 and np.isfinite(want).all()
+            np.testing.assert_allclose(ours[name].to_numpy(np.float64), want, rtol=1e-4)
+
+    @pytest.mark.parametrize("make", [beside_proteins, beside_peaks])
+    def test_copies_stay_patched(self, make, adata):
+        module = vf.integrations.scvi.patch(make(adata)).module
+        names = [name for name in vars(module) if name.startswith("get_reconstruction_loss")]
+        assert len(names) == 1
+        for copied in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
+            part = getattr(copied, names[0])
+            assert part.module is copied
+            assert inspect.signature(part) == inspect.signature(getattr(type(module), names[0]).__get__(module))
+
+    @pytest.mark.parametrize("make", [beside_proteins, beside_peaks])
+    def test_what_a_model_is_asked(self, make, adata, fused):
+        published, patched = make(adata), vf.integrations.scvi.patch(make(adata))
+        for model in (published, patched):
+            model.is_trained_ = True
+            model.module.eval()
+        latent = [model.get_latent_representation(give_mean=True) for model in (published, patched)]
+        np.testing.assert_array_equal(*latent)
+        torch.manual_seed(1)
+        want = published.get_reconstruction_error()
+        torch.manual_seed(1)
+        found = patched.get_reconstruction_error()
+        assert fused
+        for name, value in want.items():
+            np.testing.assert_allclose(np.float64(found[name]), np.float64(value), rtol=1e-4)
+
+    def test_a_part_of_one_s_own(self, adata):
+        class Module(MULTIVI._module_cls):
+            def get_reconstruction_loss_expression(self, *args):
+                return super().get_reconstruction_loss_expression(*args)
+
+        class Mine(MULTIVI):
+            _module_cls = Module
+
+        with pytest.raises(TypeError, match="Mine has a loss of its own"):
+            vf.integrations.scvi.patch(beside_peaks(adata, Mine))
 
 
 class TestRefusals:

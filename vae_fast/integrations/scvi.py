@@ -28,8 +28,8 @@ EPS = 1e-8
 LIKELIHOODS = ("zinb", "nb", "poisson")
 # By the functions themselves: what inherits one has it, what overrides it has not.
 LOSSES: dict[Any, str] = {VAE.loss: "SCVI, LinearSCVI", SCANVAE.loss: "SCANVI"}
-# Models of several modalities, whose loss adds up reconstructions: that of the genes is a method by itself.
-GENES = ("TOTALVI", "MULTIVI")
+# Models of several modalities, of which the genes' part alone is replaced: what a refusal names beside those.
+PARTLY = ("TOTALVI", "MULTIVI")
 
 
 def log_likelihood(module: VAE, px: Any, x: Tensor) -> Tensor:
@@ -157,8 +157,8 @@ def patch(model: Model, *, sampling: bool = False) -> Model:
     of a log-likelihood by ``vf.negative_binomial_log_prob`` or ``vf.poisson_log_prob`` with scvi's ε: the same
     values and gradients. The distribution that ``generative`` gives is scvi's: its mean, its samples.
 
-    For ``TOTALVI`` and ``MULTIVI`` too, where the genes' part of the reconstruction is replaced; that of
-    proteins and of peaks is scvi's own.
+    For ``TOTALVI`` and ``MULTIVI`` the genes' part of the reconstruction is replaced, in the dispersions that scvi
+    itself runs; that of proteins and of peaks is scvi's own.
 
     The model's module is patched, not its class. Copies and pickles stay patched; ``model.save`` writes weights and
     registries only, as it always does: patch again what ``load`` and ``from_scvi_model`` return. Zero-inflated
@@ -187,7 +187,7 @@ def patch(model: Model, *, sampling: bool = False) -> Model:
         getattr(kind, "get_reconstruction_loss_expression", None) is MULTIVAE.get_reconstruction_loss_expression
     )
     if not (both or expression or getattr(kind, "loss", None) in LOSSES):
-        served = ", ".join([*LOSSES.values(), *GENES])
+        served = ", ".join([*LOSSES.values(), *PARTLY])
         raise TypeError(
             f"{name} has a loss of its own: patch is for scvi's {served} and what inherits"
             " theirs. Elsewhere use vf.negative_binomial_log_prob and vf.poisson_log_prob in the loss itself"
