@@ -118,6 +118,8 @@ def _load() -> tuple[Any, str]:
     spec = importlib.util.spec_from_file_location(name, LIBRARY, loader=loader)
     assert spec is not None
     kernels = ctypes.CDLL(str(native.LIBRARY))
+    if not hasattr(kernels, "vae_fast_kernels"):
+        return None, f"{native.LIBRARY.name} is of an earlier build"
     kernels.vae_fast_kernels.restype = ctypes.c_void_p
     kernels.vae_fast_layout.restype = ctypes.c_char_p
     table = kernels.vae_fast_kernels()
