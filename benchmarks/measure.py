@@ -1,8 +1,10 @@
 """What a machine can do, what a call takes beside time, and the conditions of a run."""
 
 import datetime
+import gc
 import os
 import platform
+import random
 import re
 import subprocess
 import time
@@ -12,6 +14,19 @@ import torch
 
 import vae_fast as vf
 from vae_fast.cli import info
+
+
+def in_turns(ways, rounds):
+    """Each way once a round, in a new order every time, while Python collects no garbage."""
+    order, turns = random.Random(0), list(ways)
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(rounds):
+            order.shuffle(turns)
+            yield from turns
+    finally:
+        gc.enable()
 
 
 def synchronise(device):

@@ -1,12 +1,10 @@
 """Whole training steps of all ways in turns, on one network and with one optimiser: how each differs from eager."""
 
-import gc
-import random
 import time
 
 import torch
 
-from . import formulas, steps, truth
+from . import formulas, measure, steps, truth
 from .small_calls import EAGER, OURS
 
 WAYS = {
@@ -45,18 +43,11 @@ def timed(model, names, rounds):
     calls = {name: steps.training_step(model, WAYS[name], optimiser) for name in names}
     for call in list(calls.values()) * WARM:
         call()
-    order, turns, found = random.Random(0), list(names), {name: [] for name in names}
-    gc.collect()
-    gc.disable()
-    try:
-        for _ in range(rounds):
-            order.shuffle(turns)
-            for name in turns:
-                start = time.perf_counter()
-                calls[name]()
-                found[name].append(time.perf_counter() - start)
-    finally:
-        gc.enable()
+    found = {name: [] for name in names}
+    for name in measure.in_turns(names, rounds):
+        start = time.perf_counter()
+        calls[name]()
+        found[name].append(time.perf_counter() - start)
     return found
 
 

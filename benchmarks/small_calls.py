@@ -5,8 +5,6 @@ calls, and the caches hold theirs.
 """
 
 import contextlib
-import gc
-import random
 import time
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -16,7 +14,7 @@ import torch
 import vae_fast as vf
 from vae_fast import front
 
-from . import formulas, steps, truth
+from . import formulas, measure, steps, truth
 
 # Of one way in a loop of its own, a round.
 LOOP, BEFORE_LOOP = 20, 3
@@ -178,17 +176,9 @@ def wrong(step, call, way):
 
 def timed(step, call, chosen, rounds):
     """Seconds by place, hot and cold, and way: one of each a round, the ways in a new order every time."""
-    order, found = random.Random(0), {place: {way.name: [] for way in chosen} for place in ("hot", "cold")}
-    turns = list(chosen)
-    gc.collect()
-    gc.disable()
-    try:
-        for _ in range(rounds):
-            order.shuffle(turns)
-            for way in turns:
-                with way.context():
-                    found["cold"][way.name].append(step.cold(call, way.functions))
-                    found["hot"][way.name].append(step.hot(call, way.functions))
-    finally:
-        gc.enable()
+    found = {place: {way.name: [] for way in chosen} for place in ("hot", "cold")}
+    for way in measure.in_turns(chosen, rounds):
+        with way.context():
+            found["cold"][way.name].append(step.cold(call, way.functions))
+            found["hot"][way.name].append(step.hot(call, way.functions))
     return found

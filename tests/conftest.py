@@ -72,6 +72,13 @@ def thin_out(config, items, share=3):
 
 
 @pytest.fixture
+def native_calls():
+    """Calls that the compiled front takes from the first one on: early gradients do not ask the environment."""
+    with vf.use_backend("native"), vf.early_gradients(True):
+        yield
+
+
+@pytest.fixture
 def python_functions():
     """For tests that watch what Python functions call: the compiled front calls nothing that they could watch."""
     with front.disabled():

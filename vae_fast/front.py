@@ -16,7 +16,6 @@ import os
 import sysconfig
 from collections.abc import Callable, Iterator
 from enum import IntEnum
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,9 +24,7 @@ from vae_fast import native
 from vae_fast.operators import DATA, OPERATORS, PARAMETER, Operator, Option
 
 VERSION = "_".join(torch.__version__.split(".")[:2])
-LIBRARY = Path(__file__).parent / f"_front_{VERSION}{sysconfig.get_config_var('EXT_SUFFIX')}"
-
-
+LIBRARY = native.FOLDER / f"_front_{VERSION}{sysconfig.get_config_var('EXT_SUFFIX')}"
 # 0 leaves all calls to the Python functions.
 ENVIRONMENT_VARIABLE = "VAE_FAST_FRONT"
 
@@ -113,6 +110,8 @@ def _load() -> tuple[Any, str]:
         return None, f"{ENVIRONMENT_VARIABLE} is 0"
     if not LIBRARY.is_file():
         return None, native.missing(LIBRARY, "the compiled front", 2)
+    if not native.whole(LIBRARY):
+        return None, f"{LIBRARY.name} is not whole: install the package again"
     name = f"vae_fast._front_{VERSION}"
     loader = importlib.machinery.ExtensionFileLoader(name, str(LIBRARY))
     spec = importlib.util.spec_from_file_location(name, LIBRARY, loader=loader)
@@ -217,7 +216,7 @@ def function_of(op: str, signature: inspect.Signature) -> Callable[..., Any] | N
     functions = _library.define(
         {
             "name": op,
-            "node": "".join(word.title() for word in op.split("_")) + "Backward",
+            "node": f"{operator.title}Backward",
             "density": operator.density,
             "results": len(operator.results),
             "shapes": len(shapes),

@@ -37,7 +37,7 @@ def missing(library: Path, what: str, line: int) -> str:
     return f"{what} was not built: {recorded or 'there is no ' + library.name}"
 
 
-def _whole(path: Path) -> bool:
+def whole(path: Path) -> bool:
     """Whether an ELF file has all its bytes: the loader maps a truncated one, and the process dies of it.
 
     The section headers are the last thing in the file; bytes 0x28, 0x3a and 0x3c say where they are, and how many.
@@ -56,7 +56,7 @@ def _load(library: Path, what: str) -> str:
         return missing(library, what, 1 if library is CUDA_LIBRARY else 0)
     if _version(torch.__version__) < TORCH_MINIMUM:
         return f"{what} needs torch {'.'.join(map(str, TORCH_MINIMUM))}, this is {torch.__version__}"
-    if not _whole(library):
+    if not whole(library):
         return f"{what} {library.name} is not whole: install the package again"
     # The library defines the operators, unless it is told that they are there.
     os.environ[DEFINED] = "1"

@@ -98,6 +98,11 @@ class Operator:
     packed: bool = False
 
     @property
+    def title(self) -> str:
+        """The name as a class has it: GaussianKl."""
+        return "".join(word.title() for word in self.name.split("_"))
+
+    @property
     def density(self) -> bool:
         """Whether it sums terms, which a weight may multiply; otherwise it draws noise."""
         return any(operand.role == WEIGHT for operand in self.operands)
@@ -128,8 +133,7 @@ class Operator:
     def Options(self) -> Any:
         """The options' record: a NamedTuple of the schema's names in the schema's order."""
         with_default = [option.default for option in self.options if option.default is not _Required]
-        title = "".join(word.title() for word in self.name.split("_"))
-        return namedtuple(f"{title}Options", [option.name for option in self.options], defaults=with_default)
+        return namedtuple(f"{self.title}Options", [option.name for option in self.options], defaults=with_default)
 
     @cached_property
     def forward(self) -> Signature:

@@ -85,11 +85,13 @@ def public(function: _F, run: Callable[..., Any] | None = None) -> _F:
     Tensor subclasses go in as they are, and fake tensors in their own mode, where numbers and seeds are fake too.
     ``run`` is the compiled front's: it makes the results of a common call, and returns None for any other.
     """
-    if run is not None:
-        return _with_front(function, run)
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
+        if run is not None and not _compiling():
+            results = run(*args, **kwargs)
+            if results is not None:
+                return results
         for arg in args:
             if type(arg) not in _USUAL:
                 return _elsewhere(function, call, args, kwargs)
@@ -97,19 +99,5 @@ def public(function: _F, run: Callable[..., Any] | None = None) -> _F:
             if type(arg) not in _USUAL:
                 return _elsewhere(function, call, args, kwargs)
         return function(*args, **kwargs)
-
-    return cast(_F, call)
-
-
-def _with_front(function: _F, run: Callable[..., Any]) -> _F:
-    @functools.wraps(function)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        if not _compiling():
-            results = run(*args, **kwargs)
-            if results is not None:
-                return results
-        if all(type(arg) in _USUAL for arg in (*args, *kwargs.values())):
-            return function(*args, **kwargs)
-        return _elsewhere(function, call, args, kwargs)
 
     return cast(_F, call)

@@ -11,18 +11,11 @@ import vae_fast as vf
 from helpers import behaviour
 from helpers.calls import CALLS, same_bits
 from helpers.cases import each_case
-from helpers.fronts import both_ways, by_front, needs_front
+from helpers.fronts import both_ways, by_front, of_front
 from helpers.marks import each_call
 from vae_fast import front
 
-pytestmark = needs_front
-
-
-@pytest.fixture(autouse=True)
-def native():
-    # Without the second, calls to one number ask the Python function first, which reads the environment.
-    with vf.use_backend("native"), vf.early_gradients(True):
-        yield
+pytestmark = of_front
 
 
 class TestSameBits:

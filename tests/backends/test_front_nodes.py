@@ -13,19 +13,12 @@ from torch.testing import assert_close
 
 import vae_fast as vf
 from helpers.calls import BERNOULLI, CALLS, DENSITIES, KL, RSAMPLE, RSAMPLE_KL, same_bits
-from helpers.fronts import both_ways, by_front, needs_front
+from helpers.fronts import both_ways, by_front, of_front
 from helpers.marks import each_call, each_density
 from vae_fast import front
 from vae_fast.operators import OPERATORS
 
-pytestmark = needs_front
-
-
-@pytest.fixture(autouse=True)
-def native():
-    # Without the second, calls to one number ask the Python function first, which reads the environment.
-    with vf.use_backend("native"), vf.early_gradients(True):
-        yield
+pytestmark = of_front
 
 
 class TestToPyTorch:

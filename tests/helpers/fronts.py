@@ -5,16 +5,18 @@ import pytest
 from vae_fast import front
 from vae_fast.operators import OPERATORS
 
-needs_front = pytest.mark.skipif(front.REASON != "", reason=f"no front: {front.REASON}")
+# Of a test module: on the native backend, by conftest.py's fixture.
+of_front = [
+    pytest.mark.skipif(front.REASON != "", reason=f"no front: {front.REASON}"),
+    pytest.mark.usefixtures("native_calls"),
+]
 
-
-def node_name(op):
-    return "".join(word.title() for word in op.split("_")) + "Backward"
+NODES = {f"{operator.title}Backward" for operator in OPERATORS.values()}
 
 
 def by_front(outs):
     """Whether results with a gradient come from the front."""
-    return all(out.grad_fn.name() in map(node_name, OPERATORS) for out in outs)
+    return all(out.grad_fn.name() in NODES for out in outs)
 
 
 def both_ways(function):

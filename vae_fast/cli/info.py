@@ -135,11 +135,9 @@ def _lines(content: dict[str, Any]) -> list[str]:
     for name, backend in content["backends"].items():
         state = "available" if backend["available"] else "no, " + backend["reason"]
         if name == "native" and backend["available"]:
-            state += f", instruction set {content['instruction_set']}"
+            calls = content["front"] if content["front"] == "compiled" else f"in Python, {content['front']}"
+            state += f", instruction set {content['instruction_set']}\n           calls: {calls}"
         lines.append(f"backend    {name}: {state}")
-        if name == "native" and backend["available"]:
-            is_there = content["front"] == "compiled"
-            lines.append(f"           calls: {'compiled' if is_there else 'in Python, ' + content['front']}")
     if content["VAE_FAST_BACKEND"]:
         lines.append(f"           VAE_FAST_BACKEND={content['VAE_FAST_BACKEND']}")
     missing = [name for name, version in content["train_extra"].items() if version is None]

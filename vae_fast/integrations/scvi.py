@@ -26,10 +26,6 @@ Model = TypeVar("Model")
 # What scvi adds inside its logarithms of μ, θ and θ + μ; to a Poisson's rate it adds nothing.
 EPS = 1e-8
 LIKELIHOODS = ("zinb", "nb", "poisson")
-# By the functions themselves: what inherits one has it, what overrides it has not.
-LOSSES: dict[Any, str] = {VAE.loss: "SCVI, LinearSCVI", SCANVAE.loss: "SCANVI"}
-# Models of several modalities, of which the genes' part alone is replaced: what a refusal names beside those.
-PARTLY = ("TOTALVI", "MULTIVI")
 
 
 def log_likelihood(module: VAE, px: Any, x: Tensor) -> Tensor:
@@ -64,31 +60,40 @@ class Summed:
         return log_likelihood(self.module, self.px, x).unsqueeze(-1)
 
 
-class Loss:
-    """``loss`` of a module: scvi's own, of a likelihood that the kernels sum. It is copied and pickled along."""
+class Method:
+    """What stands in the place of a module's method, ``own`` of its class. It is copied and pickled along."""
 
-    def __init__(self, module: VAE) -> None:
+    own: str
+
+    def __init__(self, module: Any) -> None:
         self.module = module
+
+    def call_own(self, *args: Any, **kwargs: Any) -> Any:
+        return getattr(type(self.module), self.own)(self.module, *args, **kwargs)
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        """The own method's: training plans look there for what else a loss takes."""
+        return inspect.signature(MethodType(getattr(type(self.module), self.own), self.module))
+
+
+class Loss(Method):
+    """``loss`` of a module: scvi's own, of a likelihood that the kernels sum."""
+
+    own = "loss"
 
     def __call__(
         self, tensors: Any, inference_outputs: Any, generative_outputs: Any, *args: Any, **kwargs: Any
     ) -> Any:
         px = Summed(self.module, generative_outputs[MODULE_KEYS.PX_KEY])
         generative_outputs = {**generative_outputs, MODULE_KEYS.PX_KEY: px}
-        own: Any = type(self.module).loss
-        return own(self.module, tensors, inference_outputs, generative_outputs, *args, **kwargs)
-
-    @property
-    def __signature__(self) -> inspect.Signature:
-        """The own loss's: training plans look there for what else a loss takes."""
-        return inspect.signature(MethodType(type(self.module).loss, self.module))
+        return self.call_own(tensors, inference_outputs, generative_outputs, *args, **kwargs)
 
 
-class GenesAndProteins:
-    """``get_reconstruction_loss`` of TOTALVI's module: genes by the kernel, proteins by scvi's own of no genes."""
+class GenesAndProteins(Method):
+    """Of TOTALVI's module: genes by the kernel, proteins by scvi's own of no genes."""
 
-    def __init__(self, module: TOTALVAE) -> None:
-        self.module = module
+    own = "get_reconstruction_loss"
 
     def __call__(
         self,
@@ -103,20 +108,14 @@ class GenesAndProteins:
         # px_dict["r"] has one θ a gene where the dispersion is "gene": it is not broadcast.
         genes = negative_binomial_log_prob(px_dict["rate"], px_dict["r"], x, zero_logits=zero_logits, eps=EPS)
         none = {key: px_dict[key][..., :0] for key in ("rate", "r", "dropout")}
-        own: Any = type(self.module).get_reconstruction_loss
-        _, proteins = own(self.module, x[..., :0], y, none, py_dict, *args, **kwargs)
+        _, proteins = self.call_own(x[..., :0], y, none, py_dict, *args, **kwargs)
         return -genes, proteins
 
-    @property
-    def __signature__(self) -> inspect.Signature:
-        return inspect.signature(MethodType(type(self.module).get_reconstruction_loss, self.module))
 
+class Expression(Method):
+    """The genes of MULTIVI's module."""
 
-class Expression:
-    """``get_reconstruction_loss_expression`` of MULTIVI's module."""
-
-    def __init__(self, module: MULTIVAE) -> None:
-        self.module = module
+    own = "get_reconstruction_loss_expression"
 
     def __call__(self, x: Tensor, px_rate: Tensor, px_r: Tensor, px_dropout: Tensor) -> Tensor:
         likelihood = self.module.gene_likelihood
@@ -128,9 +127,15 @@ class Expression:
         zero_logits = px_dropout if likelihood == "zinb" else None
         return -negative_binomial_log_prob(px_rate, px_r, x, zero_logits=zero_logits, eps=EPS)
 
-    @property
-    def __signature__(self) -> inspect.Signature:
-        return inspect.signature(MethodType(type(self.module).get_reconstruction_loss_expression, self.module))
+
+# What is replaced, by the functions themselves: what inherits one has it, what overrides it has not.
+METHODS: dict[Any, type[Method]] = {
+    TOTALVAE.get_reconstruction_loss: GenesAndProteins,
+    MULTIVAE.get_reconstruction_loss_expression: Expression,
+    VAE.loss: Loss,
+    SCANVAE.loss: Loss,
+}
+SERVED = "SCVI, LinearSCVI, SCANVI, TOTALVI, MULTIVI"
 
 
 class Encode:
@@ -181,27 +186,17 @@ def patch(model: Model, *, sampling: bool = False) -> Model:
     module: Any = getattr(model, "module", None)
     if module is None and hasattr(model, "module"):
         raise ValueError(f"this {name} has no module yet: make it with adata, then patch it")
-    kind = type(module)
-    both = getattr(kind, "get_reconstruction_loss", None) is TOTALVAE.get_reconstruction_loss
-    expression = (
-        getattr(kind, "get_reconstruction_loss_expression", None) is MULTIVAE.get_reconstruction_loss_expression
-    )
-    if not (both or expression or getattr(kind, "loss", None) in LOSSES):
-        served = ", ".join([*LOSSES.values(), *PARTLY])
+    method = next((m for f, m in METHODS.items() if getattr(type(module), m.own, None) is f), None)
+    if method is None:
         raise TypeError(
-            f"{name} has a loss of its own: patch is for scvi's {served} and what inherits"
+            f"{name} has a loss of its own: patch is for scvi's {SERVED} and what inherits"
             " theirs. Elsewhere use vf.negative_binomial_log_prob and vf.poisson_log_prob in the loss itself"
         )
     if module.gene_likelihood not in LIKELIHOODS:
         raise ValueError(
             f'gene_likelihood is "{module.gene_likelihood}": patch has kernels for {", ".join(LIKELIHOODS)}'
         )
-    if both:
-        module.get_reconstruction_loss = GenesAndProteins(module)
-    elif expression:
-        module.get_reconstruction_loss_expression = Expression(module)
-    else:
-        module.loss = Loss(module)
+    setattr(module, method.own, method(module))
     if sampling:
         for encoder in module.modules():
             if type(encoder).forward is Encoder.forward:

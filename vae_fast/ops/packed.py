@@ -57,14 +57,15 @@ def sample(
     moments: Tensor, dim: int, *, drawn: dict[str, Any], form: dict[str, Any], backend: str | None
 ) -> Tensor:
     """``rsample``."""
-    if (found := _by_front("rsample", moments, dim, **drawn, **form, backend=backend)) is not None:
+    options: dict[str, Any] = {**drawn, **form, "backend": backend}
+    if (found := _by_front("rsample", moments, dim, **options)) is not None:
         return found
     mu, logvar = moments.chunk(2, dim)
     if not _in_one(moments, dim):
-        return rsample(mu, logvar, **drawn, **form, backend=backend)
+        return rsample(mu, logvar, **options)
     name = choose("rsample", moments.device, backend, mu.numel())
-    noise, options = _drawn(mu, **drawn)
-    call = ("rsample", name, dim, _OPTIONS["rsample"](**options, **_form(**form)))
+    noise, of_noise = _drawn(mu, **drawn)
+    call = ("rsample", name, dim, _OPTIONS["rsample"](**of_noise, **_form(**form)))
     z: Tensor = Draw.apply(call, noise.seed_tensor, noise.noise, moments)
     return z
 
@@ -79,7 +80,7 @@ def sample_kl(
         return found
     mu, logvar = moments.chunk(2, dim)
     if not _in_one(moments, dim):
-        return rsample_kl(mu, logvar, event_ndim=event_ndim, **drawn, **form, backend=backend)
+        return rsample_kl(mu, logvar, **options)
     name = choose("rsample_kl", moments.device, backend, mu.numel())
     noise, of_noise = _drawn(mu, **drawn)
     call = ("rsample_kl", name, dim, _OPTIONS["rsample_kl"](event_ndim=event_ndim, **of_noise, **_form(**form)))
