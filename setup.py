@@ -3,17 +3,19 @@
 VAE_FAST_NATIVE=auto (the default) builds it where a C++ compiler and torch are there, and else installs the
 package without it, saying why; 0 never builds it, and 1 fails where it cannot be built. VAE_FAST_CUDA=auto|0|1
 says the same of the kernels for GPUs, a library of its own, where nvcc and a torch with CUDA are there
-(setup_cuda.py), and VAE_FAST_FRONT=auto|0|1 of the front, a small library for this Python and this torch alone;
-VAE_FAST_FRONT=only builds nothing else.
+(setup_cuda.py), and VAE_FAST_FRONT=auto|0|1 of the front of each, a small library for this Python and this torch
+alone; VAE_FAST_FRONT=only builds nothing else.
 VAE_FAST_WERROR=1 makes warnings errors, VAE_FAST_SANITIZE=address,undefined or thread builds for those sanitizers.
 CXX, CFLAGS, LDFLAGS and MAX_JOBS are heeded.
 """
 
+import functools
 import hashlib
 import importlib.metadata
 import os
 import platform
 import runpy
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -65,8 +67,9 @@ LONG = (
 )
 
 
-# The front's sources beside csrc/front: it is those of a device too, on torch's own headers, which are C++20.
+# The fronts' sources beside csrc/front: they are those of a device too, on torch's own headers, which are C++20.
 OF_FRONT = ("operands.cpp", "device_cpu.cpp")
+OF_CUDA_FRONT = ("operands.cpp", "device_cuda.cpp", "cuda/plan.cpp", "cuda/plan_results.cpp", "cuda/layout.cpp")
 
 
 class CannotBuild(Exception):
@@ -81,10 +84,18 @@ def torch_minor():
         return ""
 
 
+def digest(*parts):
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
+
+
 def layout():
     """What the kernels' arguments look like in memory: the front is for libraries of the same."""
-    sources = [(ROOT / "csrc" / name).read_bytes() for name in ("views.h", "kernels.h")]
-    return hashlib.sha256(b"".join(sources)).hexdigest()[:16]
+    return digest(*((ROOT / "csrc" / name).read_bytes() for name in ("views.h", "kernels.h")))
+
+
+@functools.cache
+def compiler_version(compiler):
+    return subprocess.run([compiler, "--version"], capture_output=True, check=True).stdout
 
 
 def torch_folder():
@@ -104,7 +115,7 @@ def torch_folder():
 class Build(build_ext):
     """Compiles csrc/*.cpp once a device, csrc/cpu/*.cpp for every instruction set, csrc/cuda for every GPU."""
 
-    cuda_reason = front_reason = ""
+    cuda_reason = front_reason = cuda_front_reason = ""
 
     def run(self):
         wanted = os.environ.get("VAE_FAST_NATIVE") or "auto"
@@ -124,10 +135,11 @@ class Build(build_ext):
         self.record(reason)
 
     def record(self, reason):
-        """What the package says of a missing library: a line for the CPU's, the GPU's, the front."""
+        """What the package says of a missing library: a line for the CPU's, the GPU's, the front of each."""
         folder = ROOT / "vae_fast" if self.inplace else Path(self.build_lib) / "vae_fast"
         folder.mkdir(parents=True, exist_ok=True)
-        lines = [" ".join(text.split()) for text in (reason, self.cuda_reason, self.front_reason)]
+        reasons = (reason, self.cuda_reason, self.front_reason, self.cuda_front_reason)
+        lines = [" ".join(text.split()) for text in reasons]
         (folder / "_build.txt").write_text("\n".join(lines).rstrip("\n") + "\n")
 
     def build_extension(self, ext):
@@ -138,11 +150,18 @@ class Build(build_ext):
             self.build_cpu(ext)
         elif ext.name == "vae_fast._cuda":
             self.cuda_reason = self.try_to_build(ext, self.build_cuda, "VAE_FAST_CUDA", "its CUDA kernels")
+        elif ext.name.startswith("vae_fast._front_cuda"):
+            self.cuda_front_reason = self.try_to_build(
+                ext, self.build_cuda_front, "VAE_FAST_FRONT", "its front for CUDA", setup_cuda.Missing
+            )
         else:
             self.front_reason = self.try_to_build(ext, self.build_front, "VAE_FAST_FRONT", "its compiled front")
 
-    def try_to_build(self, ext, build, variable, what):
-        """Builds what the package works without. Returns why it could not."""
+    def try_to_build(self, ext, build, variable, what, left_out=()):
+        """Builds what the package works without. Returns why it could not.
+
+        ``left_out``: errors that say that there is nothing to build it for.
+        """
         wanted = os.environ.get(variable) or "auto"
         try:
             if wanted == "0":
@@ -150,7 +169,7 @@ class Build(build_ext):
             build(ext)
             return ""
         except Exception as error:
-            if wanted in ("1", "only"):
+            if wanted in ("1", "only") and not isinstance(error, left_out):
                 raise
             known = isinstance(error, (CannotBuild, setup_cuda.Missing))
             reason = str(error) if known else f"its build failed: {error}"
@@ -198,6 +217,7 @@ class Build(build_ext):
             "-DVF_DISPATCH_KEY=CUDA",
             "-DVF_ISA=cuda",
             "-DUSE_CUDA",
+            f'-DVF_LAYOUT="{layout()}"',
         ]
         out = Path(self.build_temp) / "cuda"
         out.mkdir(parents=True, exist_ok=True)
@@ -230,15 +250,15 @@ class Build(build_ext):
             target_lang="c++",
         )
 
-    def build_front(self, ext):
+    def build_front(self, ext, of=OF_FRONT, folder="front", options=(), libraries=(), library_dirs=()):
         torch = torch_folder()
         flags, link = self.flags()
         include = [torch / "include", torch / "include/torch/csrc/api/include", sysconfig.get_paths()["include"]]
         own = [part for folder in include for part in ("-isystem", str(folder))]
-        own += ["-std=c++20", "-DVF_FRONT", "-DVF_ISA=front", f'-DVF_LAYOUT="{layout()}"', "-Icsrc"]
+        own += ["-std=c++20", "-DVF_FRONT", "-DVF_ISA=front", f'-DVF_LAYOUT="{layout()}"', "-Icsrc", *options]
         own += [f"-DVF_MODULE={ext.name.rpartition('.')[2]}"]
-        out = str(Path(self.build_temp) / "front")
-        sources = [*ROOT.glob("csrc/front/*.cpp"), *(ROOT / "csrc" / name for name in OF_FRONT)]
+        out = str(Path(self.build_temp) / folder)
+        sources = [*ROOT.glob("csrc/front/*.cpp"), *(ROOT / "csrc" / name for name in of)]
 
         def compile_one(source):
             relative = str(source.relative_to(ROOT))
@@ -247,11 +267,27 @@ class Build(build_ext):
         self.compiler.link_shared_object(
             self.compile_all(sources, compile_one),
             self.get_ext_fullpath(ext.name),
-            libraries=["torch_python", "torch", "torch_cpu", "c10"],
-            library_dirs=[str(torch / "lib")],
+            libraries=["torch_python", "torch", "torch_cpu", "c10", *libraries],
+            library_dirs=[str(torch / "lib"), *library_dirs],
             extra_postargs=link,
             target_lang="c++",
         )
+
+    def build_cuda_front(self, ext):
+        """Where the CUDA kernels are, which it calls."""
+        import torch
+
+        reason = self.cuda_reason
+        if os.environ.get("VAE_FAST_CUDA") == "0":
+            reason = "the package was installed with VAE_FAST_CUDA=0"
+        if reason:
+            raise setup_cuda.Missing(reason)
+        toolkit = setup_cuda.toolkit()
+
+        setup_cuda.check_torch(torch, toolkit)
+        options = ("-DUSE_CUDA", "-isystem", str(toolkit.home / "include"))
+        libraries = ("torch_cuda", "c10_cuda", "cudart")
+        self.build_front(ext, OF_CUDA_FRONT, "front_cuda", options, libraries, toolkit.libraries)
 
     def build_cpu(self, ext):
         torch = torch_folder()
@@ -268,11 +304,26 @@ class Build(build_ext):
             chosen = [f"-DVF_ISA={name}", *march, *SCHEDULED]
             jobs += [(source, name, chosen) for source in ROOT.glob("csrc/cpu/*.cpp")]
 
+        headers = [path.read_bytes() for path in sorted(ROOT.glob("csrc/**/*.h"))]
+
         def compile_one(job):
             source, folder, own = job
             relative = str(source.relative_to(ROOT))
-            out = str(Path(self.build_temp) / folder)
-            return self.compiler.compile([relative], output_dir=out, extra_postargs=[*flags, *own])
+            if source.parent.name != "cpu":
+                return self.compiler.compile([relative], output_dir=self.build_temp, extra_postargs=[*flags, *own])
+            # Kernels are made of nothing but what stands in csrc, and take minutes: kept for the next build.
+            compiler = getattr(self.compiler, "compiler_so_cxx", self.compiler.compiler_so)
+            command = [*compiler, *flags, *own]
+            known = [compiler_version(command[0]), " ".join(command).encode(), source.read_bytes(), *headers]
+            kept = ROOT / "build" / "kernels" / f"{source.stem}-{folder}-{digest(*known)}.o"
+            if not kept.is_file():
+                out = str(Path(self.build_temp) / folder)
+                (made,) = self.compiler.compile([relative], output_dir=out, extra_postargs=[*flags, *own])
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                part = kept.with_suffix(f".{os.getpid()}")
+                shutil.copyfile(made, part)
+                part.replace(kept)
+            return [str(kept)]
 
         self.compiler.link_shared_object(
             self.compile_all(jobs, compile_one),
@@ -308,7 +359,7 @@ class Wheel(bdist_wheel):
 def extensions():
     found = [Extension(f"vae_fast.{name}", sources=[], py_limited_api=True) for name in ("_cpu", "_cuda")]
     if minor := torch_minor():
-        found.append(Extension(f"vae_fast._front_{minor}", sources=[]))
+        found += [Extension(f"vae_fast._front_{kind}{minor}", sources=[]) for kind in ("", "cuda_")]
     return found
 
 

@@ -2,21 +2,21 @@
 #include "device.h"
 
 #include <cuda_runtime_api.h>
-#include <torch/csrc/inductor/aoti_torch/c/shim.h>
-#include <torch/csrc/stable/accelerator.h>
-#include <torch/csrc/stable/ops.h>
 
 #include <map>
 #include <mutex>
+#include <string>
 #include <utility>
 
 #include "cuda/plan.h"
+#include "dtypes.h"
 
 namespace vae_fast {
 namespace {
 
 void check(const char* what, cudaError_t error) {
-  STD_TORCH_CHECK(error == cudaSuccess, "vae_fast: ", what, ": ", cudaGetErrorString(error));
+  if (error != cudaSuccess)
+    throw std::runtime_error(std::string("vae_fast: ") + what + ": " + cudaGetErrorString(error));
 }
 
 // An int that is 0 for what a stream does next, and never freed: at exit the device may be gone before it. Not from
@@ -34,20 +34,20 @@ int* lasting_zero(void* stream) {
 
 Tensor zeroed_int() {
   const int64_t one = 1;
-  Tensor tensor = empty_strided(&one, &one, 1, aoti_torch_dtype_int32());
-  torch::stable::zero_(tensor);
+  Tensor tensor = empty_strided(&one, &one, 1, scalar_type_of(DType::kInt32));
+  tensors::zero_(tensor);
   return tensor;
 }
 
 }  // namespace
 
-OnDevice::OnDevice(const Tensor& anchor) : OnDevice(anchor.get_device_index()) {}
+OnDevice::OnDevice(const Tensor& anchor) : OnDevice(tensors::device_index(anchor)) {}
 
 OnDevice::OnDevice(int32_t index) {
   // A device without an index is the current one.
-  index_ = index >= 0 ? index : torch::stable::accelerator::getCurrentDeviceIndex();
+  index_ = index >= 0 ? index : tensors::current_device();
   guard_.emplace(index_);
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(index_, &stream));
+  stream = tensors::current_stream(index_);
 }
 
 OnDevice::~OnDevice() = default;
@@ -57,7 +57,7 @@ ParallelFor OnDevice::parallel_for() { return nullptr; }
 // Freed to PyTorch's allocator with this object, in the order of the stream.
 void* OnDevice::scratch(int64_t bytes) {
   const int64_t step = 1;
-  scratch_.push_back(empty_strided(&bytes, &step, 1, aoti_torch_dtype_uint8()));
+  scratch_.push_back(empty_strided(&bytes, &step, 1, scalar_type_of(DType::kByte)));
   return scratch_.back().data_ptr();
 }
 
@@ -79,19 +79,15 @@ int* OnDevice::ticket() {
 }
 
 Tensor empty_strided(const int64_t* size, const int64_t* stride, int ndim, int32_t scalar_type) {
-  static const int32_t cuda = aoti_torch_device_type_cuda();
-  AtenTensorHandle handle;
-  if (aoti_torch_empty_strided(ndim, size, stride, scalar_type, cuda,
-                               torch::stable::accelerator::getCurrentDeviceIndex(), &handle) != TORCH_SUCCESS)
-    cannot_allocate(size, ndim, scalar_type);
-  return Tensor(handle);
+  const OptionalTensor tensor = tensors::empty_on_cuda(size, stride, ndim, scalar_type);
+  if (!tensor) cannot_allocate(size, ndim, scalar_type);
+  return *tensor;
 }
 
 bool check_readable(const char* name, const Tensor& tensor, int ndim) {
   if (tensor.is_cpu() && ndim == 0) return true;
   VF_CHECK(tensor.is_cuda(), name, " is not on the GPU");
-  VF_CHECK(tensor.get_device_index() == torch::stable::accelerator::getCurrentDeviceIndex(), name,
-           " is on another GPU");
+  VF_CHECK(tensors::device_index(tensor) == tensors::current_device(), name, " is on another GPU");
   return false;
 }
 

@@ -177,6 +177,26 @@ struct SampleArgs {
   Gradient gradients[4];  // of `in`
 };
 
+// Gradients of one call, as many as a density's forward pass makes, each dense in memory, of float32 or float64: in
+// place times the one factor.
+struct RescaleArgs {
+  static constexpr int kMost = 4;
+  ParallelFor parallel_for = nullptr;  // on a CPU
+  Device* device = nullptr;            // on a GPU
+  void* data[kMost];
+  DType dtype[kMost];
+  int64_t numel[kMost];
+  int count = 0;
+  const void* factor;
+  DType factor_dtype;
+
+  void add(void* gradient, DType type, int64_t n) {
+    data[count] = gradient;
+    dtype[count] = type;
+    numel[count++] = n;
+  }
+};
+
 struct NormalArgs {
   ParallelFor parallel_for = nullptr;  // on a CPU
   Device* device = nullptr;            // on a GPU
@@ -192,7 +212,7 @@ struct NormalArgs {
           kernel(negative_binomial_of_shares, NegativeBinomialSharesArgs) kernel(softmax_fwd, SoftmaxArgs)      \
               kernel(softmax_bwd, SoftmaxArgs) kernel(rsample_fwd, SampleArgs) kernel(rsample_bwd, SampleArgs)  \
                   kernel(rsample_kl_fwd, SampleArgs) kernel(rsample_kl_bwd, SampleArgs)                         \
-                      kernel(standard_normal, NormalArgs)
+                      kernel(standard_normal, NormalArgs) kernel(rescale, RescaleArgs)
 
 struct Kernels {
   const char* isa;

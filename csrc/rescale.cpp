@@ -1,8 +1,6 @@
 // torch.ops.vae_fast.rescale_: the gradients of a forward pass, each of a dtype of its own, times an upstream gradient,
 // in place, without a look at it on the host. Of the CUDA library; on a CPU the host looks.
-#include "operands.h"
-
-#include "cuda/rescale.h"
+#include "calls.h"
 
 namespace vae_fast {
 namespace {
@@ -12,7 +10,10 @@ void rescale_(Tensor factor, OptionalTensor grad0, OptionalTensor grad1, Optiona
   const Operand by("factor", factor);
   STD_TORCH_CHECK(by.dtype == DType::kFloat32 || by.dtype == DType::kFloat64, "factor must be float32 or float64");
   STD_TORCH_CHECK(by.numel() == 1, "factor must be one number");
-  cuda::Rescaled grads{};
+  RescaleArgs args;
+  device.equip(args);
+  args.factor = data_of(factor);
+  args.factor_dtype = by.dtype;
   for (const OptionalTensor& grad : {grad0, grad1, grad2, grad3}) {
     if (!grad.has_value()) continue;
     const Operand to("grad", *grad);
@@ -21,11 +22,9 @@ void rescale_(Tensor factor, OptionalTensor grad0, OptionalTensor grad1, Optiona
     int64_t most = to.numel() > 0 ? 1 : 0;
     for (int d = 0; d < to.ndim && most > 0; ++d) most += (to.size[d] - 1) * to.stride[d];
     STD_TORCH_CHECK(most == to.numel(), "grad must be dense");
-    grads.data[grads.count] = data_of(*grad);
-    grads.dtype[grads.count] = to.dtype;
-    grads.numel[grads.count++] = to.numel();
+    args.add(data_of(*grad), to.dtype, to.numel());
   }
-  cuda::rescale(device, grads, data_of(factor), by.dtype);
+  run(kernels().rescale, args);
 }
 
 }  // namespace

@@ -68,6 +68,8 @@ inline int64_t storage_offset(const Tensor& t) {
   return offset;
 }
 
+inline int32_t device_index(const Tensor& t) { return t.get_device_index(); }
+
 inline bool is_csr(const Tensor& t) {
   static const int32_t csr = aoti_torch_layout_sparse_csr();
   int32_t layout;
@@ -85,13 +87,32 @@ inline Tensor crow_indices(const Tensor& t) { return csr_part(t, "aten::crow_ind
 inline Tensor col_indices(const Tensor& t) { return csr_part(t, "aten::col_indices"); }
 inline Tensor values(const Tensor& t) { return csr_part(t, "aten::values"); }
 
-// Uninitialised memory on the CPU; none where there is not enough.
-inline OptionalTensor empty_on_cpu(const int64_t* size, const int64_t* stride, int ndim, int32_t scalar_type) {
-  static const int32_t cpu = aoti_torch_device_type_cpu();
+// Uninitialised memory; none where there is not enough.
+inline OptionalTensor empty_on(int32_t device_type, int32_t index, const int64_t* size, const int64_t* stride, int ndim,
+                               int32_t scalar_type) {
   AtenTensorHandle handle;
-  if (aoti_torch_empty_strided(ndim, size, stride, scalar_type, cpu, 0, &handle) != TORCH_SUCCESS) return std::nullopt;
+  if (aoti_torch_empty_strided(ndim, size, stride, scalar_type, device_type, index, &handle) != TORCH_SUCCESS)
+    return std::nullopt;
   return Tensor(handle);
 }
+inline OptionalTensor empty_on_cpu(const int64_t* size, const int64_t* stride, int ndim, int32_t scalar_type) {
+  static const int32_t cpu = aoti_torch_device_type_cpu();
+  return empty_on(cpu, 0, size, stride, ndim, scalar_type);
+}
+
+#if defined(USE_CUDA)
+inline int32_t current_device() { return torch::stable::accelerator::getCurrentDeviceIndex(); }
+inline void* current_stream(int32_t device) {
+  void* stream;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(device, &stream));
+  return stream;
+}
+// On the current device.
+inline OptionalTensor empty_on_cuda(const int64_t* size, const int64_t* stride, int ndim, int32_t scalar_type) {
+  static const int32_t cuda = aoti_torch_device_type_cuda();
+  return empty_on(cuda, current_device(), size, stride, ndim, scalar_type);
+}
+#endif
 
 }  // namespace tensors
 }  // namespace vae_fast

@@ -38,7 +38,7 @@ settings.load_profile("ci")
 
 
 def pytest_collection_modifyitems(config, items):
-    """Some hundreds of operations take a compiler a minute: those are for make test-slow."""
+    """Hundreds of operations take a compiler a minute: the reference's, but of two operators, are for test-slow."""
     if os.environ.get("TRITON_INTERPRET") == "1":
         thin_out(config, items)
     for item in items:
@@ -47,19 +47,20 @@ def pytest_collection_modifyitems(config, items):
         # A test of the parametrised backends of a list that is empty has none.
         backend = params.get("backend")
         on_reference = isinstance(backend, tuple) and backend[0] == "reference"
-        if item.get_closest_marker("compiles") and on_reference and call in (calls.COUNT, calls.INFLATED):
+        if item.get_closest_marker("compiles") and on_reference and call not in (calls.BERNOULLI, calls.RSAMPLE_KL):
             item.add_marker(pytest.mark.slow)
 
 
-def thin_out(config, items, share=3):
+def thin_out(config, items):
     """In Triton's interpreter, of each operators' test and call, every third case: it takes seconds for one.
 
-    tests/interpreted is made for it, and runs whole.
+    tests/interpreted is made for it, and runs whole, but in make test, which runs every second case of its tests.
     """
+    share, of_all = int(os.environ.get("VAE_FAST_TEST_SHARE", "3")), "VAE_FAST_TEST_SHARE" in os.environ
     counted, left_out = {}, []
     for item in items:
         params = item.callspec.params if hasattr(item, "callspec") else {}
-        if params.get("backend", ("",))[0] != "triton":
+        if params.get("backend", ("",))[0] != "triton" and not of_all:
             continue
         call = getattr(params.get("case"), "call", params.get("call"))
         key = item.nodeid.partition("[")[0], str(call)

@@ -47,6 +47,8 @@ def _native() -> Backend:
     ops = tuple(op for op in OPS if any(op in served for served in native.OPS.values()))
     lacking = tuple((op, device) for op in ops for device, served in native.OPS.items() if op not in served)
     calls = front.REASON or "compiled"
+    if not native.CUDA_REASON:
+        calls += f"; on CUDA: {front.CUDA_REASON or 'compiled'}"
     return Backend("native", not native.REASON, native.REASON, native.DEVICES, ops, lacking, calls)
 
 
@@ -118,14 +120,14 @@ def _named(name: str, source: str) -> str:
 _current = os.environ.get(ENVIRONMENT_VARIABLE) or "auto"
 _current_source = ENVIRONMENT_VARIABLE
 # What the compiled front serves where a call names no backend.
-_FRONTS = ("auto", "native")
-front.state.native = _current in _FRONTS
+_FRONTS = {"native": front.Chosen.NATIVE, "auto": front.Chosen.AUTO}
+front.state.backend = _FRONTS.get(_current, front.Chosen.OTHER)
 
 
 def _set(name: str, source: str) -> None:
     global _current, _current_source
     _current, _current_source = name, source
-    front.state.native = name in _FRONTS
+    front.state.backend = _FRONTS.get(name, front.Chosen.OTHER)
 
 
 class use_backend:
@@ -182,6 +184,11 @@ def _refuse(op: str, device: str, backend: Backend, source: str) -> NoReturn:
     where = f" on {device} tensors" if op in backend.ops else ""
     others = ", ".join(name for name, other in _TABLE.items() if other.serves(op, device))
     raise RuntimeError(f"{refusal} {op}{where}, which {others or 'none'} does here")
+
+
+def native_below(op: str) -> int:
+    """From how many elements on "auto" takes another backend on a GPU than the native one; −1: it never does."""
+    return _TRITON_FROM[op] if _TABLE["triton"].serves(op, "cuda") else -1
 
 
 def kernel(backend: str, name: str, traced: bool = False) -> Any:

@@ -1,8 +1,8 @@
 """The compiled front: common calls of the public functions, run in C++ from their arguments to their gradients.
 
-It is a library for one version of Python and one of PyTorch (its own headers, of which it makes autograd nodes).
-A call that it does not take, of any other kind than dense tensors on the CPU outside of transforms, traces and
-modes, goes to the Python function, which is the definition. Without it all calls do.
+It is a library for one version of Python and one of PyTorch (its own headers, of which it makes autograd nodes),
+and another one for CUDA. A call that neither takes, of any other kind than dense tensors on one device outside of
+transforms, traces and modes, goes to the Python function, which is the definition. Without them all calls do.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import os
 import sysconfig
 from collections.abc import Callable, Iterator
 from enum import IntEnum
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,7 +25,9 @@ from vae_fast import native
 from vae_fast.operators import DATA, OPERATORS, PARAMETER, Operator, Option
 
 VERSION = "_".join(torch.__version__.split(".")[:2])
-LIBRARY = native.FOLDER / f"_front_{VERSION}{sysconfig.get_config_var('EXT_SUFFIX')}"
+_SUFFIX = f"{VERSION}{sysconfig.get_config_var('EXT_SUFFIX')}"
+LIBRARY = native.FOLDER / f"_front_{_SUFFIX}"
+CUDA_LIBRARY = native.FOLDER / f"_front_cuda_{_SUFFIX}"
 # 0 leaves all calls to the Python functions.
 ENVIRONMENT_VARIABLE = "VAE_FAST_FRONT"
 
@@ -102,23 +105,23 @@ def _is_shape(option: Option) -> bool:
     return option.type == "SymInt[]?"
 
 
-def _load() -> tuple[Any, str]:
-    """The library, or why there is none."""
-    if native.REASON:
-        return None, native.REASON
+def _load(path: Path, of: Path, missing: str, line: int) -> tuple[Any, str]:
+    """The library that calls the kernels of another one, or why there is none: ``missing``, where those are."""
+    if missing:
+        return None, missing
     if os.environ.get(ENVIRONMENT_VARIABLE) == "0":
         return None, f"{ENVIRONMENT_VARIABLE} is 0"
-    if not LIBRARY.is_file():
-        return None, native.missing(LIBRARY, "the compiled front", 2)
-    if not native.whole(LIBRARY):
-        return None, f"{LIBRARY.name} is not whole: install the package again"
-    name = f"vae_fast._front_{VERSION}"
-    loader = importlib.machinery.ExtensionFileLoader(name, str(LIBRARY))
-    spec = importlib.util.spec_from_file_location(name, LIBRARY, loader=loader)
+    if not path.is_file():
+        return None, native.missing(path, "the compiled front", line)
+    if not native.whole(path):
+        return None, f"{path.name} is not whole: install the package again"
+    name = f"vae_fast.{path.name.partition('.')[0]}"
+    loader = importlib.machinery.ExtensionFileLoader(name, str(path))
+    spec = importlib.util.spec_from_file_location(name, path, loader=loader)
     assert spec is not None
-    kernels = ctypes.CDLL(str(native.LIBRARY))
+    kernels = ctypes.CDLL(str(of))
     if not hasattr(kernels, "vae_fast_kernels"):
-        return None, f"{native.LIBRARY.name} is of an earlier build"
+        return None, f"{of.name} is of an earlier build"
     kernels.vae_fast_kernels.restype = ctypes.c_void_p
     kernels.vae_fast_layout.restype = ctypes.c_char_p
     table = kernels.vae_fast_kernels()
@@ -129,38 +132,49 @@ def _load() -> tuple[Any, str]:
         loader.exec_module(library)
         library.load(table, kernels.vae_fast_layout().decode(), _second)
     except ImportError as error:
-        return None, f"{LIBRARY.name} does not load: {error}"
+        return None, f"{path.name} does not load: {error}"
     return library, ""
 
 
-_library, REASON = _load()
+_cpu, REASON = _load(LIBRARY, native.LIBRARY, native.REASON, 2)
+_cuda, CUDA_REASON = _load(CUDA_LIBRARY, native.CUDA_LIBRARY, native.CUDA_REASON, 3)
+_libraries = [library for library in (_cpu, _cuda) if library is not None]
+
+
+class Chosen(IntEnum):
+    """Which backend serves calls that name none; csrc/front/call.h has the same."""
+
+    OTHER = 0
+    NATIVE = 1
+    AUTO = 2
 
 
 class _State:
-    """What the library runs by, which is told of every change.
+    """What the libraries run by, which are told of every change.
 
-    ``on``: whether it takes calls at all; ``native``: those that name no backend; ``early``: whether forward passes
-    may make gradients, −1 where the environment has not been asked yet.
+    ``on``: whether they take calls at all; ``backend``: which one is meant where none is named; ``early``: whether
+    forward passes may make gradients, −1 where the environment has not been asked yet.
     """
 
     on: bool
-    native: bool
+    backend: Chosen
     early: int
 
     def __init__(self) -> None:
-        self.__dict__.update(on=True, native=False, early=-1)
+        self.__dict__.update(on=True, backend=Chosen.OTHER, early=-1)
 
     def __setattr__(self, name: str, value: int) -> None:
         self.__dict__[name] = value
-        if _library is not None:
-            _library.set(self.on, self.native, self.early)
+        for library in _libraries:
+            library.set(self.on, self.backend, self.early)
 
 
 state = _State()
-# What runs a call of an operator, or returns None, by the operator's name.
-FUNCTIONS: dict[str, Callable[..., Any]] = {}
+# What may run a call of an operator, or return None, by the operator's name: a function a device.
+Functions = tuple[Callable[..., Any], ...]
+FUNCTIONS: dict[str, Functions] = {}
 # The same with (moments, dim) in the place of the first two operands, which are the halves.
-PACKED: dict[str, Callable[..., Any]] = {}
+PACKED: dict[str, Functions] = {}
 
 
 @contextlib.contextmanager
@@ -189,13 +203,24 @@ def _parameter(operator: Operator, name: str, places: dict[str, int], shapes: li
     return name, _Kind.CODE if option.codes else _OF_TYPE[option.type], places[name], option.codes
 
 
-def function_of(op: str, signature: inspect.Signature) -> Callable[..., Any] | None:
-    """What runs a call of an operator's public function, or returns None where that has to itself.
+def run(functions: Functions, *args: Any, **options: Any) -> Any:
+    """What the first one to take a call makes of it; None where none does."""
+    for function in functions:
+        results = function(*args, **options)
+        if results is not None:
+            return results
+    return None
 
-    None where there is no front, or it was built without the operator.
+
+def functions_of(op: str, signature: inspect.Signature, below_on_cuda: int) -> Functions:
+    """What may run calls of an operator's public function: each returns None where that has to itself.
+
+    Where no backend is named, on a GPU only those of fewer than ``below_on_cuda`` elements, if that is not
+    negative.
+    None at all where there is no front, or it was built without the operator.
     """
-    if _library is None:
-        return None
+    if not _libraries:
+        return ()
     operator = OPERATORS[op]
     numbers = [o for o in operator.options if o.type not in ("Tensor?", "SymInt[]?", "Device")]
     places = {option.name: k for k, option in enumerate(numbers)}
@@ -213,25 +238,22 @@ def function_of(op: str, signature: inspect.Signature) -> Callable[..., Any] | N
         for k, operand in enumerate(operator.operands)
     ]
     positional = [p for p in signature.parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
-    functions = _library.define(
-        {
-            "name": op,
-            "node": f"{operator.title}Backward",
-            "density": operator.density,
-            "results": len(operator.results),
-            "shapes": len(shapes),
-            "positional": len(positional),
-            "operands": facts,
-            "defaults": [
-                option.default if isinstance(option.default, (int, float, type(None))) else 0 for option in numbers
-            ],
-            "places": places,
-            "parameters": [_parameter(operator, name, places, shapes) for name in signature.parameters],
-        }
-    )
-    if functions is None:
-        return None
-    FUNCTIONS[op], of_halves = functions
-    if operator.packed:
-        PACKED[op] = of_halves
+    known = {
+        "name": op,
+        "node": f"{operator.title}Backward",
+        "density": operator.density,
+        "results": len(operator.results),
+        "shapes": len(shapes),
+        "positional": len(positional),
+        "operands": facts,
+        "defaults": [
+            option.default if isinstance(option.default, (int, float, type(None))) else 0 for option in numbers
+        ],
+        "places": places,
+        "parameters": [_parameter(operator, name, places, shapes) for name in signature.parameters],
+    }
+    made = [library.define(known | {"below": below_on_cuda if library is _cuda else -1}) for library in _libraries]
+    pairs = [pair for pair in made if pair is not None]
+    FUNCTIONS[op] = tuple(call for call, _ in pairs)
+    PACKED[op] = tuple(of_halves for _, of_halves in pairs) if operator.packed else ()
     return FUNCTIONS[op]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, cast
 
 import torch
@@ -79,19 +79,20 @@ def _elsewhere(function: Callable[..., Any], leaf: Callable[..., Any], args: Any
     return function(*args, **kwargs)
 
 
-def public(function: _F, run: Callable[..., Any] | None = None) -> _F:
+def public(function: _F, runs: Sequence[Callable[..., Any]] = ()) -> _F:
     """A public function: a leaf where torch.fx, or what else is no tensor, traces it by ``__torch_function__``.
 
     Tensor subclasses go in as they are, and fake tensors in their own mode, where numbers and seeds are fake too.
-    ``run`` is the compiled front's: it makes the results of a common call, and returns None for any other.
+    ``runs`` are the compiled front's: each makes the results of a common call, and returns None for any other.
     """
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        if run is not None and not _compiling():
-            results = run(*args, **kwargs)
-            if results is not None:
-                return results
+        if runs and not _compiling():
+            for run in runs:
+                results = run(*args, **kwargs)
+                if results is not None:
+                    return results
         for arg in args:
             if type(arg) not in _USUAL:
                 return _elsewhere(function, call, args, kwargs)

@@ -1,18 +1,12 @@
 // The gradients that came with a forward pass, times the upstream one that came later. The factor is read on the
 // device, and where it is 1 nothing else is.
+#include "../table.h"
 #include "access.h"
 #include "launch.h"
-#include "rescale.h"
 
 namespace vae_fast {
 namespace cuda {
 namespace {
-
-struct RescaleParams {
-  Rescaled grads;
-  const void* factor;
-  DType factor_dtype;
-};
 
 // Products in T, rounded to S. A gradient of 0 stays 0: it may be that of a weight of 0, or of a clamped scale, which
 // no upstream gradient makes NaN.
@@ -33,12 +27,12 @@ __device__ __forceinline__ void multiply(void* data, int64_t numel, T factor) {
   }
 }
 
-__global__ void __launch_bounds__(kThreads, 1) rescale_kernel(const __grid_constant__ RescaleParams p) {
+__global__ void __launch_bounds__(kThreads, 1) rescale_kernel(const __grid_constant__ RescaleArgs p) {
   const double factor = load_one<double>(p.factor, p.factor_dtype, 0);
   if (factor == 1.0) return;
-  void* data = p.grads.data[blockIdx.y];
-  const int64_t numel = p.grads.numel[blockIdx.y];
-  if (p.grads.dtype[blockIdx.y] == DType::kFloat64) {
+  void* data = p.data[blockIdx.y];
+  const int64_t numel = p.numel[blockIdx.y];
+  if (p.dtype[blockIdx.y] == DType::kFloat64) {
     multiply<double>(data, numel, factor);
   } else if (p.factor_dtype == DType::kFloat64) {
     multiply<float>(data, numel, factor);
@@ -49,16 +43,15 @@ __global__ void __launch_bounds__(kThreads, 1) rescale_kernel(const __grid_const
 
 }  // namespace
 
-void rescale(Device& device, const Rescaled& grads, const void* factor, DType factor_dtype) {
+void rescale(const RescaleArgs& args) {
   int64_t most = 0;
-  for (int k = 0; k < grads.count; ++k) {
-    const int64_t chunk = kThreads * (grads.dtype[k] == DType::kFloat64 ? kChunk<double> : kChunk<float>);
-    const int64_t blocks = parts_of(grads.numel[k], chunk);
+  for (int k = 0; k < args.count; ++k) {
+    const int64_t chunk = kThreads * (args.dtype[k] == DType::kFloat64 ? kChunk<double> : kChunk<float>);
+    const int64_t blocks = parts_of(args.numel[k], chunk);
     most = blocks > most ? blocks : most;
   }
   // Few, for most do nothing but read the factor.
-  launch(device, "rescale", rescale_kernel, RescaleParams{grads, factor, factor_dtype}, most < 1024 ? most : 1024,
-         grads.count, kThreads);
+  launch(*args.device, "rescale", rescale_kernel, args, most < 1024 ? most : 1024, args.count, kThreads);
 }
 
 }  // namespace cuda

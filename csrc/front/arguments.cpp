@@ -1,6 +1,5 @@
 #include "arguments.h"
 
-#include <ATen/CPUGeneratorImpl.h>
 #include <c10/core/DefaultDtype.h>
 #include <torch/csrc/Dtype.h>
 #include <torch/csrc/Generator.h>
@@ -10,17 +9,11 @@
 namespace vae_fast {
 namespace {
 
-// As torch.randint(2^63 - 1) draws it (vae_fast/seeds.py).
-uint64_t draw(const std::optional<at::Generator>& given) {
-  auto* generator = at::get_generator_or_default<at::CPUGeneratorImpl>(given, at::detail::getDefaultCPUGenerator());
-  const std::lock_guard<std::mutex> lock(generator->mutex_);
-  return generator->random64() % ((uint64_t{1} << 63) - 1);
-}
-
 // What a parser finds beside a call's record.
 struct Found {
   std::optional<at::Generator> generator;
-  bool seeded = false, noise = false, placed = false, native = settings.native, prior_param = false;
+  bool seeded = false, noise = false, placed = false, prior_param = false;
+  Chosen backend = settings.backend;
   uint64_t seed = 0, offset = 0, first_sample = 0, stream = 0;
   PyObject *prior_eps = nullptr, *prior_bounds = nullptr;
 };
@@ -72,7 +65,7 @@ bool read(const Parameter& p, PyObject* o, Call& call, Found& found) {
       if (o == Py_None) return true;
       if (!THPGenerator_Check(o)) return false;
       found.generator = THPGenerator_Unwrap(o);
-      return found.generator->device().is_cpu();
+      return found.generator->device().type() == kDeviceType;
     case Kind::kOffset: found.placed = true; return wrapped(o, found.offset);
     case Kind::kFirstSample: found.placed = true; return word(o, found.first_sample);
     case Kind::kStream: found.placed = true; return word(o, found.stream);
@@ -92,16 +85,17 @@ bool read(const Parameter& p, PyObject* o, Call& call, Found& found) {
     case Kind::kBackend:
       if (o == Py_None) return true;
       if (!PyUnicode_CheckExact(o)) return false;
-      found.native =
-          PyUnicode_CompareWithASCIIString(o, "native") == 0 || PyUnicode_CompareWithASCIIString(o, "auto") == 0;
-      return true;
+      found.backend = PyUnicode_CompareWithASCIIString(o, "native") == 0 ? Chosen::kNative
+                      : PyUnicode_CompareWithASCIIString(o, "auto") == 0 ? Chosen::kAutomatic
+                                                                         : Chosen::kOther;
+      return found.backend != Chosen::kOther;
     case Kind::kDtype: {
       if (o == Py_None) return true;
       if (!THPDtype_Check(o)) return false;
       *number = Number(static_cast<int64_t>(reinterpret_cast<THPDtype*>(o)->scalar_type));
       return true;
     }
-    case Kind::kDevice: return o == Py_None;
+    case Kind::kDevice: return device(o, call.device);
   }
   return false;
 }
@@ -155,15 +149,34 @@ bool settle_noise(Call& call, Found& found) {
   if (op.seed < 0) return true;
   if (found.noise && (found.seeded || found.generator || found.placed)) return false;
   if (found.seeded && found.generator) return false;
-  if (!found.noise && !found.seeded && op.operands.empty()) return false;
+  const bool drawn = !found.noise && !found.seeded;
+  if (drawn && (op.operands.empty() || seeds_are_drawn_on_the_device())) return false;
   uint64_t samples = 1;
   for (const int64_t size : call.shapes[0]) samples *= static_cast<uint64_t>(size);
   if (samples > kWords || found.first_sample + samples > kWords) return false;
-  if (!found.noise && !found.seeded) found.seed = draw(found.generator);
+  if (drawn) found.seed = draw(found.generator, call.device);
   call.numbers[op.seed] = Number(static_cast<int64_t>(found.seed));
   call.numbers[op.offset] = Number(static_cast<int64_t>(found.offset));
   call.numbers[op.first_sample] = Number(static_cast<int64_t>(found.stream * kWords + found.first_sample));
   return true;
+}
+
+// Whether all tensors but numbers are on one device, which is the call's from here on.
+bool on_one_device(Call& call) {
+  if (kDeviceType == at::kCPU) return true;
+  for (const Tensor& t : call.tensors) {
+    if (!t.defined() || t.device().type() != kDeviceType) continue;
+    if (call.device >= 0 && call.device != t.get_device()) return false;
+    call.device = static_cast<c10::DeviceIndex>(t.get_device());
+  }
+  return true;
+}
+
+// Whether the call's backend is the native one: where none is named, below the size that another one is better at.
+bool serves(const Call& call, Chosen backend) {
+  if (backend != Chosen::kAutomatic || call.op->below < 0) return backend != Chosen::kOther;
+  const auto elements = call.op->operands.empty() ? c10::multiply_integers(call.shapes[1]) : call.tensors[0].numel();
+  return elements < call.op->below;
 }
 
 // The place of a name among the parameters from `first` on; their number where it is none of them.
@@ -197,7 +210,8 @@ bool parse(const Operator& op, Py_ssize_t first, PyObject* const* args, Py_ssize
     if (!op.operands[k].optional && !call.tensors[k].defined()) return false;
   // Whether gradients may be made early is not asked of the environment before it is needed.
   if (op.reduction >= 0 && call.numbers[op.reduction].integer != 0 && settings.early < 0) return false;
-  return found.native && settle_prior(call, found) && shapes_fit(call) && settle_noise(call, found);
+  return serves(call, found.backend) && on_one_device(call) && settle_prior(call, found) && shapes_fit(call) &&
+         settle_noise(call, found);
 }
 
 bool read_halves(PyObject* const* args, Py_ssize_t n, Call& call) {

@@ -28,9 +28,7 @@ bool unobserved() {
 }
 
 bool is_plain(const Tensor& tensor) {
-  constexpr c10::DispatchKeySet plain({c10::DispatchKey::CPU, c10::DispatchKey::ADInplaceOrView,
-                                       c10::DispatchKey::AutogradCPU, c10::DispatchKey::AutocastCPU});
-  return tensor.key_set() == plain && !tensor.unsafeGetTensorImpl()->has_symbolic_sizes_strides();
+  return tensor.key_set() == kPlain && !tensor.unsafeGetTensorImpl()->has_symbolic_sizes_strides();
 }
 
 namespace {
@@ -63,7 +61,7 @@ void run_raw(const Options& options, const Tensors& tensors, const Tensor& packe
   for (const Tensor& t : upstream) all[n++] = &t;
   for (int k = 0; k < options.op->tensors(); ++k) all[n++] = &tensors[k];
   all[n] = &packed;
-  Arguments arguments{all, options.numbers.data(), options.shapes, needs};
+  Arguments arguments{all, options.numbers.data(), options.shapes, needs, TorchDevice(kDeviceType, options.device)};
   // Copies that are made on the way are in no graph.
   const at::AutoDispatchBelowADInplaceOrView below;
   raw(arguments, results);
@@ -100,20 +98,29 @@ bool early_wanted(const Call& call) {
   return true;
 }
 
-// A dense tensor in place times a number of its dtype.
-void scale(Tensor& tensor, double factor) {
-  const auto body = [&](auto* data) {
-    const auto by = static_cast<std::decay_t<decltype(*data)>>(factor);
-    at::parallel_for(0, tensor.numel(), int64_t{1} << 15, [&](int64_t first, int64_t last) {
-      for (int64_t i = first; i < last; ++i) data[i] *= by;
-    });
-  };
-  if (!tensor.is_non_overlapping_and_dense())
-    tensor.mul_(factor);
-  else if (tensor.scalar_type() == at::kFloat)
-    body(tensor.mutable_data_ptr<float>());
-  else
-    body(tensor.mutable_data_ptr<double>());
+// Whether gradients of a forward pass times this factor are those of the backward pass. On a CPU not where it is not
+// finite: the zeros of masked or clamped elements would be NaN. On a GPU, where to look at it would be to wait for it,
+// the kernel keeps them.
+bool scales(const Tensor& factor) {
+  if (kDeviceType != at::kCPU) return true;
+  return std::isfinite(factor.scalar_type() == at::kDouble ? *factor.const_data_ptr<double>()
+                                                           : static_cast<double>(*factor.const_data_ptr<float>()));
+}
+
+DType dtype_of_gradient(const Tensor& tensor) {
+  return tensor.scalar_type() == at::kDouble ? DType::kFloat64 : DType::kFloat32;
+}
+
+// Dense gradients in place times a factor.
+void rescale(const variable_list& grads, const Tensor& factor) {
+  OnDevice device(factor);
+  RescaleArgs args;
+  device.equip(args);
+  args.factor = data_of(factor);
+  args.factor_dtype = dtype_of_gradient(factor);
+  for (const Tensor& grad : grads)
+    if (grad.defined()) args.add(data_of(grad), dtype_of_gradient(grad), grad.numel());
+  run(kernels().rescale, args);
 }
 
 PyObject* to_python(const Number& n) {
@@ -160,20 +167,14 @@ struct Backward final : Node {
     early.clear();
   }
 
-  // The kept gradients times the upstream one. Not where that is not finite: it must not turn the zeros of masked or
-  // clamped elements into NaN.
+  // The kept gradients times the upstream one.
   bool take_early(const Tensor& upstream, variable_list& grads) {
     if (early.empty()) return false;
-    const variable_list kept = std::move(early);
+    variable_list kept = std::move(early);
     early.clear();
-    const double factor = upstream.scalar_type() == at::kDouble
-                              ? *upstream.const_data_ptr<double>()
-                              : static_cast<double>(*upstream.const_data_ptr<float>());
-    if (!std::isfinite(factor)) return false;
-    grads = kept;
-    if (factor != 1.0)
-      for (Tensor& grad : grads)
-        if (grad.defined()) scale(grad, factor);
+    if (!scales(upstream)) return false;
+    rescale(kept, upstream);
+    grads = std::move(kept);
     return true;
   }
 

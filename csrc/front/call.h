@@ -4,6 +4,7 @@
 #include <torch/csrc/autograd/function.h>
 #include <torch/csrc/autograd/saved_variable.h>
 
+#include "device.h"
 #include "operator.h"
 
 namespace vae_fast {
@@ -19,6 +20,7 @@ struct Options {
   // The first two operands are the halves along `packed_dim` of one tensor, whose gradient is made in one piece.
   bool packed = false;
   int64_t packed_dim = 0;
+  c10::DeviceIndex device = -1;  // −1: the current one, or the CPU
 };
 
 struct Call : Options {
@@ -32,11 +34,15 @@ inline void split(const Tensor& moments, int64_t dim, Tensors& halves) {
   for (int k = 0; k < 2; ++k) halves[k] = moments.narrow(dim, k * n, n);
 }
 
-// What the front runs by: whether it takes calls at all, whether those that name no backend are the native one's,
-// whether gradients may be made in forward passes (−1: not known yet), and the Python function for backward passes that
-// are differentiated or transformed.
+// Which backend serves where none is named; the numbers are those of vae_fast/front.py.
+enum class Chosen : int { kOther, kNative, kAutomatic };
+
+// What the front runs by: whether it takes calls at all, the backend of those that name none, whether gradients may be
+// made in forward passes (−1: not known yet), and the Python function for backward passes that are differentiated or
+// transformed.
 struct Settings {
-  bool on = true, native = false;
+  bool on = true;
+  Chosen backend = Chosen::kOther;
   int early = -1;
   PyObject* second = nullptr;
 };
@@ -44,7 +50,7 @@ extern Settings settings;
 
 // Whether nothing in PyTorch wants to see the operations of this thread: no mode, transform, tracer, inference mode.
 bool unobserved();
-// Whether a tensor is a dense one on the CPU, without anything around it.
+// Whether a tensor is a dense one on the front's device, without anything around it.
 bool is_plain(const Tensor& tensor);
 
 // The results, with a node where a gradient may be asked for.

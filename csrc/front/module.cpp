@@ -63,6 +63,7 @@ PyObject* define(PyObject*, PyObject* facts) {
   op->backward_name = "vae_fast::" + name + "_bwd";
   op->node_name = given["node"].cast<std::string>();
   op->density = given["density"].cast<bool>();
+  op->below = given["below"].cast<int64_t>();
   op->results = given["results"].cast<int>();
   op->shapes = given["shapes"].cast<int>();
   op->positional = given["positional"].cast<int>();
@@ -104,26 +105,27 @@ PyObject* define(PyObject*, PyObject* facts) {
   END_HANDLE_TH_ERRORS
 }
 
-// load(address of the CPU library's table of kernels, its layout, the Python function for other backward passes)
+// load(address of the table of kernels of the device's library, its layout, the Python function for other backward
+// passes)
 PyObject* load(PyObject*, PyObject* args) {
   unsigned long long address;
   const char* layout;
   PyObject* second;
   if (!PyArg_ParseTuple(args, "KsO", &address, &layout, &second)) return nullptr;
   if (std::strcmp(layout, VF_LAYOUT) != 0)
-    return PyErr_Format(PyExc_ImportError, "it was built from other sources than the CPU's library");
+    return PyErr_Format(PyExc_ImportError, "it was built from other sources than the library of its kernels");
   chosen = reinterpret_cast<const Kernels*>(address);
   Py_INCREF(second);
   settings.second = second;
   Py_RETURN_NONE;
 }
 
-// set(on, native, early)
+// set(on, the backend where none is named, early)
 PyObject* set(PyObject*, PyObject* args) {
-  int on, native, early;
-  if (!PyArg_ParseTuple(args, "iii", &on, &native, &early)) return nullptr;
+  int on, backend, early;
+  if (!PyArg_ParseTuple(args, "iii", &on, &backend, &early)) return nullptr;
   settings.on = on != 0;
-  settings.native = native != 0;
+  settings.backend = static_cast<Chosen>(backend);
   settings.early = early;
   Py_RETURN_NONE;
 }

@@ -53,6 +53,8 @@ struct Operator {
   std::vector<Number> defaults;
   int shapes = 0, results = 1, positional = 0;
   bool density = false;
+  // Without a named backend, calls of fewer elements only; −1: all.
+  int64_t below = -1;
   // Places among the numbers; −1 where there is none.
   int event_ndim = -1, reduction = -1, seed = -1, offset = -1, first_sample = -1, form = -1, prior_form = -1,
       dtype = -1;

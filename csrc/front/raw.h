@@ -32,6 +32,7 @@ struct Arguments {
   const Number* number;
   const std::vector<int64_t>* shape;
   const bool* need;
+  TorchDevice device;
 
   template <class T>
   T next() {
@@ -52,7 +53,7 @@ struct Arguments {
     else if constexpr (std::is_same_v<T, ScalarType>)
       return static_cast<ScalarType>((number++)->integer);
     else if constexpr (std::is_same_v<T, TorchDevice>)
-      return TorchDevice(at::kCPU);
+      return device;
     else {
       static_assert(std::is_same_v<T, int64_t>, "a type that no signature has");
       return (number++)->integer;

@@ -4,6 +4,7 @@
 #include <Python.h>
 
 #include <ATen/EmptyTensor.h>
+#include <torch/csrc/Device.h>
 #include <torch/csrc/autograd/python_variable.h>
 
 #include <limits>
@@ -96,6 +97,15 @@ inline bool plain_tensor(PyObject* o, Tensor& tensor) {
   if (!given.defined() || !is_plain(given) || given._fw_grad(/*level=*/0).defined()) return false;
   tensor = given;
   return true;
+}
+
+// A device of the front's kind, or none: the default one.
+inline bool device(PyObject* o, c10::DeviceIndex& index) {
+  if (o == Py_None) return kDeviceType == at::kCPU;
+  if (!THPDevice_Check(o)) return false;
+  const c10::Device given = reinterpret_cast<THPDevice*>(o)->device;
+  index = given.index();
+  return given.type() == kDeviceType;
 }
 
 // A number as the raw operators take one.

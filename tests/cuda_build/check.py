@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 import vae_fast
-from vae_fast import native, operators
+from vae_fast import front, native, operators
 
 TARGETS = ("sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
 # Kernels that draw noise and nothing else: of float32 and half types, with keys from the host and from the device,
@@ -32,6 +32,17 @@ def registered():
         has = torch._C._dispatch_has_kernel_for_dispatch_key(f"vae_fast::{name}", "CUDA")
         assert has, f"{name} is not registered for CUDA"
     print(f"{len(operators.SCHEMAS)} raw operators are registered for CUDA")
+
+
+def fronts():
+    """The compiled front of each device, which has every operator, and leaves what is not its own."""
+    assert not front.REASON, front.REASON
+    assert not front.CUDA_REASON, front.CUDA_REASON
+    for op, functions in front.FUNCTIONS.items():
+        assert len(functions) == 2, f"{op} is not in both fronts"
+        _, on_cuda = functions
+        assert on_cuda(torch.zeros(3), torch.zeros(3), torch.zeros(3)) is None
+    print(f"{len(front.FUNCTIONS)} operators are in the front of the CPU and in that of CUDA")
 
 
 def spills(log):
@@ -146,6 +157,7 @@ def intermediate_code(library):
 
 if __name__ == "__main__":
     registered()
+    fronts()
     spills(Path(sys.argv[1]).read_text())
     library = Path(vae_fast.__file__).parent / "_cuda.abi3.so"
     instructions(library)

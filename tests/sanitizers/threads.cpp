@@ -91,6 +91,46 @@ static void run(int64_t rows, int64_t size, Gradient::Kind kind) {
   weighted(gaussian);
   kernels().gaussian_log_prob(gaussian);
 
+  // Counts, of which most are 0; θ has one value a column.
+  std::vector<float> counts(rows * size);
+  for (size_t i = 0; i < counts.size(); i += 5) counts[i] = static_cast<float>(1 + i % 7);
+  NegativeBinomialArgs negative_binomial;
+  density(negative_binomial);
+  negative_binomial.in[0] = over(a, rows, size, size, 1);
+  negative_binomial.in[1] = over(b, rows, 0, size, 1);
+  negative_binomial.in[3] = over(counts, rows, size, size, 1);
+  negative_binomial.log_mean = negative_binomial.log_theta = false;
+  negative_binomial.eps = 0;
+  negative_binomial.gradients[0] = gradient(Gradient::kEach, g[0], rows, size);
+  negative_binomial.gradients[1] = gradient(kind, g[1], rows, size);
+  kernels().negative_binomial_log_prob(negative_binomial);
+  negative_binomial.in[2] = over(c, rows, size, size, 1);
+  negative_binomial.gradients[2] = gradient(kind, g[2], rows, size);
+  kernels().negative_binomial_log_prob(negative_binomial);
+
+  NegativeBinomialSharesArgs shares;
+  density(shares);
+  shares.in[0] = over(a, rows, size, size, 1);
+  shares.in[1] = over(b, rows, 0, size, 1);
+  shares.in[4] = over(counts, rows, size, size, 1);
+  shares.log_theta = false;
+  shares.eps = 0;
+  shares.softmax = {rows, size};
+  shares.gradients[0] = gradient(Gradient::kEach, g[0], rows, size);
+  shares.gradients[1] = gradient(kind, g[1], rows, size);
+  kernels().negative_binomial_of_shares(shares);
+
+  PoissonArgs poisson;
+  density(poisson);
+  poisson.in[0] = over(a, rows, size, size, 1);
+  poisson.in[1] = over(counts, rows, size, size, 1);
+  poisson.log_rate = false;
+  poisson.eps = 0;
+  poisson.gradients[0] = gradient(kind, g[0], rows, size);
+  kernels().poisson_log_prob(poisson);
+  weighted(poisson);
+  kernels().poisson_log_prob(poisson);
+
   KLArgs kl;
   density(kl);
   kl.in[0] = over(a, rows, size, size, 1);
@@ -136,6 +176,15 @@ static void run(int64_t rows, int64_t size, Gradient::Kind kind) {
   normal.noise = {1, 2, 3};
   normal.out = over(a, rows, size, size, 1);
   kernels().standard_normal(normal);
+
+  const float factor = 0.5f;
+  RescaleArgs rescale;
+  rescale.parallel_for = on_threads;
+  rescale.factor = &factor;
+  rescale.factor_dtype = DType::kFloat32;
+  rescale.add(a.data(), DType::kFloat32, rows * size);
+  rescale.add(b.data(), DType::kFloat32, size);
+  kernels().rescale(rescale);
 }
 
 int main(int argc, char**) {

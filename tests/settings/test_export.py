@@ -183,6 +183,7 @@ print("served without the package", vf.backends()["native"].available)
 class TestPackages:
     """AOTInductor's, which any process that has loaded the compiled library can run."""
 
+    @pytest.mark.compiles
     def test_with_the_package_and_without(self, backend, tmp_path, request):
         batch = torch.export.Dim("batch")
         tensors = torch.rand(5, 3), torch.rand(5, 3)

@@ -34,8 +34,7 @@ def _in_one(moments: Tensor, dim: int, *others: Tensor | None) -> bool:
 
 def _by_front(op: str, *args: Any, **options: Any) -> Any:
     """What the compiled front makes of a call; None where it does not take it."""
-    run = front.PACKED.get(op)
-    return None if run is None or _compiling() else run(*args, **options)
+    return None if _compiling() else front.run(front.PACKED.get(op, ()), *args, **options)
 
 
 def _form(param: Any = "logvar", param_eps: Any = 0.0, bounds: Any = None) -> dict[str, float]:

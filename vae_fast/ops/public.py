@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from vae_fast import front
+from vae_fast import backends, front
 from vae_fast.tracing import public
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -14,4 +14,5 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 def operator(function: _F) -> _F:
     """Makes the Python function of an operator, which has its name, the public one."""
-    return public(function, front.function_of(function.__name__, inspect.signature(function)))
+    op = function.__name__
+    return public(function, front.functions_of(op, inspect.signature(function), backends.native_below(op)))
