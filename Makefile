@@ -107,7 +107,7 @@ test-gpu:  ## on a CUDA GPU, with GPU_PYTHON: the operators' suite, settings, gr
 	@$(GPU_PYTHON) tests/needs_gpu.py "make $@"
 	@$(GPU_PYTHON) setup.py -q build_ext --inplace
 	@$(GPU_PYTHON) -m pytest -m "gpu or not (slow or large or triton)" -k "cuda or test_gpu" $(OPERATORS) $(SETTINGS) \
-	  tests/backends/test_gpu.py $(PYTEST_ARGS)
+	  tests/backends/test_gpu.py tests/backends/test_gpu_front.py $(PYTEST_ARGS)
 	@tests/sanitizers/gpu.sh $(GPU_PYTHON) $(PYTEST_ARGS)
 
 test-torch:  ## one binary under the oldest and the newest torch that it is for

@@ -69,7 +69,7 @@ LONG = (
 
 # The fronts' sources beside csrc/front: they are those of a device too, on torch's own headers, which are C++20.
 OF_FRONT = ("operands.cpp", "device_cpu.cpp")
-OF_CUDA_FRONT = ("operands.cpp", "device_cuda.cpp", "cuda/plan.cpp", "cuda/plan_results.cpp", "cuda/layout.cpp")
+OF_CUDA_FRONT = ("operands.cpp", "device_cuda.cpp")
 
 
 class CannotBuild(Exception):
@@ -304,14 +304,16 @@ class Build(build_ext):
             chosen = [f"-DVF_ISA={name}", *march, *SCHEDULED]
             jobs += [(source, name, chosen) for source in ROOT.glob("csrc/cpu/*.cpp")]
 
-        headers = [path.read_bytes() for path in sorted(ROOT.glob("csrc/**/*.h"))]
+        headers = [
+            path.read_bytes() for folder in ("csrc", "csrc/cpu") for path in sorted(ROOT.glob(f"{folder}/*.h"))
+        ]
 
         def compile_one(job):
             source, folder, own = job
             relative = str(source.relative_to(ROOT))
             if source.parent.name != "cpu":
                 return self.compiler.compile([relative], output_dir=self.build_temp, extra_postargs=[*flags, *own])
-            # Kernels are made of nothing but what stands in csrc, and take minutes: kept for the next build.
+            # Kernels are made of nothing but what stands here, and take minutes: kept for the next build.
             compiler = getattr(self.compiler, "compiler_so_cxx", self.compiler.compiler_so)
             command = [*compiler, *flags, *own]
             known = [compiler_version(command[0]), " ".join(command).encode(), source.read_bytes(), *headers]

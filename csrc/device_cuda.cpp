@@ -8,7 +8,7 @@
 #include <string>
 #include <utility>
 
-#include "cuda/plan.h"
+#include "cuda/layout.h"
 #include "dtypes.h"
 
 namespace vae_fast {

@@ -34,6 +34,13 @@ struct Layout {
   Strides dense() const { return {columns * inner, columns, true}; }
 };
 
+// Of where a gradient's values are: one a row, rows of equal size.
+inline bool by_row(const View& index) { return index.ndim == 2 && index.stride[0] == 1 && index.stride[1] == 0; }
+// One a column.
+inline bool by_feature(const View& index) { return index.ndim == 2 && index.stride[0] == 0 && index.stride[1] == 1; }
+// Whether the kernels sum it: one value altogether, one a row, or one a column.
+inline bool sums_in_kernel(const View& index) { return index.constant() || by_row(index) || by_feature(index); }
+
 // The longest rows of at most `columns` along which a view is dense or constant, as a divisor of `columns`.
 int64_t columns_along(const View& view, int64_t columns);
 

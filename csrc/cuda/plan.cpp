@@ -11,11 +11,6 @@ namespace cuda {
 
 namespace {
 
-// One value a row, rows of equal size.
-bool by_row(const View& index) { return index.ndim == 2 && index.stride[0] == 1 && index.stride[1] == 0; }
-// One value a column.
-bool by_feature(const View& index) { return index.ndim == 2 && index.stride[0] == 0 && index.stride[1] == 1; }
-
 // A view with the samples as its first dim.
 View of_samples(const View& view, int64_t samples, int64_t stride) {
   View all;
@@ -27,8 +22,6 @@ View of_samples(const View& view, int64_t samples, int64_t stride) {
 }
 
 }  // namespace
-
-bool sums_in_kernel(const View& index) { return index.constant() || by_row(index) || by_feature(index); }
 
 Plan::Plan(Device& device, const Rows& rows, int chunk, bool by_column)
     : device_(device), rows_in_(rows), chunk_(chunk), by_column_(by_column), numel_(rows.count * rows.size) {}

@@ -9,10 +9,6 @@
 namespace vae_fast {
 namespace cuda {
 
-// Whether a gradient with one value for each of `index`'s positions is summed by the kernels: one element, one value a
-// row, or one a feature.
-bool sums_in_kernel(const View& index);
-
 class Plan {
  public:
   // `chunk` is how many elements a thread takes at a time.

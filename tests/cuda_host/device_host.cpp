@@ -7,7 +7,7 @@
 
 #include <cstring>
 
-#include "../../csrc/cuda/plan.h"
+#include "../../csrc/cuda/layout.h"
 
 namespace vae_fast {
 
