@@ -4,7 +4,7 @@
 
 #include <ATen/ATen.h>
 #include <ATen/EmptyTensor.h>
-#include <ATen/Parallel.h>
+#include <torch/csrc/stable/c/shim.h>
 #if defined(USE_CUDA)
 #include <ATen/cuda/EmptyTensor.h>
 #include <c10/cuda/CUDAFunctions.h>
@@ -13,6 +13,7 @@
 #endif
 
 #include <optional>
+#include <stdexcept>
 #include <vector>
 
 namespace vae_fast {
@@ -54,9 +55,17 @@ inline Tensor sum(const Tensor& t, const std::vector<int64_t>& dims, bool keep) 
 inline Tensor reshape(const Tensor& t, const std::vector<int64_t>& shape) { return t.reshape(shape); }
 inline void zero_(Tensor& t) { t.zero_(); }
 
+// By PyTorch's own threads. at::parallel_for, a template, would run one thread here: its loop is OpenMP's only where
+// that is compiled for, and a second OpenMP beside PyTorch's would have threads of its own.
 template <class F>
 void parallel_for(int64_t first, int64_t last, int64_t grain, const F& body) {
-  at::parallel_for(first, last, grain, body);
+  if (last - first <= grain) {
+    if (first < last) body(first, last);
+    return;
+  }
+  const auto part = [](int64_t from, int64_t to, void* context) { (*static_cast<const F*>(context))(from, to); };
+  if (torch_parallel_for(first, last, grain, part, const_cast<void*>(static_cast<const void*>(&body))) != 0)
+    throw std::runtime_error("a thread of a kernel failed");
 }
 
 // By `make`, past the dispatcher, unless fresh memory is to be filled.

@@ -1,6 +1,8 @@
 """The compiled front against the Python functions, which are the definition: the same bits, the same errors."""
 
 import contextlib
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -160,7 +162,7 @@ class TestSameBits:
 
     def test_normals(self):
         for options in ({}, {"dtype": torch.bfloat16}, {"stream": 3, "sample": 2, "offset": -1}):
-            assert front.FUNCTIONS["standard_normal"]((3, 5), seed=4, **options) is not None
+            assert front.run(front.FUNCTIONS["standard_normal"], (3, 5), seed=4, **options) is not None
             assert same_bits(*both_ways(lambda o=options: [vf.standard_normal((3, 5), seed=4, **o)]))
         before = torch.get_default_dtype()
         try:
@@ -196,7 +198,7 @@ class TestLeftToPython:
     """What the front does not take goes to the Python function, and nothing else changes."""
 
     def taken(self, *args, **options):
-        return front.FUNCTIONS["gaussian_kl"](*args, **options) is not None
+        return front.run(front.FUNCTIONS["gaussian_kl"], *args, **options) is not None
 
     def test_common_calls_are_taken(self):
         mu = torch.randn(3, 4)
@@ -310,3 +312,24 @@ class TestLeftToPython:
     def test_data_of_another_number_of_dims(self):
         with pytest.raises(ValueError, match="would broadcast to"):
             vf.bernoulli_log_prob(torch.zeros(64, 1), torch.zeros(64))
+
+
+IN_THREADS = """
+import os
+import numpy as np, torch
+import vae_fast as vf
+
+torch.set_num_threads(3)
+call = lambda size: vf.gaussian_kl(torch.from_numpy(np.zeros((size, 64), np.float32)), 0.0, backend="native")
+call(1)
+before = len(os.listdir("/proc/self/task"))
+call(1 << 14)
+print(len(os.listdir("/proc/self/task")) - before)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts the threads of /proc")
+def test_a_large_call_runs_on_pytorch_s_threads():
+    """In a process whose first parallel loop it is: two threads come to the calling one."""
+    done = subprocess.run([sys.executable, "-c", IN_THREADS], capture_output=True, text=True)
+    assert done.stdout.strip() == "2", done.stdout + done.stderr
