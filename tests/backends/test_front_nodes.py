@@ -252,7 +252,7 @@ class TestLoading:
 
     def test_a_library_of_other_sources(self):
         with pytest.raises(ImportError, match="built from other sources"):
-            front._library.load(1, "another", None)
+            front._cpu.load(1, "another", None)
 
     def test_another_torch(self):
         code = "import torch; torch.__version__ = '2.99.0'; import vae_fast as vf; b = vf.backends()['native']"

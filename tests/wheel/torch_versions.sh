@@ -17,7 +17,7 @@ VAE_FAST_NATIVE=1 VAE_FAST_FRONT=0 "$work/build/bin/python" "${pip[@]}" wheel --
 rm -rf -- "$work/build"
 cp -r tests pyproject.toml "$work/"
 cd "$work"
-for version in ${TORCH_VERSIONS:-2.11.0 2.13.0 2.14.1}; do
+for version in ${TORCH_VERSIONS:-2.11.0 2.14.1}; do
   echo "== torch $version"
   "$PYTHON" -m venv "$work/env"
   "$work/env/bin/python" "${pip[@]}" install "torch==$version" -r <(echo "$numpy") "${needs[@]}"
