@@ -54,7 +54,7 @@ def pytest_collection_modifyitems(config, items):
 def thin_out(config, items):
     """In Triton's interpreter, of each operators' test and call, every third case: it takes seconds for one.
 
-    tests/interpreted is made for it, and runs whole, but in make test, which runs every second case of its tests.
+    tests/interpreted is made for it, and runs whole, but in make test, which runs every fourth case of its tests.
     """
     share, of_all = int(os.environ.get("VAE_FAST_TEST_SHARE", "3")), "VAE_FAST_TEST_SHARE" in os.environ
     counted, left_out = {}, []

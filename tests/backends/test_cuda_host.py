@@ -68,7 +68,7 @@ def split_forward(package):
     return done.stdout
 
 
-@pytest.mark.parametrize("schedule", ["reverse", pytest.param("1", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("schedule", [pytest.param(k, marks=pytest.mark.slow) for k in ("reverse", "1")])
 def test_every_split_under_every_schedule(package, split_forward, schedule):
     """The same bits in whichever order blocks and threads run, and right ones."""
     done = splits(package, schedule)

@@ -60,6 +60,7 @@ def test_what_a_package_cannot_hold():
     assert torch.equal(eps, OPS.reference_normals(*others, device))
 
 
+@pytest.mark.compiles
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str)
 def test_opcheck(dtype, layout):

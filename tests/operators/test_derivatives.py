@@ -28,9 +28,14 @@ def small(case):
 
 @pytest.mark.usefixtures("reference")
 class TestReference:
-    @each_case(among=DIFFERENTIABLE)
+    @each_case(among=DIFFERENTIABLE[::2])
     def test_numerical(self, case):
         """Against differences of values, in reverse and forward mode; under vmap all of them are below."""
+        behaviour.check_derivatives(case, *case.inputs(shape=small(case)), batched=case.name == "plain")
+
+    @pytest.mark.slow
+    @each_case(among=DIFFERENTIABLE[1::2])
+    def test_numerical_of_the_rest(self, case):
         behaviour.check_derivatives(case, *case.inputs(shape=small(case)), batched=case.name == "plain")
 
     @each_case()
