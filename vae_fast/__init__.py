@@ -3,6 +3,7 @@
 from vae_fast import distributions, integrations
 from vae_fast._version import __version__
 from vae_fast.backends import Backend, backends, use_backend
+from vae_fast.bounds import importance_weights, iwae_bound
 from vae_fast.checking import check, check_module
 from vae_fast.diagonal_gaussian import DiagonalGaussian
 from vae_fast.monitoring import ActiveUnits, active_units, kl_per_dim
@@ -37,7 +38,9 @@ __all__ = [
     "early_gradients",
     "gaussian_kl",
     "gaussian_log_prob",
+    "importance_weights",
     "integrations",
+    "iwae_bound",
     "kl_per_dim",
     "negative_binomial_log_prob",
     "poisson_log_prob",
