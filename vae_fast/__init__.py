@@ -12,6 +12,7 @@ from vae_fast.ops.bernoulli_log_prob import bernoulli_log_prob
 from vae_fast.ops.early import early_gradients
 from vae_fast.ops.gaussian_kl import gaussian_kl
 from vae_fast.ops.gaussian_log_prob import gaussian_log_prob
+from vae_fast.ops.linear_bernoulli_log_prob import linear_bernoulli_log_prob
 from vae_fast.ops.negative_binomial_log_prob import negative_binomial_log_prob
 from vae_fast.ops.poisson_log_prob import poisson_log_prob
 from vae_fast.ops.rsample import rsample
@@ -42,6 +43,7 @@ __all__ = [
     "integrations",
     "iwae_bound",
     "kl_per_dim",
+    "linear_bernoulli_log_prob",
     "negative_binomial_log_prob",
     "poisson_log_prob",
     "rsample",

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from . import bounds, seeds
+from .nn import BernoulliMLP
 from .ops.bernoulli_log_prob import bernoulli_log_prob
 from .ops.gaussian_kl import gaussian_kl
 from .ops.gaussian_log_prob import gaussian_log_prob
@@ -320,7 +321,10 @@ class VAE(nn.Module):
         return x_float / 255 if x.dtype == torch.uint8 else x_float
 
     def _log_likelihood_of(self, x: Tensor, z: Tensor) -> Tensor:
-        """log p(x|z) of z [S, B, *latent]: [S, B]."""
+        """log p(x|z) of z [S, B, *latent]: [S, B]. Of the package's own Bernoulli decoder without its logits."""
+        decoder = self.decoder
+        if isinstance(decoder, BernoulliMLP) and decoder._stores_no_logits() and decoder.out_shape == x.shape[1:]:
+            return decoder.log_likelihood(z, x, x_scale=_x_scale(x))
         decoded = self.decode(z.flatten(0, 1))
         _check_event(decoded, (z.shape[0] * z.shape[1], *x.shape[1:]))
         return _log_likelihood(_split_rows(decoded, z.shape[:2]), x)
@@ -332,10 +336,13 @@ class VAE(nn.Module):
 
 
 def _log_likelihood(decoded: Decoded, x: Tensor) -> Tensor:
-    x_scale = 1 / 255 if x.dtype == torch.uint8 else 1.0
     if isinstance(decoded, Tensor):
-        return bernoulli_log_prob(decoded, x, x_scale=x_scale, event_ndim=x.ndim - 1)
-    return gaussian_log_prob(*decoded, x, x_scale=x_scale, event_ndim=x.ndim - 1)
+        return bernoulli_log_prob(decoded, x, x_scale=_x_scale(x), event_ndim=x.ndim - 1)
+    return gaussian_log_prob(*decoded, x, x_scale=_x_scale(x), event_ndim=x.ndim - 1)
+
+
+def _x_scale(x: Tensor) -> float:
+    return 1 / 255 if x.dtype == torch.uint8 else 1.0
 
 
 def _mean(decoded: Decoded) -> Tensor:

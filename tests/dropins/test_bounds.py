@@ -245,6 +245,67 @@ class TestSettings:
         assert "objective" not in repr(model())
 
 
+class TestWithoutLogits:
+    """The package's own Bernoulli decoder, of several samples."""
+
+    def vae(self, objective="iwae", n_samples=6):
+        torch.manual_seed(0)
+        nets = vf.GaussianMLP(D, L, 8, dtype=torch.float64), vf.BernoulliMLP(L, D, 8, dtype=torch.float64)
+        return vf.VAE(*nets, objective=objective, n_samples=n_samples)
+
+    @each_objective
+    def test_is_what_the_decoder_s_logits_give(self, objective):
+        vae, x, found = self.vae(objective, SAMPLED[objective]), data(), []
+        for watched in (False, True):
+            # A decoder with a hook is called.
+            hook = vae.decoder.register_forward_hook(lambda *_: None) if watched else None
+            out = vae(x, seed=2)
+            found.append((*out, *torch.autograd.grad(out.loss, list(vae.parameters()))))
+        hook.remove()
+        torch.testing.assert_close(*found)
+
+    def test_one_table_is_held(self):
+        """Of the size of the logits, where plain operations keep several."""
+        vae, x, kept = self.vae(), data(), []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+            vae(x, seed=2)
+        assert len({t.data_ptr() for t in kept if t.numel() == 6 * B * D}) == 1
+
+    @pytest.mark.parametrize("of", ["decoder", "logits"])
+    def test_a_hook_sees_them(self, of):
+        vae, seen = self.vae(), []
+        module = vae.decoder if of == "decoder" else vae.decoder.logits
+        module.register_forward_hook(lambda module, args, out: seen.append(out.shape))
+        vae(data(), seed=2)
+        assert seen == [(6 * B, D) if of == "decoder" else (6 * B, D)]
+
+    def test_of_another_class_are_called(self):
+        class Cooler(vf.BernoulliMLP):
+            def forward(self, z):
+                return super().forward(z) / 2
+
+        vae = self.vae()
+        plain = vae(data(), seed=2).log_likelihood
+        vae.decoder.__class__ = Cooler
+        assert not torch.allclose(vae(data(), seed=2).log_likelihood, plain)
+
+    def test_images(self):
+        vae = vf.VAE(vf.GaussianMLP((3, 4), L, 8), vf.BernoulliMLP(L, (3, 4), 8), objective="stl", n_samples=5)
+        x = (torch.rand(B, 3, 4) * 255).to(torch.uint8)
+        found = vae(x, seed=3).elbo
+        vae.decoder.register_forward_hook(lambda *_: None)
+        torch.testing.assert_close(found, vae(x, seed=3).elbo)
+
+    def test_log_likelihood(self):
+        decoder, z, x = vf.BernoulliMLP(L, (3, 4), 8), torch.randn(7, B, L), torch.rand(B, 3, 4)
+        expected = vf.bernoulli_log_prob(decoder(z), x, event_ndim=2)
+        torch.testing.assert_close(decoder.log_likelihood(z, x), expected)
+        with pytest.raises(ValueError, match=r"x must be \[\*data, 3, 4\], got"):
+            decoder.log_likelihood(z, x[..., 0])
+        with pytest.raises(ValueError, match="takes inputs of shape"):
+            decoder.log_likelihood(torch.randn(7, B, L + 1), x)
+
+
 class TestErrors:
     @pytest.mark.parametrize(
         ("objective", "n_samples", "match"),
