@@ -3,6 +3,7 @@
 from vae_fast import distributions, integrations
 from vae_fast._version import __version__
 from vae_fast.backends import Backend, backends, use_backend
+from vae_fast.bounds import importance_weights, iwae_bound
 from vae_fast.checking import check, check_module
 from vae_fast.diagonal_gaussian import DiagonalGaussian
 from vae_fast.monitoring import ActiveUnits, active_units, kl_per_dim
@@ -11,6 +12,7 @@ from vae_fast.ops.bernoulli_log_prob import bernoulli_log_prob
 from vae_fast.ops.early import early_gradients
 from vae_fast.ops.gaussian_kl import gaussian_kl
 from vae_fast.ops.gaussian_log_prob import gaussian_log_prob
+from vae_fast.ops.linear_bernoulli_log_prob import linear_bernoulli_log_prob
 from vae_fast.ops.negative_binomial_log_prob import negative_binomial_log_prob
 from vae_fast.ops.poisson_log_prob import poisson_log_prob
 from vae_fast.ops.rsample import rsample
@@ -37,8 +39,11 @@ __all__ = [
     "early_gradients",
     "gaussian_kl",
     "gaussian_log_prob",
+    "importance_weights",
     "integrations",
+    "iwae_bound",
     "kl_per_dim",
+    "linear_bernoulli_log_prob",
     "negative_binomial_log_prob",
     "poisson_log_prob",
     "rsample",

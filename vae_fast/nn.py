@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .ops.linear_bernoulli_log_prob import linear_bernoulli_log_prob
+
 __all__ = ["BernoulliMLP", "GaussianMLP", "LocalGaussian"]
 
 Shape = int | Sequence[int]
@@ -135,6 +137,29 @@ class BernoulliMLP(_MLP):
 
     def forward(self, z: Tensor) -> Tensor:
         return self._event(self.logits(self._features(z)))
+
+    def log_likelihood(self, z: Tensor, x: Tensor, *, x_scale: float = 1.0) -> Tensor:
+        """log p(x|z), [..., *data]: of many z, without their logits (:func:`vae_fast.linear_bernoulli_log_prob`).
+
+        ``z`` [..., *data, *in_features], where x is [*data, *out_features]. Gradients are those of ``forward`` and
+        ``bernoulli_log_prob``; hooks of this module and of its last layer are not run.
+
+        Raises:
+            ValueError: z or x does not have the module's shapes.
+        """
+        n = len(self.out_shape)
+        if x.ndim < n or tuple(x.shape[x.ndim - n :]) != self.out_shape:
+            raise ValueError(f"x must be [*data, {', '.join(map(str, self.out_shape))}], got {list(x.shape)}")
+        x = x.reshape(*x.shape[: x.ndim - n], prod(self.out_shape))
+        return linear_bernoulli_log_prob(
+            self._features(z), self.logits.weight, self.logits.bias, x, x_scale=x_scale
+        )
+
+    def _stores_no_logits(self) -> bool:
+        """Whether ``log_likelihood`` does what ``forward`` does: nobody has changed it, or watches the logits."""
+        plain = type(self).forward is BernoulliMLP.forward and type(self.logits) is nn.Linear
+        hooks = (m._forward_hooks or m._forward_pre_hooks or m._backward_hooks for m in (self, self.logits))
+        return plain and not any(hooks)
 
 
 class LocalGaussian(nn.Module):

@@ -9,8 +9,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from . import seeds
+from . import bounds, seeds
+from .nn import BernoulliMLP
 from .ops.bernoulli_log_prob import bernoulli_log_prob
+from .ops.gaussian_kl import gaussian_kl
 from .ops.gaussian_log_prob import gaussian_log_prob
 from .ops.rsample import rsample
 from .ops.rsample_kl import rsample_kl
@@ -30,15 +32,15 @@ class VAEOutput(NamedTuple):
     """What ``VAE.forward`` returns. B is the batch; densities are in nats, float32 (float64 for float64)."""
 
     elbo: Tensor
-    """[B]: log_likelihood − kl. β has no part in it."""
+    """[B]: the lower bound on log p(x): log_likelihood − kl, or that of another objective. β has no part in it."""
     log_likelihood: Tensor
-    """[B]: log p(x|z) at the sampled z, constants included."""
+    """[B]: log p(x|z) at the sampled z, constants included; of several samples their average."""
     kl: Tensor
     """[B]: KL(q(z|x) ‖ N(0, I)), ≥ 0."""
     loss: Tensor
-    """Scalar: −mean(log_likelihood − β·kl), what to call ``backward()`` on."""
+    """Scalar, to call ``backward()`` on: −mean(log_likelihood − β·kl), or −mean of another objective's bound."""
     z: Tensor
-    """[B, *latent]: the reparameterised sample."""
+    """[B, *latent]: the reparameterised sample; of n_samples=K [K, B, *latent], of (M, K) [M, K, B, *latent]."""
 
 
 class VAE(nn.Module):
@@ -59,6 +61,17 @@ class VAE(nn.Module):
         beta: weight of the KL term in ``loss``. A plain attribute: set it during training to warm it up.
         latent_shape: size or shape of one latent vector, which only :meth:`sample` needs; by default
             ``encoder.latent_shape`` where there is one.
+        objective: what ``loss`` is the negative mean of, and how its gradient is estimated:
+
+            - "elbo": the evidence lower bound, its KL in closed form, averaged over ``n_samples``.
+            - "iwae": the importance-weighted bound, log of the mean weight (Burda, Grosse and Salakhutdinov 2016).
+            - "miwae": the average of M such bounds of K samples each (Rainforth et al. 2018).
+            - "dreg": the importance-weighted bound; the encoder's gradient is the doubly reparameterised one, whose
+              signal grows with K where the plain one's falls (Tucker, Lawson, Gu and Maddison 2019). ``elbo``
+              has no gradient then; ``loss`` has.
+            - "stl": the average of log p(x, z) − log q(z|x), whose gradient leaves out the score of q, of mean 0:
+              it is 0 where q is exact (Roeder, Wu and Duvenaud 2017, "Sticking the Landing").
+        n_samples: K, the samples of each datum; of "miwae" the pair (M, K). Plain attributes, both.
 
     Data: x is [B, *event], one batch dim and any number of event dims, so convolutional networks plug in.
     Floats are taken as they are. uint8 stands for x/255: the encoder sees floats in [0, 1], the likelihood
@@ -71,6 +84,8 @@ class VAE(nn.Module):
     Raises:
         ValueError: x has no batch dim; the encoder's mu is not a batch of x's length, or its logvar does not
             broadcast to mu; the decoder's logits or mean have another shape than x.
+        ValueError: an unknown objective; n_samples that is not what the objective takes; β ≠ 1 with another
+            objective than "elbo".
         TypeError: x is an integer tensor other than uint8; the encoder's output is not a pair, or the
             decoder's neither a tensor nor a pair.
     """
@@ -82,8 +97,13 @@ class VAE(nn.Module):
         *,
         beta: float = 1.0,
         latent_shape: int | Sequence[int] | None = None,
+        objective: str = "elbo",
+        n_samples: int | tuple[int, int] = 1,
     ) -> None:
         super().__init__()
+        self.objective = objective
+        self.n_samples = n_samples
+        self._samples()
         self.encoder = encoder
         self.decoder = decoder
         self.beta = beta
@@ -108,7 +128,11 @@ class VAE(nn.Module):
         first element in the noise: a shard of a batch passes the number of latent elements before it and
         draws what the whole batch would have drawn.
         """
+        samples = self._samples()
         mu, logvar = self.encode(x, index=index)
+        if self.objective != "elbo" or samples != (1, 1):
+            z = rsample(mu, logvar, (math.prod(samples),), seed=seed, offset=offset, generator=generator)
+            return self._of_samples(x, mu, logvar, z, samples)
         z, kl = rsample_kl(mu, logvar, event_ndim=mu.ndim - 1, seed=seed, offset=offset, generator=generator)
         decoded = self.decode(z)
         _check_event(decoded, x.shape)
@@ -230,7 +254,7 @@ class VAE(nn.Module):
         total = torch.full((x.shape[0],), -torch.inf, dtype=torch.float64, device=mu.device)
         for first in range(0, n_samples, chunk_size):
             z = rsample(mu, logvar, (min(chunk_size, n_samples - first),), seed=seed, first_sample=first)
-            log_weight = self._log_weight(x, mu, logvar, z)
+            log_weight = self._log_likelihood_of(x, z) + self._log_ratio(mu, logvar, z)
             total = torch.logaddexp(total, log_weight.double().logsumexp(0))
         return (total - math.log(n_samples)).to(log_weight.dtype)
 
@@ -243,7 +267,50 @@ class VAE(nn.Module):
         return self.decoder.parameters()
 
     def extra_repr(self) -> str:
-        return f"beta={self.beta}, latent_shape={self.latent_shape}"
+        text = f"beta={self.beta}, latent_shape={self.latent_shape}"
+        if (self.objective, self.n_samples) != ("elbo", 1):
+            text += f", objective={self.objective!r}, n_samples={self.n_samples}"
+        return text
+
+    def _samples(self) -> tuple[int, int]:
+        """(M, K): how many bounds there are, of how many samples each."""
+        if self.objective not in bounds.OBJECTIVES:
+            known = ", ".join(map(repr, bounds.OBJECTIVES))
+            raise ValueError(f"unknown objective {self.objective!r}; there are {known}")
+        pair = self.objective == "miwae"
+        numbers = self.n_samples if isinstance(self.n_samples, (tuple, list)) else (self.n_samples,)
+        if len(numbers) != 1 + pair or not all(type(n) is int and n >= 1 for n in numbers):
+            wanted = "a pair (M, K) of positive ints" if pair else "a positive int"
+            raise ValueError(
+                f"n_samples must be {wanted} for the objective {self.objective!r}, got {self.n_samples!r}"
+            )
+        return numbers if pair else (1, *numbers)
+
+    def _of_samples(self, x: Tensor, mu: Tensor, logvar: Tensor, z: Tensor, samples: tuple[int, int]) -> VAEOutput:
+        """The output of an objective of several samples, z [M·K, B, *latent]."""
+        kl = gaussian_kl(mu, logvar, event_ndim=mu.ndim - 1)
+        shaped = z if self.objective != "miwae" else z.unflatten(0, samples)
+        shaped = z[0] if self.n_samples == 1 else shaped
+        # By another name, of which "dreg" changes the gradient.
+        z = z.view_as(z)
+        log_likelihood = self._log_likelihood_of(x, z)
+        mean = log_likelihood.mean(0)
+        if self.objective == "elbo":
+            return VAEOutput(mean - kl, mean, kl, -(mean - self.beta * kl).mean(), shaped)
+        if self.beta != 1:
+            raise ValueError(
+                f"the objective {self.objective!r} is a bound of its own: beta must be 1, got {self.beta}"
+            )
+        if self.objective in ("stl", "dreg"):
+            mu, logvar = mu.detach(), logvar.detach() if isinstance(logvar, Tensor) else logvar
+        log_w = (log_likelihood + self._log_ratio(mu, logvar, z)).unflatten(0, samples)
+        bound, surrogate = bounds.objective(self.objective, log_w, z)
+        loss = -surrogate.mean()
+        if self.objective == "dreg":
+            # The surrogate's gradient, and the bound's value.
+            bound = bound.detach()
+            loss = loss - (loss.detach() + bound.mean())
+        return VAEOutput(bound, mean, kl, loss, shaped)
 
     def _encoder_input(self, x: Tensor) -> Tensor:
         if x.is_floating_point():
@@ -253,21 +320,29 @@ class VAE(nn.Module):
         x_float = x.to(_first_float(self.encoder).dtype)
         return x_float / 255 if x.dtype == torch.uint8 else x_float
 
-    def _log_weight(self, x: Tensor, mu: Tensor, logvar: Tensor, z: Tensor) -> Tensor:
-        """log p(x|z) + log p(z) − log q(z|x) of z [S, B, *latent]: [S, B]."""
+    def _log_likelihood_of(self, x: Tensor, z: Tensor) -> Tensor:
+        """log p(x|z) of z [S, B, *latent]: [S, B]. Of the package's own Bernoulli decoder without its logits."""
+        decoder = self.decoder
+        if isinstance(decoder, BernoulliMLP) and decoder._stores_no_logits() and decoder.out_shape == x.shape[1:]:
+            return decoder.log_likelihood(z, x, x_scale=_x_scale(x))
         decoded = self.decode(z.flatten(0, 1))
         _check_event(decoded, (z.shape[0] * z.shape[1], *x.shape[1:]))
-        log_likelihood = _log_likelihood(_split_rows(decoded, z.shape[:2]), x)
+        return _log_likelihood(_split_rows(decoded, z.shape[:2]), x)
+
+    def _log_ratio(self, mu: Tensor, logvar: Tensor, z: Tensor) -> Tensor:
+        """log p(z) − log q(z|x) of z [S, B, *latent]: [S, B]."""
         log_prior = gaussian_log_prob(torch.zeros_like(mu), 0.0, z, event_ndim=mu.ndim - 1)
-        log_q = gaussian_log_prob(mu, logvar, z, event_ndim=mu.ndim - 1)
-        return log_likelihood + (log_prior - log_q)
+        return log_prior - gaussian_log_prob(mu, logvar, z, event_ndim=mu.ndim - 1)
 
 
 def _log_likelihood(decoded: Decoded, x: Tensor) -> Tensor:
-    x_scale = 1 / 255 if x.dtype == torch.uint8 else 1.0
     if isinstance(decoded, Tensor):
-        return bernoulli_log_prob(decoded, x, x_scale=x_scale, event_ndim=x.ndim - 1)
-    return gaussian_log_prob(*decoded, x, x_scale=x_scale, event_ndim=x.ndim - 1)
+        return bernoulli_log_prob(decoded, x, x_scale=_x_scale(x), event_ndim=x.ndim - 1)
+    return gaussian_log_prob(*decoded, x, x_scale=_x_scale(x), event_ndim=x.ndim - 1)
+
+
+def _x_scale(x: Tensor) -> float:
+    return 1 / 255 if x.dtype == torch.uint8 else 1.0
 
 
 def _mean(decoded: Decoded) -> Tensor:

@@ -128,6 +128,23 @@ def test_a_bernoulli_has_no_mean_activation(fails, tmp_path, npz, likelihood):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--objective", "iwae", "--beta", "2"], "--objective iwae has no --beta or --warmup"),
+        (["--objective", "stl", "--warmup", "2"], "--objective stl has no --beta or --warmup"),
+        (["--objective", "miwae", "--samples", "4"], "takes a pair such as 5x10 for --samples"),
+        (["--samples", "2x4"], "--objective elbo takes one number for --samples"),
+        (["--samples", "2x4x3"], "'2x4x3' is not a number of samples such as 50 or 5x10"),
+        (["--samples", "0"], "'0' is not a number of samples"),
+        (["--objective", "vimco"], "vimco"),
+    ],
+)
+def test_what_a_bound_cannot_be_made_of(fails, tmp_path, npz, options, message):
+    assert message in fails("train", "--data", f"npz:{npz}", "--out", tmp_path / "run", *options)
+    assert not (tmp_path / "run").exists()
+
+
 def contents(directory):
     return {path.name: path.read_bytes() for path in directory.iterdir()}
 

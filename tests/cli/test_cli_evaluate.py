@@ -101,6 +101,18 @@ def test_a_mean_through_a_sigmoid_is_restored(runs):
     assert abs(measures.elbo_terms(vae, x, 5, 0)[0].mean().item() - truth) > 1e-2
 
 
+def test_a_run_trained_on_another_bound_is_judged_by_the_elbo(runs):
+    data, out = f"npz:{runs / 'data.npz'}", runs / "iwae"
+    call = ["--test-size", "0", "--hidden", "8", "--latent", "3", "--epochs", "2", "--threads", "1", "--no-plots"]
+    call += ["--objective", "iwae", "--samples", "4"]
+    assert main(["train", "--data", data, "--out", str(out), *call]) == 0
+    result = evaluated(out)
+    vae = vf.VAE(vf.GaussianMLP(9, 3, 8), vf.BernoulliMLP(3, 9, 8))
+    unpack_model(load_checkpoint(out / "checkpoint.json").tensors, vae)
+    x = torch.from_numpy(np.load(runs / "data.npz")["x"]).float()
+    assert result["elbo"]["mean"] == pytest.approx(measures.elbo_terms(vae, x, 5, 0)[0].mean().item(), rel=1e-6)
+
+
 class Linear(nn.Module):
     """q(z|x) = N(a·x, s²) for the exact posterior of x = z + noise of variance ½, or a worse one."""
 

@@ -22,7 +22,7 @@ def test_python_blocks_run():
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.S)
     # tests/integrations runs those that need a library, test_distributed.py the one for torchrun.
     here = [block for block in blocks if not block.startswith(("# needs ", "# torchrun "))]
-    assert (len(here), len(blocks) - len(here)) == (13, 7)
+    assert (len(here), len(blocks) - len(here)) == (14, 7)
     for block in here:
         exec(compile(block, str(README), "exec"), namespace)
 

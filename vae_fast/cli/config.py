@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from vae_fast.cli.domains import Choice, Number, Text, Whole, Widths
+from vae_fast.bounds import OBJECTIVES
+from vae_fast.cli.domains import Choice, Number, Samples, Text, Whole, Widths
 from vae_fast.cli.errors import CommandError
 
 LIKELIHOODS = ("bernoulli", "gaussian")
@@ -17,6 +18,7 @@ MEAN_ACTIVATIONS = ("none", "sigmoid")
 # Also what is computed of them is bounded: a checkpoint's JSON has a row an epoch.
 LATENT, LR, EPOCHS, BATCH_SIZE = Whole(1, 2**31 - 1), Number(above=0), Whole(1, 10**6), Whole(1)
 BETA, WARMUP, SEED, TEST_SIZE, HIDDEN = Number(least=0), Whole(0), Whole(0), Whole(0), Widths()
+SAMPLES = Samples()
 # OpenMP crashes where it is asked for a hundred thousand.
 THREADS = Whole(1, 1024)
 
@@ -41,6 +43,8 @@ class TrainConfig:
     batch_size: int = 100
     beta: float = 1.0
     warmup: int = 0
+    objective: str = "elbo"
+    samples: int | tuple[int, int] = 1
     seed: int = 0
     test_size: int | None = None
 
@@ -49,17 +53,23 @@ class TrainConfig:
             raise CommandError(f"--binarize {self.binarize} needs --likelihood bernoulli")
         if self.mean_activation != "none" and self.likelihood != "gaussian":
             raise CommandError(f"--mean-activation {self.mean_activation} needs --likelihood gaussian")
+        if self.objective != "elbo" and (self.beta != 1 or self.warmup):
+            raise CommandError(f"--objective {self.objective} has no --beta or --warmup: it is a bound of its own")
+        if isinstance(self.samples, tuple) != (self.objective == "miwae"):
+            wanted = "a pair such as 5x10" if self.objective == "miwae" else "one number"
+            raise CommandError(f"--objective {self.objective} takes {wanted} for --samples")
 
     def beta_of(self, epoch: int) -> float:
         """β in an epoch (the first is 1): rises linearly, to reach its value in epoch `warmup`."""
         return self.beta * min(1.0, epoch / self.warmup) if self.warmup else self.beta
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self) | {"hidden": list(self.hidden)}
+        samples = list(self.samples) if isinstance(self.samples, tuple) else self.samples
+        return asdict(self) | {"hidden": list(self.hidden), "samples": samples}
 
 
 OPTIONS = tuple(field.name for field in fields(TrainConfig))
-_DOMAINS: dict[str, Choice | Number | Text | Whole | Widths] = {
+_DOMAINS: dict[str, Choice | Number | Samples | Text | Whole | Widths] = {
     "data": Text(5000),
     "likelihood": Choice(LIKELIHOODS),
     "binarize": Choice(BINARIZE),
@@ -73,13 +83,15 @@ _DOMAINS: dict[str, Choice | Number | Text | Whole | Widths] = {
     "batch_size": BATCH_SIZE,
     "beta": BETA,
     "warmup": WARMUP,
+    "objective": Choice(OBJECTIVES),
+    "samples": SAMPLES,
     "seed": SEED,
     "test_size": TEST_SIZE,
 }
 
 
 # What checkpoints from before an option lack, and how they were trained.
-_ADDED = {"mean_activation": "none"}
+_ADDED = {"mean_activation": "none", "objective": "elbo", "samples": 1}
 
 
 def config_from_json(content: Any) -> TrainConfig:
@@ -118,5 +130,5 @@ def resumed_config(saved: TrainConfig, given: dict[str, Any], epoch: int, where:
 
 def _flag(name: str, value: Any) -> str:
     if isinstance(value, tuple):
-        value = ",".join(map(str, value)) or "none"
+        value = ("x" if name == "samples" else ",").join(map(str, value)) or "none"
     return f"--{name.replace('_', '-')} {'default' if value is None else value}"

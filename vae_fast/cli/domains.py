@@ -95,6 +95,27 @@ class Text:
 
 
 @dataclass(frozen=True)
+class Samples:
+    """How many samples of a datum: `50` → 50; or so many bounds of so many each: `5x10` → (5, 10)."""
+
+    number: Whole = Whole(1, 2**31 - 1)
+
+    def parse(self, text: str) -> int | tuple[int, int]:
+        try:
+            parts = [int(part) for part in text.split("x")]
+            return self.check(parts if len(parts) > 1 else parts[0])
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number of samples such as 50 or 5x10") from None
+
+    def check(self, value: Any) -> int | tuple[int, int]:
+        if type(value) is not list:
+            return self.number.check(value)
+        if len(value) != 2:
+            raise ValueError("it is neither a number of samples nor a pair of them")
+        return self.number.check(value[0]), self.number.check(value[1])
+
+
+@dataclass(frozen=True)
 class Widths:
     """The widths of hidden layers: `500,250` → (500, 250); `none` → (), a linear model."""
 

@@ -61,7 +61,7 @@ def build_vae(config: TrainConfig, d: int) -> vf.VAE:
             decoder = vf.BernoulliMLP(*sizes)
         else:
             decoder = vf.GaussianMLP(*sizes, mean_activation=_MEAN_ACTIVATIONS[config.mean_activation])
-    return vf.VAE(encoder, decoder, beta=config.beta)
+    return vf.VAE(encoder, decoder, beta=config.beta, objective=config.objective, n_samples=config.samples)
 
 
 def build_optimizer(config: TrainConfig, vae: nn.Module) -> torch.optim.Optimizer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import NoReturn
 
+from vae_fast.bounds import OBJECTIVES
 from vae_fast.cli import config
 from vae_fast.cli.domains import Whole
 from vae_fast.cli.errors import CommandError
@@ -127,6 +128,15 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
         type=config.WARMUP.parse,
         metavar="N",
         help="epochs over which beta rises linearly to --beta (default 0)",
+    )
+    optimiser.add_argument(
+        "--objective", choices=OBJECTIVES, help="the bound, and the estimator of its gradient (default elbo)"
+    )
+    optimiser.add_argument(
+        "--samples",
+        type=config.SAMPLES.parse,
+        metavar="K",
+        help="samples of each datum; MxK of miwae: so many bounds of so many (default 1)",
     )
     optimiser.add_argument(
         "--seed", type=config.SEED.parse, metavar="N", help="decides everything random (default 0)"

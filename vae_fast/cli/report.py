@@ -42,14 +42,21 @@ def history_row(metrics: EpochMetrics) -> list[float | None]:
     return list(astuple(metrics))
 
 
-def epoch_line(metrics: EpochMetrics, epochs: int) -> str:
+def bound_name(config: TrainConfig | dict) -> str:
+    """What the numbers are called that a run is after."""
+    objective = config["objective"] if isinstance(config, dict) else config.objective
+    return "ELBO" if objective in ("elbo", "stl") else "IWAE bound"
+
+
+def epoch_line(metrics: EpochMetrics, config: TrainConfig) -> str:
     """One epoch on the screen."""
+    bound, epochs = bound_name(config), config.epochs
     line = (
-        f"epoch {metrics.epoch:>{len(str(epochs))}}/{epochs}  train ELBO {metrics.elbo:9.3f}"
+        f"epoch {metrics.epoch:>{len(str(epochs))}}/{epochs}  train {bound} {metrics.elbo:9.3f}"
         f"  (log p(x|z) {metrics.log_likelihood:9.3f}, KL {metrics.kl:7.3f})"
     )
     if metrics.test_elbo is not None:
-        line += f"  test ELBO {metrics.test_elbo:9.3f}"
+        line += f"  test {bound} {metrics.test_elbo:9.3f}"
     return line if metrics.beta == 1 else f"{line}  β {metrics.beta:g}"
 
 
@@ -63,12 +70,15 @@ def run_lines(config: TrainConfig, data: Data, device: str, n_parameters: int) -
         "dynamic": "redrawn from Bernoulli(x) every epoch",
     }
     mean = "" if config.mean_activation == "none" else f" with {config.mean_activation} mean"
+    plain = (config.objective, config.samples) == ("elbo", 1)
+    samples = "x".join(map(str, config.samples)) if isinstance(config.samples, tuple) else config.samples
     layers = [data.d, *config.hidden, config.latent, *config.hidden[::-1], data.d]
     return [
         f"data   {data.spec}: {len(data.train):,} training data of {shape}, {held_out}; "
         f"targets {target[config.binarize]}",
         f"model  {'-'.join(map(str, layers))}, {config.activation}, {config.likelihood} likelihood{mean}, "
         f"{n_parameters:,} parameters, on {device}",
+        *([] if plain else [f"bound  {config.objective}, {samples} samples of each datum"]),
     ]
 
 
@@ -96,14 +106,16 @@ def summary_json(content: dict) -> bytes:
 def closing_lines(content: dict, out: str, files: list[str]) -> list[str]:
     """The last lines on the screen."""
     last, best = content["last_epoch"], content["best_test_epoch"]
+    bound = bound_name(content["config"])
     lines = []
     if last is not None:
         lines.append(
-            f"train ELBO  {last['elbo']:.3f} nats  (running mean of epoch {last['epoch']}: "
+            f"train {bound}  {last['elbo']:.3f} nats  (running mean of epoch {last['epoch']}: "
             f"log p(x|z) {last['log_likelihood']:.3f}, KL {last['kl']:.3f})"
         )
         if best is not None:
             lines.append(
-                f"test ELBO   {last['test_elbo']:.3f} nats  (best {best['test_elbo']:.3f} in epoch {best['epoch']})"
+                f"test {bound}   {last['test_elbo']:.3f} nats  "
+                f"(best {best['test_elbo']:.3f} in epoch {best['epoch']})"
             )
     return [*lines, f"in {out}: {', '.join(files)}"]

@@ -191,7 +191,7 @@ class Training:
                 self.history.append(report.history_row(metrics))
                 self.save(run_dir)
                 bar.clear()
-                self._say(report.epoch_line(metrics, self.config.epochs))
+                self._say(report.epoch_line(metrics, self.config))
 
     def _epoch(self, epoch: int, bar: Any, run_dir: RunDir) -> report.EpochMetrics:
         config, latent = self.config, self.config.latent
@@ -208,7 +208,10 @@ class Training:
             share = self.ranks.share(start, seen)
             result = self.model(x[order[share.start : share.stop]], seed=noise, offset=share.start * latent)
             # Σ over this rank's share; the ranks' gradients are averaged, so that this is the mean over the batch.
-            loss = (self.vae.beta * result.kl - result.log_likelihood).sum() * self.ranks.world / (seen - start)
+            loss = (self.vae.beta * result.kl - result.log_likelihood).sum()
+            if config.objective != "elbo" and len(share):
+                loss = result.loss * len(share)
+            loss = loss * self.ranks.world / (seen - start)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             self.optimizer.step()
