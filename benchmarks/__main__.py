@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: pytest on this folder, with its options and conftest.py's; or scvi.py, or calls.py."""
+"""`python -m benchmarks`: pytest on this folder, with its options and conftest.py's; or one of COMMANDS."""
 
 import os
 import sys
@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from . import calls, scvi
+from . import calls, iwae, scvi
+
+COMMANDS = {"scvi": scvi.main, "calls": calls.main, "iwae": iwae.main}
 
 
 def main(arguments):
@@ -14,10 +16,8 @@ def main(arguments):
     # With OpenMP as users have it: threads that do not spin add the time of waking them to every parallel loop.
     if os.environ.pop("OMP_WAIT_POLICY", None):
         os.execv(sys.executable, [sys.executable, "-m", "benchmarks", *arguments])
-    if arguments[:1] == ["scvi"]:
-        return scvi.main(arguments[1:])
-    if arguments[:1] == ["calls"]:
-        return calls.main(arguments[1:])
+    if arguments and arguments[0] in COMMANDS:
+        return COMMANDS[arguments[0]](arguments[1:])
     options = ["--benchmark-max-time=0.4", "--benchmark-min-rounds=5", "--benchmark-warmup=on"]
     options += [
         "--benchmark-warmup-iterations=3",
