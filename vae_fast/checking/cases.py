@@ -6,6 +6,7 @@ may be combined ("prior,weight,sum", words.py); what a word stands for is in ``a
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -45,9 +46,16 @@ LAYOUTS = {
     "upstream_expanded": 0,
     "upstream_transposed": 2,
     "upstream_cut": 1,
+    "csr": 2,
 }
 # Layouts in which every second operand is smaller than the others, and broadcasts to them.
 BROADCAST = ("per_feature", "per_datum", "scalar", "number")
+
+
+def _csr(x: torch.Tensor) -> torch.Tensor:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
+        return x.to_sparse_csr()
 
 
 @dataclass(frozen=True)
@@ -224,6 +232,9 @@ class Case:
             return self.layout == "contiguous" and self.inputs == "ordinary"
         if self.layout == "number" and self.spec.operands[1] == "x":
             return False
+        # Counts as a matrix of those that are not 0.
+        if self.layout == "csr" and not (self.counted_data and len(self.shape) == 2):
+            return False
         if self.softmax and self.event_ndim == 0:
             return False
         if self.event_ndim > len(self.shape) or ("datum_weight" in given and not self.shape):
@@ -277,6 +288,8 @@ class Case:
             kwargs["stream"] = stream
         kwargs |= self._of_prior()
         kwargs |= {name: value for name, value in factors.items() if value is not None}
+        if self.layout == "csr":
+            tensors = tensors | {"x": _csr(tensors["x"])}
         optional = {operand.name for operand in operator.operands if operand.optional}
         kwargs |= {name: tensors[name] for name in self.operands if name in optional}
         return [tensors[name] for name in self.operands if name not in optional], kwargs | {"backend": self.backend}
