@@ -27,7 +27,7 @@ READY := $(VENV)/.ready
 export OMP_WAIT_POLICY := PASSIVE
 
 .PHONY: help demo test test-integrations test-slow test-large test-isa test-torch test-triton test-cuda-host test-gpu \
-  sanitize wheel cuda-build benchmark benchmark-quick benchmark-full benchmark-gpu lint format clean
+  sanitize wheel cuda-build benchmark benchmark-quick benchmark-full benchmark-gpu lint format docs clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -39,7 +39,7 @@ $(READY): requirements-dev.txt pyproject.toml setup.py setup_cuda.py vae_fast/_v
 	@echo "installing the pinned versions into $(VENV); the first time takes minutes"
 	@$(PYTHON) -m venv $(VENV)
 	@$(PIP) install -r requirements-dev.txt
-	@$(PIP) install --no-build-isolation --constraint requirements-dev.txt --editable '.[test,benchmark,dev]'
+	@$(PIP) install --no-build-isolation --constraint requirements-dev.txt --editable '.[test,benchmark,dev,docs]'
 	@touch $@
 
 # An earlier demo makes room for this one; a directory that something else made is left alone, and train refuses it.
@@ -131,6 +131,10 @@ benchmark-gpu:  ## time each operator and whole steps on a CUDA GPU, with GPU_PY
 	@mkdir -p build
 	@$(GPU_PYTHON) -m benchmarks --device cuda --level gpu --benchmark-json build/benchmark-gpu.json $(BENCHMARK_ARGS)
 	@$(GPU_PYTHON) -m benchmarks.report build/benchmark-gpu.json --command "make benchmark-gpu"
+
+docs: $(READY)  ## the site, into build/docs; a warning or a link to nothing is an error
+	@$(BIN)/python -m sphinx -q -W --keep-going -E -b html docs build/docs
+	@echo "in build/docs/index.html"
 
 clean:  ## remove the environment and everything the other commands leave
 	@test ! -f $(VENV)/pyvenv.cfg || rm -rf $(VENV)

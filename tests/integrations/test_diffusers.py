@@ -3,7 +3,6 @@
 import importlib
 import pkgutil
 import re
-from pathlib import Path
 
 import diffusers.models.autoencoders
 import pytest
@@ -15,6 +14,7 @@ from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch.testing import assert_close
 
 import vae_fast as vf
+from helpers import pages
 
 # Float64 passes of one network whose latents differ by roundings, relative to the largest entry of a gradient.
 STEP = 1e-10
@@ -228,6 +228,6 @@ class TestOtherPosteriors:
         for module in pkgutil.iter_modules(package.__path__):
             names = vars(importlib.import_module(f"{package.__name__}.{module.name}"))
             found |= {name for name, value in names.items() if isinstance(value, type) and "Distribution" in name}
-        readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+        readme = pages.text(pages.page("in_your_code/diffusers"))
         table = set(re.findall(r"^\| `(\w*Distribution)`", readme, re.M))
         assert table == found

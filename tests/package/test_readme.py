@@ -1,39 +1,44 @@
-"""The README's Python: every block that needs no library runs, in order, and its figures are what happens."""
+"""The README and the site: every block of Python that needs no library runs, and figures are what happens."""
 
 import csv
 import json
 import re
 import shlex
-from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 import torch.nn.functional as F
 
 import vae_fast as vf
+from helpers import pages
 from vae_fast.cli.main import main
 from vae_fast.cli.parser import build_parser
 
-README = Path(__file__).parents[2] / "README.md"
+BENCHMARKS = pages.page("benchmarks")
+# Of those that stand in the repository but are not its users'.
+RUN = [page for page in pages.PAGES if any(not pages.elsewhere(block) for block in pages.blocks(page))]
 
 
-def test_python_blocks_run():
+@pytest.mark.parametrize("page", RUN, ids=pages.name)
+def test_python_blocks_run(page):
+    """Each page by itself, in order; tests/integrations and test_distributed.py run what is not run here."""
     namespace: dict = {}
-    blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.S)
-    # tests/integrations runs those that need a library, test_distributed.py the one for torchrun.
-    here = [block for block in blocks if not block.startswith(("# needs ", "# torchrun "))]
-    assert (len(here), len(blocks) - len(here)) == (14, 7)
-    for block in here:
-        exec(compile(block, str(README), "exec"), namespace)
+    for block in pages.blocks(page):
+        if not pages.elsewhere(block):
+            exec(compile(block, str(page), "exec"), namespace)
+
+
+def test_the_pages_that_run():
+    assert len(RUN) == 13 and pages.README in RUN
 
 
 def the_block_with(text):
     """What the README's block that holds a text leaves."""
-    blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.S)
-    (block,) = (block for block in blocks if text in block)
+    (block,) = (block for page in pages.PAGES for block in pages.blocks(page) if text in block)
     leaves = {name: torch.randn(100, 20, requires_grad=True) for name in ("mu", "logvar", "prior_mu")}
     namespace = {"torch": torch, "vf": vf, **leaves}
-    exec(compile(block, str(README), "exec"), namespace)
+    exec(compile(block, "a page", "exec"), namespace)
     return namespace
 
 
@@ -55,7 +60,7 @@ def test_the_clamped_variance():
 
 def test_commands_are_those_of_the_command_line(tmp_path):
     """All can be parsed; those that train run, for one epoch, on data of our own."""
-    blocks = re.findall(r"```sh\n(.*?)```", README.read_text(encoding="utf-8"), re.S)
+    blocks = [block for page in pages.PAGES for block in pages.blocks(page, "sh")]
     prefix = ["python", "-m", "vae_fast"]
     commands = [shlex.split(line, comments=True) for block in blocks for line in block.splitlines()]
     commands = [command[3:] for command in commands if command[:3] == prefix]
@@ -70,13 +75,18 @@ def test_commands_are_those_of_the_command_line(tmp_path):
     torch.set_num_threads(threads)
 
 
-def test_linked_files_exist():
-    for target in re.findall(r"\]\(([^)#]+)\)", README.read_text(encoding="utf-8")):
-        assert (README.parent / target).is_file(), target
+@pytest.mark.parametrize("page", pages.PAGES, ids=pages.name)
+def test_linked_files_exist(page):
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", pages.text(page)):
+        assert (page.parent / target).is_file(), target
+
+
+def test_the_readme_is_short():
+    assert len(pages.text(pages.README).splitlines()) <= 200
 
 
 def test_the_table_of_tails():
-    text = README.read_text(encoding="utf-8")
+    text = pages.text(pages.README)
     logits = torch.tensor([-15.0, 17.0], requires_grad=True)
     targets = torch.tensor([0.0, 1.0])
     losses = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
@@ -95,9 +105,9 @@ def test_the_table_of_tails():
 
 def results(text, which):
     """Of the results that the README links, in order, the CPU's and the GPU's: medians by row, and conditions."""
-    names = re.findall(r"\]\((benchmarks/results/[^)]+/results)\.md\)", text)
+    names = re.findall(r"\]\((\.\./benchmarks/results/[^)]+/results)\.csv\)", text)
     assert len(names) == 2
-    path = README.parent / names[which]
+    path = BENCHMARKS.parent / names[which]
     with open(f"{path}.csv", newline="", encoding="utf-8") as file:
         medians = {(r["group"], r["provider"]): float(r["median_us"]) for r in csv.DictReader(file)}
     return medians, json.loads(path.with_name("conditions.json").read_text(encoding="utf-8"))
@@ -105,7 +115,7 @@ def results(text, which):
 
 def test_speed_figures_are_a_committed_results_files():
     """Every row of the README's table of times, against the results file it names."""
-    text = README.read_text(encoding="utf-8")
+    text = pages.text(BENCHMARKS)
     medians, content = results(text, 0)
     rows = re.findall(r"^\| ([a-z_]+) \| (\d+)×(\d+) \| ([\d ,.]+) \| ([\d ,.]+) \| ([\d ,.]+) \|$", text, re.M)
     assert len(rows) == 12
@@ -124,7 +134,7 @@ def test_speed_figures_are_a_committed_results_files():
 
 
 def test_the_figures_of_a_gpu_too():
-    text = README.read_text(encoding="utf-8")
+    text = pages.text(BENCHMARKS)
     medians, content = results(text, 1)
     rows = re.findall(r"^\| ([a-z_]+) \| (\d+)×(\d+)" + r" \| ([\d.]+)" * 4 + r" \|$", text, re.M)
     assert len(rows) == 8
@@ -143,10 +153,10 @@ def test_the_figures_of_a_gpu_too():
 
 def test_call_figures_are_a_committed_results_files():
     """The table of small calls: eager, in Python and vae_fast in a loop, eager and vae_fast in a step."""
-    text = README.read_text(encoding="utf-8")
-    (name,) = set(re.findall(r"\]\((benchmarks/results/[^)]+1-threads/calls\.txt)\)", text))
+    text = pages.text(BENCHMARKS)
+    (name,) = set(re.findall(r"\]\((\.\./benchmarks/results/[^)]+1-threads/calls\.txt)\)", text))
     blocks = {}
-    for line in (README.parent / name).read_text(encoding="utf-8").splitlines():
+    for line in (BENCHMARKS.parent / name).read_text(encoding="utf-8").splitlines():
         if line.startswith("    ") and blocks:
             numbers = re.findall(r"\d+\.\d+", line)
             blocks[list(blocks)[-1]].append((numbers[0], numbers[3]) if len(numbers) == 6 else None)

@@ -5,14 +5,14 @@ One torchrun for all: the ranks run every check of two_ranks.py and say what cam
 
 import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-README = Path(__file__).parents[2] / "README.md"
+from helpers import pages
+
 SCRIPT = Path(__file__).with_name("two_ranks.py")
 CHECKS = (
     "the_readme_script",
@@ -29,7 +29,7 @@ CHECKS = (
 def outcomes(tmp_path_factory):
     """What both ranks say of each check: "" or a traceback."""
     directory = tmp_path_factory.mktemp("two_ranks")
-    (readme,) = re.findall(r"```python\n(# torchrun .*?)```", README.read_text(encoding="utf-8"), re.S)
+    (readme,) = [block for block in pages.blocks(pages.page("in_your_code/distributed")) if pages.elsewhere(block)]
     (directory / "readme.py").write_text(readme, encoding="utf-8")
     command = [
         sys.executable,

@@ -1,0 +1,58 @@
+"""The site's configuration: `make docs` builds it into build/docs, and a warning is an error."""
+
+import re
+
+import vae_fast
+
+project = "vae_fast"
+author = "the vae_fast developers"
+copyright = "the vae_fast developers, MIT licence"
+release = version = vae_fast.__version__
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.mathjax",
+    "sphinx_copybutton",
+]
+html_theme = "furo"
+html_title = f"vae_fast {release}"
+exclude_patterns = ["results"]
+
+myst_enable_extensions = ["dollarmath", "deflist"]
+myst_heading_anchors = 3
+
+# Those of users, not of the site.
+autodoc_mock_imports = ["pythae", "scvi"]
+autodoc_typehints = "signature"
+autodoc_member_order = "bysource"
+# A number of the signature is more than its default's type: as it stands in the source.
+autodoc_preserve_defaults = True
+napoleon_google_docstring = True
+napoleon_use_rtype = False
+napoleon_custom_sections = ["Shapes", "Data", "Noise", "Source"]
+
+
+def _plain(app, what, name, obj, options, lines):
+    """Docstrings say |x| and [B, *latent], which are no substitutions and no emphasis."""
+    in_math = False
+    for k, line in enumerate(lines):
+        if ".. math::" in line:
+            in_math = True
+            continue
+        in_math = in_math and (not line.strip() or line.startswith("    "))
+        if not in_math:
+            parts = re.split(r"(``.*?``|:\w+:`.*?`)", line)
+            parts[::2] = [re.sub(r"(?<![\w*])([*|])(?=\w)|\|", _escaped, part) for part in parts[::2]]
+            lines[k] = "".join(parts)
+
+
+def _escaped(found):
+    rest = found.string[found.end() :]
+    emphasis = found.group() == "*" and re.match(r"\w+\*", rest)
+    return found.group() if emphasis else "\\" + found.group()
+
+
+def setup(app):
+    app.connect("autodoc-process-docstring", _plain, priority=100)
