@@ -127,7 +127,7 @@ class TestToPyTorch:
 
     def test_profiler(self):
         mu, logvar = RSAMPLE_KL.draw((3, 4))
-        with torch.profiler.profile() as profile:
+        with torch.profiler.profile(acc_events=True) as profile:
             z, kl = vf.rsample_kl(mu, logvar)
             (z.sum() + kl.sum()).backward()
         names = {event.key for event in profile.key_averages()}
@@ -257,7 +257,7 @@ class TestLoading:
     def test_another_torch(self):
         code = "import torch; torch.__version__ = '2.99.0'; import vae_fast as vf; b = vf.backends()['native']"
         found = self.run(f"{code}; print(b.available, b.front)")
-        assert found.startswith("True the compiled front was not built: there is no _front_2_99")
+        assert found.startswith("True the compiled front was not built: ")
 
 
 def test_every_density_has_early_gradients_of_its_own():
