@@ -133,6 +133,22 @@ def test_speed_figures_are_a_committed_results_files():
         assert saved == f"{100 * (1 - ours / step):.1f}"
 
 
+def test_the_readme_s_table_of_what_it_pays_for():
+    text, (medians, _) = pages.text(pages.README), results(pages.text(BENCHMARKS), 0)
+    rows = re.findall(r"^\| `(\w+)` (\d+)×(\d+), µs \| ([\d,]+) \| ([\d,]+) \|$", text, re.M)
+    assert len(rows) == 4
+    for op, n, m, *figures in rows:
+        assert figures == [f"{medians[f'{op} {n}x{m} float32 both', p]:,.0f}" for p in ("eager", "native")], op
+    folder = pages.ROOT / "benchmarks" / "results"
+    step = re.search(r"^ *8,000 +zinb.*$", pages.text(folder / "intel-xeon-avx512-1-threads/scvi.txt"), re.M)
+    published, ours = step.group().split()[3:5]
+    assert f"zero-inflated, one thread, ms | {float(published):.0f} | {float(ours):.0f} |" in text
+    paired = pages.text(folder / "amd-epyc-avx512-2-threads/calls.txt")
+    saved = [re.search(rf"^ *{way} +\d+ +-([\d.]+)", paired, re.M) for way in ("vae_fast", "no loss terms")]
+    ours, all_ = (f"{float(found.group(1)):.1f}" for found in saved)
+    assert f"{ours} % less time of the {all_} % that no loss at all" in " ".join(text.split())
+
+
 def test_the_figures_of_a_gpu_too():
     text = pages.text(BENCHMARKS)
     medians, content = results(text, 1)
