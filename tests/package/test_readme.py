@@ -143,6 +143,11 @@ def test_the_readme_s_table_of_what_it_pays_for():
     step = re.search(r"^ *8,000 +zinb.*$", pages.text(folder / "intel-xeon-avx512-1-threads/scvi.txt"), re.M)
     published, ours = step.group().split()[3:5]
     assert f"zero-inflated, one thread, ms | {float(published):.0f} | {float(ours):.0f} |" in text
+    many = pages.text(folder / "amd-epyc-avx512-2-threads/iwae.txt")
+    rows = {name: re.search(rf"^ *{name} +(.+)$", many, re.M).group(1).split() for name in ("eager", "iwae")}
+    assert f"the bound of 50 samples, 784-500-20, ms | {rows['eager'][0]} | {rows['iwae'][0]} |" in text
+    said = f"took {rows['iwae'][1]} times less time than the usual formulas and {rows['iwae'][3]} of their memory"
+    assert said in " ".join(pages.text(pages.page("models")).split())
     paired = pages.text(folder / "amd-epyc-avx512-2-threads/calls.txt")
     saved = [re.search(rf"^ *{way} +\d+ +-([\d.]+)", paired, re.M) for way in ("vae_fast", "no loss terms")]
     ours, all_ = (f"{float(found.group(1)):.1f}" for found in saved)
