@@ -154,6 +154,14 @@ def test_the_readme_s_table_of_what_it_pays_for():
     assert f"{ours} % less time of the {all_} % that no loss at all" in " ".join(text.split())
 
 
+def test_what_more_samples_do():
+    held = pages.text(pages.ROOT / "benchmarks/results/amd-epyc-avx512-2-threads/mnist5k.txt")
+    rows = re.findall(r"^(?:elbo|iwae) +\d+ +(-[\d.]+) +(-[\d.]+) ", held, re.M)
+    text = pages.text(pages.page("models"))
+    assert re.findall(r"^\| the .* \| (-[\d.]+) \| (-[\d.]+) \|$", text, re.M) == [(p, elbo) for elbo, p in rows]
+    assert len(rows) == 3 and sorted(rows, key=lambda row: float(row[1])) == rows
+
+
 def test_the_figures_of_a_gpu_too():
     text = pages.text(BENCHMARKS)
     medians, content = results(text, 1)
