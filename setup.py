@@ -112,6 +112,15 @@ def torch_folder():
     return Path(torch.__file__).parent
 
 
+def cuda_toolkit():
+    """The toolkit for the torch that is there. Raises setup_cuda.Missing."""
+    import torch
+
+    toolkit = setup_cuda.toolkit()
+    setup_cuda.check_torch(torch, toolkit)
+    return toolkit
+
+
 class Build(build_ext):
     """Compiles csrc/*.cpp once a device, csrc/cpu/*.cpp for every instruction set, csrc/cuda for every GPU."""
 
@@ -204,10 +213,7 @@ class Build(build_ext):
         (folder / "signatures.inc").write_text("".join(f'"{definition}",\n' for definition in definitions))
 
     def build_cuda(self, ext):
-        folder, toolkit = torch_folder(), setup_cuda.toolkit()
-        import torch
-
-        setup_cuda.check_torch(torch, toolkit)
+        folder, toolkit = torch_folder(), cuda_toolkit()
         targets = setup_cuda.targets(toolkit)
         flags, link = self.flags()
         include = ["-isystem", str(folder / "include"), "-isystem", str(toolkit.home / "include")]
@@ -250,14 +256,14 @@ class Build(build_ext):
             target_lang="c++",
         )
 
-    def build_front(self, ext, of=OF_FRONT, folder="front", options=(), libraries=(), library_dirs=()):
+    def build_front(self, ext, of=OF_FRONT, subfolder="front", options=(), libraries=(), library_dirs=()):
         torch = torch_folder()
         flags, link = self.flags()
         include = [torch / "include", torch / "include/torch/csrc/api/include", sysconfig.get_paths()["include"]]
         own = [part for folder in include for part in ("-isystem", str(folder))]
         own += ["-std=c++20", "-DVF_FRONT", "-DVF_ISA=front", f'-DVF_LAYOUT="{layout()}"', "-Icsrc", *options]
         own += [f"-DVF_MODULE={ext.name.rpartition('.')[2]}"]
-        out = str(Path(self.build_temp) / folder)
+        out = str(Path(self.build_temp) / subfolder)
         sources = [*ROOT.glob("csrc/front/*.cpp"), *(ROOT / "csrc" / name for name in of)]
 
         def compile_one(source):
@@ -275,16 +281,12 @@ class Build(build_ext):
 
     def build_cuda_front(self, ext):
         """Where the CUDA kernels are, which it calls."""
-        import torch
-
         reason = self.cuda_reason
         if os.environ.get("VAE_FAST_CUDA") == "0":
             reason = "the package was installed with VAE_FAST_CUDA=0"
         if reason:
             raise setup_cuda.Missing(reason)
-        toolkit = setup_cuda.toolkit()
-
-        setup_cuda.check_torch(torch, toolkit)
+        toolkit = cuda_toolkit()
         options = ("-DUSE_CUDA", "-isystem", str(toolkit.home / "include"))
         libraries = ("torch_cuda", "c10_cuda", "cudart")
         self.build_front(ext, OF_CUDA_FRONT, "front_cuda", options, libraries, toolkit.libraries)

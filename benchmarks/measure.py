@@ -16,6 +16,16 @@ import vae_fast as vf
 from vae_fast.cli import info
 
 
+def timed(calls, rounds):
+    """Seconds of each call, by its name; the k-th of all were neighbours."""
+    found = {name: [] for name in calls}
+    for name in in_turns(calls, rounds):
+        start = time.perf_counter()
+        calls[name]()
+        found[name].append(time.perf_counter() - start)
+    return found
+
+
 def in_turns(ways, rounds):
     """Each way once a round, in a new order every time, while Python collects no garbage."""
     order, turns = random.Random(0), list(ways)

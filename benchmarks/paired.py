@@ -1,7 +1,5 @@
 """Whole training steps of all ways in turns, on one network and with one optimiser: how each differs from eager."""
 
-import time
-
 import torch
 
 from . import formulas, measure, steps, truth
@@ -43,12 +41,7 @@ def timed(model, names, rounds):
     calls = {name: steps.training_step(model, WAYS[name], optimiser) for name in names}
     for call in list(calls.values()) * WARM:
         call()
-    found = {name: [] for name in names}
-    for name in measure.in_turns(names, rounds):
-        start = time.perf_counter()
-        calls[name]()
-        found[name].append(time.perf_counter() - start)
-    return found
+    return measure.timed(calls, rounds)
 
 
 def difference(seconds, base):

@@ -58,7 +58,7 @@ def importance_weights(log_w: Tensor, dim: int = 0) -> Tensor:
     return torch.softmax(_checked(log_w, dim), dim)
 
 
-def objective(name: str, log_w: Tensor, z: Tensor | None) -> tuple[Tensor, Tensor]:
+def objective(name: str, log_w: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
     r"""(bound, surrogate) of the log-weights [M, K, B]: [B] each; the surrogate has the objective's gradient.
 
     - ``"stl"``: their average; the caller has made them with φ detached in log q (Roeder, Wu and Duvenaud 2017).
@@ -75,7 +75,7 @@ def objective(name: str, log_w: Tensor, z: Tensor | None) -> tuple[Tensor, Tenso
     if name != "dreg":
         return bound, bound
     weights = importance_weights(log_w.detach(), 1)
-    if z is not None and z.requires_grad:
+    if z.requires_grad:
         of_each = weights.flatten(0, 1)[(...,) + (None,) * (z.ndim - 2)].to(z.dtype)
         z.register_hook(lambda gradient: gradient * of_each)
     surrogate = (weights * log_w).sum(1).mean(0)

@@ -119,19 +119,15 @@ bool scales(const Tensor& factor) {
                                                            : static_cast<double>(*factor.const_data_ptr<float>()));
 }
 
-DType dtype_of_gradient(const Tensor& tensor) {
-  return tensor.scalar_type() == at::kDouble ? DType::kFloat64 : DType::kFloat32;
-}
-
 // Dense gradients in place times a factor.
 void rescale(const variable_list& grads, const Tensor& factor) {
   OnDevice device(factor);
   RescaleArgs args;
   device.equip(args);
   args.factor = data_of(factor);
-  args.factor_dtype = dtype_of_gradient(factor);
+  args.factor_dtype = dtype_of("factor", tensors::scalar_type(factor));
   for (const Tensor& grad : grads)
-    if (grad.defined()) args.add(data_of(grad), dtype_of_gradient(grad), grad.numel());
+    if (grad.defined()) args.add(data_of(grad), dtype_of("gradient", tensors::scalar_type(grad)), grad.numel());
   run(kernels().rescale, args);
 }
 

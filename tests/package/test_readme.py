@@ -16,7 +16,7 @@ from vae_fast.cli.main import main
 from vae_fast.cli.parser import build_parser
 
 BENCHMARKS = pages.page("benchmarks")
-# Of those that stand in the repository but are not its users'.
+# Those with code that needs nothing but what is here.
 RUN = [page for page in pages.PAGES if any(not pages.elsewhere(block) for block in pages.blocks(page))]
 
 

@@ -42,15 +42,14 @@ def history_row(metrics: EpochMetrics) -> list[float | None]:
     return list(astuple(metrics))
 
 
-def bound_name(config: TrainConfig | dict) -> str:
+def bound_name(objective: str) -> str:
     """What the numbers are called that a run is after."""
-    objective = config["objective"] if isinstance(config, dict) else config.objective
     return "ELBO" if objective in ("elbo", "stl") else "IWAE bound"
 
 
 def epoch_line(metrics: EpochMetrics, config: TrainConfig) -> str:
     """One epoch on the screen."""
-    bound, epochs = bound_name(config), config.epochs
+    bound, epochs = bound_name(config.objective), config.epochs
     line = (
         f"epoch {metrics.epoch:>{len(str(epochs))}}/{epochs}  train {bound} {metrics.elbo:9.3f}"
         f"  (log p(x|z) {metrics.log_likelihood:9.3f}, KL {metrics.kl:7.3f})"
@@ -106,7 +105,7 @@ def summary_json(content: dict) -> bytes:
 def closing_lines(content: dict, out: str, files: list[str]) -> list[str]:
     """The last lines on the screen."""
     last, best = content["last_epoch"], content["best_test_epoch"]
-    bound = bound_name(content["config"])
+    bound = bound_name(content["config"]["objective"])
     lines = []
     if last is not None:
         lines.append(
