@@ -88,7 +88,7 @@ test-isa: $(READY)  ## the operators' suite on every instruction set, ours and P
 sanitize: $(READY)  ## the operators' suite under AddressSanitizer, UBSan and ThreadSanitizer
 	@tests/sanitizers/run.sh $(BIN) build/sanitizers $(PYTEST_ARGS)
 
-test-cuda-host: $(READY)  ## the CUDA kernels on this processor: sanitizers, schedules, planted faults; an hour
+test-cuda-host: $(READY)  ## the CUDA kernels on this processor: sanitizers, schedules, planted faults
 	@tests/cuda_host/run.sh $(BIN) build/cuda-host $(PYTEST_ARGS)
 
 cuda-build:  ## build the CUDA kernels, no GPU needed, and look at the machine code
@@ -97,7 +97,7 @@ cuda-build:  ## build the CUDA kernels, no GPU needed, and look at the machine c
 wheel:  ## build the manylinux wheel into dist/, audit it, and try it without a compiler
 	@PYTHON=$(PYTHON) tests/wheel/run.sh
 
-test-triton: $(READY)  ## a third of the operators' suite in Triton's interpreter, every kernel compiled for three GPUs: an hour
+test-triton: $(READY)  ## a third of the operators' suite in Triton's interpreter, every option compiled for three GPUs
 	@TRITON_INTERPRET=1 $(TESTS) -q -k triton $(OPERATORS) $(SETTINGS) --timeout 3600 $(PYTEST_ARGS)
 	@VAE_FAST_TEST_CASES=300 TRITON_INTERPRET=1 $(TESTS) -q tests/interpreted --timeout 3600 $(PYTEST_ARGS)
 	@$(TESTS) -q -m triton tests/backends/test_triton_compiled.py $(PYTEST_ARGS)

@@ -38,12 +38,12 @@ def build(folder, sanitizers="", root=ROOT):
     shutil.copytree(ROOT / "vae_fast", package, ignore=shutil.ignore_patterns("*.so", "_build.txt", "__pycache__"))
     compiler = os.environ.get("CXX", "g++")
     # As nvcc is called, where it matters: no contraction, a multiply-add where it is written.
-    flags = ["-std=c++17", "-O1", "-ffp-contract=off", "-fno-strict-aliasing", "-fPIC", "-march=native", "-g"]
+    flags = ["-std=c++17", "-O1", "-ffp-contract=off", "-fno-strict-aliasing", "-fPIC", "-march=native"]
     flags += ["-fvisibility=hidden", "-Wno-psabi", "-DVF_ISA=cuda", "-DVF_DISPATCH_KEY=CPU"]
     flags += ["-DTORCH_TARGET_VERSION=0x020b000000000000", "-isystem", str(torch_folder / "include")]
     flags += ["-I", str(root / "tests/cuda_host"), *os.environ.get("CXXFLAGS", "").split()]
     if sanitizers:
-        flags += [f"-fsanitize={sanitizers}", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"]
+        flags += [f"-fsanitize={sanitizers}", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-g"]
 
     def compile_one(source):
         target = objects / f"{source.stem}{source.suffix[1:]}.o"

@@ -21,7 +21,8 @@ struct dim3 {
 // Of the fiber that runs.
 extern dim3 threadIdx, blockIdx, blockDim, gridDim;
 
-void __syncthreads();
+void barrier(const char* file, int line);
+#define __syncthreads() barrier(__FILE__, __LINE__)
 double __shfl_xor_sync(unsigned mask, double value, int lanes);
 inline void __threadfence() {}
 inline int atomicAdd(int* at, int value) {

@@ -1,6 +1,8 @@
 // A block's threads as fibers, each of which runs until it waits for others: at __syncthreads for all threads of the
 // block, at a shuffle for those of its warp. In which order blocks run and fibers go on is the schedule, from the
-// environment variable VF_HOST_SCHEDULE: "forward", "reverse", or a number, the seed of a random one.
+// environment variable VF_HOST_SCHEDULE: "forward", "reverse", or a number, the seed of a random one. The barrier that
+// VF_HOST_WITHOUT names, by file and line ("reduce.h:45"), is none: what a kernel without it would do.
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <algorithm>
@@ -33,8 +35,12 @@ constexpr int kWarp = 32;
 
 enum class State { kReady, kAtBarrier, kAtShuffle, kDone };
 
+// A context is how a fiber's stack comes to be; from then on it lives, a thread of one block after another, and is
+// left and entered by jumps, which unlike swapcontext make no system call.
 struct Fiber {
   ucontext_t context;
+  jmp_buf there;
+  bool begun = false;
   std::unique_ptr<char[]> stack{new char[kStack]};
   void* fake_stack = nullptr;
   State state = State::kReady;
@@ -46,7 +52,7 @@ struct Fiber {
 std::mutex launching;
 std::vector<std::unique_ptr<Fiber>> fibers;
 int n_threads = 0, current = 0;
-ucontext_t scheduler;
+jmp_buf scheduler;
 void* scheduler_fake_stack = nullptr;
 const void* scheduler_stack = nullptr;
 size_t scheduler_size = 0;
@@ -72,15 +78,17 @@ void read_schedule() {
 void leave(State state) {
   Fiber& fiber = *fibers[current];
   fiber.state = state;
-  VF_SWITCHING(state == State::kDone ? nullptr : &fiber.fake_stack, scheduler_stack, scheduler_size);
-  swapcontext(&fiber.context, &scheduler);
+  VF_SWITCHING(&fiber.fake_stack, scheduler_stack, scheduler_size);
+  if (_setjmp(fiber.there) == 0) _longjmp(scheduler, 1);
   VF_SWITCHED(fiber.fake_stack, nullptr, nullptr);
 }
 
 void enter() {
   VF_SWITCHED(nullptr, &scheduler_stack, &scheduler_size);
-  (*body)();
-  leave(State::kDone);
+  for (;;) {
+    (*body)();
+    leave(State::kDone);
+  }
 }
 
 void resume(int thread) {
@@ -88,8 +96,22 @@ void resume(int thread) {
   threadIdx = dim3(static_cast<unsigned>(thread));
   Fiber& fiber = *fibers[thread];
   VF_SWITCHING(&scheduler_fake_stack, fiber.stack.get(), kStack);
-  swapcontext(&scheduler, &fiber.context);
+  if (_setjmp(scheduler) == 0) {
+    if (fiber.begun) _longjmp(fiber.there, 1);
+    fiber.begun = true;
+    setcontext(&fiber.context);
+  }
   VF_SWITCHED(scheduler_fake_stack, nullptr, nullptr);
+}
+
+std::unique_ptr<Fiber> new_fiber() {
+  auto fiber = std::make_unique<Fiber>();
+  getcontext(&fiber->context);
+  fiber->context.uc_stack.ss_sp = fiber->stack.get();
+  fiber->context.uc_stack.ss_size = kStack;
+  fiber->context.uc_link = nullptr;
+  makecontext(&fiber->context, enter, 0);
+  return fiber;
 }
 
 // Lets go on who need not wait any more. Returns how many are done.
@@ -113,16 +135,9 @@ int release() {
 
 void run_block() {
   for (int t = 0; t < n_threads; ++t) {
-    if (static_cast<int>(fibers.size()) <= t) fibers.push_back(std::make_unique<Fiber>());
-    Fiber& fiber = *fibers[t];
-    fiber.state = State::kReady;
-    fiber.shuffles = 0;
-    fiber.fake_stack = nullptr;
-    getcontext(&fiber.context);
-    fiber.context.uc_stack.ss_sp = fiber.stack.get();
-    fiber.context.uc_stack.ss_size = kStack;
-    fiber.context.uc_link = nullptr;
-    makecontext(&fiber.context, enter, 0);
+    if (static_cast<int>(fibers.size()) <= t) fibers.push_back(new_fiber());
+    fibers[t]->state = State::kReady;
+    fibers[t]->shuffles = 0;
   }
   std::vector<int> turn(static_cast<size_t>(n_threads));
   std::iota(turn.begin(), turn.end(), 0);
@@ -151,7 +166,14 @@ void run_block() {
 
 }  // namespace
 
-void __syncthreads() { leave(State::kAtBarrier); }
+void barrier(const char* file, int line) {
+  static const char* const left_out = std::getenv("VF_HOST_WITHOUT");
+  if (left_out != nullptr) {
+    const std::string path = file, name = path.substr(path.rfind('/') + 1) + ":" + std::to_string(line);
+    if (name == left_out) return;
+  }
+  leave(State::kAtBarrier);
+}
 
 double __shfl_xor_sync(unsigned mask, double value, int lanes) {
   if (mask != 0xFFFFFFFFu || lanes < 1 || lanes >= kWarp) fail("a shuffle of part of a warp");
