@@ -205,6 +205,22 @@ struct NormalArgs {
   View out;  // over samples and elements
 };
 
+// A mixture of Gaussians: `components` of `dims` dims each, one set for all rows or one a row, and their weights, too.
+// All in C order and of compute dtype: z [rows, dims], μ, 1/σ and −log σ [components, dims] or with rows before, log w.
+// Forward, log_prob [rows] and, where per_dim, marginals [rows, dims]. Backward these are read; what has no upstream
+// gradient, and what is not asked for, is null.
+struct MixtureArgs {
+  ParallelFor parallel_for = nullptr;
+  Device* device = nullptr;
+  DType compute;
+  int64_t rows, components, dims;
+  bool own_components, own_weights, per_dim;
+  const void *z, *mu, *rate, *log_rate, *log_weight;
+  void *log_prob, *marginals;
+  const void *dlog_prob = nullptr, *dmarginals = nullptr;
+  void *dz = nullptr, *dmu = nullptr, *drate = nullptr, *dlog_rate = nullptr, *dlog_weight = nullptr;
+};
+
 // Every kernel, and what it takes.
 #define VF_KERNELS(kernel)                                                                                      \
   kernel(bernoulli_log_prob, BernoulliArgs) kernel(gaussian_log_prob, GaussianArgs) kernel(gaussian_kl, KLArgs) \
@@ -214,10 +230,16 @@ struct NormalArgs {
                   kernel(rsample_kl_fwd, SampleArgs) kernel(rsample_kl_bwd, SampleArgs)                         \
                       kernel(standard_normal, NormalArgs) kernel(rescale, RescaleArgs)
 
+// Those that a CPU alone has; in a table for GPUs they are null.
+#define VF_CPU_KERNELS(kernel) kernel(gaussian_mixture_fwd, MixtureArgs) kernel(gaussian_mixture_bwd, MixtureArgs)
+
 struct Kernels {
   const char* isa;
 #define VF_KERNEL(name, Args) void (*name)(const Args&);
   VF_KERNELS(VF_KERNEL)
+#undef VF_KERNEL
+#define VF_KERNEL(name, Args) void (*name)(const Args&) = nullptr;
+  VF_CPU_KERNELS(VF_KERNEL)
 #undef VF_KERNEL
 };
 

@@ -12,6 +12,7 @@ from vae_fast.ops.bernoulli_log_prob import bernoulli_log_prob
 from vae_fast.ops.early import early_gradients
 from vae_fast.ops.gaussian_kl import gaussian_kl
 from vae_fast.ops.gaussian_log_prob import gaussian_log_prob
+from vae_fast.ops.gaussian_mixture_log_prob import gaussian_mixture_log_prob
 from vae_fast.ops.linear_bernoulli_log_prob import linear_bernoulli_log_prob
 from vae_fast.ops.negative_binomial_log_prob import negative_binomial_log_prob
 from vae_fast.ops.poisson_log_prob import poisson_log_prob
@@ -39,6 +40,7 @@ __all__ = [
     "early_gradients",
     "gaussian_kl",
     "gaussian_log_prob",
+    "gaussian_mixture_log_prob",
     "importance_weights",
     "integrations",
     "iwae_bound",

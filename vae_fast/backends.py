@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from types import TracebackType
@@ -10,9 +11,9 @@ from typing import Any, NoReturn
 import torch
 
 from vae_fast import front, native, reference, tracing, triton_kernels
-from vae_fast.operators import OPERATORS
+from vae_fast.operators import OPERATORS, PAIRWISE
 
-OPS = tuple(OPERATORS)
+OPS = (*OPERATORS, *PAIRWISE)
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Backend:
 
 
 def _written_in_python(kernels: Any) -> tuple[str, ...]:
-    return tuple(name for name, operator in OPERATORS.items() if hasattr(kernels, operator.forward.name))
+    return tuple(op for op in OPS if hasattr(kernels, f"{op}_fwd"))
 
 
 def _native() -> Backend:
@@ -165,7 +166,7 @@ def choose(op: str, device: torch.device, backend: str | None, numel: int = 0) -
     if name == "auto":
         kind = device.type
         name = _AUTO.get((op, kind), "reference")
-        if kind != "cuda" or tracing.traced() or numel < _TRITON_FROM[op]:
+        if kind != "cuda" or tracing.traced() or numel < _TRITON_FROM.get(op, math.inf):
             return name
         return "triton" if _TABLE["triton"].serves(op, kind) else name
     source = _current_source if backend is None else "backend"

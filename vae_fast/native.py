@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from vae_fast import schemas
-from vae_fast.operators import OPERATORS, SCHEMAS, Operator
+from vae_fast.operators import OPERATORS, PAIRWISE, PAIRWISE_SCHEMAS, SCHEMAS, Operator, Pairwise
 
 FOLDER = Path(__file__).parent
 LIBRARY = FOLDER / "_cpu.abi3.so"
@@ -108,19 +108,20 @@ def _rescale(grads: Sequence[Tensor], upstream: Tensor) -> None:
         torch.ops.vae_fast.rescale_(upstream, *present, *[None] * (4 - len(present)))
 
 
-def _registered(operator: Operator, key: str) -> bool:
-    signatures = [signature for signature in (operator.forward, operator.backward) if signature is not None]
+def _registered(operator: Operator | Pairwise, key: str) -> bool:
     has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
-    return all(has_kernel(f"vae_fast::{signature.name}", key) for signature in signatures)
+    return all(has_kernel(f"vae_fast::{name}", key) for name in operator.schemas)
 
 
 # The operators that the libraries have kernels of, by device type.
 OPS = {
-    device: tuple(name for name, operator in OPERATORS.items() if _registered(operator, device.upper()))
+    device: tuple(name for name, op in (OPERATORS | PAIRWISE).items() if _registered(op, device.upper()))
     for device in DEVICES
 }
 # And of them those that read a CSR matrix of data, on a CPU.
 OF_SPARSE = tuple(name for name, operator in OPERATORS.items() if _registered(operator, "SparseCsrCPU"))
-KERNELS = SimpleNamespace(**{name: getattr(torch.ops.vae_fast, name).default for name in SCHEMAS}, rescale=_rescale)
+KERNELS = SimpleNamespace(
+    **{name: getattr(torch.ops.vae_fast, name).default for name in (*SCHEMAS, *PAIRWISE_SCHEMAS)}, rescale=_rescale
+)
 # The same in graphs, with gradients of their own.
 GRAPH = schemas.in_graphs("vae_fast")

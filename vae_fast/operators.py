@@ -149,6 +149,11 @@ class Operator:
         made = self.differentiable
         return Signature(f"{self.name}_bwd", self, upstream, made, tuple(f"d{name}" for name in made))
 
+    @property
+    def schemas(self) -> dict[str, str]:
+        """The raw operators', by name."""
+        return {made.name: made.schema for made in (self.forward, self.backward) if made is not None}
+
 
 @dataclass(frozen=True)
 class Signature:
@@ -329,7 +334,38 @@ SIGNATURES = {
     for signature in (operator.forward, operator.backward)
     if signature is not None
 }
-SCHEMAS = {name: signature.schema for name, signature in SIGNATURES.items()}
+SCHEMAS = {name: schema for operator in _OPERATORS for name, schema in operator.schemas.items()}
+
+
+class Pairwise(NamedTuple):
+    """An operator on pairs of a datum and a component, whose operands do not broadcast: its raw operators' schemas.
+
+    Its tensors are of one floating dtype; what it means and takes beside them stands in ops/<op>.py.
+    """
+
+    name: str
+    fwd: str
+    bwd: str
+
+    @property
+    def schemas(self) -> dict[str, str]:
+        return {f"{self.name}_fwd": self.fwd, f"{self.name}_bwd": self.bwd}
+
+
+_MIXTURE = "Tensor z, Tensor mu, Tensor rate, Tensor log_rate, Tensor log_weight"
+PAIRWISE = {
+    pairwise.name: pairwise
+    for pairwise in (
+        Pairwise(
+            "gaussian_mixture_log_prob",
+            f"({_MIXTURE}, bool per_dim) -> (Tensor log_prob, Tensor marginals)",
+            f"(Tensor? dlog_prob, Tensor? dmarginals, {_MIXTURE}, Tensor log_prob, Tensor marginals, bool need_dz, "
+            "bool need_dmu, bool need_drate, bool need_dlog_rate, bool need_dlog_weight) -> "
+            "(Tensor dz, Tensor dmu, Tensor drate, Tensor dlog_rate, Tensor dlog_weight)",
+        ),
+    )
+}
+PAIRWISE_SCHEMAS = {name: schema for pairwise in PAIRWISE.values() for name, schema in pairwise.schemas.items()}
 
 # The reference's noise as one operator of its own, so that it stays the reference's when a backend serves
 # standard_normal_fwd.
@@ -340,7 +376,7 @@ DIFFERENTIABLE = tuple(operator.forward.name for operator in _OPERATORS if opera
 
 # What is defined: every operator and overload with its signature.
 DEFINITIONS = (
-    *(name + schema for name, schema in SCHEMAS.items()),
+    *(name + schema for name, schema in (SCHEMAS | PAIRWISE_SCHEMAS).items()),
     *(f"{name}.autograd{SCHEMAS[name]}" for name in DIFFERENTIABLE),
     f"reference_normals{NORMALS}",
 )

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
-from vae_fast.operators import SIGNATURES, Signature
+from vae_fast.operators import PAIRWISE, SIGNATURES, Signature
 
 
 def of_arguments(signature: Signature, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -34,3 +34,10 @@ def kernels(package: str) -> SimpleNamespace:
         if importlib.util.find_spec(module) is not None:
             found[name] = of_arguments(signature, getattr(importlib.import_module(module), name))
     return SimpleNamespace(**found)
+
+
+def add_pairwise(kernels: SimpleNamespace, package: str, op: str) -> None:
+    """Adds those of an operator on pairs, whose functions take the raw operators' arguments as they are."""
+    module = importlib.import_module(f"{package}.{op}")
+    for name in PAIRWISE[op].schemas:
+        setattr(kernels, name, getattr(module, name))

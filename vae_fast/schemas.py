@@ -30,7 +30,7 @@ from torch import Tensor
 
 from vae_fast import noise, reference
 from vae_fast.checks import check, check_devices
-from vae_fast.operators import DEFINITIONS, DIFFERENTIABLE, OPERATORS, SCHEMAS, Signature
+from vae_fast.operators import DEFINITIONS, DIFFERENTIABLE, OPERATORS, PAIRWISE_SCHEMAS, SCHEMAS, Signature
 from vae_fast.results import LAYOUTS
 
 library = torch.library.Library("vae_fast", "DEF")
@@ -149,6 +149,25 @@ def overloads(namespace: str):
 for _op, _qualified, _name in overloads("vae_fast"):
     _serve(_qualified, unpacked(_op, _body(_name)))
     torch.library.register_fake(f"vae_fast::{_qualified}", unpacked(_op, fake(_name)), lib=library)
+
+
+# ---- the operators on pairs ------------------------------------------------------------------------------
+
+
+def _fake_gaussian_mixture_log_prob_fwd(z, mu, rate, log_rate, log_weight, per_dim):
+    return z.new_empty(z.shape[:1]), torch.empty_like(z) if per_dim else z.new_empty(0)
+
+
+def _fake_gaussian_mixture_log_prob_bwd(dlog_prob, dmarginals, *args):
+    *operands, log_prob, marginals = args[:-5]
+    pairs = zip(operands, args[-5:], strict=True)
+    return tuple(t.new_empty(t.shape if need else 0) for t, need in pairs)
+
+
+for _name in PAIRWISE_SCHEMAS:
+    _serve(_name, getattr(reference.KERNELS, _name))
+    torch.library.register_fake(f"vae_fast::{_name}", globals()[f"_fake_{_name}"], lib=library)
+
 
 _normals = torch.ops.vae_fast.reference_normals.default
 _serve("reference_normals", unpacked(_normals, lambda *args: noise.normals(*args).contiguous()))

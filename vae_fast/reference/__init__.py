@@ -10,6 +10,9 @@ Kingma et al., "Improved Variational Inference with Inverse Autoregressive Flow"
 """
 
 from vae_fast import python_backend
+from vae_fast.operators import PAIRWISE
 
 KERNELS = python_backend.kernels(__name__)
+for _op in PAIRWISE:
+    python_backend.add_pairwise(KERNELS, __name__, _op)
 """A function of the raw operator's arguments for every raw operator."""
