@@ -40,6 +40,8 @@ class MixtureCall {
                  weights.size[weights.ndim - 1] == args.components,
              "log_weight of shape ", shape_name(weights.size, weights.ndim), " does not fit ", args.components,
              " components");
+    VF_CHECK(args.own_weights || !args.own_components,
+             "components of each datum's own need log_weight so too: expand it to [B, K]");
     device_.equip(args);
     args.z = data_of(z_);
     args.mu = data_of(mu_);

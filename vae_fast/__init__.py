@@ -6,6 +6,7 @@ from vae_fast.backends import Backend, backends, use_backend
 from vae_fast.bounds import importance_weights, iwae_bound
 from vae_fast.checking import check, check_module
 from vae_fast.diagonal_gaussian import DiagonalGaussian
+from vae_fast.disentanglement import total_correlation
 from vae_fast.monitoring import ActiveUnits, active_units, kl_per_dim
 from vae_fast.nn import BernoulliMLP, GaussianMLP, LocalGaussian
 from vae_fast.ops.bernoulli_log_prob import bernoulli_log_prob
@@ -51,5 +52,6 @@ __all__ = [
     "rsample",
     "rsample_kl",
     "standard_normal",
+    "total_correlation",
     "use_backend",
 ]

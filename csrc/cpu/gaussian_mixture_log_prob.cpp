@@ -1,6 +1,7 @@
 // log Σ_k w_k N(z; μ_k, σ_k²) of every datum, of all dims together and of each alone, and its gradients. Nothing of
-// data × components is kept: a pass over the components makes their terms anew. Two passes make the gradients, one
-// over the data, for z's, and one over the components, for theirs, so that each sum has one order whatever the threads.
+// data × components is kept: a pass over the components makes their terms anew, a second one for the gradients. What
+// threads work on are parts of the components, by sizes alone, so that each sum has one order whatever the threads.
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -15,7 +16,7 @@ namespace {
 // Components are taken 16 at a time, whatever the instruction set: the last ones are filled up by such as have a weight
 // of 0.
 constexpr int kLanes = 16;
-// Panels whose terms are summed in T, and data.
+// Panels whose terms are made before their exponentials are summed.
 constexpr int64_t kSteps = kTile<double> / kLanes < 32 ? kTile<double> / kLanes : 32;
 
 template <class T>
@@ -120,7 +121,7 @@ VF_INLINE double log_sum_exp(int64_t panels, F&& term) {
     const T shift = std::abs(own) <= std::numeric_limits<T>::max() ? own : T(0);
     for (int64_t p = 0; p < n; ++p) {
       const Lanes<T> term_of = Lanes<T>::at(terms + p * kLanes);
-      each<T>([&](int k) { return exp(term_of.pack[k] - splat<Pack<T>>(shift)); }).to(terms + p * kLanes);
+      each<T>([&](int k) { return exp_to_a_unit(term_of.pack[k] - splat<Pack<T>>(shift)); }).to(terms + p * kLanes);
     }
     const double part = sum_of(terms, static_cast<int>(n * kLanes));
     if (part == 0) continue;
@@ -168,8 +169,10 @@ VF_INLINE Lanes<T> of_dim(const Panels<T>& panels, int64_t panel, int64_t d, T z
 // What of a component's share is in a value: g·exp(term − value).
 template <class T>
 VF_INLINE Lanes<T> share(const Lanes<T>& term, T value, T g) {
+  // Of no gradient there is none, whatever the datum is.
+  if (g == T(0)) return Lanes<T>::of(0);
   const T shift = value == -std::numeric_limits<T>::infinity() ? T(0) : value;
-  return each<T>([&](int k) { return splat<Pack<T>>(g) * exp(term.pack[k] - splat<Pack<T>>(shift)); });
+  return each<T>([&](int k) { return splat<Pack<T>>(g) * exp_to_a_unit(term.pack[k] - splat<Pack<T>>(shift)); });
 }
 
 constexpr double kHalfLog2Pi = 0.91893853320467274178;
@@ -225,82 +228,118 @@ struct Mixture {
     return all;
   }
 
-  // Of one datum: z's gradient, and its own weights'.
-  void by_datum(const Panels<T>& panels, int64_t b) const {
-    std::unique_ptr<T[]> sums(new T[args.dims * kLanes]());
-    std::unique_ptr<double[]> wide(new double[args.dims]());
-    for (int64_t p = 0; p < panels.count(); ++p) {
-      const Lanes<T> weights = parts(panels, p, b, [&](int64_t d, const Lanes<T>& w, const Lanes<T>& u) {
-        const Lanes<T> rate = Lanes<T>::at(panels.dim(p, d) + kLanes), sum = Lanes<T>::at(sums.get() + d * kLanes);
-        // A share of 0 is none of an infinite slope.
-        each<T>([&](int k) {
-          return sum.pack[k] -
-                 select(w.pack[k] == splat<Pack<T>>(T(0)), w.pack[k], w.pack[k] * (u.pack[k] * rate.pack[k]));
-        }).to(sums.get() + d * kLanes);
-      });
-      if (args.dlog_weight && args.own_weights)
-        weights.to(static_cast<T*>(args.dlog_weight) + b * args.components + p * kLanes, panels.filled(p));
-      if (p % kSteps == kSteps - 1 || p == panels.count() - 1)
-        for (int64_t d = 0; d < args.dims; ++d) {
-          wide[d] += sum_of(sums.get() + d * kLanes, kLanes);
-          Lanes<T>::of(0).to(sums.get() + d * kLanes);
-        }
+  // The gradients of components [first, last) panels on, of data [begin, end): theirs go to the arrays from component
+  // `place` on; what they add to z's is added to dz, of these data. Groups of panels meet blocks of data, whose sums
+  // stay in the nearest cache.
+  void backward(const Panels<T>& panels, int64_t first, int64_t last, int64_t begin, int64_t end, int64_t place,
+                double* dz) const {
+    const int64_t dims = args.dims, each_block = block_of(dims);
+    const std::unique_ptr<T[]> of_z(new T[each_block * dims * kLanes]);
+    Sums sums(dims, last - first < kGroup ? last - first : kGroup);
+    for (int64_t group = first; group < last; group += kGroup) {
+      const int64_t group_end = group + kGroup < last ? group + kGroup : last;
+      sums.clear();
+      for (int64_t block = begin; block < end; block += each_block) {
+        const int64_t block_end = block + each_block < end ? block + each_block : end;
+        std::fill_n(of_z.get(), (block_end - block) * dims * kLanes, T(0));
+        for (int64_t p = group; p < group_end; ++p)
+          for (int64_t b = block; b < block_end; ++b)
+            add(panels, p, b, sums.of(p - group), of_z.get() + (b - block) * dims * kLanes);
+        for (int64_t i = 0; i < (block_end - block) * dims; ++i)
+          dz[(block - begin) * dims + i] += sum_of(of_z.get() + i * kLanes, kLanes);
+        sums.flush();
+      }
+      write(panels, group, group_end, place, sums);
     }
-    if (args.dz)
-      for (int64_t d = 0; d < args.dims; ++d) static_cast<T*>(args.dz)[b * args.dims + d] = static_cast<T>(wide[d]);
   }
 
-  // Of one panel, whose components stand in the arrays from `first` on: their gradients, of data [begin, end).
-  void by_panel(const Panels<T>& panels, int64_t panel, int64_t first, int64_t begin, int64_t end) const {
-    // By μ, 1/σ and −log σ of every dim, then by log w.
-    const int64_t n = args.dims * 3 + 1;
-    std::unique_ptr<T[]> sums(new T[n * kLanes]());
-    std::unique_ptr<double[]> wide(new double[n * kLanes]());
-    for (int64_t b = begin; b < end; ++b) {
-      const T* point = z(b);
-      const Lanes<T> weights = parts(panels, panel, b, [&](int64_t d, const Lanes<T>& w, const Lanes<T>& u) {
-        const T* dim = panels.dim(panel, d);
-        T* to = sums.get() + d * 3 * kLanes;
-        const Lanes<T> mu = Lanes<T>::at(dim), rate = Lanes<T>::at(dim + kLanes);
-        const Lanes<T> of_mu = Lanes<T>::at(to), of_rate = Lanes<T>::at(to + kLanes),
-                       of_log = Lanes<T>::at(to + 2 * kLanes);
-        const Lanes<T> wu =
-            each<T>([&](int k) { return select(w.pack[k] == splat<Pack<T>>(T(0)), w.pack[k], w.pack[k] * u.pack[k]); });
-        const auto times = [&](int k, Pack<T> by) {
-          return select(w.pack[k] == splat<Pack<T>>(T(0)), w.pack[k], wu.pack[k] * by);
-        };
-        each<T>([&](int k) { return of_mu.pack[k] + times(k, rate.pack[k]); }).to(to);
-        each<T>([&](int k) {
-          return of_rate.pack[k] - times(k, splat<Pack<T>>(point[d]) - mu.pack[k]);
-        }).to(to + kLanes);
-        each<T>([&](int k) { return of_log.pack[k] + w.pack[k]; }).to(to + 2 * kLanes);
-      });
-      T* to = sums.get() + args.dims * 3 * kLanes;
-      const Lanes<T> before = Lanes<T>::at(to);
-      each<T>([&](int k) { return before.pack[k] + weights.pack[k]; }).to(to);
-      if ((b - begin) % kSteps == kSteps - 1 || b == end - 1)
-        for (int64_t i = 0; i < n * kLanes; ++i) {
-          wide[i] += static_cast<double>(sums[i]);
-          sums[i] = 0;
-        }
+ private:
+  // Panels of a group.
+  static constexpr int64_t kGroup = 16;
+  // Data of a block: as many as have 256 latents, 16 at most.
+  static int64_t block_of(int64_t dims) { return dims <= 16 ? 16 : dims < 256 ? 256 / dims : 1; }
+
+  // Of a group's panels, gradients by μ, 1/σ and −log σ of every dim, then by log w: in T of a block, in double of all.
+  class Sums {
+   public:
+    Sums(int64_t dims, int64_t panels)
+        : each_((dims * 3 + 1) * kLanes), n_(each_ * panels), narrow_(new T[n_]), wide_(new double[n_]) {}
+    void clear() {
+      std::fill_n(narrow_.get(), n_, T(0));
+      std::fill_n(wide_.get(), n_, 0.0);
     }
+    void flush() {
+      for (int64_t i = 0; i < n_; ++i) {
+        wide_[i] += static_cast<double>(narrow_[i]);
+        narrow_[i] = 0;
+      }
+    }
+    T* of(int64_t panel) { return narrow_.get() + panel * each_; }
+    const double* total(int64_t panel) const { return wide_.get() + panel * each_; }
+
+   private:
+    int64_t each_, n_;
+    std::unique_ptr<T[]> narrow_;
+    std::unique_ptr<double[]> wide_;
+  };
+
+  // One datum and one panel.
+  VF_INLINE void add(const Panels<T>& panels, int64_t p, int64_t b, T* sums, T* of_z) const {
+    const T* point = z(b);
+    const Lanes<T> weights =
+        parts(panels, p, b, [&](int64_t d, const Lanes<T>& w, const Lanes<T>& u) __attribute__((always_inline)) {
+          const T* dim = panels.dim(p, d);
+          T *to = sums + d * 3 * kLanes, *to_z = of_z + d * kLanes;
+          const Lanes<T> mu = Lanes<T>::at(dim), rate = Lanes<T>::at(dim + kLanes);
+          // A share of 0 is none of an infinite slope.
+          const auto times = [&](int k, Pack<T> a, Pack<T> by) __attribute__((always_inline)) {
+            return select(w.pack[k] == splat<Pack<T>>(T(0)), w.pack[k], a * by);
+          };
+          const Lanes<T> slope = each<T>([&](int k) { return times(k, w.pack[k], u.pack[k]); });
+          const Lanes<T> by_mu = each<T>([&](int k) { return times(k, slope.pack[k], rate.pack[k]); });
+          const Lanes<T> by_rate =
+              each<T>([&](int k) { return times(k, slope.pack[k], mu.pack[k] - splat<Pack<T>>(point[d])); });
+          plus(to, by_mu);
+          plus(to + kLanes, by_rate);
+          plus(to + 2 * kLanes, w);
+          const Lanes<T> before = Lanes<T>::at(to_z);
+          each<T>([&](int k) { return before.pack[k] - by_mu.pack[k]; }).to(to_z);
+        });
+    plus(sums + args.dims * 3 * kLanes, weights);
+    if (args.dlog_weight && args.own_weights)
+      weights.to(static_cast<T*>(args.dlog_weight) + b * args.components + p * kLanes, panels.filled(p));
+  }
+
+  static VF_INLINE void plus(T* to, const Lanes<T>& more) {
+    const Lanes<T> before = Lanes<T>::at(to);
+    each<T>([&](int k) { return before.pack[k] + more.pack[k]; }).to(to);
+  }
+
+  void write(const Panels<T>& panels, int64_t first, int64_t last, int64_t place, const Sums& sums) const {
     void* const outs[3] = {args.dmu, args.drate, args.dlog_rate};
-    for (int64_t c = 0; c < kLanes && c < panels.filled(panel); ++c) {
-      const int64_t component = first + panel * kLanes + c;
-      for (int64_t d = 0; d < args.dims; ++d)
-        for (int a = 0; a < 3; ++a)
-          if (outs[a])
-            static_cast<T*>(outs[a])[component * args.dims + d] = static_cast<T>(wide[(d * 3 + a) * kLanes + c]);
-      if (args.dlog_weight && !args.own_weights)
-        static_cast<T*>(args.dlog_weight)[panel * kLanes + c] = static_cast<T>(wide[args.dims * 3 * kLanes + c]);
+    for (int64_t p = first; p < last; ++p) {
+      const double* total = sums.total(p - first);
+      for (int64_t c = 0; c < kLanes && c < panels.filled(p); ++c) {
+        const int64_t component = p * kLanes + c;
+        for (int64_t d = 0; d < args.dims; ++d)
+          for (int a = 0; a < 3; ++a)
+            if (outs[a])
+              static_cast<T*>(outs[a])[(place + component) * args.dims + d] =
+                  static_cast<T>(total[(d * 3 + a) * kLanes + c]);
+        if (args.dlog_weight && !args.own_weights)
+          static_cast<T*>(args.dlog_weight)[component] = static_cast<T>(total[args.dims * 3 * kLanes + c]);
+      }
     }
-  }
-
-  bool of_components() const {
-    return args.dmu || args.drate || args.dlog_rate || (args.dlog_weight && !args.own_weights);
   }
 };
 
+// How many parts the panels are cut into for threads, by sizes alone: each has a table of its own of z's gradient,
+// together half a MiB where that allows eight.
+int64_t parts_of(int64_t panels, int64_t elements) {
+  int64_t parts = 64;
+  while (parts > 8 && parts * elements * 8 > 1 << 19) parts /= 2;
+  return panels < parts ? panels : parts;
+}
 // Calls f(i) for all i below n, on threads where they are worth it: each of about `work` terms.
 template <class F>
 void for_all(ParallelFor parallel_for, int64_t n, int64_t work, F&& f) {
@@ -334,23 +373,31 @@ void gaussian_mixture_bwd(const MixtureArgs& args) {
   in_dtype(args.compute, [&](auto number) {
     using T = decltype(number);
     const Mixture<T> mixture{args};
-    const int64_t work = args.components * args.dims;
+    const int64_t elements = args.rows * args.dims;
+    T* dz = static_cast<T*>(args.dz);
     if (args.own_components) {
-      for_all(args.parallel_for, args.rows, work, [&](int64_t b) {
+      for_all(args.parallel_for, args.rows, args.components * args.dims, [&](int64_t b) {
         Panels<T> own(args);
         own.read(args, b * args.components);
-        mixture.by_datum(own, b);
-        for (int64_t p = 0; p < own.count(); ++p) mixture.by_panel(own, p, b * args.components, b, b + 1);
+        const std::unique_ptr<double[]> sums(new double[args.dims]());
+        mixture.backward(own, 0, own.count(), b, b + 1, b * args.components, sums.get());
+        for (int64_t d = 0; dz && d < args.dims; ++d) dz[b * args.dims + d] = static_cast<T>(sums[d]);
       });
       return;
     }
     Panels<T> shared(args);
     shared.read(args, 0);
-    if (args.dz || (args.dlog_weight && args.own_weights))
-      for_all(args.parallel_for, args.rows, work, [&](int64_t b) { mixture.by_datum(shared, b); });
-    if (mixture.of_components())
-      for_all(args.parallel_for, shared.count(), args.rows * args.dims * kLanes,
-              [&](int64_t p) { mixture.by_panel(shared, p, 0, 0, args.rows); });
+    const int64_t parts = parts_of(shared.count(), elements), each = (shared.count() + parts - 1) / parts;
+    const std::unique_ptr<double[]> sums(new double[parts * elements]());
+    for_all(args.parallel_for, parts, elements * each * kLanes, [&](int64_t part) {
+      const int64_t first = part * each, last = first + each < shared.count() ? first + each : shared.count();
+      if (first < last) mixture.backward(shared, first, last, 0, args.rows, 0, sums.get() + part * elements);
+    });
+    for (int64_t i = 0; dz && i < elements; ++i) {
+      double sum = 0;
+      for (int64_t part = 0; part < parts; ++part) sum += sums[part * elements + i];
+      dz[i] = static_cast<T>(sum);
+    }
   });
 }
 

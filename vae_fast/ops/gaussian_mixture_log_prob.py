@@ -111,7 +111,7 @@ def _fit(mu: Tensor, raw: Tensor, z: Tensor, log_w: Tensor | None) -> None:
         raise ValueError(f"mu must be [K, D] or [*data, K, D], and z [*data, D], got {shapes}")
     if mu.shape[-2] == 0:
         raise ValueError(f"a mixture needs a component, got {shapes}")
-    if torch.broadcast_shapes(mu.shape, arguments.broadcast_shape("mu", mu.shape, logvar=raw)) != mu.shape:
+    if arguments.broadcast_shape("mu", mu.shape, logvar=raw) != tuple(mu.shape):
         raise ValueError(f"logvar must broadcast to mu's shape, got {shapes}")
     if log_w is not None and tuple(log_w.shape) not in ((mu.shape[-2],), (*data, mu.shape[-2])):
         raise ValueError(f"log_weight must be [K] or [*data, K] of {shapes}, got {list(log_w.shape)}")
@@ -122,13 +122,13 @@ def _weight(weight: Any, z: Tensor, data: tuple[int, ...]) -> Tensor | None:
     if found is None:
         return None
     arguments.same_device("z", z, weight=found)
-    if torch.broadcast_shapes(data, found.shape) != data:
+    if arguments.broadcast_shape("the data", data, weight=found) != data:
         raise ValueError(f"weight must broadcast to the data's shape {data}, got {tuple(found.shape)}")
     return found.detach()
 
 
 def _operands(mu: Tensor, raw: Tensor, z: Tensor, log_w: Tensor | None, form: SigmaForm) -> tuple[Tensor, ...]:
-    """z, μ, 1/σ, −log σ and log w as the raw operators take them: of one dtype, the data in one dim."""
+    """z, μ, 1/σ, −log σ and log w as the raw operators take them: of one floating dtype, the data in one dim."""
     dtype = promoted_dtype(mu, z, *(t for t in (raw, log_w) if t is not None and t.ndim))
     dtype = dtype if dtype == torch.float64 else torch.float32
     clamped = form.clamp(raw.to(mu.device, dtype))
@@ -138,11 +138,11 @@ def _operands(mu: Tensor, raw: Tensor, z: Tensor, log_w: Tensor | None, form: Si
     own = mu.ndim > 2
     shape = (math.prod(mu.shape[:-2]), n, d) if own else (n, d)
     components = (t.to(dtype).expand(mu.shape).reshape(shape) for t in (mu, rate, -log_sigma))
-    if log_w is None:
-        weights = mu.new_full((n,), -math.log(n), dtype=dtype)
-    else:
-        weights = log_w.to(dtype) if log_w.ndim == 1 else log_w.to(dtype).reshape(-1, n)
-    return z.to(dtype).reshape(-1, d), *components, weights
+    z = z.to(dtype).reshape(-1, d)
+    weights = mu.new_full((n,), -math.log(n), dtype=dtype) if log_w is None else log_w.to(dtype)
+    # Each datum's own, where its components are.
+    weights = weights.expand(len(z), n) if own else weights
+    return z, *components, weights.reshape(-1, n) if weights.ndim > 1 else weights
 
 
 def _mixture(
