@@ -60,7 +60,8 @@ if platform.machine() in ("x86_64", "AMD64"):
 # No contraction here either, and none of the options that round otherwise.
 NVCC = ["-std=c++17", "-O3", "--fmad=false", "-Xfatbin=-compress-all", "-Xcompiler=-fPIC,-fvisibility=hidden"]
 # Of the sources in csrc/, those of one device only.
-OF_CPU, OF_CUDA = {"device_cpu.cpp", "isa.cpp", "schemas.cpp", "mixture.cpp"}, {"device_cuda.cpp", "rescale.cpp"}
+OF_CPU = {"device_cpu.cpp", "isa.cpp", "schemas.cpp", "mixture.cpp", "mmd.cpp"}
+OF_CUDA = {"device_cuda.cpp", "rescale.cpp"}
 LONG = (
     *("negative_binomial_log_prob", "negative_binomial_of_shares"),
     *("gaussian_kl", "rsample_kl", "gaussian_log_prob"),

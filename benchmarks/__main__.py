@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from . import calls, iwae, scvi
+from . import calls, iwae, pairs, scvi
 
-COMMANDS = {"scvi": scvi.main, "calls": calls.main, "iwae": iwae.main}
+COMMANDS = {"scvi": scvi.main, "calls": calls.main, "iwae": iwae.main, "pairs": pairs.main}
 
 
 def main(arguments):

@@ -221,6 +221,21 @@ struct MixtureArgs {
   void *dz = nullptr, *dmu = nullptr, *drate = nullptr, *dlog_rate = nullptr, *dlog_weight = nullptr;
 };
 
+// Sums over pairs of points, all in C order and of compute dtype: of each row of x, the sum over all rows of y of the
+// kernel Σ_s c/(c + d²), or e^(−d²/c), at their squared distance; and, where `slopes` is there, that of its derivative
+// by the row of x.
+struct PairsArgs {
+  ParallelFor parallel_for = nullptr;
+  Device* device = nullptr;
+  DType compute;
+  int64_t rows, others, dims;
+  bool exponential;
+  const void *x, *y, *constants;
+  int64_t n_constants;
+  double* sums;
+  double* slopes = nullptr;
+};
+
 // Every kernel, and what it takes.
 #define VF_KERNELS(kernel)                                                                                      \
   kernel(bernoulli_log_prob, BernoulliArgs) kernel(gaussian_log_prob, GaussianArgs) kernel(gaussian_kl, KLArgs) \
@@ -231,7 +246,8 @@ struct MixtureArgs {
                       kernel(standard_normal, NormalArgs) kernel(rescale, RescaleArgs)
 
 // Those that a CPU alone has; in a table for GPUs they are null.
-#define VF_CPU_KERNELS(kernel) kernel(gaussian_mixture_fwd, MixtureArgs) kernel(gaussian_mixture_bwd, MixtureArgs)
+#define VF_CPU_KERNELS(kernel) \
+  kernel(gaussian_mixture_fwd, MixtureArgs) kernel(gaussian_mixture_bwd, MixtureArgs) kernel(kernel_sums, PairsArgs)
 
 struct Kernels {
   const char* isa;

@@ -15,6 +15,7 @@ from vae_fast.ops.gaussian_kl import gaussian_kl
 from vae_fast.ops.gaussian_log_prob import gaussian_log_prob
 from vae_fast.ops.gaussian_mixture_log_prob import gaussian_mixture_log_prob
 from vae_fast.ops.linear_bernoulli_log_prob import linear_bernoulli_log_prob
+from vae_fast.ops.mmd import mmd
 from vae_fast.ops.negative_binomial_log_prob import negative_binomial_log_prob
 from vae_fast.ops.poisson_log_prob import poisson_log_prob
 from vae_fast.ops.rsample import rsample
@@ -47,6 +48,7 @@ __all__ = [
     "iwae_bound",
     "kl_per_dim",
     "linear_bernoulli_log_prob",
+    "mmd",
     "negative_binomial_log_prob",
     "poisson_log_prob",
     "rsample",

@@ -34,7 +34,7 @@ def total_correlation(
         \mathrm{KL}\Bigl(q(z) \,\Big\|\, \prod_d q(z_d)\Bigr)
         \approx \frac{1}{B} \sum_{i=1}^{B} \Bigl[\log q(z_i) - \sum_d \log q(z_{id})\Bigr]
 
-    where q is the mixture of the minibatch's posteriors, with weights by which the whole data set of N data is meant:
+    where q is the mixture of the minibatch's posteriors, with weights that stand for the whole data set's N data:
 
     - "mws", minibatch weighted sampling: 1/(N·B) each, in the joint and in every marginal.
     - "mss", minibatch stratified sampling: the matrix that the published code has, of 1/(B − 1), with 1/N in its

@@ -345,11 +345,13 @@ class Pairwise(NamedTuple):
 
     name: str
     fwd: str
-    bwd: str
+    bwd: str | None = None
 
     @property
     def schemas(self) -> dict[str, str]:
-        return {f"{self.name}_fwd": self.fwd, f"{self.name}_bwd": self.bwd}
+        """The raw operators', by name; no _bwd where _fwd makes the gradients."""
+        both = {f"{self.name}_fwd": self.fwd, f"{self.name}_bwd": self.bwd}
+        return {name: schema for name, schema in both.items() if schema is not None}
 
 
 _MIXTURE = "Tensor z, Tensor mu, Tensor rate, Tensor log_rate, Tensor log_weight"
@@ -362,6 +364,11 @@ PAIRWISE = {
             f"(Tensor? dlog_prob, Tensor? dmarginals, {_MIXTURE}, Tensor log_prob, Tensor marginals, bool need_dz, "
             "bool need_dmu, bool need_drate, bool need_dlog_rate, bool need_dlog_weight) -> "
             "(Tensor dz, Tensor dmu, Tensor drate, Tensor dlog_rate, Tensor dlog_weight)",
+        ),
+        Pairwise(
+            "mmd",
+            "(Tensor x, Tensor y, Tensor constants, bool exponential, bool unbiased, bool need_dx, bool need_dy) "
+            "-> (Tensor mmd, Tensor dx, Tensor dy)",
         ),
     )
 }

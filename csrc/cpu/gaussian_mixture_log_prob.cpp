@@ -7,53 +7,16 @@
 
 #include "../table.h"
 #include "dispatch.h"
+#include "lanes.h"
 #include "rows.h"
 
 namespace vae_fast {
 namespace VF_ISA {
 namespace {
 
-// Components are taken 16 at a time, whatever the instruction set: the last ones are filled up by such as have a weight
-// of 0.
-constexpr int kLanes = 16;
-// Panels whose terms are made before their exponentials are summed.
+// The last panel of 16 components is filled up by such as have a weight of 0. Panels whose terms are made before their
+// exponentials are summed:
 constexpr int64_t kSteps = kTile<double> / kLanes < 32 ? kTile<double> / kLanes : 32;
-
-template <class T>
-constexpr int kPacks = kLanes / kWidth<T>;
-
-// 16 numbers.
-template <class T>
-struct Lanes {
-  Pack<T> pack[kPacks<T>];
-
-  static VF_INLINE Lanes of(T value) {
-    Lanes all;
-    for (auto& p : all.pack) p = splat<Pack<T>>(value);
-    return all;
-  }
-  static VF_INLINE Lanes at(const T* from) {
-    Lanes all;
-    for (int k = 0; k < kPacks<T>; ++k) all.pack[k] = load(from + k * kWidth<T>);
-    return all;
-  }
-  VF_INLINE void to(T* memory) const {
-    for (int k = 0; k < kPacks<T>; ++k) store(memory + k * kWidth<T>, pack[k]);
-  }
-  // The first n.
-  VF_INLINE void to(T* memory, int64_t n) const {
-    T all[kLanes];
-    to(all);
-    for (int64_t k = 0; k < n && k < kLanes; ++k) memory[k] = all[k];
-  }
-};
-
-template <class T, class F>
-VF_INLINE Lanes<T> each(F&& f) {
-  Lanes<T> made;
-  for (int k = 0; k < kPacks<T>; ++k) made.pack[k] = f(k);
-  return made;
-}
 
 // The components of one mixture: of every panel of 16, μ, 1/σ and −log σ dim by dim, and Σ −log σ.
 template <class T>
@@ -232,7 +195,7 @@ struct Mixture {
   // `place` on; what they add to z's is added to dz, of these data. Groups of panels meet blocks of data, whose sums
   // stay in the nearest cache.
   void backward(const Panels<T>& panels, int64_t first, int64_t last, int64_t begin, int64_t end, int64_t place,
-                double* dz) const {
+                T* dz) const {
     const int64_t dims = args.dims, each_block = block_of(dims);
     const std::unique_ptr<T[]> of_z(new T[each_block * dims * kLanes]);
     Sums sums(dims, last - first < kGroup ? last - first : kGroup);
@@ -246,7 +209,7 @@ struct Mixture {
           for (int64_t b = block; b < block_end; ++b)
             add(panels, p, b, sums.of(p - group), of_z.get() + (b - block) * dims * kLanes);
         for (int64_t i = 0; i < (block_end - block) * dims; ++i)
-          dz[(block - begin) * dims + i] += sum_of(of_z.get() + i * kLanes, kLanes);
+          dz[(block - begin) * dims + i] += static_cast<T>(sum_of(of_z.get() + i * kLanes, kLanes));
         sums.flush();
       }
       write(panels, group, group_end, place, sums);
@@ -334,23 +297,12 @@ struct Mixture {
 };
 
 // How many parts the panels are cut into for threads, by sizes alone: each has a table of its own of z's gradient,
-// together half a MiB where that allows eight.
-int64_t parts_of(int64_t panels, int64_t elements) {
+// all together no more than a quarter of a MiB where that allows eight.
+int64_t parts_of(int64_t panels, int64_t bytes) {
   int64_t parts = 64;
-  while (parts > 8 && parts * elements * 8 > 1 << 19) parts /= 2;
+  while (parts > 8 && parts * bytes > 1 << 18) parts /= 2;
   return panels < parts ? panels : parts;
 }
-// Calls f(i) for all i below n, on threads where they are worth it: each of about `work` terms.
-template <class F>
-void for_all(ParallelFor parallel_for, int64_t n, int64_t work, F&& f) {
-  constexpr int64_t kTerms = 1 << 15;
-  const int64_t grain = work > 0 && work < kTerms ? kTerms / work : 1;
-  const auto body = [](void* context, int64_t first, int64_t last) {
-    for (int64_t i = first; i < last; ++i) (*static_cast<std::remove_reference_t<F>*>(context))(i);
-  };
-  parallel_for(n, grain, body, &f);
-}
-
 }  // namespace
 
 void gaussian_mixture_fwd(const MixtureArgs& args) {
@@ -379,23 +331,24 @@ void gaussian_mixture_bwd(const MixtureArgs& args) {
       for_all(args.parallel_for, args.rows, args.components * args.dims, [&](int64_t b) {
         Panels<T> own(args);
         own.read(args, b * args.components);
-        const std::unique_ptr<double[]> sums(new double[args.dims]());
+        const std::unique_ptr<T[]> sums(new T[args.dims]());
         mixture.backward(own, 0, own.count(), b, b + 1, b * args.components, sums.get());
-        for (int64_t d = 0; dz && d < args.dims; ++d) dz[b * args.dims + d] = static_cast<T>(sums[d]);
+        if (dz) std::copy_n(sums.get(), args.dims, dz + b * args.dims);
       });
       return;
     }
     Panels<T> shared(args);
     shared.read(args, 0);
-    const int64_t parts = parts_of(shared.count(), elements), each = (shared.count() + parts - 1) / parts;
-    const std::unique_ptr<double[]> sums(new double[parts * elements]());
+    const int64_t parts = parts_of(shared.count(), elements * static_cast<int64_t>(sizeof(T))),
+                  each = (shared.count() + parts - 1) / parts;
+    const std::unique_ptr<T[]> sums(new T[parts * elements]());
     for_all(args.parallel_for, parts, elements * each * kLanes, [&](int64_t part) {
       const int64_t first = part * each, last = first + each < shared.count() ? first + each : shared.count();
       if (first < last) mixture.backward(shared, first, last, 0, args.rows, 0, sums.get() + part * elements);
     });
     for (int64_t i = 0; dz && i < elements; ++i) {
       double sum = 0;
-      for (int64_t part = 0; part < parts; ++part) sum += sums[part * elements + i];
+      for (int64_t part = 0; part < parts; ++part) sum += static_cast<double>(sums[part * elements + i]);
       dz[i] = static_cast<T>(sum);
     }
   });

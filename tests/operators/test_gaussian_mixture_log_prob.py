@@ -9,7 +9,9 @@ from torch.testing import assert_close
 import vae_fast as vf
 from helpers.calls import same_bits
 
-BACKENDS = [name for name, b in vf.backends().items() if b.available and b.serves("gaussian_mixture_log_prob", "cpu")]
+BACKENDS = [
+    name for name, b in vf.backends().items() if b.available and b.serves("gaussian_mixture_log_prob", "cpu")
+]
 each = pytest.mark.parametrize("backend", BACKENDS)
 EPS = {torch.float32: 2.0**-24, torch.float64: 2.0**-53}
 # (data, components, dims): fewer than a panel of 16, several, one; more than are summed at a time; more dims.

@@ -46,7 +46,8 @@ def gaussian_mixture_log_prob(
         \sum_{d=1}^{D} \log \sum_{k=1}^{K} w_k\, \mathcal N(z_d; \mu_{kd}, \sigma_{kd}^2).
 
     Memory is that of the operands: terms are made, and for the gradients made anew, a few components at a time.
-    They are formed by differences, (z − μ)/σ, which the square expanded into a matrix product loses where σ is small.
+    They are formed by differences, (z − μ)/σ, which a square expanded into a matrix product loses where σ is
+    small.
 
     Args:
         mu: the components' means, [K, D] for all data, or [*data, K, D]: each datum its own.
@@ -55,8 +56,8 @@ def gaussian_mixture_log_prob(
         log_weight: log w_k, [K] or [*data, K]; −log K each where None. They are taken as they are: of weights that
             sum to 1 the result is a density.
         per_dim: whether the second sum is wanted too.
-        weight: what a datum's results are multiplied by, outside the logarithm; broadcasts to [*data]. Of a weight of
-            0 the result and its gradients are 0 whatever the operands are. No gradient of its own.
+        weight: what a datum's results are multiplied by, outside the logarithm; broadcasts to [*data]. Of a weight
+            of 0 the result and its gradients are 0 whatever the operands are. No gradient of its own.
         reduction: "none", "sum" or "mean" over the data.
         scale: what the result is multiplied by.
         param: what logvar is: "logvar" (log σ²), "logstd", "std", "var" or "softplus" (σ = log(1 + e^r)).
@@ -151,7 +152,7 @@ def _mixture(
     name = choose(OP, operands[0].device, backend, operands[0].numel() * operands[1].shape[-2])
     traced = tracing.traced()
     if composite or (traced and (name == "reference" or tracing.graph() or tracing.to_onnx())):
-        return whole(*operands, per_dim)
+        return whole(operands, per_dim)
     if dispatch.differentiable(*operands):
         joint, marginals = _Mixture.apply(*operands, per_dim, name)
     else:
@@ -181,7 +182,7 @@ class _Mixture(torch.autograd.Function):
         if torch.is_grad_enabled() or dispatch.batched(by_joint) or dispatch.batched(by_dim):
             # A gradient that is differentiated, or batched: of PyTorch's operations.
             with torch.enable_grad():
-                outs = whole(*operands, ctx.per_dim)
+                outs = whole(tuple(operands), ctx.per_dim)
                 given = [(out, g) for out, g in zip(outs, upstream, strict=True) if g is not None]
                 wanted = [t for t, need in zip(operands, needs, strict=True) if need]
                 found = iter(torch.autograd.grad(*_of_pairs(given, wanted), create_graph=True))

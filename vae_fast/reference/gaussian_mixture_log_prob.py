@@ -4,7 +4,7 @@
 
 z is [B, D], the components' μ, 1/σ and −log σ are [K, D] or [B, K, D], log w is [K] or [B, K]; u = (z − μ)/σ is
 formed by differences, since the expanded square loses all digits where σ is small. A block holds its terms, of data
-× components × dims, so that no more than 4 MiB of these exist at a time.
+× components × dims.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ import torch
 from torch import Tensor
 
 _HALF_LOG_2_PI = 0.5 * math.log(2.0 * math.pi)
-# Terms of a block, so that it stays in a core's cache.
-_TERMS = 1 << 19
+# Terms of a block: on a CPU so that it stays in a core's cache.
+_TERMS = {"cpu": 1 << 16}
+_TERMS_ELSEWHERE = 1 << 22
 
 
-def whole(
-    z: Tensor, mu: Tensor, rate: Tensor, log_rate: Tensor, log_weight: Tensor, per_dim: bool
-) -> tuple[Tensor, Tensor]:
+def whole(operands: tuple[Tensor, ...], per_dim: bool) -> tuple[Tensor, Tensor]:
     """(joint, marginals), of PyTorch's own operations on the whole cube; without ``per_dim`` marginals are [0]."""
+    z, mu, rate, log_rate, log_weight = operands
     terms = _terms(z, mu, rate, log_rate)
     joint = torch.logsumexp(terms.sum(-1) + log_weight, -1)
     marginals = torch.logsumexp(terms + log_weight.unsqueeze(-1), -2) if per_dim else z.new_empty(0)
@@ -34,9 +34,7 @@ def whole(
 def gaussian_mixture_log_prob_fwd(
     z: Tensor, mu: Tensor, rate: Tensor, log_rate: Tensor, log_weight: Tensor, per_dim: bool
 ) -> tuple[Tensor, Tensor]:
-    parts = [
-        whole(z[at], *_of(at, mu, rate, log_rate), *_own(at, log_weight), per_dim) for at in _blocks(z, mu)
-    ]
+    parts = [whole((z[at], *_of(at, mu, rate, log_rate), *_own(at, log_weight)), per_dim) for at in _blocks(z, mu)]
     joints, marginals = zip(*parts, strict=True)
     return torch.cat(joints), torch.cat(marginals)
 
@@ -102,7 +100,7 @@ def _terms(z: Tensor, mu: Tensor, rate: Tensor, log_rate: Tensor) -> Tensor:
 
 
 def _blocks(z: Tensor, mu: Tensor) -> Iterator[slice]:
-    rows = max(1, _TERMS // max(1, mu.shape[-2] * mu.shape[-1]))
+    rows = max(1, _TERMS.get(z.device.type, _TERMS_ELSEWHERE) // max(1, mu.shape[-2] * mu.shape[-1]))
     for first in range(0, max(1, len(z)), rows):
         yield slice(first, first + rows)
 
