@@ -159,8 +159,8 @@ def _fake_gaussian_mixture_log_prob_fwd(z, mu, rate, log_rate, log_weight, per_d
 
 
 def _fake_gaussian_mixture_log_prob_bwd(dlog_prob, dmarginals, *args):
-    *operands, log_prob, marginals = args[:-5]
-    pairs = zip(operands, args[-5:], strict=True)
+    z, mu, rate, log_rate, log_weight, log_prob, marginals, *needs = args
+    pairs = zip((z, mu, rate, log_rate, log_weight), needs, strict=True)
     return tuple(t.new_empty(t.shape if need else 0) for t, need in pairs)
 
 

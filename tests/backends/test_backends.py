@@ -13,6 +13,7 @@ from helpers.calls import BERNOULLI, GAUSSIAN, KL, same_bits
 from helpers.faults import install
 from helpers.marks import each_call
 from vae_fast import reference, tracing
+from vae_fast.operators import OPERATORS, PAIRWISE
 
 # The package's attribute of this name is the function.
 backends = importlib.import_module("vae_fast.backends")
@@ -71,9 +72,8 @@ class TestTable:
         for backend in vf.backends().values():
             if backend.available:
                 for op in backend.ops:
-                    assert callable(backends.kernel(backend.name, f"{op}_fwd"))
-                    if op != "standard_normal":
-                        assert callable(backends.kernel(backend.name, f"{op}_bwd"))
+                    for name in (OPERATORS | PAIRWISE)[op].schemas:
+                        assert callable(backends.kernel(backend.name, name))
 
 
 class TestUseBackend:

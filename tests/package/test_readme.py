@@ -30,7 +30,7 @@ def test_python_blocks_run(page):
 
 
 def test_the_pages_that_run():
-    assert len(RUN) == 13 and pages.README in RUN
+    assert len(RUN) == 14 and pages.README in RUN
 
 
 def the_block_with(text):
@@ -152,6 +152,19 @@ def test_the_readme_s_table_of_what_it_pays_for():
     saved = [re.search(rf"^ *{way} +\d+ +-([\d.]+)", paired, re.M) for way in ("vae_fast", "no loss terms")]
     ours, all_ = (f"{float(found.group(1)):.1f}" for found in saved)
     assert f"{ours} % less time of the {all_} % that no loss at all" in " ".join(text.split())
+
+
+def test_what_pairs_take():
+    held = pages.text(pages.ROOT / "benchmarks/results/amd-epyc-avx512-2-threads/pairs.txt")
+    rows = []
+    for block in held.strip().split("\n\n"):
+        what, _, *ways = block.splitlines()
+        found = {words[0]: words for words in map(str.split, ways) if words}
+        if "vae_fast" in found:
+            times = [found[way][1] for way in ("eager", "torch.compile", "vae_fast")]
+            rows.append(f"| {what} | {' | '.join((*times, found['eager'][3], found['vae_fast'][3]))} |")
+    text = pages.text(pages.page("pairs"))
+    assert len(rows) == 4 and "\n".join(rows) in text
 
 
 def test_what_more_samples_do():

@@ -114,15 +114,17 @@ def _mmd(x: Tensor, y: Tensor, options: tuple[Any, ...], backend: str | None, co
 class _Mmd(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, y: Tensor, options: Any, name: str) -> Tensor:
-        value, dx, dy = kernel_of(name, f"{OP}_fwd")(x, y, *options, *ctx.needs_input_grad[:2])
-        ctx.save_for_backward(x, y, options[0], dx, dy)
-        ctx.options = options[1:]
+        need_x, need_y, *_ = ctx.needs_input_grad
+        value, dx, dy = kernel_of(name, f"{OP}_fwd")(x, y, *options, need_x, need_y)
+        constants, *ctx.options = options
+        ctx.save_for_backward(x, y, constants, dx, dy)
         return value
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> Any:
         x, y, constants, dx, dy = ctx.saved_tensors
-        needs = ctx.needs_input_grad[:2]
+        need_x, need_y, *_ = ctx.needs_input_grad
+        needs = need_x, need_y
         if torch.is_grad_enabled() or dispatch.batched(upstream):
             # A gradient that is differentiated, or batched: of PyTorch's operations.
             with torch.enable_grad():

@@ -39,19 +39,9 @@ def gaussian_mixture_log_prob_fwd(
     return torch.cat(joints), torch.cat(marginals)
 
 
-def gaussian_mixture_log_prob_bwd(
-    dlog_prob: Tensor | None,
-    dmarginals: Tensor | None,
-    z: Tensor,
-    mu: Tensor,
-    rate: Tensor,
-    log_rate: Tensor,
-    log_weight: Tensor,
-    log_prob: Tensor,
-    marginals: Tensor,
-    *needs: bool,
-) -> tuple[Tensor, ...]:
+def gaussian_mixture_log_prob_bwd(dlog_prob: Tensor | None, dmarginals: Tensor | None, *args: Any) -> Any:
     """The gradients by z, μ, 1/σ, −log σ and log w; those that are not wanted are [0]."""
+    z, mu, rate, log_rate, log_weight, log_prob, marginals, *needs = args
     operands = (z, mu, rate, log_rate, log_weight)
     made = [torch.zeros_like(t) if need else t.new_empty(0) for t, need in zip(operands, needs, strict=True)]
     dz, dmu, drate, dlog_rate, dlog_weight = made
