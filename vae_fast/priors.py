@@ -174,7 +174,9 @@ class MixturePrior(nn.Module):
 
     def mixture(self) -> GaussianMixture:
         """The mixture as it is now, its weights normalised; with the parameters' graph."""
-        return GaussianMixture(self.mu, self.logvar, self.weight_logits.log_softmax(0))
+        logits = self.weight_logits
+        wide = logits.float() if logits.itemsize < 4 else logits
+        return GaussianMixture(self.mu, self.logvar, wide.log_softmax(0))
 
     def log_prob(self, z: Tensor) -> Tensor:
         """log p(z) of z [..., *latent]: [...], in nats; float64 for float64, else float32."""

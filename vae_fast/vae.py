@@ -138,7 +138,8 @@ class VAE(nn.Module):
         """
         samples = self._samples()
         mu, logvar = self.encode(x, index=index)
-        if self.objective != "elbo" or samples != (1, 1) or not _closed_form(self.prior):
+        # Not self.prior, whose look-up takes a microsecond.
+        if self.objective != "elbo" or samples != (1, 1) or not _closed_form(self._modules["prior"]):
             z = rsample(mu, logvar, (math.prod(samples),), seed=seed, offset=offset, generator=generator)
             return self._of_samples(x, mu, logvar, z, samples)
         z, kl = rsample_kl(mu, logvar, event_ndim=mu.ndim - 1, seed=seed, offset=offset, generator=generator)
