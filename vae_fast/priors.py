@@ -111,7 +111,7 @@ class GaussianMixture(NamedTuple):
         weight = mu.new_ones(len(mu), dtype=torch.float64)
         ends = (weight if self.log_weight is None else self.log_weight.to(weight.dtype).exp()).cumsum(0)
         # Φ(ε) is uniform in (0, 1), and a component of weight 0 has no interval to be found in.
-        chosen = torch.searchsorted(ends / ends[-1], torch.special.ndtr(eps), right=True)
+        chosen = torch.searchsorted(ends / ends[-1], torch.special.ndtr(eps))
         logvar = self.logvar.expand_as(mu)[chosen] if isinstance(self.logvar, Tensor) else self.logvar
         return rsample(mu[chosen], logvar, seed=seed)
 

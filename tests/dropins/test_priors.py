@@ -97,25 +97,26 @@ class TestMixture:
 
 
 class TestDraws:
-    def far_apart(self, weight):
+    def far_apart(self, weight, latent):
         """Components of N(1000 k, σ_k²), where each draw says which it is of."""
-        made = vf.MixturePrior(len(weight), L).double()
+        made = vf.MixturePrior(len(weight), latent).double()
         with torch.no_grad():
-            made.mu.copy_(1000.0 * torch.arange(len(weight))[:, None].expand(-1, L))
-            made.logvar.copy_(torch.linspace(-3, 3, len(weight))[:, None].expand(-1, L))
+            made.mu.copy_(1000.0 * torch.arange(len(weight))[:, None].expand(-1, latent))
+            made.logvar.copy_(torch.linspace(-3, 3, len(weight))[:, None].expand(-1, latent))
             made.weight_logits.copy_(torch.tensor(weight).log())
         return made
 
-    def test_components_by_their_weights_and_normals_within(self):
+    @pytest.mark.parametrize("latent", [1, 2])
+    def test_components_by_their_weights_and_normals_within(self, latent):
         n, weight = 40000, [0.0, 0.1, 0.6, 0.0, 0.3, 0.0]
-        made = self.far_apart(weight)
+        made = self.far_apart(weight, latent)
         z = made.sample(n, seed=3)
         chosen = (z[:, 0] / 1000).round().long()
         share, p = chosen.bincount(minlength=6) / n, torch.tensor(weight)
         # Five standard errors of a proportion: a fixed seed, and none at all at 0.
         assert ((share - p).abs() <= 5 * (p * (1 - p) / n).sqrt()).all()
         eps = (z - made.mu[chosen]) / torch.exp(made.logvar[chosen] / 2)
-        torch.testing.assert_close(eps, vf.standard_normal((n, L), seed=3, dtype=z.dtype), rtol=0, atol=1e-8)
+        torch.testing.assert_close(eps, vf.standard_normal((n, latent), seed=3, dtype=z.dtype), rtol=0, atol=1e-8)
         # Which component it is says nothing of the normal: five standard errors of a mean and of a variance.
         for k in (1, 2, 4):
             mine = eps[chosen == k]
