@@ -135,7 +135,7 @@ class MixturePrior(nn.Module):
         \qquad w = \mathrm{softmax}(l)
 
     Args:
-        n_components: K.
+        n_components: how many there are, K.
         latent_shape: size or shape of one latent vector.
         spread: the means start as draws from N(0, spread²), the variances at 1, the weights at 1/K.
         device, dtype: of the parameters.
@@ -145,8 +145,7 @@ class MixturePrior(nn.Module):
     Raises:
         ValueError: no component; z whose last dims are not ``latent_shape``.
 
-    Sources: Jiang, Zheng, Tan, Tang and Zhou, "Variational Deep Embedding" (2017), eq. 2 to 4 and 16; Tomczak and
-    Welling, "VAE with a VampPrior" (2018), "MoG" in section 4.
+    Source: Jiang, Zheng, Tan, Tang and Zhou, "Variational Deep Embedding" (2017): components are clusters.
     """
 
     closed_form = False
@@ -212,7 +211,7 @@ class VampPrior(nn.Module):
     part too.
 
     Args:
-        n_components: K.
+        n_components: how many pseudo-inputs there are, K.
         data_shape: size or shape of one datum.
         init: [K, *data_shape], where the pseudo-inputs start: data, for instance. uint8 is taken as x/255, bool as
             0 and 1. Without it they are drawn from N(0.5, 0.01²).
@@ -225,7 +224,7 @@ class VampPrior(nn.Module):
     Raises:
         ValueError: no component; ``init`` of another shape.
 
-    Source: Tomczak and Welling, "VAE with a VampPrior" (2018), eq. 9 and 10.
+    Source: Tomczak and Welling, "VAE with a VampPrior" (2018), eq. 9.
     """
 
     closed_form = False

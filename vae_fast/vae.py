@@ -75,8 +75,9 @@ class VAE(nn.Module):
             - "stl": the average of log p(x, z) − log q(z|x), whose gradient leaves out the score of q, of mean 0:
               it is 0 where q is exact (Roeder, Wu and Duvenaud 2017, "Sticking the Landing").
         n_samples: K, the samples of each datum; of "miwae" the pair (M, K). Plain attributes, both.
-        prior: p(z), a module with ``log_prob(z)``, z [..., *latent] to [...], and ``sample(n, *, seed=None,
-            generator=None)``, [n, *latent]; or with ``with_encoder(encode)``, for an object that has these.
+        prior: p(z), a module with ``log_prob(z)``, z [..., *latent] to [...], and
+            ``sample(n, seed=None, generator=None)``, [n, *latent]; or with ``with_encoder(encode)``, for an object
+            that has these.
             :class:`MixturePrior` and :class:`VampPrior` are such; None is :class:`StandardNormal`, the only one
             with a KL in closed form. Its parameters are the model's, as θ, in every objective.
 
