@@ -21,6 +21,7 @@ from vae_fast.ops.poisson_log_prob import poisson_log_prob
 from vae_fast.ops.rsample import rsample
 from vae_fast.ops.rsample_kl import rsample_kl
 from vae_fast.ops.standard_normal import standard_normal
+from vae_fast.priors import MixturePrior, StandardNormal, VampPrior
 from vae_fast.vae import VAE, VAEOutput
 
 __all__ = [
@@ -31,7 +32,10 @@ __all__ = [
     "DiagonalGaussian",
     "GaussianMLP",
     "LocalGaussian",
+    "MixturePrior",
+    "StandardNormal",
     "VAEOutput",
+    "VampPrior",
     "__version__",
     "active_units",
     "backends",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from .ops.gaussian_kl import gaussian_kl
 from .ops.gaussian_log_prob import gaussian_log_prob
 from .ops.rsample import rsample
 from .ops.rsample_kl import rsample_kl
+from .priors import StandardNormal, check_prior
 
 __all__ = ["VAE", "VAEOutput"]
 
@@ -36,7 +38,8 @@ class VAEOutput(NamedTuple):
     log_likelihood: Tensor
     """[B]: log p(x|z) at the sampled z, constants included; of several samples their average."""
     kl: Tensor
-    """[B]: KL(q(z|x) ‖ N(0, I)), ≥ 0."""
+    """[B]: KL(q(z|x) ‖ p(z)), ≥ 0; to a prior without a closed form its estimate, log q(z|x) − log p(z) at the
+    samples, of several their average, which may be negative."""
     loss: Tensor
     """Scalar, to call ``backward()`` on: −mean(log_likelihood − β·kl), or −mean of another objective's bound."""
     z: Tensor
@@ -44,15 +47,15 @@ class VAEOutput(NamedTuple):
 
 
 class VAE(nn.Module):
-    r"""A variational auto-encoder with a diagonal Gaussian posterior and the prior N(0, I).
+    r"""A variational auto-encoder with a diagonal Gaussian posterior and the prior N(0, I), or another one.
 
     .. math::
         \log p_\theta(x) \ge
         \mathrm{E}_{q_\phi(z|x)}[\log p_\theta(x|z)] - \mathrm{KL}(q_\phi(z|x) \,\|\, p(z))
 
     Kingma & Welling 2014, "Auto-Encoding Variational Bayes", eq. 10 with one sample: the expectation by
-    :math:`z = \mu + e^{\log\sigma^2/2}\,\varepsilon`, the KL term in closed form. The loss with β ≠ 1 is that
-    of Higgins et al. 2017, "β-VAE".
+    :math:`z = \mu + e^{\log\sigma^2/2}\,\varepsilon`, the KL term in closed form where p(z) is N(0, I).
+    The loss with β ≠ 1 is that of Higgins et al. 2017, "β-VAE".
 
     Args:
         encoder: module, ``encoder(x) -> (mu, logvar)``; mu is [B, *latent], logvar broadcasts to it.
@@ -60,7 +63,7 @@ class VAE(nn.Module):
             ``(mean, logvar)``: mean has x's shape, logvar broadcasts to it (0-d or a float will do).
         beta: weight of the KL term in ``loss``. A plain attribute: set it during training to warm it up.
         latent_shape: size or shape of one latent vector, which only :meth:`sample` needs; by default
-            ``encoder.latent_shape`` where there is one.
+            ``encoder.latent_shape`` where there is one, or the prior's.
         objective: what ``loss`` is the negative mean of, and how its gradient is estimated:
 
             - "elbo": the evidence lower bound, its KL in closed form, averaged over ``n_samples``.
@@ -68,10 +71,15 @@ class VAE(nn.Module):
             - "miwae": the average of M such bounds of K samples each (Rainforth et al. 2018).
             - "dreg": the importance-weighted bound; the encoder's gradient is the doubly reparameterised one, whose
               signal grows with K where the plain one's falls (Tucker, Lawson, Gu and Maddison 2019). ``elbo``
-              has no gradient then; ``loss`` has.
+              and a ``kl`` by samples have no gradient then; ``loss`` has.
             - "stl": the average of log p(x, z) − log q(z|x), whose gradient leaves out the score of q, of mean 0:
               it is 0 where q is exact (Roeder, Wu and Duvenaud 2017, "Sticking the Landing").
         n_samples: K, the samples of each datum; of "miwae" the pair (M, K). Plain attributes, both.
+        prior: p(z), a module with ``log_prob(z)``, z [..., *latent] to [...], and
+            ``sample(n, seed=None, generator=None)``, [n, *latent]; or with ``with_encoder(encode)``, for an object
+            that has these.
+            :class:`MixturePrior` and :class:`VampPrior` are such; None is :class:`StandardNormal`, the only one
+            with a KL in closed form. Its parameters are the model's, as θ, in every objective.
 
     Data: x is [B, *event], one batch dim and any number of event dims, so convolutional networks plug in.
     Floats are taken as they are. uint8 stands for x/255: the encoder sees floats in [0, 1], the likelihood
@@ -86,8 +94,9 @@ class VAE(nn.Module):
             broadcast to mu; the decoder's logits or mean have another shape than x.
         ValueError: an unknown objective; n_samples that is not what the objective takes; β ≠ 1 with another
             objective than "elbo".
+        ValueError: a prior of latent vectors of another shape; its ``log_prob`` is not one number a latent vector.
         TypeError: x is an integer tensor other than uint8; the encoder's output is not a pair, or the
-            decoder's neither a tensor nor a pair.
+            decoder's neither a tensor nor a pair; a prior that is no module, or has not the methods.
     """
 
     def __init__(
@@ -99,6 +108,7 @@ class VAE(nn.Module):
         latent_shape: int | Sequence[int] | None = None,
         objective: str = "elbo",
         n_samples: int | tuple[int, int] = 1,
+        prior: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.objective = objective
@@ -109,9 +119,8 @@ class VAE(nn.Module):
         self.beta = beta
         if latent_shape is None:
             latent_shape = getattr(encoder, "latent_shape", None)
-        if isinstance(latent_shape, int):
-            latent_shape = (latent_shape,)
-        self.latent_shape: tuple[int, ...] | None = None if latent_shape is None else tuple(latent_shape)
+        self.prior = StandardNormal(latent_shape) if prior is None else prior
+        self.latent_shape: tuple[int, ...] | None = check_prior(self.prior, latent_shape)
 
     def forward(
         self,
@@ -130,7 +139,8 @@ class VAE(nn.Module):
         """
         samples = self._samples()
         mu, logvar = self.encode(x, index=index)
-        if self.objective != "elbo" or samples != (1, 1):
+        # Not self.prior, whose look-up takes a microsecond.
+        if self.objective != "elbo" or samples != (1, 1) or not _closed_form(self._modules["prior"]):
             z = rsample(mu, logvar, (math.prod(samples),), seed=seed, offset=offset, generator=generator)
             return self._of_samples(x, mu, logvar, z, samples)
         z, kl = rsample_kl(mu, logvar, event_ndim=mu.ndim - 1, seed=seed, offset=offset, generator=generator)
@@ -184,23 +194,29 @@ class VAE(nn.Module):
         generator: torch.Generator | None = None,
         mean: bool = True,
     ) -> Tensor:
-        """n data of the model: z ~ N(0, I), then the mean of p(x|z), or a draw from it with ``mean=False``.
+        """n data of the model: z ~ p(z), then the mean of p(x|z), or a draw from it with ``mean=False``.
 
         Returns [n, *event] on the device and in the dtype of the decoder's parameters, without a graph. z is
-        sample 0 of the seed's noise, the draw from p(x|z) takes sample 1: ``seed`` decides both.
+        sample 0 of the seed's noise, or what the prior makes of the seed, the draw from p(x|z) takes sample 1:
+        ``seed`` decides both.
 
         Raises:
             ValueError: the shape of a latent vector is not known (``latent_shape=`` of the class says it).
         """
-        if self.latent_shape is None:
+        like = _first_float(self.decoder)
+        if seed is None:
+            seed = _draw_seed(generator, like.device)
+        elif generator is not None:
+            raise ValueError("pass seed or generator, not both")
+        if not _closed_form(self.prior):
+            z = self._prior_now().sample(n, seed=seed)
+        elif self.latent_shape is None:
             raise ValueError(
                 "sample() does not know the shape of a latent vector, since the encoder has no latent_shape: "
                 "pass VAE(..., latent_shape=...)"
             )
-        like = _first_float(self.decoder)
-        if seed is None:
-            seed, generator = _draw_seed(generator, like.device), None
-        z = rsample(like.new_zeros(n, *self.latent_shape), 0.0, seed=seed, generator=generator)
+        else:
+            z = rsample(like.new_zeros(n, *self.latent_shape), 0.0, seed=seed)
         decoded = self.decode(z)
         if mean:
             return _mean(decoded)
@@ -251,10 +267,11 @@ class VAE(nn.Module):
         if seed is None:
             seed = _draw_seed(None, x.device)
         mu, logvar = self.encode(x, index=index)
+        prior = self._prior_now()
         total = torch.full((x.shape[0],), -torch.inf, dtype=torch.float64, device=mu.device)
         for first in range(0, n_samples, chunk_size):
             z = rsample(mu, logvar, (min(chunk_size, n_samples - first),), seed=seed, first_sample=first)
-            log_weight = self._log_likelihood_of(x, z) + self._log_ratio(mu, logvar, z)
+            log_weight = self._log_likelihood_of(x, z) + _log_ratio(prior, mu, logvar, z)
             total = torch.logaddexp(total, log_weight.double().logsumexp(0))
         return (total - math.log(n_samples)).to(log_weight.dtype)
 
@@ -263,8 +280,8 @@ class VAE(nn.Module):
         return self.encoder.parameters()
 
     def generative_parameters(self) -> Iterator[nn.Parameter]:
-        """θ: the decoder's parameters."""
-        return self.decoder.parameters()
+        """θ: the decoder's parameters, and the prior's own."""
+        return itertools.chain(self.decoder.parameters(), self.prior.parameters())
 
     def extra_repr(self) -> str:
         text = f"beta={self.beta}, latent_shape={self.latent_shape}"
@@ -288,7 +305,8 @@ class VAE(nn.Module):
 
     def _of_samples(self, x: Tensor, mu: Tensor, logvar: Tensor, z: Tensor, samples: tuple[int, int]) -> VAEOutput:
         """The output of an objective of several samples, z [M·K, B, *latent]."""
-        kl = gaussian_kl(mu, logvar, event_ndim=mu.ndim - 1)
+        prior = self._prior_now()
+        kl = gaussian_kl(mu, logvar, event_ndim=mu.ndim - 1) if _closed_form(prior) else None
         shaped = z if self.objective != "miwae" else z.unflatten(0, samples)
         shaped = z[0] if self.n_samples == 1 else shaped
         # By another name, of which "dreg" changes the gradient.
@@ -296,6 +314,7 @@ class VAE(nn.Module):
         log_likelihood = self._log_likelihood_of(x, z)
         mean = log_likelihood.mean(0)
         if self.objective == "elbo":
+            kl = -_log_ratio(prior, mu, logvar, z).mean(0) if kl is None else kl
             return VAEOutput(mean - kl, mean, kl, -(mean - self.beta * kl).mean(), shaped)
         if self.beta != 1:
             raise ValueError(
@@ -303,7 +322,11 @@ class VAE(nn.Module):
             )
         if self.objective in ("stl", "dreg"):
             mu, logvar = mu.detach(), logvar.detach() if isinstance(logvar, Tensor) else logvar
-        log_w = (log_likelihood + self._log_ratio(mu, logvar, z)).unflatten(0, samples)
+        ratio = _log_ratio(prior, mu, logvar, z)
+        if kl is None:
+            # What comes back to the z of "dreg" is scaled, and would be none of the KL's.
+            kl = -(ratio.detach() if self.objective == "dreg" else ratio).mean(0)
+        log_w = (log_likelihood + ratio).unflatten(0, samples)
         bound, surrogate = bounds.objective(self.objective, log_w, z)
         loss = -surrogate.mean()
         if self.objective == "dreg":
@@ -311,6 +334,11 @@ class VAE(nn.Module):
             bound = bound.detach()
             loss = loss - (loss.detach() + bound.mean())
         return VAEOutput(bound, mean, kl, loss, shaped)
+
+    def _prior_now(self) -> Any:
+        """The prior as one call has it: one that is made of the encoder's outputs runs the encoder once."""
+        prior: Any = self.prior
+        return prior.with_encoder(self.encode) if hasattr(prior, "with_encoder") else prior
 
     def _encoder_input(self, x: Tensor) -> Tensor:
         if x.is_floating_point():
@@ -329,10 +357,23 @@ class VAE(nn.Module):
         _check_event(decoded, (z.shape[0] * z.shape[1], *x.shape[1:]))
         return _log_likelihood(_split_rows(decoded, z.shape[:2]), x)
 
-    def _log_ratio(self, mu: Tensor, logvar: Tensor, z: Tensor) -> Tensor:
-        """log p(z) − log q(z|x) of z [S, B, *latent]: [S, B]."""
+
+def _closed_form(prior: Any) -> bool:
+    return getattr(prior, "closed_form", False)
+
+
+def _log_ratio(prior: Any, mu: Tensor, logvar: Tensor, z: Tensor) -> Tensor:
+    """log p(z) − log q(z|x) of z [S, B, *latent]: [S, B]."""
+    if _closed_form(prior):
         log_prior = gaussian_log_prob(torch.zeros_like(mu), 0.0, z, event_ndim=mu.ndim - 1)
-        return log_prior - gaussian_log_prob(mu, logvar, z, event_ndim=mu.ndim - 1)
+    else:
+        log_prior = prior.log_prob(z)
+        if log_prior.shape != z.shape[:2]:
+            raise ValueError(
+                f"the prior's log_prob must return one number a latent vector, {list(z.shape[:2])} "
+                f"of z {list(z.shape)}, got {list(log_prior.shape)}"
+            )
+    return log_prior - gaussian_log_prob(mu, logvar, z, event_ndim=mu.ndim - 1)
 
 
 def _log_likelihood(decoded: Decoded, x: Tensor) -> Tensor:
