@@ -74,17 +74,9 @@ def total_correlation(
         raise ValueError(f"mu and z must both be [B, D], got {list(mu.shape)} and {list(z.shape)}")
     if type(n_data) is not int:
         raise TypeError(f"n_data must be an int, got {type(n_data).__name__}")
-    n = len(mu)
-    if n_data < n:
-        raise ValueError(f"n_data must be at least the batch's {n} data, got {n_data}")
-    if estimator == "mws":
-        log_weight = mu.new_full((n,), -math.log(n_data * n) if n else 0.0, dtype=_wide(mu))
-    elif estimator == "mss":
-        log_weight = _stratified(n, n_data, mu)
-    else:
-        raise ValueError(f"estimator must be 'mws' or 'mss', got {estimator!r}")
-    if n == 0:
-        return (z - mu).sum(-1, dtype=_wide(mu))
+    log_weight = log_weights(estimator, n_data, mu)
+    if len(mu) == 0:
+        return (z - mu).sum(-1, dtype=log_weight.dtype)
     joint, marginals = gaussian_mixture_log_prob(
         mu,
         logvar,
@@ -101,17 +93,20 @@ def total_correlation(
     return difference
 
 
-def _wide(mu: Tensor) -> torch.dtype:
-    return torch.float64 if mu.dtype == torch.float64 else torch.float32
-
-
-def _stratified(n: int, n_data: int, mu: Tensor) -> Tensor:
-    """Logarithms of the published weights [B, B]."""
+def log_weights(estimator: Estimator, n_data: int, mu: Tensor) -> Tensor:
+    """Logarithms of the weights that the components mu [B, D] have in an estimate: [B], or the published [B, B]."""
+    n, dtype = len(mu), torch.float64 if mu.dtype == torch.float64 else torch.float32
+    if n_data < n:
+        raise ValueError(f"n_data must be at least the batch's {n} data, got {n_data}")
+    if estimator == "mws":
+        return mu.new_full((n,), -math.log(max(n_data * n, 1)), dtype=dtype)
+    if estimator != "mss":
+        raise ValueError(f"estimator must be 'mws' or 'mss', got {estimator!r}")
     if n < 2:
         raise ValueError(f"the estimator 'mss' needs two data, got a batch of {n}")
     others = n - 1
     rest = (n_data - others) / (n_data * others)
-    weights = torch.full((n, n), 1 / others, dtype=_wide(mu), device=mu.device)
+    weights = torch.full((n, n), 1 / others, dtype=dtype, device=mu.device)
     weights[:, 0] = 1 / n_data
     weights[:, 1] = rest
     weights[others - 1, 0] = rest

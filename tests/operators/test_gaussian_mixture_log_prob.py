@@ -231,6 +231,15 @@ def test_compiled(backend, compiler):
 
 
 @each
+def test_compiled_of_the_joint_alone(backend):
+    mu, logvar, z = leaves((5, 30, 3), torch.float32)
+    compiled = torch.compile(vf.gaussian_mixture_log_prob, backend="aot_eager", fullgraph=True)
+    got, want = (f(mu, logvar, z, backend=backend).sum() for f in (compiled, vf.gaussian_mixture_log_prob))
+    assert_close(got, want)
+    assert_close(torch.autograd.grad(got, (mu, z)), torch.autograd.grad(want, (mu, z)))
+
+
+@each
 def test_exported(backend):
     class Module(torch.nn.Module):
         def forward(self, mu, logvar, z):

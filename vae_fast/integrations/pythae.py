@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -29,8 +30,12 @@ from pythae.models.base.base_utils import ModelOutput
 from torch import Tensor
 
 from vae_fast import seeds
+from vae_fast.disentanglement import log_weights
 from vae_fast.ops.bernoulli_log_prob import bernoulli_log_prob
 from vae_fast.ops.gaussian_kl import gaussian_kl
+from vae_fast.ops.gaussian_log_prob import gaussian_log_prob
+from vae_fast.ops.gaussian_mixture_log_prob import gaussian_mixture_log_prob
+from vae_fast.ops.mmd import mmd
 from vae_fast.ops.rsample_kl import rsample_kl
 from vae_fast.ops.standard_normal import standard_normal
 
@@ -117,21 +122,74 @@ def own_loss(model: BaseAE, recon_x: Tensor, x: Tensor, *args: Any) -> tuple[Ten
 
 
 class OwnLoss(Holder):
-    """``loss_function`` of a VAMP or BetaTCVAE: pythae's, but for the cross-entropy."""
+    """``loss_function`` of a VAMP, and of what has methods of its own for its terms: pythae's, but for "bce"."""
 
     def __call__(self, recon_x: Tensor, x: Tensor, *args: Any) -> tuple[Tensor, ...]:
         return own_loss(self.model, recon_x, x, *args)
 
 
+class VampPrior(Holder):
+    """``_log_p_z`` of a VAMP: the mixture of the pseudo-inputs' posteriors, less its constant."""
+
+    def __call__(self, z: Tensor) -> Tensor:
+        model = self.model
+        shape = (model.number_components, *model.model_config.input_dim)
+        encoded = model.encoder(model.pseudo_inputs(model.idle_input.to(z.device)).reshape(shape))
+        # In the precision that pythae takes this logarithm in.
+        each = torch.log(torch.tensor(float(model.number_components), dtype=torch.float32, device=z.device))
+        log_weight = -each.expand(model.number_components)
+        mu, log_var = encoded.embedding, encoded.log_covariance
+        constant = z.shape[-1] * 0.5 * math.log(2 * math.pi)
+        log_p: Tensor = gaussian_mixture_log_prob(mu, log_var, z, log_weight=log_weight.to(z.dtype))
+        return log_p + constant
+
+
+class TotalCorrelationLoss(Holder):
+    """``loss_function`` of a BetaTCVAE: mutual information, total correlation and the dims' KL, weighted."""
+
+    def __call__(
+        self, recon_x: Tensor, x: Tensor, mu: Tensor, log_var: Tensor, z: Tensor, dataset_size: int
+    ) -> tuple[Tensor, ...]:
+        model = self.model
+        log_weight = log_weights("mss" if model.use_mss else "mws", dataset_size, mu)
+        joint, marginals = gaussian_mixture_log_prob(mu, log_var, z, log_weight=log_weight, per_dim=True)
+        information = gaussian_log_prob(mu, log_var, z) - joint
+        by_dim = marginals - gaussian_log_prob(torch.zeros_like(z), 0.0, z)
+        rest = model.alpha * information + model.beta * (joint - marginals) + model.gamma * by_dim
+        reconstruction = reconstruction_loss(model, recon_x, x)
+        return (reconstruction + rest).mean(0), reconstruction.mean(0), rest.mean(0)
+
+
+def discrepancy(model: BaseAE, z: Tensor, z_prior: Tensor) -> Tensor:
+    """The MMD of an INFOVAE_MMD or a WAE_MMD; of one datum NaN, as pythae's."""
+    if len(z) < 2:
+        return z.sum() * torch.nan
+    kernel: Any = "rbf" if model.kernel_choice == "rbf" else "imq"
+    return mmd(z, z_prior, kernel=kernel, bandwidth=model.model_config.kernel_bandwidth, scales=model.scales)
+
+
 class InfoLoss(Holder):
-    """``loss_function`` of an INFOVAE_MMD: the same, of N(0, I), with the KL added to it."""
+    """``loss_function`` of an INFOVAE_MMD."""
 
     def __call__(
         self, recon_x: Tensor, x: Tensor, z: Tensor, z_prior: Tensor, mu: Tensor, log_var: Tensor
     ) -> tuple[Tensor, ...]:
-        kl, zero = gaussian_kl(mu, log_var).mean(0), mu.new_zeros(1, 1)
-        loss, reconstruction, _, mmd = own_loss(self.model, recon_x, x, z, z_prior, zero, zero)
-        return loss + (1 - self.model.alpha) * kl, reconstruction, kl, mmd
+        model = self.model
+        reconstruction, kl = reconstruction_loss(model, recon_x, x).mean(0), gaussian_kl(mu, log_var).mean(0)
+        apart = discrepancy(model, z, z_prior)
+        loss = reconstruction + (1 - model.alpha) * kl + (model.alpha + model.lbd - 1) * apart
+        return loss, reconstruction, kl, apart
+
+
+class WassersteinLoss(Holder):
+    """``loss_function`` of a WAE_MMD: squared errors, which are PyTorch's own, and the MMD."""
+
+    def __call__(self, recon_x: Tensor, x: Tensor, z: Tensor, z_prior: Tensor) -> tuple[Tensor, ...]:
+        model = self.model
+        errors = F.mse_loss(recon_x.reshape(len(x), -1), x.reshape(len(x), -1), reduction="none").sum(-1)
+        reconstruction = (model.reconstruction_loss_scale * errors).mean(0)
+        apart = discrepancy(model, z, z_prior)
+        return reconstruction + model.model_config.reg_weight * apart, reconstruction, apart
 
 
 class GANLoss(Holder):
@@ -166,15 +224,23 @@ def sample_gauss(mu: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
 
 
 # By the functions themselves: what inherits one has it, what overrides it has not.
-LOSSES: dict[Any, type[Holder] | None] = {
+LOSSES: dict[Any, type[Holder]] = {
     VAE.loss_function: Loss,
     BetaVAE.loss_function: Loss,
     DisentangledBetaVAE.loss_function: DisentangledLoss,
     **{cls.loss_function: WeightedLoss for cls in (IWAE, MIWAE, PIWAE, CIWAE)},
-    **{cls.loss_function: OwnLoss for cls in (VAMP, BetaTCVAE)},
+    VAMP.loss_function: OwnLoss,
+    BetaTCVAE.loss_function: TotalCorrelationLoss,
     INFOVAE_MMD.loss_function: InfoLoss,
     VAEGAN.loss_function: GANLoss,
-    WAE_MMD.loss_function: None,  # a squared error and an MMD, which stay as they are
+    WAE_MMD.loss_function: WassersteinLoss,
+}
+
+# What a class may have of its own for these losses, which then are pythae's.
+CALLED: dict[type[Holder], tuple[str, ...]] = {
+    TotalCorrelationLoss: ("_compute_log_gauss_density", "_log_importance_weight_matrix"),
+    InfoLoss: ("imq_kernel", "rbf_kernel"),
+    WassersteinLoss: ("imq_kernel", "rbf_kernel"),
 }
 
 
@@ -185,11 +251,12 @@ def patch(model: Model) -> Model:
 
     ================================= ==============================================
     VAE, BetaVAE, DisentangledBetaVAE the sample, the KL, "bce"
-    INFOVAE_MMD                       the sample, the KL, "bce"
+    INFOVAE_MMD                       the sample, the KL, the MMD, "bce"
     IWAE, MIWAE, PIWAE, CIWAE         the sample, "bce"; x is not repeated
-    VAMP, BetaTCVAE                   the sample, "bce"
+    VAMP                              the sample, the prior, "bce"
+    BetaTCVAE                         the sample, all terms, "bce"
     VAEGAN                            the sample, the KL
-    WAE_MMD                           nothing: it has none of these terms
+    WAE_MMD                           the MMD
     ================================= ==============================================
 
     All else stays pythae's, "mse" among it. A ``forward`` and a ``_sample_gauss`` of your own are kept. Trainers,
@@ -209,10 +276,14 @@ def patch(model: Model) -> Model:
             " Elsewhere use vf.rsample, vf.gaussian_kl and vf.bernoulli_log_prob in the loss itself"
         )
     loss = LOSSES[cls.loss_function]
-    if loss is None:
-        return model
+    if any(not getattr(cls, name, patch).__module__.startswith("pythae.") for name in CALLED.get(loss, ())):
+        loss = OwnLoss
+    if (loss, cls.loss_function) == (OwnLoss, WAE_MMD.loss_function):
+        return model  # it has no other term of ours
     model.loss_function = loss(model)
-    if cls._sample_gauss.__module__.startswith("pythae."):
+    if getattr(cls, "_log_p_z", None) is VAMP._log_p_z:
+        model._log_p_z = VampPrior(model)
+    if getattr(cls, "_sample_gauss", patch).__module__.startswith("pythae."):
         model._sample_gauss = sample_gauss
         if cls.forward in (VAE.forward, BetaVAE.forward):
             model.forward = Forward(model)

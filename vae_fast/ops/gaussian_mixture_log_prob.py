@@ -148,16 +148,17 @@ def _operands(mu: Tensor, raw: Tensor, z: Tensor, log_w: Tensor | None, form: Si
 
 def _mixture(
     operands: tuple[Tensor, ...], per_dim: bool, backend: str | None, composite: bool
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Any]:
+    """(joint, marginals), the second one of use with ``per_dim`` alone."""
     name = choose(OP, operands[0].device, backend, operands[0].numel() * operands[1].shape[-2])
     traced = tracing.traced()
     if composite or (traced and (name == "reference" or tracing.graph() or tracing.to_onnx())):
         return whole(operands, per_dim)
-    if dispatch.differentiable(*operands):
-        joint, marginals = _Mixture.apply(*operands, per_dim, name)
-    else:
+    if not dispatch.differentiable(*operands):
         joint, marginals = kernel(name, f"{OP}_fwd")(*operands, per_dim)
-    return joint, marginals
+        return joint, marginals
+    found = _Mixture.apply(*operands, per_dim, name)
+    return found if per_dim else (found, None)
 
 
 class _Mixture(torch.autograd.Function):
@@ -168,14 +169,13 @@ class _Mixture(torch.autograd.Function):
         ctx.save_for_backward(*operands, *results)
         ctx.name, ctx.per_dim = name, per_dim
         ctx.set_materialize_grads(False)
-        if not per_dim:
-            ctx.mark_non_differentiable(results[1])
-        return results
+        joint, _ = results
+        return results if per_dim else joint
 
     @staticmethod
     def backward(ctx: Any, *upstream: Any) -> Any:
         *operands, joint, marginals = ctx.saved_tensors
-        by_joint, by_dim = upstream
+        by_joint, by_dim = upstream if ctx.per_dim else (*upstream, None)
         needs = ctx.needs_input_grad[:5]
         if by_joint is None and by_dim is None:
             return (None,) * 7
@@ -183,7 +183,7 @@ class _Mixture(torch.autograd.Function):
             # A gradient that is differentiated, or batched: of PyTorch's operations.
             with torch.enable_grad():
                 outs = whole(tuple(operands), ctx.per_dim)
-                given = [(out, g) for out, g in zip(outs, upstream, strict=True) if g is not None]
+                given = [(out, g) for out, g in zip(outs, (by_joint, by_dim), strict=True) if g is not None]
                 wanted = [t for t, need in zip(operands, needs, strict=True) if need]
                 found = iter(torch.autograd.grad(*_of_pairs(given, wanted), create_graph=True))
             return *(next(found) if need else None for need in needs), None, None
