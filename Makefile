@@ -97,7 +97,7 @@ cuda-build:  ## build the CUDA kernels, no GPU needed, and look at the machine c
 wheel:  ## build the manylinux wheel into dist/, audit it, and try it without a compiler
 	@PYTHON=$(PYTHON) tests/wheel/run.sh
 
-test-triton: $(READY)  ## a third of the operators' suite in Triton's interpreter, every option compiled for three GPUs
+test-triton: $(READY)  ## an eighth of the operators' suite in Triton's interpreter, every option compiled for three GPUs
 	@TRITON_INTERPRET=1 $(TESTS) -q -k triton $(OPERATORS) $(SETTINGS) --timeout 3600 $(PYTEST_ARGS)
 	@VAE_FAST_TEST_CASES=300 TRITON_INTERPRET=1 $(TESTS) -q tests/interpreted --timeout 3600 $(PYTEST_ARGS)
 	@$(TESTS) -q -m triton tests/backends/test_triton_compiled.py $(PYTEST_ARGS)

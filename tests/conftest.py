@@ -52,11 +52,11 @@ def pytest_collection_modifyitems(config, items):
 
 
 def thin_out(config, items):
-    """In Triton's interpreter, of each operators' test and call, every third case: it takes seconds for one.
+    """In Triton's interpreter, of each operators' test and call, every eighth case: it takes seconds for one.
 
     tests/interpreted is made for it, and runs whole, but in make test, which runs every fourth case of its tests.
     """
-    share, of_all = int(os.environ.get("VAE_FAST_TEST_SHARE", "3")), "VAE_FAST_TEST_SHARE" in os.environ
+    share, of_all = int(os.environ.get("VAE_FAST_TEST_SHARE", "8")), "VAE_FAST_TEST_SHARE" in os.environ
     counted, left_out = {}, []
     for item in items:
         params = item.callspec.params if hasattr(item, "callspec") else {}
