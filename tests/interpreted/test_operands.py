@@ -325,3 +325,14 @@ class TestEarlyGradients:
 def test_layouts_have_room_for_the_arithmetic():
     """A tile is counted in the type computed in, an access in the parameters' least."""
     assert layout.tile_of(4096, 8) == 512 and layout.tile_of(4096, 4) == layout.tile_of(4096, 2) == 1024
+
+
+@pytest.mark.parametrize("event_ndim", (0, 1, 2))
+@pytest.mark.parametrize("call", (BERNOULLI, PROBS, GAUSSIAN, KL), ids=str)
+def test_operands_that_repeat_a_number(call, event_ndim):
+    """Expanded operands, of which one lies otherwise than the others: a copy has each number once."""
+    shapes = [(1, 1, 2, 1), (2, 2, 2, 1), (1, 2, 2, 1)]
+    expanded = [(1, 1, 2, 2), (2, 2, 2, 1), (2, 2, 2, 1)]
+    n = len(call.operands)
+    pairs = zip(drawn(call, shapes[:n], [F32] * n), expanded, strict=False)
+    agree(call, [t.detach().expand(shape).requires_grad_() for t, shape in pairs], event_ndim=event_ndim)

@@ -152,7 +152,11 @@ def _copied(tensor: Tensor, view: View, plan: Layout, leading: bool = False) -> 
     if tensor.dtype == torch.bool:
         # Byte by byte, for PyTorch is free to take any byte of a bool for 0 or 1.
         return _copied(tensor.view(torch.uint8), view, plan, leading).view(torch.bool)
-    return tensor.reshape(shape).permute(plan.order).expand(view.copy).contiguous()
+    walked = tensor.reshape(shape).permute(plan.order)
+    for dim, (size, n) in enumerate(zip(walked.shape, view.copy, strict=True)):
+        # Where the operand repeats one number the copy has it once.
+        walked = walked.narrow(dim, 0, 1) if n == 1 < size else walked
+    return walked.expand(view.copy).contiguous()
 
 
 class Gradients:
