@@ -187,12 +187,59 @@ static void run(int64_t rows, int64_t size, Gradient::Kind kind) {
   kernels().rescale(rescale);
 }
 
+// Pairs of a datum and a component, one set of these for all data or one a datum, and of two points.
+static void run_pairs(int64_t rows, int64_t components, int64_t dims, bool own) {
+  const int64_t sets = own ? rows : 1, n = sets * components;
+  std::vector<float> z(rows * dims, 0.5f), mu(n * dims, 0.25f), ones(n * dims, 1.0f), zeros(n * dims, 0.0f);
+  std::vector<float> values(rows), marginals(rows * dims), upstream(rows * dims, 1.0f);
+  std::vector<float> dz(rows * dims), dmu(n * dims), drate(n * dims), dlog_rate(n * dims), dlog_weight(n);
+  MixtureArgs args;
+  args.parallel_for = on_threads;
+  args.compute = DType::kFloat32;
+  args.rows = rows;
+  args.components = components;
+  args.dims = dims;
+  args.own_components = args.own_weights = own;
+  args.per_dim = true;
+  args.z = z.data();
+  args.mu = mu.data();
+  args.rate = ones.data();
+  args.log_rate = args.log_weight = zeros.data();
+  args.log_prob = values.data();
+  args.marginals = marginals.data();
+  kernels().gaussian_mixture_fwd(args);
+  args.dlog_prob = args.dmarginals = upstream.data();
+  args.dz = dz.data();
+  args.dmu = dmu.data();
+  args.drate = drate.data();
+  args.dlog_rate = dlog_rate.data();
+  args.dlog_weight = dlog_weight.data();
+  kernels().gaussian_mixture_bwd(args);
+
+  std::vector<double> sums(rows), slopes(rows * dims);
+  PairsArgs pairs;
+  pairs.parallel_for = on_threads;
+  pairs.compute = DType::kFloat32;
+  pairs.rows = rows;
+  pairs.others = n;
+  pairs.dims = dims;
+  pairs.exponential = own;
+  pairs.x = z.data();
+  pairs.y = mu.data();
+  pairs.constants = ones.data();
+  pairs.n_constants = own ? 1 : 2;
+  pairs.sums = sums.data();
+  pairs.slopes = slopes.data();
+  kernels().kernel_sums(pairs);
+}
+
 int main(int argc, char**) {
   twice = argc > 1;
   const auto all = [] {
     for (const Gradient::Kind kind : {Gradient::kEach, Gradient::kRow, Gradient::kPartial})
       for (const auto& [rows, size] : {std::pair<int64_t, int64_t>{3, 40000}, {4000, 7}, {1, 100000}, {60, 1000}})
         run(rows, size, kind);
+    for (const bool own : {false, true}) run_pairs(200, 70, 20, own);
   };
   std::thread other(all);
   all();
