@@ -14,6 +14,16 @@ from torch.testing import assert_close
 CLOSE = {"rtol": 6 * torch.finfo(torch.float32).eps, "atol": 6 * torch.finfo(torch.float32).eps}
 
 
+def on_threads(n, made):
+    """What ``made()`` gives on so many of PyTorch's threads."""
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(n)
+        return made()
+    finally:
+        torch.set_num_threads(before)
+
+
 def differentiable(f, inputs):
     """The numbers of the inputs that can have a gradient."""
     constants = getattr(f, "constants", ())

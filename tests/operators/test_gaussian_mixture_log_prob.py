@@ -7,6 +7,7 @@ import torch
 from torch.testing import assert_close
 
 import vae_fast as vf
+from helpers.behaviour import on_threads
 from helpers.calls import same_bits
 
 BACKENDS = [
@@ -259,14 +260,7 @@ class TestNative:
             outs = both(tensors, backend="native")
             return [*outs, *gradients(outs, tensors)]
 
-        threads = torch.get_num_threads()
-        try:
-            torch.set_num_threads(1)
-            one = made()
-            torch.set_num_threads(3)
-            assert same_bits(one, made())
-        finally:
-            torch.set_num_threads(threads)
+        assert same_bits(on_threads(1, made), on_threads(3, made))
 
     def test_nothing_of_data_times_components_is_kept(self):
         from torch.profiler import ProfilerActivity, profile

@@ -7,6 +7,7 @@ import torch
 from torch.testing import assert_close
 
 import vae_fast as vf
+from helpers.behaviour import on_threads
 from helpers.calls import same_bits
 
 BACKENDS = [name for name, b in vf.backends().items() if b.available and b.serves("mmd", "cpu")]
@@ -154,14 +155,7 @@ class TestNative:
             value = vf.mmd(*tensors, backend="native")
             return [value, *torch.autograd.grad(value, tensors)]
 
-        threads = torch.get_num_threads()
-        try:
-            torch.set_num_threads(1)
-            one = made()
-            torch.set_num_threads(3)
-            assert same_bits(one, made())
-        finally:
-            torch.set_num_threads(threads)
+        assert same_bits(on_threads(1, made), on_threads(3, made))
 
     def test_the_raw_operator_checks_what_it_reads(self):
         op = torch.ops.vae_fast.mmd_fwd
