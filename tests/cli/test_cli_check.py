@@ -7,6 +7,7 @@ import torch
 
 import vae_fast as vf
 from vae_fast.cli.main import main
+from vae_fast.operators import OPERATORS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -14,12 +15,14 @@ AVAILABLE = [name for name, b in vf.backends().items() if b.available]
 
 
 def test_the_default(capsys):
-    """Every operator, backend, device and dtype: all rows pass."""
+    """Every operator but those on pairs, backend, device and dtype: all rows pass."""
     assert main(["check"]) == 0
     printed = capsys.readouterr()
     lines = printed.out.splitlines()
     devices = 1 + torch.cuda.is_available()
-    served = sum(len(b.ops) * (devices if "*" in b.devices else 1) for b in vf.backends().values() if b.available)
+    served = 0
+    for backend in (b for b in vf.backends().values() if b.available):
+        served += len(set(backend.ops) & set(OPERATORS)) * (devices if "*" in backend.devices else 1)
     rows = [line for line in lines if line.endswith(" ok")]
     assert len(rows) == served * 4 and printed.err == ""
     assert lines[0].split()[:4] == ["operator", "backend", "device", "dtype"]

@@ -47,12 +47,12 @@ def check(
 ) -> tuple[Row, ...]:
     """Checks values and gradients of the operators against float64 on this machine; prints nothing.
 
-    Every operator on every backend available, every device and dtype, in every memory layout and with every
-    option, on ordinary inputs and on extreme ones. Each error is |result − truth| / (ε·Σ|terms|): truth is the
-    textbook's formula in float64 on the same operands and noise, ε the spacing of the result's dtype at 1, and
-    Σ|terms| the sum of the absolute values of what is added up. Up to 3 are allowed, 2 for z, 4 for densities of
-    counts (6 by logarithms, whose exponentials are rounded), and 1 + log2 n more
-    for a sum of n; twice that for float64, whose truth is no better; roundings on the way to σ and
+    Every operator but those on pairs, on every backend available, every device and dtype, in every memory layout
+    and with every option, on ordinary inputs and on extreme ones. Each error is |result − truth| / (ε·Σ|terms|):
+    truth is the textbook's formula in float64 on the same operands and noise, ε the spacing of the result's dtype
+    at 1, and Σ|terms| the sum of the absolute values of what is added up. Up to 3 are allowed, 2 for z, 4 for
+    densities of counts (6 by logarithms, whose exponentials are rounded), and 1 + log2 n more for a sum of n; twice
+    that for float64, whose truth is no better; roundings on the way to σ and
     factors of a gradient add what they cost (``measure.bar``). The noise is compared bit by bit.
 
     Args:
