@@ -11,6 +11,7 @@ from torch import Tensor
 from vae_fast.ops import arguments
 from vae_fast.ops.arguments import Bounds, BoundsGrad, Param
 from vae_fast.ops.gaussian_mixture_log_prob import gaussian_mixture_log_prob
+from vae_fast.reference.densities import compute_dtype
 
 Estimator = Literal["mws", "mss"]
 
@@ -95,7 +96,7 @@ def total_correlation(
 
 def log_weights(estimator: Estimator, n_data: int, mu: Tensor) -> Tensor:
     """Logarithms of the weights that the components mu [B, D] have in an estimate: [B], or the published [B, B]."""
-    n, dtype = len(mu), torch.float64 if mu.dtype == torch.float64 else torch.float32
+    n, dtype = len(mu), compute_dtype(mu.dtype)
     if n_data < n:
         raise ValueError(f"n_data must be at least the batch's {n} data, got {n_data}")
     if estimator == "mws":

@@ -23,8 +23,8 @@ pytestmark = [
 ]
 
 
-def build(folder, root=ROOT):
-    command = (sys.executable, str(HOST / "build.py"), str(folder), "", str(root))
+def build(folder):
+    command = (sys.executable, str(HOST / "build.py"), str(folder))
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     return folder

@@ -1,6 +1,6 @@
 """The package with csrc/cuda as its kernels for CPU tensors: compiled by a host compiler against cuda_runtime.h.
 
-python tests/cuda_host/build.py FOLDER [SANITIZERS [ROOT]] leaves a package in FOLDER, in which the library of the
+python tests/cuda_host/build.py FOLDER [SANITIZERS] leaves a package in FOLDER, in which the library of the
 CPU's kernels is this one. All tests of the operators then run on it. CXX and CXXFLAGS are heeded, MAX_JOBS says how
 many compile at a time.
 """
@@ -16,20 +16,20 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 
 
-def sources(root):
-    csrc = root / "csrc"
+def sources():
+    csrc = ROOT / "csrc"
     return [
         csrc / "ops.cpp",
         csrc / "operands.cpp",
         csrc / "rescale.cpp",
         *sorted(csrc.glob("cuda/*.cpp")),
         *sorted(csrc.glob("cuda/*.cu")),
-        *sorted((root / "tests/cuda_host").glob("*.cpp")),
+        *sorted(HERE.glob("*.cpp")),
     ]
 
 
-def build(folder, sanitizers="", root=ROOT):
-    """Makes the package in ``folder`` from the sources in ``root``."""
+def build(folder, sanitizers=""):
+    """Makes the package in ``folder``."""
     import torch
 
     torch_folder = Path(torch.__file__).parent
@@ -41,7 +41,7 @@ def build(folder, sanitizers="", root=ROOT):
     flags = ["-std=c++17", "-O1", "-ffp-contract=off", "-fno-strict-aliasing", "-fPIC", "-march=native"]
     flags += ["-fvisibility=hidden", "-Wno-psabi", "-DVF_ISA=cuda", "-DVF_DISPATCH_KEY=CPU"]
     flags += ["-DTORCH_TARGET_VERSION=0x020b000000000000", "-isystem", str(torch_folder / "include")]
-    flags += ["-I", str(root / "tests/cuda_host"), *os.environ.get("CXXFLAGS", "").split()]
+    flags += ["-I", str(HERE), *os.environ.get("CXXFLAGS", "").split()]
     if sanitizers:
         flags += [f"-fsanitize={sanitizers}", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-g"]
 
@@ -51,7 +51,7 @@ def build(folder, sanitizers="", root=ROOT):
         return str(target)
 
     with ThreadPoolExecutor(int(os.environ.get("MAX_JOBS", 0)) or os.cpu_count()) as pool:
-        compiled = list(pool.map(compile_one, sources(root)))
+        compiled = list(pool.map(compile_one, sources()))
     libraries = ["-L", str(torch_folder / "lib"), "-ltorch", "-ltorch_cpu", "-lc10"]
     link = [f"-fsanitize={sanitizers}"] if sanitizers else []
     subprocess.run(
@@ -61,4 +61,4 @@ def build(folder, sanitizers="", root=ROOT):
 
 
 if __name__ == "__main__":
-    build(Path(sys.argv[1]), *sys.argv[2:3], *map(Path, sys.argv[3:4]))
+    build(Path(sys.argv[1]), *sys.argv[2:3])

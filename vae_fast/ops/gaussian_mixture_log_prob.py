@@ -8,11 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vae_fast import tracing
 from vae_fast.backends import choose, kernel
-from vae_fast.ops import arguments, dispatch
+from vae_fast.ops import arguments, blocks, dispatch
 from vae_fast.ops.arguments import Bounds, BoundsGrad, Param, Reduction
-from vae_fast.reference.densities import promoted_dtype
+from vae_fast.reference.densities import compute_dtype, promoted_dtype
 from vae_fast.reference.gaussian_mixture_log_prob import whole
 from vae_fast.sigma import SigmaForm
 
@@ -130,8 +129,7 @@ def _weight(weight: Any, z: Tensor, data: tuple[int, ...]) -> Tensor | None:
 
 def _operands(mu: Tensor, raw: Tensor, z: Tensor, log_w: Tensor | None, form: SigmaForm) -> tuple[Tensor, ...]:
     """z, μ, 1/σ, −log σ and log w as the raw operators take them: of one floating dtype, the data in one dim."""
-    dtype = promoted_dtype(mu, z, *(t for t in (raw, log_w) if t is not None and t.ndim))
-    dtype = dtype if dtype == torch.float64 else torch.float32
+    dtype = compute_dtype(promoted_dtype(mu, z, *(t for t in (raw, log_w) if t is not None and t.ndim)))
     clamped = form.clamp(raw.to(mu.device, dtype))
     log_sigma = form.log_sigma(clamped)
     rate = torch.exp(-log_sigma) if form.logarithmic else form.sigma(clamped).reciprocal()
@@ -151,8 +149,7 @@ def _mixture(
 ) -> tuple[Tensor, Any]:
     """(joint, marginals), the second one of use with ``per_dim`` alone."""
     name = choose(OP, operands[0].device, backend, operands[0].numel() * operands[1].shape[-2])
-    traced = tracing.traced()
-    if composite or (traced and (name == "reference" or tracing.graph() or tracing.to_onnx())):
+    if blocks.whole(name, composite):
         return whole(operands, per_dim)
     if not dispatch.differentiable(*operands):
         joint, marginals = kernel(name, f"{OP}_fwd")(*operands, per_dim)
@@ -181,26 +178,15 @@ class _Mixture(torch.autograd.Function):
             return (None,) * 7
         if torch.is_grad_enabled() or dispatch.batched(by_joint) or dispatch.batched(by_dim):
             # A gradient that is differentiated, or batched: of PyTorch's operations.
-            with torch.enable_grad():
-                outs = whole(tuple(operands), ctx.per_dim)
-                given = [(out, g) for out, g in zip(outs, (by_joint, by_dim), strict=True) if g is not None]
-                wanted = [t for t, need in zip(operands, needs, strict=True) if need]
-                found = iter(torch.autograd.grad(*_of_pairs(given, wanted), create_graph=True))
-            return *(next(found) if need else None for need in needs), None, None
+            both = by_joint, by_dim
+            found = blocks.gradients(lambda: whole(tuple(operands), ctx.per_dim), operands, needs, both)
+            return *found, None, None
         made = kernel(ctx.name, f"{OP}_bwd")(by_joint, by_dim, *operands, joint, marginals, *needs)
         return *(g if need else None for g, need in zip(made, needs, strict=True)), None, None
-
-
-def _of_pairs(pairs: list[tuple[Tensor, Tensor]], wanted: list[Tensor]) -> tuple[Any, Any, Any]:
-    outs, upstream = zip(*pairs, strict=True)
-    return outs, wanted, upstream
 
 
 def _reduced(result: Tensor, weight: Tensor | None, reduction: Reduction, scale: float) -> Tensor:
     if weight is not None:
         # Where it is 0 there is neither a value nor a gradient, whatever they would be.
         result = torch.where(weight == 0, 0.0, result) * weight.to(result.dtype)
-    if reduction == "none":
-        return result * scale if scale != 1.0 else result
-    total = result.sum(dtype=torch.float64)
-    return (total * (scale if reduction == "sum" else scale / result.numel())).to(result.dtype)
+    return blocks.reduced(result, reduction, scale)

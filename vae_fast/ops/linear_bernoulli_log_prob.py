@@ -12,7 +12,7 @@ from torch.nn.functional import linear
 from vae_fast import tracing
 from vae_fast.backends import choose, kernel
 from vae_fast.operators import BERNOULLI_PARAMS, OPERATORS
-from vae_fast.ops import arguments, dispatch
+from vae_fast.ops import arguments, blocks, dispatch
 from vae_fast.ops.arguments import Reduction
 from vae_fast.ops.bernoulli_log_prob import bernoulli_log_prob
 from vae_fast.reference.densities import NONE
@@ -86,10 +86,7 @@ def linear_bernoulli_log_prob(
         rows = block_rows or max(1, _BLOCK_BYTES // (weight.shape[0] * weight.element_size() or 1))
         with torch.autocast(kind, enabled=False):
             log_prob = _Blocks.apply(h, weight, bias, x, (rows, x_scale, backend, recompute))
-    if reduction == "none":
-        return log_prob * scale if scale != 1.0 else log_prob
-    total = log_prob.sum(dtype=torch.float64)
-    return (total * (scale if reduction == "sum" else scale / log_prob.numel())).to(log_prob.dtype)
+    return blocks.reduced(log_prob, reduction, scale)
 
 
 class _Blocks(torch.autograd.Function):
@@ -117,11 +114,10 @@ class _Blocks(torch.autograd.Function):
         needs = ctx.needs_input_grad[:3]
         if torch.is_grad_enabled() or tracing.traced() or dispatch.batched(upstream):
             # A gradient that is differentiated, or traced: of PyTorch's operations.
-            with torch.enable_grad():
-                log_prob = bernoulli_log_prob(linear(h, weight, bias), x, **_said(x_scale, backend))
-                wanted = [t for t, need in zip((h, weight, bias), needs, strict=True) if need]
-                found = iter(torch.autograd.grad(log_prob, wanted, upstream, create_graph=True))
-            return *(next(found) if need else None for need in needs), None, None
+            def whole() -> tuple[Tensor]:
+                return (bernoulli_log_prob(linear(h, weight, bias), x, **_said(x_scale, backend)),)
+
+            return *blocks.gradients(whole, (h, weight, bias), needs, (upstream,)), None, None
         own, targets = _by_data(h, x)
         given = upstream.reshape(own.shape[:2])
         # Sums over all rows: of half types in float32.

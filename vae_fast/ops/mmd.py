@@ -8,11 +8,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from vae_fast import tracing
 from vae_fast.backends import choose
 from vae_fast.backends import kernel as kernel_of
-from vae_fast.ops import arguments, dispatch
-from vae_fast.reference.densities import promoted_dtype
+from vae_fast.ops import arguments, blocks, dispatch
+from vae_fast.reference.densities import compute_dtype, promoted_dtype
 from vae_fast.reference.mmd import whole
 
 Kernel = Literal["imq", "rbf"]
@@ -86,7 +85,7 @@ def mmd(
     factors = [1.0] if exponential else [_positive("scales", s) for s in scales]
     if not factors:
         raise ValueError("scales must not be empty")
-    dtype = torch.float64 if promoted_dtype(x, y) == torch.float64 else torch.float32
+    dtype = compute_dtype(promoted_dtype(x, y))
     constants = torch.tensor([factor * c for factor in factors], dtype=dtype, device=x.device)
     composite = dispatch.needs_composite(x=x, y=y)
     return _mmd(x.to(dtype), y.to(dtype), (constants, exponential, bool(unbiased)), backend, composite)
@@ -101,7 +100,7 @@ def _positive(name: str, value: Any) -> float:
 
 def _mmd(x: Tensor, y: Tensor, options: tuple[Any, ...], backend: str | None, composite: bool) -> Tensor:
     name = choose(OP, x.device, backend, x.numel() * len(y))
-    if composite or (tracing.traced() and (name == "reference" or tracing.graph() or tracing.to_onnx())):
+    if blocks.whole(name, composite):
         return whole(x, y, *options)
     if dispatch.differentiable(x, y):
         # One tensor in both places would be an input twice.
@@ -127,9 +126,6 @@ class _Mmd(torch.autograd.Function):
         needs = need_x, need_y
         if torch.is_grad_enabled() or dispatch.batched(upstream):
             # A gradient that is differentiated, or batched: of PyTorch's operations.
-            with torch.enable_grad():
-                wanted = [t for t, need in zip((x, y), needs, strict=True) if need]
-                value = whole(x, y, constants, *ctx.options)
-                found = iter(torch.autograd.grad(value, wanted, upstream, create_graph=True))
-            return *(next(found) if need else None for need in needs), None, None
+            found = blocks.gradients(lambda: (whole(x, y, constants, *ctx.options),), (x, y), needs, (upstream,))
+            return *found, None, None
         return *(g * upstream if need else None for g, need in zip((dx, dy), needs, strict=True)), None, None
