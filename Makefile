@@ -98,10 +98,10 @@ wheel:  ## build the manylinux wheel into dist/, audit it, and try it without a 
 	@PYTHON=$(PYTHON) tests/wheel/run.sh
 
 test-triton: $(READY)  ## an eighth of the operators' suite in Triton's interpreter, every option compiled for three GPUs
-	@TRITON_INTERPRET=1 $(TESTS) -q -k triton $(OPERATORS) $(SETTINGS) --timeout 3600 $(PYTEST_ARGS)
-	@VAE_FAST_TEST_CASES=300 TRITON_INTERPRET=1 $(TESTS) -q tests/interpreted --timeout 3600 $(PYTEST_ARGS)
 	@$(TESTS) -q -m triton tests/backends/test_triton_compiled.py $(PYTEST_ARGS)
 	@PYTHON=$(PYTHON) tests/triton_versions.sh $(PYTEST_ARGS)
+	@VAE_FAST_TEST_CASES=300 TRITON_INTERPRET=1 $(TESTS) -q tests/interpreted --timeout 3600 $(PYTEST_ARGS)
+	@TRITON_INTERPRET=1 $(TESTS) -q -k triton $(OPERATORS) $(SETTINGS) --timeout 3600 $(PYTEST_ARGS)
 
 test-gpu:  ## on a CUDA GPU, with GPU_PYTHON: the operators' suite, settings, graphs, streams, large tensors, compute-sanitizer
 	@$(GPU_PYTHON) tests/needs_gpu.py "make $@"
