@@ -40,6 +40,11 @@ def _constants(options: Any, operands: Sequence[Tensor | None]) -> tuple[Any, ..
     return options.param == BERNOULLI_PARAMS["probs"], pos_weight is not None
 
 
+def _is_light(options: Any, operands: Sequence[Tensor | None]) -> bool:
+    _, _, pos_weight, _ = operands
+    return pos_weight is None
+
+
 bernoulli_log_prob_fwd, bernoulli_log_prob_bwd = launchers(
-    Density("bernoulli_log_prob", _term, _numbers, _constants, is_light=lambda options: True)
+    Density("bernoulli_log_prob", _term, _numbers, _constants, _is_light)
 )

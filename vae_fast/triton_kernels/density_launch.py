@@ -44,11 +44,15 @@ def _never(*_call: Any) -> bool:
     return False
 
 
+def _whole(*_call: Any) -> int:
+    return 1
+
+
 class Density(NamedTuple):
     """A density: its name in the table of operators, its term (density.py), and what the term takes of a call.
 
     Numbers are arguments, in the type that is computed in; a kernel is compiled for the constants. ``is_light``
-    says of which calls FEW_REGISTERS hold a tile, ``is_heavy`` of which all of them hold no more than half of one:
+    says of which calls FEW_REGISTERS hold a tile, ``parts`` in how many a tile is taken where all of them do not:
     where they are wrong registers are spilled, which tests look for.
     """
 
@@ -56,8 +60,8 @@ class Density(NamedTuple):
     term: Any
     numbers: Callable[[Any], tuple[float, ...]] = _nothing
     constants: Callable[[Any, Sequence[Tensor | None]], tuple[Any, ...]] = _nothing
-    is_light: Callable[[Any], bool] = _never
-    is_heavy: Callable[[Any, Sequence[Tensor | None]], bool] = _never
+    is_light: Callable[[Any, Sequence[Tensor | None]], bool] = _never
+    parts: Callable[[Any, Sequence[Tensor | None]], int] = _whole
 
 
 class _Call(NamedTuple):
@@ -194,7 +198,7 @@ def _plan(
             len(call.data) if options.reduction == NONE else 0,
             types.itemsize,
             types.arithmetic.itemsize,
-            launch.tile_bytes // (2 if call.density.is_heavy(options, operands) else 1),
+            launch.tile_bytes // call.density.parts(options, operands),
         )
     )
 
@@ -254,7 +258,7 @@ def _launch(call: _Call, upstream: Tensor | None, out: Tensor | None, grads: Seq
         **plan.constants,
     }
     crowded = sum([t is not None for t in operands]) > FEW_OPERANDS or grads[-1] is not None
-    few = plan.vec > 1 and not double and not crowded and density.is_light(options)
+    few = plan.vec > 1 and not double and not crowded and density.is_light(options, operands)
     registers = launch.FEW_REGISTERS if few else launch.ALL_REGISTERS
     launch.run(engine.density, plan.programs, device, args, constants, registers)
     result.finish()

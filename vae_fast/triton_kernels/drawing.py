@@ -13,7 +13,7 @@ from torch import Tensor
 from vae_fast.checks import FLOATS
 from vae_fast.reference.densities import promoted_dtype
 from vae_fast.triton_kernels import launch, layout
-from vae_fast.triton_kernels.forms import ALIKE, form_of, is_heavy, is_plain, prior_form_of
+from vae_fast.triton_kernels.forms import ALIKE, form_of, is_plain, parts_of, prior_form_of
 from vae_fast.triton_kernels.layout import ACCESS_BYTES, Layout, Request
 from vae_fast.triton_kernels.noise import NORMALS
 from vae_fast.triton_kernels.operands import Types, check_upstream, readable, shape_of, spec_of, types_of
@@ -91,9 +91,10 @@ class Draw:
         few = plan.vec > 1 and groups == 1 and types.arithmetic != torch.float64
         return few and is_plain(self.options) and len(self.operands) == MOMENTS
 
-    def is_heavy(self) -> bool:
-        """Whether registers hold but half a tile."""
-        return len(self.operands) > MOMENTS and is_heavy(self.options, self.operands[-1])
+    @property
+    def parts(self) -> int:
+        """In how many a tile is taken, where registers do not hold a whole one."""
+        return parts_of(self.options, self.operands[-1]) if len(self.operands) > MOMENTS else 1
 
 
 def _is_half(types: Types) -> bool:
@@ -157,7 +158,7 @@ def plan_of(
         None,
         types.itemsize,
         types.arithmetic.itemsize,
-        launch.tile_bytes // (2 if draw.is_heavy() else 1),
+        launch.tile_bytes // draw.parts,
         step,
     )
     plan = layout.layout(request)

@@ -51,10 +51,10 @@ def prior_form_of(options: Any) -> tuple[Any, ...]:
     return form, eps, o.prior_low, o.prior_high, _bounds_of(o.prior_low, o.prior_high, o.bounds_grad)
 
 
-def is_heavy(options: Any, prior_logvar: Any) -> bool:
-    """Whether registers hold but half a tile of a KL: of unlike forms of which one is no logarithm of σ alone."""
+def parts_of(options: Any, prior_logvar: Any) -> int:
+    """In how many parts a tile of a KL is taken: two, to a prior whose σ, or σ itself, is no exponential."""
     o = options
-    if prior_logvar is None or (o.prior_param == o.param and o.prior_param_eps == o.param_eps):
-        return False
+    if prior_logvar is None:
+        return 1
     forms = ((o.param, o.param_eps), (o.prior_param, o.prior_param_eps))
-    return any([form not in (LOGVAR, LOGSTD) or eps != 0.0 for form, eps in forms])
+    return 2 if any([form not in (LOGVAR, LOGSTD) or eps != 0.0 for form, eps in forms]) else 1

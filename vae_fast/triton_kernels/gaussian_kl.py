@@ -10,7 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 from vae_fast.triton_kernels.density_launch import Density, launchers
-from vae_fast.triton_kernels.forms import ALIKE, are_plain, form_of, is_heavy, prior_form_of
+from vae_fast.triton_kernels.forms import ALIKE, are_plain, form_of, parts_of, prior_form_of
 from vae_fast.triton_kernels.sigma import clamped, within
 from vae_fast.triton_kernels.terms import floored, gaussian_kl
 from vae_fast.triton_kernels.terms_to_prior import clamped_prior, gaussian_kl_to_prior, within_prior
@@ -50,11 +50,15 @@ def _constants(options: Any, operands: Sequence[Tensor | None]) -> tuple[Any, ..
     return prior_logvar is not None, options.free_bits is not None, *form_of(options), prior_form
 
 
-def _is_heavy(options: Any, operands: Sequence[Tensor | None]) -> bool:
+def _is_light(options: Any, operands: Sequence[Tensor | None]) -> bool:
+    return are_plain(options)
+
+
+def _parts(options: Any, operands: Sequence[Tensor | None]) -> int:
     _, _, _, prior_logvar, _ = operands
-    return is_heavy(options, prior_logvar)
+    return parts_of(options, prior_logvar)
 
 
 gaussian_kl_fwd, gaussian_kl_bwd = launchers(
-    Density("gaussian_kl", _term, _numbers, _constants, are_plain, _is_heavy)
+    Density("gaussian_kl", _term, _numbers, _constants, _is_light, _parts)
 )

@@ -35,6 +35,10 @@ def _constants(options: Any, operands: Sequence[Tensor | None]) -> tuple[Any, ..
     return form_of(options)
 
 
+def _is_light(options: Any, operands: Sequence[Tensor | None]) -> bool:
+    return is_plain(options)
+
+
 gaussian_log_prob_fwd, gaussian_log_prob_bwd = launchers(
-    Density("gaussian_log_prob", _term, _numbers, _constants, is_plain)
+    Density("gaussian_log_prob", _term, _numbers, _constants, _is_light)
 )

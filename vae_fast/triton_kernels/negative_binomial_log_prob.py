@@ -44,14 +44,16 @@ def _constants(options: Any, operands: Sequence[Tensor | None]) -> tuple[Any, ..
     return (*logs, options.eps != 0.0, logits is not None)
 
 
-def _is_heavy(options: Any, operands: Sequence[Tensor | None]) -> bool:
-    return True
+def _parts(options: Any, operands: Sequence[Tensor | None]) -> int:
+    _, _, logits, _, weight = operands
+    double = any(t is not None and t.dtype == torch.float64 for t in operands)
+    return 4 if logits is not None and (double or weight is not None) else 2
 
 
 _OPERATOR = OPERATORS["negative_binomial_log_prob"]
 # The kernel's operands: what a log_library is multiplied by is a mean before.
 _OPERANDS = tuple(operand for operand in _OPERATOR.operands if operand.name != "log_library")
-_fwd, _bwd = launchers(Density(_OPERATOR.name, _term, _numbers, _constants, is_heavy=_is_heavy), _OPERANDS)
+_fwd, _bwd = launchers(Density(_OPERATOR.name, _term, _numbers, _constants, parts=_parts), _OPERANDS)
 
 
 class _Softmax:

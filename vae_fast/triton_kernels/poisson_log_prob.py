@@ -32,11 +32,12 @@ def _constants(options: Any, operands: Sequence[Tensor | None]) -> tuple[Any, ..
     return options.param == RATE_PARAMS["log_rate"], options.eps != 0.0
 
 
-def _is_heavy(options: Any, operands: Sequence[Tensor | None]) -> bool:
+def _parts(options: Any, operands: Sequence[Tensor | None]) -> int:
     *_, weight = operands
-    return weight is not None and any(t is not None and t.dtype == torch.float64 for t in operands)
+    double = any(t is not None and t.dtype == torch.float64 for t in operands)
+    return 2 if double and weight is not None else 1
 
 
 poisson_log_prob_fwd, poisson_log_prob_bwd = launchers(
-    Density("poisson_log_prob", _term, _numbers, _constants, is_heavy=_is_heavy)
+    Density("poisson_log_prob", _term, _numbers, _constants, parts=_parts)
 )

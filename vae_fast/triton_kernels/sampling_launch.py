@@ -175,7 +175,10 @@ def _differentiate(upstream: Upstream, draw: Draw, types: Types, grads: Sequence
     constants = {**draw.constants(groups, plan, aligned, types), "KINDS": plan.kinds, "ONE": one}
     registers = launch.ALL_REGISTERS
     if one and draw.is_light(groups, plan, types):
-        registers = launch.FEW_REGISTERS if constants["LANES"] == NORMALS else launch.MORE_REGISTERS
+        # Both results' gradients need more where rows share a tile, and a temperature besides.
+        more = dkl is not None and (plan.constants["BLOCK_ROWS"] > 1 or draw.options.temperature != 1.0)
+        levels = (launch.FEW_REGISTERS, launch.MORE_REGISTERS, launch.ALL_REGISTERS)
+        registers = levels[(constants["LANES"] != NORMALS) + more]
     kernel = sampling.backward_of_more if draw.more else sampling.backward
     launch.run(kernel, plan.programs * groups, device, args, constants, registers)
     for part in filled:
