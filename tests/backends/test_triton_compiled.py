@@ -13,6 +13,7 @@ pytest.importorskip("triton", reason="triton is not installed")
 if os.environ.get("TRITON_INTERPRET"):
     pytest.skip("the interpreter replaces the compiler", allow_module_level=True)
 
+import triton
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
@@ -281,7 +282,9 @@ def check_case(monkeypatch, capability, case):
         assert roots and fused["fma.rn.f32"] + 2 * fused["fma.rn.f32x2"] == (2 + 9 + 4 + 4 + 2) * roots
         assert {*fused} <= {"fma.rn.f32", "fma.rn.f32x2"}
         assert first.count(r"(?:div|sqrt)\.\S*f(?:32|64)") == {}
-        assert first.count(r"mul\.hi\S*") == {}
+        # Both halves of a product are one multiplication; of a pair's eight Triton 3.6 takes one apart at most.
+        apart = first.count(r"mul\.hi\S*").total()
+        assert apart <= (roots if triton.__version__.startswith("3.6.") else 0)
 
 
 @pytest.mark.parametrize("case", [*filter(_representative, EVERY)], ids=key)
