@@ -49,7 +49,10 @@ class Case:
         if self.op in COUNTS:
             return self._counts(len(names) - 1, generator, device)
         has_data, drawn = "x" in names, max(1, len(names) - ("x" in names))  # noise has the shape of one
-        tensors = [torch.randn(self.shape, generator=generator).to(self.floating) for _ in range(drawn)]
+        tensors = [torch.randn(self.shape, generator=generator) for _ in range(drawn)]
+        # Scales and degrees of freedom are positive.
+        positive = [name in ("b", "sigma", "df") for name in (*names, *[""] * drawn)[:drawn]]
+        tensors = [(t.exp() if p else t).to(self.floating) for t, p in zip(tensors, positive, strict=True)]
         tensors = [t.to(device).requires_grad_(bool(names)) for t in tensors]
         if has_data:
             if self.dtype.endswith("-uint8"):

@@ -7,7 +7,9 @@
 
 #include <type_traits>
 
+#include "continuous_bernoulli.h"
 #include "counts.h"
+#include "location_scale.h"
 #include "terms.h"
 
 namespace vae_fast {
@@ -53,6 +55,59 @@ struct WeightedBernoulliDensity {
     d[0] = g * bernoulli_.slope;
     d[1] = g * bernoulli_.dt * splat<T>(x_scale);
     d[2] = splat<T>(0);
+  }
+};
+
+// logits, x.
+template <class E>
+struct ContinuousBernoulliDensity {
+  static constexpr int kInputs = 2;
+  E x_scale;
+
+  VF_INLINE static constexpr bool always(int) { return true; }
+  template <class T>
+  VF_INLINE void operator()(const T (&in)[kInputs], T g, T& term, T (&d)[kInputs]) const {
+    const BernoulliTerm<T> continuous = continuous_bernoulli(in[0], in[1] * splat<T>(x_scale));
+    term = continuous.log_prob;
+    d[0] = g * continuous.slope;
+    d[1] = g * continuous.dt * splat<T>(x_scale);
+  }
+};
+
+// loc, b, x.
+template <class E>
+struct LaplaceDensity {
+  static constexpr int kInputs = 3;
+  bool log_scale;
+  E x_scale;
+
+  VF_INLINE static constexpr bool always(int) { return true; }
+  template <class T>
+  VF_INLINE void operator()(const T (&in)[kInputs], T g, T& term, T (&d)[kInputs]) const {
+    const LocationScaleTerm<T> laplace_ = laplace(in[2] * splat<T>(x_scale) - in[0], Scale<T>{in[1], log_scale});
+    term = laplace_.log_prob;
+    d[0] = g * laplace_.dloc;
+    d[1] = g * laplace_.draw;
+    d[2] = -d[0] * splat<T>(x_scale);
+  }
+};
+
+// loc, sigma, df, x.
+template <class E>
+struct StudentTDensity {
+  static constexpr int kInputs = 4;
+  bool log_scale;
+  E x_scale;
+
+  VF_INLINE static constexpr bool always(int) { return true; }
+  template <class T>
+  VF_INLINE void operator()(const T (&in)[kInputs], T g, T& term, T (&d)[kInputs]) const {
+    const StudentTTerm<T> t = student_t(in[2], in[3] * splat<T>(x_scale) - in[0], Scale<T>{in[1], log_scale});
+    term = t.log_prob;
+    d[0] = g * t.dloc;
+    d[1] = g * t.draw;
+    d[2] = g * t.ddf;
+    d[3] = -d[0] * splat<T>(x_scale);
   }
 };
 

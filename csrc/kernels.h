@@ -96,6 +96,23 @@ struct GaussianArgs : DensityArgs<3, 2> {
   SigmaOptions form;
 };
 
+// logits, x.
+struct ContinuousBernoulliArgs : DensityArgs<2, 1> {
+  double x_scale;
+};
+
+// loc, b, x.
+struct LaplaceArgs : DensityArgs<3, 2> {
+  double x_scale;
+  bool log_scale;
+};
+
+// loc, sigma, df, x.
+struct StudentTArgs : DensityArgs<4, 3> {
+  double x_scale;
+  bool log_scale;
+};
+
 // The elements of a table that are not 0, as a CSR matrix has them: those of row r are from starts[r] to starts[r + 1],
 // in the order of their columns. Without starts it has none.
 struct SparseRows {
@@ -237,13 +254,15 @@ struct PairsArgs {
 };
 
 // Every kernel, and what it takes.
-#define VF_KERNELS(kernel)                                                                                      \
-  kernel(bernoulli_log_prob, BernoulliArgs) kernel(gaussian_log_prob, GaussianArgs) kernel(gaussian_kl, KLArgs) \
-      kernel(negative_binomial_log_prob, NegativeBinomialArgs) kernel(poisson_log_prob, PoissonArgs)            \
-          kernel(negative_binomial_of_shares, NegativeBinomialSharesArgs) kernel(softmax_fwd, SoftmaxArgs)      \
-              kernel(softmax_bwd, SoftmaxArgs) kernel(rsample_fwd, SampleArgs) kernel(rsample_bwd, SampleArgs)  \
-                  kernel(rsample_kl_fwd, SampleArgs) kernel(rsample_kl_bwd, SampleArgs)                         \
-                      kernel(standard_normal, NormalArgs) kernel(rescale, RescaleArgs)
+#define VF_KERNELS(kernel)                                                                                          \
+  kernel(bernoulli_log_prob, BernoulliArgs) kernel(gaussian_log_prob, GaussianArgs) kernel(gaussian_kl, KLArgs)     \
+      kernel(continuous_bernoulli_log_prob, ContinuousBernoulliArgs) kernel(laplace_log_prob, LaplaceArgs)          \
+          kernel(student_t_log_prob, StudentTArgs) kernel(negative_binomial_log_prob, NegativeBinomialArgs)         \
+              kernel(poisson_log_prob, PoissonArgs) kernel(negative_binomial_of_shares, NegativeBinomialSharesArgs) \
+                  kernel(softmax_fwd, SoftmaxArgs) kernel(softmax_bwd, SoftmaxArgs) kernel(rsample_fwd, SampleArgs) \
+                      kernel(rsample_bwd, SampleArgs) kernel(rsample_kl_fwd, SampleArgs)                            \
+                          kernel(rsample_kl_bwd, SampleArgs) kernel(standard_normal, NormalArgs)                    \
+                              kernel(rescale, RescaleArgs)
 
 // Those that a CPU alone has; in a table for GPUs they are null.
 #define VF_CPU_KERNELS(kernel) \

@@ -84,6 +84,102 @@ inline std::tuple<Tensor, Tensor, Tensor, Tensor> gaussian_log_prob_bwd(
                            form_of("param", param, eps, low, high, bounds_grad)));
 }
 
+// ---- continuous_bernoulli_log_prob -----------------------------------------------------------------------
+
+inline std::array<Tensor, 4> continuous_bernoulli(DensityTensors<2>&& tensors, const DensityOptions& options,
+                                                  double x_scale) {
+  ContinuousBernoulliArgs args;
+  args.x_scale = x_scale;
+  return run_density(kernels().continuous_bernoulli_log_prob, args, tensors, options);
+}
+
+inline std::tuple<Tensor, Tensor, Tensor> continuous_bernoulli_log_prob_fwd(Tensor logits, Tensor x,
+                                                                            OptionalTensor weight, int64_t event_ndim,
+                                                                            int64_t reduction, double scale,
+                                                                            double x_scale, bool need_dlogits,
+                                                                            bool need_dx) {
+  return forward(continuous_bernoulli(
+      {OnDevice(logits), {{"logits", logits}, {"x", x}, {"weight", weight}}, {}, {need_dlogits, need_dx}},
+      {event_ndim, reduction, scale}, x_scale));
+}
+
+inline std::tuple<Tensor, Tensor, Tensor> continuous_bernoulli_log_prob_bwd(Tensor dlog_prob, Tensor logits, Tensor x,
+                                                                            OptionalTensor weight, int64_t event_ndim,
+                                                                            int64_t reduction, double scale,
+                                                                            double x_scale, bool need_dlogits,
+                                                                            bool need_dx, bool need_dweight) {
+  return backward(continuous_bernoulli({OnDevice(logits),
+                                        {{"logits", logits}, {"x", x}, {"weight", weight}},
+                                        {"dlog_prob", dlog_prob},
+                                        {need_dlogits, need_dx, need_dweight}},
+                                       {event_ndim, reduction, scale}, x_scale));
+}
+
+// ---- laplace_log_prob ------------------------------------------------------------------------------------
+
+inline std::array<Tensor, 5> laplace(DensityTensors<3>&& tensors, const DensityOptions& options, double x_scale,
+                                     int64_t param) {
+  check_code("param", param, 2);
+  LaplaceArgs args;
+  args.x_scale = x_scale;
+  args.log_scale = param == 1;
+  return run_density(kernels().laplace_log_prob, args, tensors, options);
+}
+
+inline std::tuple<Tensor, Tensor, Tensor, Tensor> laplace_log_prob_fwd(Tensor loc, Tensor b, Tensor x,
+                                                                       OptionalTensor weight, int64_t event_ndim,
+                                                                       int64_t reduction, double scale, double x_scale,
+                                                                       int64_t param, bool need_dloc, bool need_db,
+                                                                       bool need_dx) {
+  return forward(laplace(
+      {OnDevice(loc), {{"loc", loc}, {"b", b}, {"x", x}, {"weight", weight}}, {}, {need_dloc, need_db, need_dx}},
+      {event_ndim, reduction, scale}, x_scale, param));
+}
+
+inline std::tuple<Tensor, Tensor, Tensor, Tensor> laplace_log_prob_bwd(Tensor dlog_prob, Tensor loc, Tensor b, Tensor x,
+                                                                       OptionalTensor weight, int64_t event_ndim,
+                                                                       int64_t reduction, double scale, double x_scale,
+                                                                       int64_t param, bool need_dloc, bool need_db,
+                                                                       bool need_dx, bool need_dweight) {
+  return backward(laplace({OnDevice(loc),
+                           {{"loc", loc}, {"b", b}, {"x", x}, {"weight", weight}},
+                           {"dlog_prob", dlog_prob},
+                           {need_dloc, need_db, need_dx, need_dweight}},
+                          {event_ndim, reduction, scale}, x_scale, param));
+}
+
+// ---- student_t_log_prob ----------------------------------------------------------------------------------
+
+inline std::array<Tensor, 6> student_t(DensityTensors<4>&& tensors, const DensityOptions& options, double x_scale,
+                                       int64_t param) {
+  check_code("param", param, 2);
+  StudentTArgs args;
+  args.x_scale = x_scale;
+  args.log_scale = param == 1;
+  return run_density(kernels().student_t_log_prob, args, tensors, options);
+}
+
+inline std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> student_t_log_prob_fwd(
+    Tensor loc, Tensor sigma, Tensor df, Tensor x, OptionalTensor weight, int64_t event_ndim, int64_t reduction,
+    double scale, double x_scale, int64_t param, bool need_dloc, bool need_dsigma, bool need_ddf, bool need_dx) {
+  return forward(student_t({OnDevice(loc),
+                            {{"loc", loc}, {"sigma", sigma}, {"df", df}, {"x", x}, {"weight", weight}},
+                            {},
+                            {need_dloc, need_dsigma, need_ddf, need_dx}},
+                           {event_ndim, reduction, scale}, x_scale, param));
+}
+
+inline std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> student_t_log_prob_bwd(
+    Tensor dlog_prob, Tensor loc, Tensor sigma, Tensor df, Tensor x, OptionalTensor weight, int64_t event_ndim,
+    int64_t reduction, double scale, double x_scale, int64_t param, bool need_dloc, bool need_dsigma, bool need_ddf,
+    bool need_dx, bool need_dweight) {
+  return backward(student_t({OnDevice(loc),
+                             {{"loc", loc}, {"sigma", sigma}, {"df", df}, {"x", x}, {"weight", weight}},
+                             {"dlog_prob", dlog_prob},
+                             {need_dloc, need_dsigma, need_ddf, need_dx, need_dweight}},
+                            {event_ndim, reduction, scale}, x_scale, param));
+}
+
 // ---- negative_binomial_log_prob --------------------------------------------------------------------------
 
 struct CountOptions {
@@ -348,6 +444,7 @@ inline Tensor standard_normal_fwd(std::vector<int64_t> sample_shape, std::vector
 }  // namespace vae_fast
 
 // Every operator with both directions.
-#define VF_OPERATORS(each)                                                                            \
-  each(bernoulli_log_prob) each(gaussian_log_prob) each(gaussian_kl) each(negative_binomial_log_prob) \
-      each(poisson_log_prob) each(rsample) each(rsample_kl)
+#define VF_OPERATORS(each)                                                                                       \
+  each(bernoulli_log_prob) each(gaussian_log_prob) each(gaussian_kl) each(negative_binomial_log_prob)            \
+      each(continuous_bernoulli_log_prob) each(laplace_log_prob) each(student_t_log_prob) each(poisson_log_prob) \
+          each(rsample) each(rsample_kl)

@@ -181,6 +181,18 @@ def half_expm1_minus(x: Real) -> Real:
     return exp_rest(x) / 2
 
 
+def log_sinhc(q: Real) -> Real:
+    """log(sinh h/h)/h² at h = √q."""
+    h = mp.sqrt(q)
+    return mp.log(mp.sinh(h) / h) / q if q else mp.one / 6
+
+
+def log_sinhc_slope(q: Real) -> Real:
+    """The derivative of log(sinh h/h) by h², at h = √q."""
+    h = mp.sqrt(q)
+    return (h * mp.coth(h) - 1) / (2 * q) if q else mp.one / 6
+
+
 def square(t: Real) -> Real:
     """−2 ln(1 + t)/t."""
     return -2 * mp.log1p(t) / t if t else mp.mpf(-2)
@@ -196,10 +208,11 @@ def cos_half_turns(u: Real) -> Real:
     return mp.cospi(mp.sqrt(u))
 
 
-FORMULAS, COUNTS = "csrc/formulas.h", "csrc/counts.h"
+FORMULAS, COUNTS, CONTINUOUS = (f"csrc/{name}.h" for name in ("formulas", "counts", "continuous_bernoulli"))
 EXPONENTIALS, LOGARITHMS, SOFTPLUS, COUNTS_TRITON = (
     f"vae_fast/triton_kernels/{name}.py" for name in ("exponentials", "logarithms", "softplus", "counts")
 )
+CONTINUOUS_TRITON = "vae_fast/triton_kernels/continuous_bernoulli_log_prob.py"
 NOISE, NOISE_CPP, NOISE_TRITON = "vae_fast/noise.py", "csrc/noise.h", "vae_fast/triton_kernels/noise.py"
 
 
@@ -262,6 +275,14 @@ POLYNOMIALS = [
     *pair(
         *("artanh_cubic", artanh_cubic, mp.zero, mp.mpf("0.361"), (7, 17)),
         *(Place(COUNTS, "artanh_cubic"), Place(COUNTS_TRITON, "artanh_cubic")),
+    ),
+    *pair(
+        *("log_sinhc", log_sinhc, mp.zero, _ONE, (5, 11)),
+        *(Place(CONTINUOUS, "log_sinhc"), Place(CONTINUOUS_TRITON, "log_sinhc")),
+    ),
+    *pair(
+        *("log_sinhc_slope", log_sinhc_slope, mp.zero, _ONE, (6, 12)),
+        *(Place(CONTINUOUS, "log_sinhc_slope"), Place(CONTINUOUS_TRITON, "log_sinhc_slope")),
     ),
     of_noise("square", "certified", square, -_HALF, 9, lambda t: 1 / square(t), "_LOG", "radius", 0),
     of_noise("sin", "certified", sin_half_turns, mp.zero, 5, lambda u: 1 / sin_half_turns(u), "_SIN", "cos_sin", 1),

@@ -10,10 +10,12 @@ from vae_fast.disentanglement import total_correlation
 from vae_fast.monitoring import ActiveUnits, active_units, kl_per_dim
 from vae_fast.nn import BernoulliMLP, GaussianMLP, LocalGaussian
 from vae_fast.ops.bernoulli_log_prob import bernoulli_log_prob
+from vae_fast.ops.continuous_bernoulli_log_prob import continuous_bernoulli_log_prob
 from vae_fast.ops.early import early_gradients
 from vae_fast.ops.gaussian_kl import gaussian_kl
 from vae_fast.ops.gaussian_log_prob import gaussian_log_prob
 from vae_fast.ops.gaussian_mixture_log_prob import gaussian_mixture_log_prob
+from vae_fast.ops.laplace_log_prob import laplace_log_prob
 from vae_fast.ops.linear_bernoulli_log_prob import linear_bernoulli_log_prob
 from vae_fast.ops.mmd import mmd
 from vae_fast.ops.negative_binomial_log_prob import negative_binomial_log_prob
@@ -21,6 +23,7 @@ from vae_fast.ops.poisson_log_prob import poisson_log_prob
 from vae_fast.ops.rsample import rsample
 from vae_fast.ops.rsample_kl import rsample_kl
 from vae_fast.ops.standard_normal import standard_normal
+from vae_fast.ops.student_t_log_prob import student_t_log_prob
 from vae_fast.priors import MixturePrior, StandardNormal, VampPrior
 from vae_fast.vae import VAE, VAEOutput
 
@@ -42,6 +45,7 @@ __all__ = [
     "bernoulli_log_prob",
     "check",
     "check_module",
+    "continuous_bernoulli_log_prob",
     "distributions",
     "early_gradients",
     "gaussian_kl",
@@ -51,6 +55,7 @@ __all__ = [
     "integrations",
     "iwae_bound",
     "kl_per_dim",
+    "laplace_log_prob",
     "linear_bernoulli_log_prob",
     "mmd",
     "negative_binomial_log_prob",
@@ -58,6 +63,7 @@ __all__ = [
     "rsample",
     "rsample_kl",
     "standard_normal",
+    "student_t_log_prob",
     "total_correlation",
     "use_backend",
 ]

@@ -29,6 +29,8 @@ BERNOULLI_PARAMS = {"logits": 0, "probs": 1}
 MEAN_PARAMS = {"mean": 0, "log_mean": 1, "softmax": 2}
 RATE_PARAMS = {"rate": 0, "log_rate": 1}
 THETA_PARAMS = {"theta": 0, "log_theta": 1}
+# What a location-scale density's scale is given by.
+SCALE_PARAMS = {"scale": 0, "log_scale": 1}
 # The gradient of what a bound clamps.
 BOUNDS_GRADS = {"zero": 0, "pass": 1}
 
@@ -236,6 +238,7 @@ _DRAW = (*_NOISE, Option("noise", "Tensor?", None), Option("temperature", "float
 _SAMPLES = Option("sample_shape", "SymInt[]?", ())
 _FREE_BITS = Option("free_bits", "float?", None)
 _X_SCALE = Option("x_scale", "float", 1.0)
+_SCALE_PARAM = Option("param", "int", 0, SCALE_PARAMS)
 
 _OPERATORS = (
     Operator(
@@ -320,6 +323,30 @@ _OPERATORS = (
             _WEIGHT,
         ),
         options=(*_SUM, Option("param", "int", 0, RATE_PARAMS), Option("eps", "float", 0.0)),
+        results=("log_prob",),
+    ),
+    Operator(
+        "continuous_bernoulli_log_prob",
+        operands=(Operand("logits", "logits"), Operand("x", "value", DATA), _WEIGHT),
+        options=(*_SUM, _X_SCALE),
+        results=("log_prob",),
+    ),
+    Operator(
+        "laplace_log_prob",
+        operands=(Operand("loc", "loc"), Operand("b", "scale", neutral=1.0), Operand("x", "value", DATA), _WEIGHT),
+        options=(*_SUM, _X_SCALE, _SCALE_PARAM),
+        results=("log_prob",),
+    ),
+    Operator(
+        "student_t_log_prob",
+        operands=(
+            Operand("loc", "loc"),
+            Operand("sigma", "scale", neutral=1.0),
+            Operand("df", "df", neutral=1.0),
+            Operand("x", "value", DATA),
+            _WEIGHT,
+        ),
+        options=(*_SUM, _X_SCALE, _SCALE_PARAM),
         results=("log_prob",),
     ),
 )

@@ -31,6 +31,10 @@ LEAST = {
     "half_expm1_minus64": "2.5e-21",
     "artanh_cubic32": "2.7e-8",
     "artanh_cubic64": "3.6e-18",
+    "log_sinhc32": "2.8e-10",
+    "log_sinhc64": "2.8e-20",
+    "log_sinhc_slope32": "3.9e-11",
+    "log_sinhc_slope64": "7.6e-21",
 }
 AS_ROUNDED = {"square": "2.5e-8", "sin": "2.8e-8", "cos": "6.0e-8"}
 

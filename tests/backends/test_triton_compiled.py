@@ -24,12 +24,15 @@ from helpers.launched_calls import (
     NONE,
     SUM,
     bernoulli,
+    continuous_bernoulli,
     gaussian,
     kl,
+    laplace,
     negative_binomial,
     normal,
     poisson,
     sample,
+    student_t,
 )
 from vae_fast.triton_kernels import launch, layout, walk
 
@@ -136,6 +139,19 @@ OPTIONS = {
             for logs in BOTH
         ),
     ],
+    continuous_bernoulli: [
+        *({"reduction": r, "backward": b} for r in (NONE, SUM) for b in BOTH),
+        {"reduction": NONE, "backward": True, "weight": "each", "dx": True},
+    ],
+    laplace: [
+        *({"reduction": r, "backward": b, "log_scale": r == SUM} for r in (NONE, SUM) for b in BOTH),
+        {"reduction": NONE, "backward": True, "b": "feature", "x": "float32", "weight": "each", "log_scale": True},
+    ],
+    student_t: [
+        *({"reduction": r, "backward": b, "log_scale": r == NONE} for r in (NONE, SUM) for b in BOTH),
+        *({"reduction": SUM, "backward": b, "df": "scalar"} for b in BOTH),
+        {"reduction": NONE, "backward": True, "df": "feature", "weight": "each", "log_scale": True},
+    ],
     sample: [
         *({"backward": b, "with_kl": k, "samples": s} for b in BOTH for k in BOTH for s in ((), (5,), (64,))),
         *({"backward": b, "offset": 1, "tensor": True} for b in BOTH),
@@ -175,7 +191,7 @@ EVERY = [
 
 
 # The terms of counts take longest to compile: how many of their options are representative.
-FEW = {negative_binomial: 2, poisson: 1}
+FEW = {negative_binomial: 2, poisson: 1, continuous_bernoulli: 1, laplace: 1, student_t: 1}
 
 
 def _representative(case):
@@ -193,7 +209,7 @@ def _representative(case):
     return (shape, dtype) in (("rows", torch.float32), ("rows", torch.bfloat16), ("odd", torch.float32))
 
 
-TENSORS = ("logvar", "x", "weight", "pos_weight", "prior", "prior_logvar", "theta", "zero_logits")
+TENSORS = ("logvar", "b", "df", "x", "weight", "pos_weight", "prior", "prior_logvar", "theta", "zero_logits")
 
 
 def operand(options, shape, dtype):

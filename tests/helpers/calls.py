@@ -82,13 +82,18 @@ class Call:
         return [t.requires_grad_(i not in self.constants) for i, t in enumerate(tensors)]
 
     def _drawn(self, name, shape, dtype):
-        """Normal; a Bernoulli's targets (and p) uniform; of counts small ones, a third of them 0, and positive."""
+        """Normal, scales and degrees of freedom positive, a Bernoulli's targets (and p) uniform, counts small.
+
+        A third of the counts are 0, and their parameters positive.
+        """
         if self.counted:
             if name == "x":
                 return torch.randint(-6, 13, shape).clamp(min=0).to(dtype)
             if name != "zero_logits":
                 return 0.3 + 3 * torch.rand(shape, dtype=dtype)
-        uniform = self.operands if self is PROBS else ("x",) if self is BERNOULLI else ()
+        if name in ("b", "sigma", "df"):
+            return 0.3 + 3 * torch.rand(shape, dtype=dtype)
+        uniform = self.operands if self is PROBS else ("x",) if self in (BERNOULLI, CONTINUOUS) else ()
         return (torch.rand if name in uniform else torch.randn)(shape, dtype=dtype)
 
     def with_grads(self, *tensors, upstream=None, **options):
@@ -116,9 +121,14 @@ GAUSSIAN = _call("gaussian_log_prob")
 COUNT = _call("negative_binomial_log_prob")
 INFLATED = _call("negative_binomial_log_prob", "zero_logits")
 POISSON = _call("poisson_log_prob")
+CONTINUOUS = _call("continuous_bernoulli_log_prob")
+LAPLACE = _call("laplace_log_prob")
+STUDENT_T = _call("student_t_log_prob")
 
 COUNTS = (COUNT, INFLATED, POISSON)
-CALLS = (RSAMPLE, RSAMPLE_KL, RSAMPLE_KL_PRIOR, KL, KL_PRIOR, BERNOULLI, PROBS, GAUSSIAN, *COUNTS)
+# Of what others have tests of, the engine and its options, they meet a part.
+PLAIN = (CONTINUOUS, LAPLACE, STUDENT_T)
+CALLS = (RSAMPLE, RSAMPLE_KL, RSAMPLE_KL_PRIOR, KL, KL_PRIOR, BERNOULLI, PROBS, GAUSSIAN, *COUNTS, *PLAIN)
 WITH_EVENT = tuple(c for c in CALLS if c.event)
 DENSITIES = tuple(c for c in CALLS if c.density)
 WITH_X = tuple(c for c in CALLS if "x" in c.operands)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from helpers.calls import CALLS, COUNT, INFLATED, KL_PRIOR, PROBS, RSAMPLE_KL_PRIOR, Call
+from helpers.calls import CALLS, COUNT, INFLATED, KL_PRIOR, PLAIN, PROBS, RSAMPLE_KL_PRIOR, Call
 from vae_fast.operators import FORMS
 
 PARAMS = tuple(FORMS)
@@ -133,7 +133,16 @@ def _together(call):
 # The forms of a posterior and of its prior, each once.
 _UNLIKE = tuple(zip(PARAMS, PARAMS[1:] + PARAMS[:1], strict=True))
 
-_KINDS = ((_together, (RSAMPLE_KL_PRIOR, KL_PRIOR, PROBS, INFLATED)), (_formulas, (COUNT,)))
+
+def _of_engine(call):
+    """Of a density that is nothing but an Op: all of its own options, and the engine's together."""
+    yield "plain", {}
+    own = {"param": "log_scale"} if call.has("param") else {}
+    yield "mean", {"reduction": "mean", "event_ndim": 2, "x_scale": 0.5} | own
+    yield "weight", {"weight": WEIGHT, "event_ndim": 0}
+
+
+_KINDS = ((_of_engine, PLAIN), (_together, (RSAMPLE_KL_PRIOR, KL_PRIOR, PROBS, INFLATED)), (_formulas, (COUNT,)))
 
 
 def _options(call):

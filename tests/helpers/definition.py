@@ -12,9 +12,9 @@ import torch
 
 import vae_fast as vf
 from helpers import accuracy
-from helpers.calls import GAUSSIAN, PROBS
+from helpers.calls import CONTINUOUS, GAUSSIAN, PLAIN, PROBS
 from helpers.random_cases import cases
-from vae_fast.checking import forms, formulas, measure
+from vae_fast.checking import forms, formulas, measure, truth
 
 __all__ = ["cases", "check"]
 
@@ -111,7 +111,10 @@ def element_of(call, tensors, options):
         bernoulli = formulas.bernoulli_of_probs if call is PROBS else formulas.bernoulli
         return formula(bernoulli, *tensors, x_scale=options["x_scale"])
     if call.counted:
-        return formula(formulas.DENSITIES[call.op], *tensors, **logarithms(options), eps=options["eps"])
+        return formula(truth.DENSITIES[call.op], *tensors, **logarithms(options), eps=options["eps"])
+    if call in PLAIN:
+        by_log = {"log_scale": options["param"] == "log_scale"} if call.has("param") else {}
+        return formula(truth.DENSITIES[call.op], *tensors, x_scale=options["x_scale"], **by_log)
     if call is GAUSSIAN:
         return formula(formulas.gaussian, form_of(options), *tensors, x_scale=options["x_scale"])
     return formula(formulas.kl, form_of(options), *tensors)
@@ -133,8 +136,10 @@ def sizes_of(element, shape):
 
 def units_allowed(call, options, name=""):
     """What two backends may differ by: what each may be off by, and a product with an upstream gradient."""
-    if call.op in ("rsample", "bernoulli_log_prob"):
+    if call.op in ("rsample", "bernoulli_log_prob") or call is CONTINUOUS:
         return 7.0
+    if call in PLAIN:
+        return 2 * measure.count_bar(options["param"] == "log_scale") + 1
     if call.counted:
         return 2 * measure.count_bar(any(logarithms(options).values())) + 1
     return 2 * measure.density_bar(form_of(options), name.endswith("logvar")) + 1

@@ -162,6 +162,31 @@ class Maker(CountCalls):
             del operands["weight"]
         return args | self.needs(backward, **operands)
 
+    def of_engine(self, backward, *parameters):
+        """Of a density with nothing of its own but a param."""
+        shape, dtypes = self.shape(), self.dtypes()
+        operands = {name: self.operand(shape, dtypes) for name in parameters}
+        operands["x"] = self.operand(shape, TARGETS)
+        operands["weight"] = self.optional(lambda: self.operand(shape, TARGETS))
+        options, upstream = self.density(operands, backward)
+        args = {"dlog_prob": upstream} if backward else {}
+        args |= operands | options | {"x_scale": self.random.choice((1.0, 0.5))}
+        if not backward:
+            del operands["weight"]
+        return args, self.needs(backward, **operands)
+
+    def continuous_bernoulli_log_prob(self, backward):
+        args, needs = self.of_engine(backward, "logits")
+        return args | needs
+
+    def laplace_log_prob(self, backward):
+        args, needs = self.of_engine(backward, "loc", "b")
+        return args | {"param": self.random.randrange(2)} | needs
+
+    def student_t_log_prob(self, backward):
+        args, needs = self.of_engine(backward, "loc", "sigma", "df")
+        return args | {"param": self.random.randrange(2)} | needs
+
     def gaussian_log_prob(self, backward):
         shape, dtypes, (mean, logvar), packed = self.two()
         operands = {"mean": mean, "logvar": logvar, "x": self.operand(shape, TARGETS)}

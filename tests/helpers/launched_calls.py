@@ -135,6 +135,32 @@ def poisson(shape, dtype, reduction, backward=False, x=None, weight=None, dweigh
     return density("poisson_log_prob", operands, options, needs, backward, reduction)
 
 
+def continuous_bernoulli(shape, dtype, reduction, backward=False, x=None, weight=None, dx=False):
+    y = torch.empty(shape, dtype=dtype)
+    operands = {"logits": y, "x": torch.empty_like(y) if x is None else x, "weight": weight}
+    needs = ("logits", *(("x",) if dx else ()), *(("weight",) if weight is not None else ()))
+    return density("continuous_bernoulli_log_prob", operands, {"scale": -1.0}, needs, backward, reduction)
+
+
+def _location_scale(op, shape, dtype, reduction, backward, parameters, x, weight, log_scale):
+    operands = {name: torch.empty(shape, dtype=dtype) if t is None else t for name, t in parameters.items()}
+    operands |= {"x": torch.empty(shape, dtype=dtype) if x is None else x, "weight": weight}
+    needs = (*parameters, *(("weight",) if weight is not None else ()))
+    return density(op, operands, {"scale": -1.0, "param": int(log_scale)}, needs, backward, reduction)
+
+
+def laplace(shape, dtype, reduction, backward=False, b=None, x=None, weight=None, log_scale=False):
+    parameters = {"loc": None, "b": b}
+    return _location_scale("laplace_log_prob", shape, dtype, reduction, backward, parameters, x, weight, log_scale)
+
+
+def student_t(shape, dtype, reduction, backward=False, df=None, x=None, weight=None, log_scale=False):
+    parameters = {"loc": None, "sigma": None, "df": df}
+    return _location_scale(
+        "student_t_log_prob", shape, dtype, reduction, backward, parameters, x, weight, log_scale
+    )
+
+
 def sample(
     shape,
     dtype,

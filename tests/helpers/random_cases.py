@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from hypothesis import strategies as st
 
-from helpers.calls import BERNOULLI, CALLS, POISSON, PROBS, Call
+from helpers.calls import BERNOULLI, CALLS, PLAIN, POISSON, PROBS, Call
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 TARGETS = (*FLOATS, torch.uint8, torch.bool)
@@ -182,6 +182,8 @@ def cases(draw):
     options = dict(call.options)
     if call.counted:
         options |= counted_options(draw, call)
+    elif call in PLAIN:
+        options |= {"param": draw(st.sampled_from(("scale", "log_scale")))} if call.has("param") else {}
     elif call not in (BERNOULLI, PROBS):
         options |= gaussian_options(draw, call)
     params = {"logvar": options.get("param"), "prior_logvar": options.get("prior_param")}
@@ -195,7 +197,9 @@ def cases(draw):
         elif call.counted and params.get(name) == name:
             value = operand(draw, shape, dtype, positive=True, special=SPECIAL_OF_COUNTS)
         else:
-            value = operand(draw, shape, dtype, params.get(name) in ("std", "var"), of_probs)
+            positive = params.get(name) in ("std", "var") or name == "df"
+            positive = positive or (name in ("b", "sigma") and options["param"] == "scale")
+            value = operand(draw, shape, dtype, positive, of_probs)
         tensors.append(value)
     if "x" in call.operands:
         # A target and parameters of unequal numbers of dims may make a table, which raises.

@@ -115,6 +115,17 @@ def calls(dtype, layout=lambda t: t):
         form = {"param": SOFTPLUS, "param_eps": 0.1, "low": -1.0, "high": 1.0}
         total = {"reduction": SUM, "scale": -1.0, **form}
         yield call("gaussian_log_prob_bwd", one, a, small, x, b, **total, needs=(True, True, need, True))
+        of_scale = (a, small, x, mask)
+        for param in (VALUE, LOG):
+            yield call("laplace_log_prob_fwd", *of_scale, **scaled, param=param, needs=(True, True, need))
+            yield call("laplace_log_prob_bwd", g, *of_scale, **scaled, param=param, needs=(True, True, need, False))
+            of_df = (a, small, b, x, mask)
+            needs = (True, True, True, need)
+            yield call("student_t_log_prob_fwd", *of_df, **scaled, param=param, needs=needs)
+            yield call("student_t_log_prob_bwd", g, *of_df, **scaled, param=param, needs=(*needs, False))
+        yield call("continuous_bernoulli_log_prob_fwd", a, x, mask, **scaled, needs=(True, need))
+        mean = {"reduction": MEAN, "scale": -1.0}
+        yield call("continuous_bernoulli_log_prob_bwd", one, a, x, b, **mean, needs=(False, need, True))
     yield from count_calls(dtype, layout)
 
 

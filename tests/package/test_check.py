@@ -57,7 +57,7 @@ class TestPasses:
             if op == "standard_normal":
                 continue
             layouts = {case.layout for case in found}
-            absent = {"number"} if op in ("bernoulli_log_prob", "poisson_log_prob") else set()
+            absent = {"number"} if words.OPS[op].operands[1] == "x" else set()
             absent |= set() if OPERATORS[op].counted else {"csr"}
             assert layouts == set(cases.LAYOUTS) - absent
             assert {word for case in found for word in case.options} == set(words.OPS[op].words)

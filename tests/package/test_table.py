@@ -64,6 +64,9 @@ DISTRIBUTIONS = {
     "gaussian_kl": torch.distributions.Normal,
     "gaussian_log_prob": torch.distributions.Normal,
     "bernoulli_log_prob": torch.distributions.Bernoulli,
+    "continuous_bernoulli_log_prob": torch.distributions.ContinuousBernoulli,
+    "laplace_log_prob": torch.distributions.Laplace,
+    "student_t_log_prob": torch.distributions.StudentT,
 }
 
 

@@ -210,6 +210,11 @@ class Case:
         return found
 
     @property
+    def location_scale(self) -> bool:
+        """Whether the scale of a density is given by itself or its logarithm; a Gaussian's has its form."""
+        return "log_scale" in self.by_logarithm
+
+    @property
     def softmax(self) -> bool:
         """Whether the mean is a share of a library."""
         return "softmax" in self.options

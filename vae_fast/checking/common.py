@@ -7,7 +7,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.distributions import Normal, kl_divergence
+from torch.distributions import ContinuousBernoulli, Laplace, Normal, StudentT, kl_divergence
 
 from vae_fast import noise
 from vae_fast.checking.cases import Case
@@ -34,6 +34,12 @@ def common(case: Case, operands: Operands) -> tuple[Tensor, ...]:
         return (_reduced(case, normal.log_prob(_scaled(case, t["x"], mean.dtype)), weight),)
     if case.counted_data:
         return (_reduced(case, _count(case, t), weight),)
+    if case.op == "continuous_bernoulli_log_prob":
+        y = t["logits"]
+        continuous = ContinuousBernoulli(logits=y, validate_args=False)
+        return (_reduced(case, continuous.log_prob(_scaled(case, t["x"], y.dtype)), weight),)
+    if case.location_scale:
+        return (_reduced(case, _location_scale(case, t), weight),)
     results = []
     if case.op in ("rsample", "rsample_kl"):
         sigma = _sigma(case.form, t["mu"], t["logvar"])
@@ -46,6 +52,19 @@ def common(case: Case, operands: Operands) -> tuple[Tensor, ...]:
             kl = kl.clamp(min=case.free_bits)
         results.append(_reduced(case, kl, weight))
     return tuple(results)
+
+
+def _location_scale(case: Case, t: dict[str, Any]) -> Tensor:
+    loc = t["loc"]
+    scale = torch.as_tensor(t["b" if "b" in t else "sigma"], dtype=loc.dtype, device=loc.device)
+    scale = scale.exp() if case.by_logarithm["log_scale"] else scale
+    made = (
+        StudentT(t["df"], loc, scale, validate_args=False)
+        if "df" in t
+        else Laplace(loc, scale, validate_args=False)
+    )
+    log_prob: Tensor = made.log_prob(_scaled(case, t["x"], loc.dtype))
+    return log_prob
 
 
 def _count(case: Case, t: dict[str, Any]) -> Tensor:

@@ -10,7 +10,6 @@ proportional to it, not to the result, which may cancel.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -255,7 +254,7 @@ def _rising(x: Array, theta: Array, f: Any) -> tuple[Array, Array, Array]:
     return value, slope, factorial
 
 
-def _log_growth_less_share(r: Array, f: Any) -> Array:
+def log_growth_less_share(r: Array, f: Any) -> Array:
     """log(1 + r) − r/(1 + r) = Σ_{k≥2} s^k/k of the share s = r/(1 + r), which no term of cancels."""
     share = r / (1 + r)
     near = f.where(share < 0.5, share, 0.0)
@@ -300,7 +299,7 @@ def negative_binomial(
     rest = 1 / (1 + m / theta_)
     by_mean = (x - m) / m * rest
     mean_terms = (x + m) / m * rest if log_mean or eps else abs(by_mean)
-    bracket = _log_growth_less_share(r, f) + r / (1 + r) * (eps / t)
+    bracket = log_growth_less_share(r, f) + r / (1 + r) * (eps / t)
     counted = f.where(finite, x * m / bounded / (bounded + m), 0.0)
     by_theta, theta_terms = counted - bracket - risen_slope, counted + bracket + risen_slope
     scale_mean = mu if log_mean else 1.0
@@ -341,14 +340,3 @@ def poisson(rate: Array, x: Array, log_rate: bool = False, eps: float = 0.0, f: 
     terms = terms if log_rate or eps else abs(slope)
     scale = value if log_rate else 1.0
     return Element((sum(parts), sum(abs(part) for part in parts)), {"rate": (slope * scale, terms * scale)})
-
-
-# The operators that sum terms: of ``form``, where they have one, operands in the table's order, and ``x_scale``.
-DENSITIES: dict[str, Callable[..., Element]] = {
-    "rsample_kl": kl,
-    "gaussian_kl": kl,
-    "bernoulli_log_prob": bernoulli,
-    "gaussian_log_prob": gaussian,
-    "negative_binomial_log_prob": negative_binomial,
-    "poisson_log_prob": poisson,
-}

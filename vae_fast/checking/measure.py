@@ -71,12 +71,13 @@ def error(result: Tensor, truth: Array, unit: Array, dtype: torch.dtype | None =
 def measured(got: Tensor, want: Expected) -> Tensor:
     """A case's error in units of ε·Σ|terms|, ε of the expected dtype.
 
-    Where a step of the formula is out of range (``outside``), infinity and NaN are what IEEE arithmetic makes of
+    Where a step of the formula is out of range (``outside``), infinity, NaN and 0 are what IEEE arithmetic makes of
     it.
     """
     unit = units(want.terms.double().numpy(), want.dtype)
     errors = torch.from_numpy(error(got, want.truth.double().numpy(), unit, want.dtype))
-    return torch.where(want.outside & ~got.detach().cpu().isfinite(), 0.0, errors)
+    got = got.detach().cpu()
+    return torch.where(want.outside & (~got.isfinite() | (got == 0)), 0.0, errors)
 
 
 def density_bar(form: Form | Forms, by_scale: bool = False) -> float:
@@ -89,7 +90,7 @@ def density_bar(form: Form | Forms, by_scale: bool = False) -> float:
 
 
 def count_bar(by_logarithm: bool) -> float:
-    """The same of a count's density: 4; 2 more for the exponentials of parameters that are logarithms."""
+    """The same of a count's density, or one of a location and a scale: 4; 2 more for a parameter's exponential."""
     return 6.0 if by_logarithm else 4.0
 
 
@@ -108,7 +109,7 @@ def bar(case: Case, name: str, want: Expected) -> float:
         bound = 2.0
     else:
         bound = density_bar(forms, by_scale) if case.density and not case.counted_data else 3.0
-    if case.counted_data:
+    if case.counted_data or case.location_scale:
         bound = count_bar(any(case.by_logarithm.values()))
     if name not in case.spec.results:
         bound += 0.5 * ((case.inputs == "ordinary") + case.weighted + (case.reduction == "mean"))

@@ -87,7 +87,7 @@ def _values(case: Case, k: int, name: str) -> Tensor:
         return torch.from_numpy(rng.random(n) < 0.5).reshape(shape)
     if case.counted_data:
         return _of_counts(case, rng, n, name).to(case.torch_dtype).reshape(shape)
-    target = case.op == "bernoulli_log_prob" and (name == "x" or case.probs)
+    target = "logits" in case.operands and (name == "x" or case.probs)
     if case.inputs.startswith("bits"):
         values = _patterns(case, k, n)
     elif case.inputs == "extreme":
@@ -96,10 +96,29 @@ def _values(case: Case, k: int, name: str) -> Tensor:
         values = torch.from_numpy(rng.standard_normal(n))
         if target:
             values = _targets(values) if name == "x" else torch.sigmoid(2 * values)
-    form = case.prior_form if name.startswith("prior") else case.form
-    if form.positive and name.endswith("logvar"):
+    if _positive(case, name):
         values = values.abs() + (0.1 if case.inputs == "ordinary" else 0.0)
+    if name == "df":
+        values = _degrees(case, rng, n)
     return values.to(case.torch_dtype).reshape(shape)
+
+
+def _positive(case: Case, name: str) -> bool:
+    """Whether an operand is a scale itself."""
+    if case.location_scale:
+        return name in ("b", "sigma") and not case.by_logarithm["log_scale"]
+    form = case.prior_form if name.startswith("prior") else case.form
+    return form.positive and name.endswith("logvar")
+
+
+def _degrees(case: Case, rng: np.random.Generator, n: int) -> Tensor:
+    """Degrees of freedom: of ordinary size, or over the range that they can be met in, ∞ among them."""
+    normals, kind = torch.from_numpy(rng.standard_normal((n, 2))).unbind(1)
+    if case.inputs == "ordinary":
+        return torch.exp(1.0 + normals)
+    high = 4.0 if case.torch_dtype == torch.float16 else 8.0
+    values = 10.0 ** (high * (torch.erf(normals)))
+    return torch.where(kind > 2, math.inf, values)
 
 
 # The largest count that is drawn: sums over k < x are the truth (formulas.py).

@@ -8,18 +8,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from vae_fast import noise
-from vae_fast.checking import formulas
+from vae_fast.checking import formulas, more_formulas
 from vae_fast.checking.cases import Case
 from vae_fast.checking.forms import Array
 from vae_fast.checking.operands import Operands
 from vae_fast.operators import OPERATORS
+
+# The operators that sum terms: of ``form``, where they have one, operands in the table's order, and ``x_scale``.
+DENSITIES: dict[str, Callable[..., formulas.Element]] = {
+    "rsample_kl": formulas.kl,
+    "gaussian_kl": formulas.kl,
+    "bernoulli_log_prob": formulas.bernoulli,
+    "continuous_bernoulli_log_prob": more_formulas.continuous_bernoulli,
+    "gaussian_log_prob": formulas.gaussian,
+    "laplace_log_prob": more_formulas.laplace,
+    "student_t_log_prob": more_formulas.student_t,
+    "negative_binomial_log_prob": formulas.negative_binomial,
+    "poisson_log_prob": formulas.poisson,
+}
 
 
 class Expected(NamedTuple):
@@ -165,10 +178,12 @@ def _term(case: Case, t: dict[str, Tensor], shape: torch.Size) -> _Element:
         if case.probs
         else formulas.bernoulli_weighted
         if weighted
-        else formulas.DENSITIES[case.op]
+        else DENSITIES[case.op]
     )
     options = {option.name for option in OPERATORS[case.op].options}
-    counted = case.by_logarithm | {"eps": case.form.eps} if case.counted_data else {}
+    counted: dict[str, Any] = case.by_logarithm if case.location_scale else {}
+    if case.counted_data:
+        counted = case.by_logarithm | {"eps": case.form.eps}
     forms = case.forms if "prior" in case.options else case.form
     form = [forms] if "param_eps" in options else []
     scaled = {"x_scale": case.x_scale} if "x_scale" in options else {}

@@ -70,6 +70,8 @@ _TOGETHER = (
     "softmax,library",
     "softmax,library,log_theta,weight,mean",
     "softmax,eps,uint8,sum,negated",
+    "log_scale,weight,mean",
+    "log_scale,uint8,sum,negated",
     "log_rate,eps",
     "log_rate,uint8,sum,negated",
 )

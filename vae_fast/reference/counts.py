@@ -24,7 +24,7 @@ def dense(x: Tensor) -> Tensor:
     return x if tracing.traced() or x.layout is not torch.sparse_csr else x.to_dense()
 
 
-def _polynomial(x: Tensor, coefficients: list[float]) -> Tensor:
+def polynomial(x: Tensor, coefficients: list[float]) -> Tensor:
     result = torch.full_like(x, coefficients[-1])
     for c in reversed(coefficients[:-1]):
         result = result * x + c
@@ -46,7 +46,7 @@ def growth(r: Tensor) -> Growth:
     t, inverse = near / (near + 2.0), 1.0 / (r + 1.0)
     # 2t³(1/3 + t²/5 + …) up to t = 0.6: the first term that is left out is below a tenth of a unit.
     terms = [2.0 / k for k in range(3, 73 if r.dtype == torch.float64 else 33, 2)]
-    cubic = t * t * t * _polynomial(t * t, terms)
+    cubic = t * t * t * polynomial(t * t, terms)
     share = torch.where(small, near / (near + 1.0), 1.0 - inverse)
     log = torch.where(small, torch.log1p(near), torch.log1p(far))
     return Growth(log, torch.where(small, t * near / (near + 1.0) + cubic, log - share), share)
@@ -65,7 +65,7 @@ def _stirling(z: Tensor) -> tuple[Tensor, Tensor]:
     inverse = 1.0 / z
     slopes = [(2 * k + 1) * c for k, c in enumerate(terms)]
     square = inverse * inverse
-    return inverse * _polynomial(square, terms), square * _polynomial(square, slopes)
+    return inverse * polynomial(square, terms), square * polynomial(square, slopes)
 
 
 def _stirling_rising(more: Tensor, start: Tensor) -> Rising:

@@ -59,6 +59,4 @@ def _parts(options: Any, operands: Sequence[Tensor | None]) -> int:
     return parts_of(options, prior_logvar)
 
 
-gaussian_kl_fwd, gaussian_kl_bwd = launchers(
-    Density("gaussian_kl", _term, _numbers, _constants, _is_light, _parts)
-)
+gaussian_kl_fwd, gaussian_kl_bwd = launchers(Density("gaussian_kl", _term, _numbers, _constants, _is_light, _parts))

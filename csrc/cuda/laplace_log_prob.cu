@@ -1,0 +1,18 @@
+// log p(x|z) of a Laplace variable, and its gradients, in one pass.
+#include "../table.h"
+#include "density.h"
+
+namespace vae_fast {
+namespace cuda {
+
+void laplace_log_prob(const LaplaceArgs& args) {
+  in_storage(args, false, [&](auto element) {
+    using S = decltype(element);
+    using T = typename Compute<S>::Type;
+    run_density<S, DensityTraits<>>("laplace_log_prob", args,
+                                    LaplaceDensity<T>{args.log_scale, static_cast<T>(args.x_scale)});
+  });
+}
+
+}  // namespace cuda
+}  // namespace vae_fast
