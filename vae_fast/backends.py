@@ -18,7 +18,7 @@ OPS = (*OPERATORS, *PAIRWISE)
 
 @dataclass(frozen=True)
 class Backend:
-    """One implementation of the operators, as ``backends()`` lists it.
+    """One implementation of the operators, an entry of ``backends()``.
 
     Args:
         name: "reference", "native" or "triton".
