@@ -153,8 +153,8 @@ class use_backend:
             reference at last.
 
     Returns:
-        A context manager: at the end of its ``with`` block the setting is what it was before. Without a block it
-        stays.
+        A context manager, which at the end of its ``with`` block makes the setting what it was before. Without a
+        block it stays.
 
     Raises:
         ValueError: an unknown name.

@@ -55,8 +55,8 @@ class early_gradients:
         allowed: True, as the process starts, or False.
 
     Returns:
-        A context manager: at the end of its ``with`` block the setting is again what it was. Without a block it
-        stays.
+        A context manager, which at the end of its ``with`` block makes the setting what it was before. Without a
+        block it stays.
 
     Raises:
         TypeError: ``allowed`` is no bool.
