@@ -128,7 +128,9 @@ def section(text, title):
 
 def described(text, title="Args"):
     """The names that a section describes, in order, and what it says of each."""
-    items = re.findall(r"^    ([\w, ]+):((?: .*)?\n(?:     .*\n|\n)*)", section(text, title) or "", re.M)
+    lines = section(text, title) or ""
+    items = re.findall(r"^    ([\w, ]+):((?: .*)?\n(?:     .*\n|\n)*)", lines, re.M)
+    assert len(items) == len(re.findall(r"^    \S", lines, re.M)), "a line that describes nothing by name"
     return [(name, words.strip()) for names, words in items for name in names.split(", ")]
 
 
