@@ -18,12 +18,17 @@ OPS = (*OPERATORS, *PAIRWISE)
 
 @dataclass(frozen=True)
 class Backend:
-    """One implementation of the operators.
+    """One implementation of the operators, an entry of ``backends()``.
 
-    ``available`` says whether it can serve here, ``reason`` why not (empty where it can), ``devices`` the device
-    types it serves ("*" for all), ``ops`` the operators it has. ``lacking`` says which of them it has not on all of
-    its devices, as (operator, device type). ``front`` says of "native" whether its common calls are made by the
-    compiled front: "compiled", or why there is none.
+    Args:
+        name: "reference", "native" or "triton".
+        available: whether it can serve here.
+        reason: why not; empty where it can.
+        devices: the device types that it serves, "*" for all.
+        ops: the operators that it has, by name.
+        lacking: which of them it has not on all of its devices, as (operator, device type).
+        front: of "native", whether its common calls are made by the compiled front: "compiled", or why there is
+            none.
     """
 
     name: str
@@ -35,7 +40,7 @@ class Backend:
     front: str = ""
 
     def serves(self, op: str, device: str) -> bool:
-        """Whether it has an operator for a device type."""
+        """Whether it has the operator ``op`` for a device type, ``device``, such as "cpu"."""
         on_device = "*" in self.devices or device in self.devices
         return on_device and op in self.ops and (op, device) not in self.lacking
 
@@ -99,9 +104,14 @@ ENVIRONMENT_VARIABLE = "VAE_FAST_BACKEND"
 
 
 def backends() -> dict[str, Backend]:
-    """Every backend by name: whether it is available here and, if not, why.
+    """The backends by name: whether each is available here and, if not, why.
 
-    >>> {name: b.reason or "available" for name, b in vae_fast.backends().items()}  # doctest: +SKIP
+    Returns:
+        A dict with one ``Backend`` a name, a copy each time.
+
+    Example:
+        >>> vae_fast.backends()["reference"].available
+        True
     """
     return dict(_TABLE)
 
@@ -134,12 +144,27 @@ def _set(name: str, source: str) -> None:
 class use_backend:
     """Chooses the backend of every later call, or of the calls in a ``with`` block.
 
-    ``name`` is "reference", "native", "triton" or "auto" (the fastest one available for the operator and device,
-    the reference at last). The setting is the process's, as torch.backends' flags are; the environment variable
-    VAE_FAST_BACKEND sets its start value, and a call's own ``backend=`` goes before it. A backend named in any
-    of these ways never falls back to another: what it cannot serve raises.
+    The setting is the process's, as torch.backends' flags are; the environment variable VAE_FAST_BACKEND sets its
+    start value, and a call's own ``backend=`` goes before it. A backend named in any of these ways never falls back
+    to another: what it cannot serve raises.
 
-    Raises ValueError for an unknown name, RuntimeError, with the reason, for a backend not available here.
+    Args:
+        name: "reference", "native", "triton" or "auto", the fastest one available for the operator and device, the
+            reference at last.
+
+    Returns:
+        A context manager, which at the end of its ``with`` block makes the setting what it was before. Without a
+        block it stays.
+
+    Raises:
+        ValueError: an unknown name.
+        RuntimeError: a backend that is not available here, with the reason.
+
+    Example:
+        >>> with vae_fast.use_backend("reference"):
+        ...     kl = vae_fast.gaussian_kl(torch.ones(3, 20), 0.0)
+        >>> kl
+        tensor([10., 10., 10.])
     """
 
     def __init__(self, name: str) -> None:

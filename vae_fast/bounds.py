@@ -22,8 +22,9 @@ def iwae_bound(log_w: Tensor, dim: int = 0) -> Tensor:
     The ELBO at K = 1; its expectation grows with K, to log p(x) at most.
 
     Args:
-        log_w: log p(x|z) + log p(z) − log q(z|x) of each sample, of any floating dtype.
-        dim: that of the samples.
+        log_w: log p(x|z) + log p(z) − log q(z|x) of each sample, in nats, of any floating dtype: [K, B], or any
+            other shape with at least one dim.
+        dim: that of the samples; the first one by default.
 
     Returns:
         The bound, in nats: log_w's shape without ``dim``; float32 of half types, else log_w's dtype.
@@ -31,6 +32,11 @@ def iwae_bound(log_w: Tensor, dim: int = 0) -> Tensor:
     Raises:
         ValueError: there is no sample.
         TypeError: log_w is of no floating dtype.
+        IndexError: log_w has no such dim.
+
+    Example:
+        >>> vae_fast.iwae_bound(torch.tensor([[1.0, 4.0], [3.0, 4.0]]).log())
+        tensor([0.6931, 1.3863])
 
     Source: Burda, Grosse and Salakhutdinov, "Importance Weighted Autoencoders" (2016), eq. 8.
     """
@@ -39,11 +45,12 @@ def iwae_bound(log_w: Tensor, dim: int = 0) -> Tensor:
 
 
 def importance_weights(log_w: Tensor, dim: int = 0) -> Tensor:
-    r"""The weights of K samples, normalised to a sum of 1: w̃_k = w_k / Σ_j w_j.
+    """The weights of K samples, normalised to a sum of 1: w̃_k = w_k / Σ_j w_j.
 
     Args:
-        log_w: log p(x|z) + log p(z) − log q(z|x) of each sample, of any floating dtype.
-        dim: that of the samples.
+        log_w: log p(x|z) + log p(z) − log q(z|x) of each sample, in nats, of any floating dtype: [K, B], or any
+            other shape with at least one dim.
+        dim: that of the samples; the first one by default.
 
     Returns:
         The weights, of log_w's shape; float32 of half types, else log_w's dtype. Differentiable: detach them where
@@ -52,6 +59,11 @@ def importance_weights(log_w: Tensor, dim: int = 0) -> Tensor:
     Raises:
         ValueError: there is no sample.
         TypeError: log_w is of no floating dtype.
+        IndexError: log_w has no such dim.
+
+    Example:
+        >>> vae_fast.importance_weights(torch.tensor([1.0, 3.0]).log())
+        tensor([0.2500, 0.7500])
 
     Source: Burda, Grosse and Salakhutdinov, "Importance Weighted Autoencoders" (2016), eq. 14.
     """

@@ -25,22 +25,31 @@ class DiagonalGaussian:
     its gradient in one buffer from every method.
 
     Args:
-        moments: floating; ``dim`` has an even size, μ comes first.
+        moments: a tensor of any floating dtype; ``dim`` has an even size, μ comes first.
         dim: the dim that holds both: 1 for images and videos, −1 for tokens and channels-last layouts.
         logvar_bounds: (low, high) to which the second half is clamped, with no gradient outside; None for no clamp.
             By default that of diffusers, (−30, 20), for log σ², and none for what else ``param`` says it is.
-        sum_dims: the dims that ``kl`` and ``nll`` sum over; by default all but the first.
+        sum_dims: the dims that ``kl`` and ``nll`` sum over, an int or a sequence of ints; None: all but the first.
         deterministic: σ = 0: samples are μ, ``kl`` and ``nll`` are a zero of shape [1].
-        backend: as ``rsample``.
-        param, param_eps: what the second half is, as ``rsample`` has it: "logvar", or "softplus" with 1e-4 for
-            diffusers' audio posteriors.
+        backend: "reference", "native", "triton" or "auto", for every operator called; None is what ``use_backend``
+            says.
+        param: what the second half r is: "logvar" log σ², "logstd" log σ, "std" σ, "var" σ², or "softplus",
+            σ = log(1 + e^r), which diffusers' audio posteriors have.
+        param_eps: added to σ ("var": to σ²); 1e-4 for diffusers' audio posteriors.
 
-    ``kl``, ``nll`` and the KL of ``rsample_kl`` are float64 for float64 moments, else float32: a sum over an
-    image's latents does not fit in float16. Everything else has the dtype of the moments.
+    Dtypes: ``kl``, ``nll`` and the KL of ``rsample_kl`` are float64 for float64 moments, else float32: a sum over
+    an image's latents does not fit in float16. Everything else has the dtype of the moments.
 
     Raises:
-        TypeError: moments that are no dense floating tensor.
-        ValueError: an odd size along ``dim``; dims that moments has not, or twice.
+        TypeError: moments that are no dense floating tensor; a ``param_eps`` that is no number.
+        ValueError: an odd size along ``dim``; dims that moments has not, or twice; an unknown ``param``; bounds of
+            low > high.
+        RuntimeError: a named backend that cannot serve the call.
+
+    Example:
+        >>> q = vae_fast.DiagonalGaussian(torch.zeros(4, 8, 16, 16))
+        >>> q.sample(seed=0).shape, q.kl().shape
+        (torch.Size([4, 4, 16, 16]), torch.Size([4]))
 
     Source: Rombach et al., "High-Resolution Image Synthesis with Latent Diffusion Models" (2022), appendix G.
     """
@@ -110,14 +119,25 @@ class DiagonalGaussian:
         noise: Tensor | None = None,
         temperature: float = 1.0,
     ) -> Tensor:
-        """μ + τ·σ·ε, differentiable, in the dtype and shape of μ.
+        """μ + τ·σ·ε, differentiable.
 
-        ``generator`` may be the CPU's whatever the device of the moments: equal states then draw equal samples on
-        every device. A sequence has one generator for each datum (dim 0), whose sample depends on no other.
-        ``seed``, ``stream``, ``noise`` (ε itself) and ``temperature`` (τ) are those of ``rsample``.
+        Args:
+            generator: where the seed is drawn from. It may be the CPU's whatever the device of the moments: equal
+                states then draw equal samples on every device. A sequence has one generator for each datum (dim 0),
+                whose sample depends on no other. None: PyTorch's default one.
+            seed: an int, or one int64 element on the moments' device; the sample is then a pure function of it.
+            stream: which of the seed's streams of noise, from 0 to 2³² − 1. No two have a normal in common.
+            noise: ε itself, of μ's shape and any floating dtype: a constant, without a gradient.
+            temperature: τ ≥ 0, which multiplies σ.
 
-        Raises ValueError for a number of generators other than 1 and the number of data, and where both
-        ``generator`` and ``seed`` are given, or ``noise`` and either.
+        Returns:
+            z, in the dtype and shape of μ.
+
+        Raises:
+            ValueError: a number of generators other than 1 and the number of data; both ``generator`` and ``seed``,
+                or ``noise`` and either; ``noise`` of another shape; a negative temperature; a stream out of its
+                range.
+            TypeError: a seed or stream that is no integer; noise that is no dense tensor of a floating dtype.
         """
         if self.deterministic:
             return self.mean.clone()
@@ -156,7 +176,25 @@ class DiagonalGaussian:
         noise: Tensor | None = None,
         temperature: float = 1.0,
     ) -> tuple[Tensor, Tensor]:
-        """(``sample()``, ``kl()``) by one kernel, where ``sum_dims`` are the last dims; their gradient likewise."""
+        """(``sample()``, ``kl()``) by one kernel, where ``sum_dims`` are the last dims; their gradient likewise.
+
+        Args:
+            generator: where the seed is drawn from. It may be the CPU's whatever the device of the moments. None:
+                PyTorch's default one.
+            seed: an int, or one int64 element on the moments' device; the sample is then a pure function of it.
+            stream: which of the seed's streams of noise, from 0 to 2³² − 1. No two have a normal in common.
+            noise: ε itself, of μ's shape and any floating dtype: a constant, without a gradient.
+            temperature: τ ≥ 0, which multiplies σ in the sample alone.
+
+        Returns:
+            z, in the dtype and shape of μ; and KL(q ‖ N(0, I)) in nats, summed over ``sum_dims``, float64 for
+            float64 moments, else float32.
+
+        Raises:
+            ValueError: both ``generator`` and ``seed``, or ``noise`` and either; ``noise`` of another shape; a
+                negative temperature; a stream out of its range.
+            TypeError: a seed or stream that is no integer; noise that is no dense tensor of a floating dtype.
+        """
         order = self._order(self.sum_dims)
         drawn: dict[str, Any] = {"seed": seed, "stream": stream, "noise": noise, "temperature": temperature}
         if self.deterministic or order != sorted(order):
@@ -171,10 +209,16 @@ class DiagonalGaussian:
         )
 
     def kl(self, other: DiagonalGaussian | None = None) -> Tensor:
-        """KL(q ‖ N(0, I)), or KL(q ‖ other), summed over ``sum_dims``.
+        """KL(q ‖ N(0, I)), or KL(q ‖ other), in nats, summed over ``sum_dims``.
 
-        ``other`` is a DiagonalGaussian, or whatever has ``mean`` and ``logvar`` that broadcast. Raises ValueError
-        for one that is deterministic: the KL is infinite.
+        Args:
+            other: a DiagonalGaussian, or whatever has ``mean`` and ``logvar`` that broadcast. None: N(0, I).
+
+        Returns:
+            The dims that are not summed over; float64 for float64 moments, else float32.
+
+        Raises:
+            ValueError: ``other`` is deterministic: the KL is infinite.
         """
         if self.deterministic:
             return self._zero()
@@ -200,7 +244,18 @@ class DiagonalGaussian:
         )
 
     def nll(self, sample: Tensor, dims: int | Sequence[int] | None = None) -> Tensor:
-        """−log q(sample) in nats, summed over ``dims``: by default ``sum_dims``."""
+        """−log q(sample) in nats.
+
+        Args:
+            sample: z, of μ's shape, or a shape that broadcasts to it.
+            dims: the dims that are summed over, an int or a sequence of ints. None: ``sum_dims``.
+
+        Returns:
+            The dims that are not summed over; float64 for float64 moments, else float32.
+
+        Raises:
+            ValueError: dims that moments has not, or twice; a sample of another shape.
+        """
         if self.deterministic:
             return self._zero()
         summed = self.sum_dims if dims is None else _dims("dims", dims, self.parameters)

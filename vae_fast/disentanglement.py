@@ -44,22 +44,30 @@ def total_correlation(
     Its memory is that of the operands: the table of B × B × D terms is never stored (gaussian_mixture_log_prob).
 
     Args:
-        mu: the posteriors' means, [B, D].
-        logvar: what ``param`` says of their σ; broadcasts to mu.
-        z: their samples, [B, D].
+        mu: the posteriors' means, [B, D], of any floating dtype.
+        logvar: log σ², or what ``param`` says it is: a tensor that broadcasts to mu's shape, or a number. Its
+            gradient has its own shape.
+        z: their samples, [B, D], of any floating dtype.
         n_data: N, how many data the training set has; at least B.
         estimator: "mws" or "mss".
-        param, param_eps, bounds, bounds_grad: as of ``gaussian_mixture_log_prob``: what logvar is, what is added to
-            σ, what logvar is clamped to, and what the gradient of that is.
-        backend: "native" (CPU), "reference" or "auto"; by default what ``use_backend`` says.
+        param: what logvar is: "logvar" log σ², "logstd" log σ, "std" σ, "var" σ², or "softplus", σ = log(1 +
+            e^logvar).
+        param_eps: added to σ ("var": to σ²).
+        bounds: (low, high), to which logvar is clamped as it is given; either may be None. None: no clamp.
+        bounds_grad: logvar's gradient outside the bounds: "zero", as torch.clamp's, or "pass", that of the value at
+            the bound.
+        backend: "native" (CPU), "reference" or "auto"; None is what ``use_backend`` says.
 
     Returns:
-        log q(z_i) − Σ_d log q(z_id), [B]: its mean estimates the total correlation. float64 where an operand is,
-        else float32. Gradients of mu, logvar and z.
+        log q(z_i) − Σ_d log q(z_id), [B], in nats: its mean estimates the total correlation. float64 where an
+        operand is, else float32. Gradients of mu, logvar and z.
 
     Raises:
-        ValueError: other shapes, n_data below B, an unknown estimator, "mss" of fewer than two data.
-        TypeError: an operand that is no dense tensor of a floating dtype, n_data that is no int.
+        ValueError: other shapes, n_data below B, an unknown estimator or other word, "mss" of fewer than two data,
+            tensors on different devices, bounds of low > high.
+        TypeError: an operand that is no dense tensor of a floating dtype, n_data that is no int, an option that is
+            no number.
+        RuntimeError: a named backend that does not serve ``gaussian_mixture_log_prob``.
 
     Example:
         >>> mu, logvar = torch.randn(64, 10), torch.zeros(64, 10)

@@ -63,8 +63,7 @@ class GaussianMLP(_MLP):
 
     .. math:: h = \tanh(W_3 v + b_3), \quad \mu = W_4 h + b_4, \quad \log\sigma^2 = W_5 h + b_5
 
-    Kingma & Welling 2014, "Auto-Encoding Variational Bayes", appendix C.2. The paper has one hidden layer of
-    500 tanh units on MNIST; ``hidden`` takes any number of them.
+    The paper has one hidden layer of 500 tanh units on MNIST; ``hidden`` takes any number of them.
 
     Args:
         in_features: size of the input's last dim, or the shape of its last dims, which are flattened.
@@ -73,13 +72,22 @@ class GaussianMLP(_MLP):
         activation: called without arguments once per hidden layer, returns a module.
         mean_activation: called without arguments, returns a module that μ goes through: ``nn.Sigmoid`` for a
             decoder of data in (0, 1), as the paper's of Frey Face. None leaves μ linear.
-        device, dtype: of the parameters, as in :class:`torch.nn.Linear`, whose initialisation they have.
+        device: of the parameters, as in :class:`torch.nn.Linear`, whose initialisation they have. None: PyTorch's
+            default one.
+        dtype: of the parameters. None: PyTorch's default one.
 
     Shapes: ``forward([..., *in_features])`` returns ``(mean, logvar)``, each ``[..., *out_features]``, in the
     dtype of the parameters.
 
     Raises:
         ValueError: the input's last dims are not ``in_features``.
+
+    Example:
+        >>> mu, logvar = vae_fast.GaussianMLP((28, 28), 20)(torch.rand(100, 28, 28))
+        >>> mu.shape, logvar.shape
+        (torch.Size([100, 20]), torch.Size([100, 20]))
+
+    Source: Kingma and Welling, "Auto-Encoding Variational Bayes" (2014), appendix C.2.
     """
 
     def __init__(
@@ -104,6 +112,7 @@ class GaussianMLP(_MLP):
         return self.out_shape
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(mean, logvar) of the input ``x`` [..., *in_features], each [..., *out_features]."""
         h = self._features(x)
         mean = self._event(self.mean(h))
         if self.mean_activation is not None:
@@ -116,10 +125,28 @@ class BernoulliMLP(_MLP):
 
     .. math:: l = W_2 \tanh(W_1 z + b_1) + b_2, \qquad p(x_i = 1 \mid z) = 1 / (1 + e^{-l_i})
 
-    Kingma & Welling 2014, appendix C.1, up to the sigmoid, which :func:`vae_fast.bernoulli_log_prob` applies.
-    Arguments (but ``mean_activation``), dtypes and errors are those of :class:`GaussianMLP`.
+    It stops before the sigmoid, which :func:`vae_fast.bernoulli_log_prob` applies.
 
-    Shapes: ``forward([..., *in_features])`` returns logits ``[..., *out_features]``.
+    Args:
+        in_features: size of the input's last dim, or the shape of its last dims, which are flattened.
+        out_features: size of the output's last dim, or the shape of its last dims.
+        hidden: width of each hidden layer, input to output; ``()`` leaves a linear map of the input.
+        activation: called without arguments once per hidden layer, returns a module.
+        device: of the parameters, as in :class:`torch.nn.Linear`, whose initialisation they have. None: PyTorch's
+            default one.
+        dtype: of the parameters. None: PyTorch's default one.
+
+    Shapes: ``forward([..., *in_features])`` returns logits ``[..., *out_features]``, in the dtype of the
+    parameters.
+
+    Raises:
+        ValueError: the input's last dims are not ``in_features``.
+
+    Example:
+        >>> vae_fast.BernoulliMLP(20, (28, 28))(torch.zeros(100, 20)).shape
+        torch.Size([100, 28, 28])
+
+    Source: Kingma and Welling, "Auto-Encoding Variational Bayes" (2014), appendix C.1.
     """
 
     def __init__(
@@ -136,16 +163,26 @@ class BernoulliMLP(_MLP):
         self.logits = self._head(device, dtype)
 
     def forward(self, z: Tensor) -> Tensor:
+        """Logits [..., *out_features] of the latents ``z`` [..., *in_features]."""
         return self._event(self.logits(self._features(z)))
 
     def log_likelihood(self, z: Tensor, x: Tensor, *, x_scale: float = 1.0) -> Tensor:
-        """log p(x|z), [..., *data]: of many z, without their logits (:func:`vae_fast.linear_bernoulli_log_prob`).
+        """log p(x|z) of many z, in nats, without their logits (:func:`vae_fast.linear_bernoulli_log_prob`).
 
-        ``z`` [..., *data, *in_features], where x is [*data, *out_features]. Gradients are those of ``forward`` and
-        ``bernoulli_log_prob``; hooks of this module and of its last layer are not run.
+        Gradients are those of ``forward`` and ``bernoulli_log_prob``; hooks of this module and of its last layer
+        are not run.
+
+        Args:
+            z: latents, [..., *data, *in_features].
+            x: targets, [*data, *out_features]: floats in [0, 1], bool, or uint8.
+            x_scale: multiplies x: 1/255 for bytes of 0 to 255.
+
+        Returns:
+            [..., *data]; float64 for float64 parameters, else float32.
 
         Raises:
             ValueError: z or x does not have the module's shapes.
+            TypeError: x of int8 to int64.
         """
         n = len(self.out_shape)
         if x.ndim < n or tuple(x.shape[x.ndim - n :]) != self.out_shape:
@@ -166,9 +203,8 @@ class LocalGaussian(nn.Module):
     r"""The non-amortised posterior :math:`q(z_i) = N(\mu_i, \mathrm{diag}\,\sigma_i^2)`, free for each datum.
 
     An encoder predicts :math:`\mu_i` and :math:`\log\sigma_i^2` from :math:`x_i` with weights that all data
-    share; here they are the variational parameters themselves, as in Hoffman, Blei, Wang & Paisley 2013,
-    "Stochastic Variational Inference". What an encoder loses against it is the amortisation gap (Cremer, Li &
-    Duvenaud 2018, "Inference Suboptimality in Variational Autoencoders").
+    share; here they are the variational parameters themselves. What an encoder loses against it is the amortisation
+    gap.
 
     Used as ``VAE(LocalGaussian(n, latent), decoder)`` with ``vae(x, index=index)``, where ``index`` says
     which data ``x`` holds. It starts at the prior: μ = 0, log σ² = 0.
@@ -176,6 +212,8 @@ class LocalGaussian(nn.Module):
     Args:
         n_data: number of data.
         latent: size, or shape, of one latent vector.
+        device: of the parameters. None: PyTorch's default one.
+        dtype: of the parameters. None: PyTorch's default one.
 
     Shapes: ``mu`` and ``logvar`` are ``[n_data, *latent]``; ``forward(index)`` returns
     ``(mu[index], logvar[index])``, without index all of them. ``index`` is whatever indexes a tensor's first
@@ -183,6 +221,14 @@ class LocalGaussian(nn.Module):
 
     Raises:
         TypeError: ``index`` is a floating-point tensor (data, most likely).
+
+    Example:
+        >>> mu, logvar = vae_fast.LocalGaussian(1000, 20)(torch.tensor([3, 5]))
+        >>> mu.shape, logvar.shape
+        (torch.Size([2, 20]), torch.Size([2, 20]))
+
+    Source: Hoffman, Blei, Wang and Paisley, "Stochastic Variational Inference" (2013); the amortisation gap:
+    Cremer, Li and Duvenaud, "Inference Suboptimality in Variational Autoencoders" (2018).
     """
 
     def __init__(self, n_data: int, latent: Shape, *, device: Any = None, dtype: torch.dtype | None = None) -> None:
@@ -197,6 +243,7 @@ class LocalGaussian(nn.Module):
         return tuple(self.mu.shape[1:])
 
     def forward(self, index: Tensor | slice | Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
+        """(mu, logvar) of the data that ``index`` names, each [n, *latent]; of all data without one."""
         if index is None:
             return self.mu, self.logvar
         if isinstance(index, Tensor) and index.is_floating_point():

@@ -42,6 +42,13 @@ class StandardNormal(nn.Module):
         latent_shape: size or shape of one latent vector; without it :meth:`log_prob` takes the last dim for one,
             and :meth:`sample` cannot be called. A VAE asks its encoder.
 
+    Raises:
+        ValueError: z whose last dims are not ``latent_shape``; a sample of vectors whose shape is not known.
+
+    Example:
+        >>> vae_fast.StandardNormal(2).log_prob(torch.zeros(3, 2))
+        tensor([-1.8379, -1.8379, -1.8379])
+
     Source: Kingma and Welling, "Auto-Encoding Variational Bayes" (2014), section 3.
     """
 
@@ -53,14 +60,27 @@ class StandardNormal(nn.Module):
         self.latent_shape = None if latent_shape is None else _shape(latent_shape)
 
     def log_prob(self, z: Tensor) -> Tensor:
-        """log p(z) of z [..., *latent]: [...], in nats; float64 for float64, else float32."""
+        """log p(z) of ``z`` [..., *latent]: [...], in nats; float64 for float64, else float32."""
         event_ndim = 1 if self.latent_shape is None else len(self.latent_shape)
         _check_latent(z, self.latent_shape)
         return gaussian_log_prob(torch.zeros_like(z), 0.0, z, event_ndim=event_ndim)
 
     @torch.no_grad()
     def sample(self, n: int, *, seed: Seed | None = None, generator: torch.Generator | None = None) -> Tensor:
-        """n draws, [n, *latent], of PyTorch's default dtype and device: sample 0 of the seed's noise."""
+        """Draws of z, sample 0 of the seed's noise, without a graph.
+
+        Args:
+            n: how many.
+            seed: an int, or one int64 element; the draws are then a pure function of it. Without a seed it is drawn
+                from ``generator``.
+            generator: where the seed is drawn from, not together with ``seed``. None: PyTorch's default one.
+
+        Returns:
+            [n, *latent], of PyTorch's default dtype and device.
+
+        Raises:
+            ValueError: the shape of a latent vector is not known; both ``seed`` and ``generator``.
+        """
         if self.latent_shape is None:
             raise ValueError(
                 "sample() does not know the shape of a latent vector: pass StandardNormal(latent_shape)"
@@ -75,22 +95,24 @@ class GaussianMixture(NamedTuple):
     r"""A mixture of K diagonal Gaussians as tensors: what both priors with components are at one call.
 
     .. math:: p(z) = \sum_k w_k\, \mathcal N(z; \mu_k, \mathrm{diag}\, \sigma_k^2)
+
+    Args:
+        mu: the components' means, [K, *latent].
+        logvar: log σ², a tensor that broadcasts to ``mu``, or a number.
+        log_weight: log w_k, [K], of weights that sum to 1; None for 1/K each.
     """
 
     mu: Tensor
-    """[K, *latent]"""
     logvar: Tensor | float
-    """log σ²; broadcasts to ``mu``."""
     log_weight: Tensor | None = None
-    """log w_k, [K], of weights that sum to 1; None for 1/K each."""
 
     def log_prob(self, z: Tensor) -> Tensor:
-        """log p(z) of z [..., *latent]: [...], by :func:`vae_fast.gaussian_mixture_log_prob`."""
+        """log p(z) of ``z`` [..., *latent]: [...], in nats, by :func:`vae_fast.gaussian_mixture_log_prob`."""
         mu, logvar, z = self._flat(z)
         return gaussian_mixture_log_prob(mu, logvar, z, log_weight=self.log_weight)
 
     def responsibilities(self, z: Tensor) -> Tensor:
-        """p(k|z) = w_k N_k(z) / Σ_j w_j N_j(z) of z [..., *latent]: [..., K]."""
+        """p(k|z) = w_k N_k(z) / Σ_j w_j N_j(z) of ``z`` [..., *latent]: [..., K]."""
         mu, logvar, z = self._flat(z)
         table = z.unsqueeze(-2).expand(*z.shape[:-1], *mu.shape)
         log_joint = gaussian_log_prob(mu, logvar, table)
@@ -98,9 +120,21 @@ class GaussianMixture(NamedTuple):
 
     @torch.no_grad()
     def sample(self, n: int, *, seed: Seed | None = None, generator: torch.Generator | None = None) -> Tensor:
-        """n draws, [n, *latent], without a graph: each of a component that is chosen by the weights.
+        """Draws of z, without a graph: each of a component that is chosen by the weights.
 
-        With ``seed`` a pure function of it. z has sample 0 of the seed's noise, components a stream of their own.
+        z has sample 0 of the seed's noise, components a stream of their own.
+
+        Args:
+            n: how many.
+            seed: an int, or one int64 element; the draws are then a pure function of it. Without a seed it is drawn
+                from ``generator``.
+            generator: where the seed is drawn from, not together with ``seed``. None: PyTorch's default one.
+
+        Returns:
+            [n, *latent], in mu's dtype and on its device.
+
+        Raises:
+            ValueError: both ``seed`` and ``generator``.
         """
         mu = self.mu
         if seed is None:
@@ -138,12 +172,19 @@ class MixturePrior(nn.Module):
         n_components: how many there are, K.
         latent_shape: size or shape of one latent vector.
         spread: the means start as draws from N(0, spread²), the variances at 1, the weights at 1/K.
-        device, dtype: of the parameters.
+        device: of the parameters. None: PyTorch's default one.
+        dtype: of the parameters. None: PyTorch's default one.
 
     Shapes: ``mu`` and ``logvar`` [K, *latent], ``weight_logits`` l [K].
 
     Raises:
         ValueError: no component; z whose last dims are not ``latent_shape``.
+
+    Example:
+        >>> prior = vae_fast.MixturePrior(10, 2)
+        >>> z = prior.sample(5, seed=0)
+        >>> prior.log_prob(z).shape, prior.responsibilities(z).shape
+        (torch.Size([5]), torch.Size([5, 10]))
 
     Source: Jiang, Zheng, Tan, Tang and Zhou, "Variational Deep Embedding" (2017): components are clusters.
     """
@@ -178,22 +219,35 @@ class MixturePrior(nn.Module):
         return GaussianMixture(self.mu, self.logvar, wide.log_softmax(0))
 
     def log_prob(self, z: Tensor) -> Tensor:
-        """log p(z) of z [..., *latent]: [...], in nats; float64 for float64, else float32."""
+        """log p(z) of ``z`` [..., *latent]: [...], in nats; float64 for float64, else float32."""
         return self.mixture().log_prob(z)
 
     def sample(self, n: int, *, seed: Seed | None = None, generator: torch.Generator | None = None) -> Tensor:
-        """n draws, [n, *latent], without a graph; a pure function of ``seed`` where it is given."""
+        """Draws of z, without a graph: each of a component that is chosen by the weights.
+
+        Args:
+            n: how many.
+            seed: an int, or one int64 element; the draws are then a pure function of it. Without a seed it is drawn
+                from ``generator``.
+            generator: where the seed is drawn from, not together with ``seed``. None: PyTorch's default one.
+
+        Returns:
+            [n, *latent], in mu's dtype and on its device.
+
+        Raises:
+            ValueError: both ``seed`` and ``generator``.
+        """
         return self.mixture().sample(n, seed=seed, generator=generator)
 
     def responsibilities(self, z: Tensor) -> Tensor:
-        """p(k|z), the softmax over k of log w_k + log N_k(z), of z [..., *latent]: [..., K].
+        """p(k|z), the softmax over k of log w_k + log N_k(z), of ``z`` [..., *latent]: [..., K].
 
         Of z ~ q(z|x), Jiang et al.'s q(c|x): which cluster x belongs to (eq. 16).
         """
         return self.mixture().responsibilities(z)
 
     def predict(self, z: Tensor) -> Tensor:
-        """The component of the largest responsibility, [...], int64."""
+        """The component of the largest responsibility for ``z`` [..., *latent]: [...], int64."""
         return self.responsibilities(z).argmax(-1)
 
     def extra_repr(self) -> str:
@@ -214,15 +268,21 @@ class VampPrior(nn.Module):
         n_components: how many pseudo-inputs there are, K.
         data_shape: size or shape of one datum.
         init: [K, *data_shape], where the pseudo-inputs start: data, for instance. uint8 is taken as x/255, bool as
-            0 and 1. Without it they are drawn from N(0.5, 0.01²).
+            0 and 1. None: they are drawn from N(0.5, 0.01²).
         bounded: whether the encoder sees them clamped to [0, 1], as the published code has it. An element at a
             bound or beyond has no gradient: with data that are 0 or 1, start a little inside.
-        device, dtype: of the parameters.
+        device: of the parameters. None: PyTorch's default one.
+        dtype: of the parameters. None: PyTorch's default one.
 
     Shapes: ``pseudo_inputs`` [K, *data_shape], not clamped.
 
     Raises:
         ValueError: no component; ``init`` of another shape.
+
+    Example:
+        >>> encoder = vae_fast.GaussianMLP(6, 2, (4,))
+        >>> vae_fast.VampPrior(10, 6).with_encoder(encoder).log_prob(torch.zeros(5, 2)).shape
+        torch.Size([5])
 
     Source: Tomczak and Welling, "VAE with a VampPrior" (2018), eq. 9.
     """

@@ -31,19 +31,25 @@ _LOG_MARGINAL_ELEMENTS = 2**23
 
 
 class VAEOutput(NamedTuple):
-    """What ``VAE.forward`` returns. B is the batch; densities are in nats, float32 (float64 for float64)."""
+    """What ``VAE.forward`` returns. B is the batch; densities are in nats, float32 (float64 for float64).
+
+    Args:
+        elbo: [B]: the lower bound on log p(x): log_likelihood − kl, or that of another objective. β has no part in
+            it.
+        log_likelihood: [B]: log p(x|z) at the sampled z, constants included; of several samples their average.
+        kl: [B]: KL(q(z|x) ‖ p(z)), ≥ 0; to a prior without a closed form its estimate, log q(z|x) − log p(z) at the
+            samples, of several their average, which may be negative.
+        loss: a 0-d tensor, to call ``backward()`` on: −mean(log_likelihood − β·kl), or −mean of another objective's
+            bound.
+        z: [B, *latent], in mu's dtype: the reparameterised sample; of n_samples=K [K, B, *latent], of (M, K)
+            [M, K, B, *latent].
+    """
 
     elbo: Tensor
-    """[B]: the lower bound on log p(x): log_likelihood − kl, or that of another objective. β has no part in it."""
     log_likelihood: Tensor
-    """[B]: log p(x|z) at the sampled z, constants included; of several samples their average."""
     kl: Tensor
-    """[B]: KL(q(z|x) ‖ p(z)), ≥ 0; to a prior without a closed form its estimate, log q(z|x) − log p(z) at the
-    samples, of several their average, which may be negative."""
     loss: Tensor
-    """Scalar, to call ``backward()`` on: −mean(log_likelihood − β·kl), or −mean of another objective's bound."""
     z: Tensor
-    """[B, *latent]: the reparameterised sample; of n_samples=K [K, B, *latent], of (M, K) [M, K, B, *latent]."""
 
 
 class VAE(nn.Module):
@@ -53,16 +59,15 @@ class VAE(nn.Module):
         \log p_\theta(x) \ge
         \mathrm{E}_{q_\phi(z|x)}[\log p_\theta(x|z)] - \mathrm{KL}(q_\phi(z|x) \,\|\, p(z))
 
-    Kingma & Welling 2014, "Auto-Encoding Variational Bayes", eq. 10 with one sample: the expectation by
-    :math:`z = \mu + e^{\log\sigma^2/2}\,\varepsilon`, the KL term in closed form where p(z) is N(0, I).
-    The loss with β ≠ 1 is that of Higgins et al. 2017, "β-VAE".
+    The expectation is of one sample, :math:`z = \mu + e^{\log\sigma^2/2}\,\varepsilon`, the KL term in closed form
+    where p(z) is N(0, I).
 
     Args:
         encoder: module, ``encoder(x) -> (mu, logvar)``; mu is [B, *latent], logvar broadcasts to it.
         decoder: module, ``decoder(z)`` returns Bernoulli logits of x's shape, or a Gaussian's pair
             ``(mean, logvar)``: mean has x's shape, logvar broadcasts to it (0-d or a float will do).
         beta: weight of the KL term in ``loss``. A plain attribute: set it during training to warm it up.
-        latent_shape: size or shape of one latent vector, which only :meth:`sample` needs; by default
+        latent_shape: size or shape of one latent vector, which only :meth:`sample` needs; None:
             ``encoder.latent_shape`` where there is one, or the prior's.
         objective: what ``loss`` is the negative mean of, and how its gradient is estimated:
 
@@ -97,6 +102,16 @@ class VAE(nn.Module):
         ValueError: a prior of latent vectors of another shape; its ``log_prob`` is not one number a latent vector.
         TypeError: x is an integer tensor other than uint8; the encoder's output is not a pair, or the
             decoder's neither a tensor nor a pair; a prior that is no module, or has not the methods.
+
+    Example:
+        >>> vae = vae_fast.VAE(vae_fast.GaussianMLP(784, 20), vae_fast.BernoulliMLP(20, 784))
+        >>> out = vae(torch.rand(100, 784), seed=0)
+        >>> out.loss.backward()
+        >>> out.elbo.shape, out.z.shape
+        (torch.Size([100]), torch.Size([100, 20]))
+
+    Source: Kingma and Welling, "Auto-Encoding Variational Bayes" (2014), eq. 10; the loss with β ≠ 1: Higgins et
+    al., "β-VAE" (2017).
     """
 
     def __init__(
@@ -133,9 +148,24 @@ class VAE(nn.Module):
     ) -> VAEOutput:
         """The evidence lower bound of each datum, its two terms, and the loss.
 
-        ``index``: call the encoder with it instead of x (:class:`LocalGaussian`). ``offset``: place of mu's
-        first element in the noise: a shard of a batch passes the number of latent elements before it and
-        draws what the whole batch would have drawn.
+        Args:
+            x: the data, [B, *event]: floats, uint8, which stands for x/255, or bool.
+            index: what the encoder is called with instead of x: which data x holds (:class:`LocalGaussian`). None:
+                x.
+            seed: an int, or one int64 element on x's device; the result is then a pure function of the arguments.
+                Without a seed it is drawn from ``generator``.
+            offset: place of mu's first element in the noise: a shard of a batch passes the number of latent
+                elements before it and draws what the whole batch would have drawn.
+            generator: where the seed is drawn from, not together with ``seed``. None: PyTorch's default one.
+
+        Returns:
+            A :class:`VAEOutput`.
+
+        Raises:
+            ValueError: shapes of x, of the encoder's or of the decoder's output that do not fit each other; both
+                ``seed`` and ``generator``.
+            TypeError: x is an integer tensor other than uint8; an encoder or decoder that returns something else
+                than the class says.
         """
         samples = self._samples()
         mu, logvar = self.encode(x, index=index)
@@ -151,7 +181,19 @@ class VAE(nn.Module):
         return VAEOutput(log_likelihood - kl, log_likelihood, kl, loss, z)
 
     def encode(self, x: Tensor, *, index: Index | None = None) -> tuple[Tensor, Tensor]:
-        """(mu, logvar) of q(z|x): the encoder's output, checked. mu is [B, *latent]."""
+        """(mu, logvar) of q(z|x): the encoder's output, checked.
+
+        Args:
+            x: the data, [B, *event]: floats, uint8, which stands for x/255, or bool.
+            index: what the encoder is called with instead of x. None: x.
+
+        Returns:
+            mu [B, *latent], and logvar, which broadcasts to it, in the encoder's dtype.
+
+        Raises:
+            ValueError: x has no batch dim; mu is not a batch of x's length, or logvar does not broadcast to it.
+            TypeError: x is an integer tensor other than uint8; the encoder's output is not a pair.
+        """
         if x.ndim == 0:
             raise ValueError("x needs a leading batch dim, got a 0-d tensor")
         output = self.encoder(self._encoder_input(x) if index is None else index)
@@ -167,7 +209,7 @@ class VAE(nn.Module):
         return mu, logvar
 
     def decode(self, z: Tensor) -> Decoded:
-        """The decoder's output for z [B, *latent], checked: logits, or a Gaussian's (mean, logvar)."""
+        """The decoder's output for ``z`` [B, *latent], checked: logits, or a Gaussian's (mean, logvar)."""
         output = self.decoder(z)
         if isinstance(output, Tensor):
             return output
@@ -181,7 +223,21 @@ class VAE(nn.Module):
         return mean, logvar
 
     def reconstruct(self, x: Tensor, *, index: Index | None = None) -> Tensor:
-        """The mean of p(x|z) at z = mu: [B, *event], for uint8 data on the scale of x/255. Differentiable."""
+        """The mean of p(x|z) at z = mu. Differentiable.
+
+        Args:
+            x: the data, [B, *event]: floats, uint8, which stands for x/255, or bool.
+            index: what the encoder is called with instead of x. None: x.
+
+        Returns:
+            [B, *event], in the decoder's dtype, for uint8 data on the scale of x/255.
+
+        Raises:
+            ValueError: x has no batch dim; mu is not a batch of x's length, or a logvar does not broadcast to its
+                mean.
+            TypeError: x is an integer tensor other than uint8; an encoder or decoder that returns something else
+                than the class says.
+        """
         mu, _ = self.encode(x, index=index)
         return _mean(self.decode(mu))
 
@@ -194,14 +250,25 @@ class VAE(nn.Module):
         generator: torch.Generator | None = None,
         mean: bool = True,
     ) -> Tensor:
-        """n data of the model: z ~ p(z), then the mean of p(x|z), or a draw from it with ``mean=False``.
+        """Data of the model: z ~ p(z), then the mean of p(x|z), or a draw from it. Without a graph.
 
-        Returns [n, *event] on the device and in the dtype of the decoder's parameters, without a graph. z is
-        sample 0 of the seed's noise, or what the prior makes of the seed, the draw from p(x|z) takes sample 1:
+        z is sample 0 of the seed's noise, or what the prior makes of the seed, the draw from p(x|z) takes sample 1:
         ``seed`` decides both.
 
+        Args:
+            n: how many data.
+            seed: an int, or one int64 element on the decoder's device; the result is then a pure function of the
+                arguments. Without a seed it is drawn from ``generator``.
+            generator: where the seed is drawn from, not together with ``seed``. None: PyTorch's default one.
+            mean: whether the mean of p(x|z) is returned; False: a draw from it.
+
+        Returns:
+            [n, *event] on the device and in the dtype of the decoder's parameters.
+
         Raises:
-            ValueError: the shape of a latent vector is not known (``latent_shape=`` of the class says it).
+            ValueError: the shape of a latent vector is not known (``latent_shape=`` of the class says it); both
+                ``seed`` and ``generator``.
+            TypeError: the decoder's output is neither a tensor nor a pair.
         """
         like = _first_float(self.decoder)
         if seed is None:
@@ -236,12 +303,11 @@ class VAE(nn.Module):
         seed: Seed | None = None,
         index: Index | None = None,
     ) -> Tensor:
-        r"""The importance-sampled estimate of log p(x) of each datum: [B], nats.
+        r"""The importance-sampled estimate of log p(x) of each datum, in nats.
 
         .. math:: \log \frac{1}{S} \sum_{s=1}^{S} \frac{p(x|z_s)\,p(z_s)}{q(z_s|x)}, \qquad z_s \sim q(z|x)
 
-        Burda, Grosse & Salakhutdinov 2016, "Importance Weighted Autoencoders", eq. 8; Rezende, Mohamed &
-        Wierstra 2014, appendix E. Its expectation is the ELBO at S = 1 and grows with S, to log p(x) at most.
+        Its expectation is the ELBO at S = 1 and grows with S, to log p(x) at most.
 
         Runs under ``no_grad`` and in chunks of samples, summed in float64: memory depends on B and
         ``chunk_size``, not on ``n_samples``. Sample s of a seed is the same noise in any chunk, so
@@ -249,14 +315,24 @@ class VAE(nn.Module):
         ``eval()`` first where it has batch normalisation or dropout).
 
         Args:
+            x: the data, [B, *event]: floats, uint8, which stands for x/255, or bool.
             n_samples: S.
-            chunk_size: samples of each datum decoded at once, as ``chunk_size * B`` rows of z; by default as
+            chunk_size: samples of each datum decoded at once, as ``chunk_size * B`` rows of z; None: as
                 many as make about 2²³ elements of x.
-            seed: without it, one is drawn from PyTorch's default generator.
-            index: as in :meth:`forward`.
+            seed: an int, or one int64 element on x's device. None: one is drawn from PyTorch's default generator.
+            index: what the encoder is called with instead of x: which data x holds. None: x.
+
+        Returns:
+            [B]; float64 for float64, else float32.
 
         Raises:
-            ValueError: n_samples or chunk_size < 1, and what the class lists.
+            ValueError: n_samples or chunk_size < 1; shapes of x, of the encoder's or of the decoder's output that
+                do not fit each other; a prior whose ``log_prob`` is not one number a latent vector.
+            TypeError: x is an integer tensor other than uint8; an encoder or decoder that returns something else
+                than the class says.
+
+        Source: Burda, Grosse and Salakhutdinov, "Importance Weighted Autoencoders" (2016), eq. 8; Rezende, Mohamed
+        and Wierstra (2014), appendix E.
         """
         if n_samples < 1:
             raise ValueError(f"n_samples must be at least 1, got {n_samples}")

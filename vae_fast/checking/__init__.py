@@ -56,15 +56,22 @@ def check(
     factors of a gradient add what they cost (``measure.bar``). The noise is compared bit by bit.
 
     Args:
-        op, backend, device, dtype, layout, inputs, options: leave out all others; by name. ``options`` is "plain"
-            or words such as "prior,weight,sum" (words.py). A backend that is named serves or raises.
-        shape: the operands' broadcast shape in every case; ints, or text such as "8x20".
-        seed: decides the operands and the noise; nothing is drawn from PyTorch's generators.
+        op: the operator's name, such as "gaussian_kl". None: all.
+        backend: "reference", "native", "triton" or "auto"; one that is named serves or raises. None: all that are
+            available.
+        device: such as "cuda:0". None: the CPU, and a GPU where there is one.
+        dtype: a floating dtype or its name, such as "bfloat16". None: float32, float64, bfloat16 and float16.
+        shape: the operands' broadcast shape in every case; ints, or text such as "8x20". None: each case's own.
+        layout: how the operands lie in memory, such as "transposed" or "per_feature". None: every way.
+        inputs: "ordinary" or "extreme". None: both.
+        options: "plain" or words such as "prior,weight,sum" (words.py), or a sequence of them. None: every option.
+        seed: decides the operands and the noise, an int from 0 to 2⁶³ − 1; nothing is drawn from PyTorch's
+            generators.
         thorough: also derivatives against differences of values (torch.autograd.gradcheck), every float32
             through the formulas of one argument, and random cases. Hours.
-        cases: how many random cases. 0: none.
-        every: takes each ``every``-th float32. 0: none.
-        progress: called with a line of text now and then.
+        cases: how many random cases ``thorough`` tries. 0: none.
+        every: of all float32 ``thorough`` takes each ``every``-th one. 0: none.
+        progress: called with a line of text now and then. None: nothing is told.
 
     Returns:
         One ``Row`` for each operator, backend, device and dtype: ``row.ok``, the worst errors of values and of
@@ -72,8 +79,14 @@ def check(
         found, with the result's name, index and operands and the command line that runs it alone.
 
     Raises:
-        ValueError: an unknown name, with the list of those there are; a choice that leaves no case.
+        ValueError: an unknown name, with the list of those there are; a choice that leaves no case; a seed out of
+            its range.
         RuntimeError: a named backend that is not available, or does not serve the operator or device.
+
+    Example:
+        >>> rows = vae_fast.check("rsample", device="cpu", dtype="float32", shape=(4, 3), layout="contiguous")
+        >>> all(row.ok for row in rows)
+        True
     """
     from vae_fast.checking.choice import checked
     from vae_fast.checking.runner import run_check
@@ -97,7 +110,7 @@ def check_module(
             gradients, buffers, training mode, and PyTorch's generators.
         x: what the loss is taken of: a tensor, or tensors in tuples, lists and dicts. Floating ones are widened
             for the truth.
-        loss: ``loss(module, x)``, a 0-d tensor; by default a VAE's own. It must reach parameters through the
+        loss: ``loss(module, x)``, a 0-d tensor; None: a VAE's own. It must reach parameters through the
             module it is given, which is a copy.
         seed: of PyTorch's generators, before each run. Draws of other operations (dropout) differ between
             dtypes: call ``eval()`` first.
@@ -108,6 +121,11 @@ def check_module(
 
     Raises:
         TypeError: no ``loss`` for a module that is not a VAE; a loss that is not a 0-d tensor.
+
+    Example:
+        >>> vae = vae_fast.VAE(vae_fast.GaussianMLP(6, 2, (4,)), vae_fast.BernoulliMLP(2, 6, (4,)))
+        >>> all(row.ok for row in vae_fast.check_module(vae, torch.rand(8, 6)))
+        True
     """
     from vae_fast.checking.module import parameter_rows
 

@@ -21,18 +21,20 @@ from vae_fast.reference.densities import NONE, compute_dtype, reduce
 class BernoulliVector(Vector):
     """Independent Bernoulli variables: ``Independent(Bernoulli(…), event_ndim)``, fused.
 
-    Values and gradients are those of torch.distributions, and accurate in both tails, where those are not. For
-    ``log_prob``, ``probs`` are converted to logits as there, clamped to [ε, 1 − ε], in passes of their own: pass
-    logits where there are any. Entropy, variance and divergences are PyTorch's own operations, of whichever was
-    given, unclamped. ``kl_divergence`` takes it with another one, with ``Independent(Bernoulli)`` and, for
-    ``event_ndim=0``, with ``Bernoulli``.
+    log p(x) = Σ x·log p + (1 − x)·log(1 − p) over an event. Values and gradients are those of torch.distributions,
+    and accurate in both tails, where those are not. For ``log_prob``, ``probs`` are converted to logits as there,
+    clamped to [ε, 1 − ε], in passes of their own: pass logits where there are any. Entropy, variance and
+    divergences are PyTorch's own operations, of whichever was given, unclamped. ``kl_divergence`` takes it with
+    another one, with ``Independent(Bernoulli)`` and, for ``event_ndim=0``, with ``Bernoulli``.
 
     Args:
-        probs, logits: one of them, a tensor or a number, in ``Bernoulli``'s order.
+        probs: p, a tensor of any floating dtype or a number; not together with ``logits``. Positional arguments
+            have ``Bernoulli``'s order.
+        logits: log(p/(1 − p)), a tensor of any floating dtype or a number; not together with ``probs``.
         event_ndim: how many trailing dims make up one event; 0 for ``Bernoulli`` itself.
-        backend: as ``vae_fast.rsample``, for ``log_prob``.
+        backend: "reference", "native", "triton" or "auto", for ``log_prob``; None is what ``use_backend`` says.
         validate_args: as in torch.distributions; False leaves out every check that waits for the device, and lets
-            values lie between 0 and 1.
+            values lie between 0 and 1. None: what ``Distribution.set_default_validate_args`` says.
 
     Shapes: ``batch_shape`` and ``event_shape`` are the parameter's shape, cut before its last ``event_ndim`` dims.
     ``sample(sample_shape)`` has sample_shape + batch_shape + event_shape; ``log_prob``, ``entropy`` and
@@ -45,11 +47,15 @@ class BernoulliVector(Vector):
         TypeError: a parameter of a complex, integer, quantised, sparse or nested kind.
         ValueError: both or neither parameter, an ``event_ndim`` that does not fit; with validation, probs outside
             [0, 1], NaN, a value that is neither 0 nor 1, or one whose last dims are not ``event_shape``.
+        RuntimeError: a named backend that cannot serve the call.
         NotImplementedError: ``rsample``; ``enumerate_support`` unless ``event_ndim=0``.
 
-    >>> p = BernoulliVector(logits=torch.zeros(100, 784))
-    >>> p.log_prob(p.sample((8,))).shape
-    torch.Size([8, 100])
+    Example:
+        >>> p = vae_fast.distributions.BernoulliVector(logits=torch.zeros(100, 784))
+        >>> p.log_prob(p.sample((8,))).shape
+        torch.Size([8, 100])
+
+    Source: Kingma and Welling, "Auto-Encoding Variational Bayes" (2014), eq. 11 in appendix C.
     """
 
     arg_constraints = {"probs": constraints.unit_interval, "logits": constraints.real}
@@ -130,7 +136,15 @@ class BernoulliVector(Vector):
         return (terms.stddev(p) if self._given == "logits" else (p * (1.0 - p)).sqrt()).to(self._param.dtype)
 
     def sample(self, sample_shape: Sequence[int] = (), *, generator: torch.Generator | None = None) -> Tensor:
-        """Zeros and ones, from ``generator`` or PyTorch's default one, as ``torch.bernoulli`` draws them."""
+        """Zeros and ones, as ``torch.bernoulli`` draws them, without a graph.
+
+        Args:
+            sample_shape: leading dims of independent samples.
+            generator: what they are drawn from. None: PyTorch's default one.
+
+        Returns:
+            sample_shape + batch_shape + event_shape, in the parameter's dtype.
+        """
         with torch.no_grad():
             return torch.bernoulli(
                 self.probs.expand(self._extended_shape(torch.Size(sample_shape))), generator=generator

@@ -85,7 +85,17 @@ class Counts(Vector):
         return self._scale
 
     def get_normalized(self, key: str) -> Tensor | None:
-        """scvi-tools' way to ask for the mean before any inflation, "mu", or for ``scale``."""
+        """scvi-tools' way to ask for the mean before any inflation, or for ``scale``.
+
+        Args:
+            key: "mu" or "scale".
+
+        Returns:
+            batch_shape + event_shape; None of a scale that was not given.
+
+        Raises:
+            ValueError: another key.
+        """
         if key not in ("mu", "scale"):
             raise ValueError(f"normalized key {key} not recognized: it is 'mu' or 'scale'")
         normalized: Tensor | None = self.mean if key == "mu" else self.scale

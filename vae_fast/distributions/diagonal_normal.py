@@ -25,22 +25,29 @@ _ONE = {"logvar": 0.0, "logstd": 0.0, "std": 1.0, "var": 1.0}
 class DiagonalNormal(Vector):
     """N(loc, σ²) with a diagonal covariance: ``Independent(Normal(loc, scale), event_ndim)``, fused.
 
-    Values and gradients are those of torch.distributions. The noise is ``vae_fast``'s, from PyTorch's default
-    generator, so ``torch.manual_seed`` governs. ``kl_divergence`` takes it with another one, with
-    ``Independent(Normal)`` and, for ``event_ndim=0``, with ``Normal``, in one kernel; a prior whose ``param``,
-    ``param_eps`` or ``bounds`` differ from the posterior's is converted first, and both are to σ where the
-    posterior's is "softplus" or has a ``param_eps`` or ``bounds``. With ``Laplace`` and what else PyTorch has
-    divergences with ``Normal`` for it is PyTorch's own, of single numbers or of ``Independent`` ones.
+    log p(x) = −½ Σ (log σ² + ((x − loc)/σ)² + log 2π) over an event. Values and gradients are those of
+    torch.distributions. The noise is ``vae_fast``'s, from PyTorch's default generator, so ``torch.manual_seed``
+    governs. ``kl_divergence`` takes it with another one, with ``Independent(Normal)`` and, for ``event_ndim=0``,
+    with ``Normal``, in one kernel; a prior whose ``param``, ``param_eps`` or ``bounds`` differ from the posterior's
+    is converted first, and both are to σ where the posterior's is "softplus" or has a ``param_eps`` or ``bounds``.
+    With ``Laplace`` and what else PyTorch has divergences with ``Normal`` for it is PyTorch's own, of single
+    numbers or of ``Independent`` ones.
 
     Args:
-        loc: mean, a tensor or a number.
+        loc: mean, a tensor of any floating dtype or a number.
         scale: σ, or what ``param`` says, a tensor or a number, broadcast against ``loc`` without a copy; its
             gradient has its own shape.
         event_ndim: how many trailing dims make up one event; 0 for ``Normal`` itself.
-        param, param_eps, bounds, bounds_grad: as ``vae_fast.rsample``: ``param="logvar"`` for the usual encoder,
-            ``param="softplus", param_eps=1e-4`` for many others. Fused.
-        backend: as ``vae_fast.rsample``, for every operator called.
-        validate_args: as in torch.distributions; False leaves out every check that waits for the device.
+        param: what ``scale`` is: "std" σ, "logvar" log σ² (the usual encoder's), "logstd" log σ, "var" σ², or
+            "softplus", σ = log(1 + e^scale).
+        param_eps: added to σ ("var": to σ²); many encoders have "softplus" with 1e-4.
+        bounds: (low, high), to which ``scale`` is clamped as it is given; either may be None. None: no clamp.
+        bounds_grad: the gradient of ``scale`` outside the bounds: "zero", as torch.clamp's, or "pass", that of the
+            value at the bound, as nn.GaussianNLLLoss has it.
+        backend: "reference", "native", "triton" or "auto", for every operator called; None is what ``use_backend``
+            says.
+        validate_args: as in torch.distributions; False leaves out every check that waits for the device. None: what
+            ``Distribution.set_default_validate_args`` says.
 
     Shapes: ``batch_shape`` and ``event_shape`` are the broadcast shape of ``loc`` and ``scale``, cut before its
     last ``event_ndim`` dims. ``rsample(sample_shape)`` has sample_shape + batch_shape + event_shape; ``log_prob``,
@@ -54,10 +61,15 @@ class DiagonalNormal(Vector):
         ValueError: shapes that do not broadcast, an ``event_ndim`` that does not fit, an unknown ``param``; with
             validation, a NaN in loc, a σ that is not positive, or a value whose last dims are not ``event_shape``
             (``Independent`` broadcasts those).
+        RuntimeError: a named backend that cannot serve the call.
+        NotImplementedError: ``cdf`` and ``icdf`` unless ``event_ndim=0``.
 
-    >>> q = DiagonalNormal(torch.zeros(100, 20), torch.ones(20))
-    >>> q.log_prob(q.rsample((8,))).shape
-    torch.Size([8, 100])
+    Example:
+        >>> q = vae_fast.distributions.DiagonalNormal(torch.zeros(100, 20), torch.ones(20))
+        >>> q.log_prob(q.rsample((8,))).shape
+        torch.Size([8, 100])
+
+    Source: Kingma and Welling, "Auto-Encoding Variational Bayes" (2014), section 2.4 and appendices B and C.
     """
 
     arg_constraints = {"loc": constraints.real, "scale": constraints.positive}
@@ -156,14 +168,29 @@ class DiagonalNormal(Vector):
         return of_scale.to(dtype).expand(self.batch_shape + self.event_shape)
 
     def rsample(self, sample_shape: int | Sequence[int] = (), **drawn: Any) -> Tensor:
-        """Reparameterised samples, with ``drawn`` the arguments of ``vae_fast.rsample`` that say what is drawn.
+        """Reparameterised samples.
 
-        temperature, noise, seed, stream, offset, first_sample, generator.
+        Args:
+            sample_shape: leading dims of independent samples, an int or a sequence of ints.
+            drawn: what is drawn, by the keyword arguments of ``vae_fast.rsample`` that say it: temperature, noise,
+                seed, stream, offset, first_sample, generator.
+
+        Returns:
+            sample_shape + batch_shape + event_shape, in the promoted dtype of loc and scale.
         """
         return rsample(self._loc, self._raw, sample_shape, **drawn, **self._gaussian, backend=self._backend)
 
     def sample(self, sample_shape: int | Sequence[int] = (), **drawn: Any) -> Tensor:
-        """``rsample`` without a gradient."""
+        """Samples without a gradient.
+
+        Args:
+            sample_shape: leading dims of independent samples, an int or a sequence of ints.
+            drawn: what is drawn, by the keyword arguments of ``vae_fast.rsample`` that say it: temperature, noise,
+                seed, stream, offset, first_sample, generator.
+
+        Returns:
+            sample_shape + batch_shape + event_shape, in the promoted dtype of loc and scale.
+        """
         with torch.no_grad():
             return self.rsample(sample_shape, **drawn)
 
@@ -189,7 +216,7 @@ class DiagonalNormal(Vector):
         return self._log_prob(zero, zero, scale=-1.0) + 0.5 * self.event_shape.numel()
 
     def cdf(self, value: Tensor) -> Tensor:
-        """For ``event_ndim=0`` only, as ``Normal.cdf``, and with the digits of the lower tail."""
+        """P(X ≤ ``value``), for ``event_ndim=0`` only; with the digits of the lower tail."""
         self._require_single()
         if self._validate_args:
             self._validate_sample(value)
@@ -198,7 +225,7 @@ class DiagonalNormal(Vector):
         return (0.5 * torch.special.erfc(-math.sqrt(0.5) * z.to(compute_dtype(z.dtype)))).to(z.dtype)
 
     def icdf(self, value: Tensor) -> Tensor:
-        """For ``event_ndim=0`` only, as ``Normal.icdf``, and for probabilities however small."""
+        """The x of P(X ≤ x) = ``value``, for ``event_ndim=0`` only; for probabilities however small."""
         self._require_single()
         z = torch.special.ndtri(value.to(compute_dtype(value.dtype))).to(value.dtype)
         return self.loc + self.scale * z

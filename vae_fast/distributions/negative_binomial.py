@@ -37,8 +37,8 @@ def given_parameters(
 class NegativeBinomial(Counts):
     """Independent negative binomial counts: those of torch.distributions and of scvi-tools, fused.
 
-    Counts of mean μ and variance μ + μ²/θ; log p(x) as ``vae_fast.negative_binomial_log_prob``, summed over an
-    event. It is given by one of three pairs:
+    Counts of mean μ and variance μ + μ²/θ, log p(x) = log Γ(x + θ) − log Γ(θ) − log x! + θ·log(θ/(θ + μ)) +
+    x·log(μ/(θ + μ)), summed over an event. It is given by one of three pairs:
 
         (total_count, logits): θ and log(μ/θ), as torch.distributions.
         (total_count, probs): θ and μ/(θ + μ), as torch.distributions.
@@ -48,16 +48,20 @@ class NegativeBinomial(Counts):
     which makes every count 0 for certain, is refused; ``probs`` are not clamped.
 
     Args:
-        total_count, theta: θ > 0, ∞ too beside ``mu``; a tensor, of floats or integers, or a number. Broadcast
-            without a copy: one a feature has its gradient in its own shape.
-        probs, logits, mu: tensors or numbers, probs in [0, 1).
+        total_count: θ > 0, a tensor of floats or integers, or a number. Broadcast without a copy: one a feature has
+            its gradient in its own shape.
+        probs: μ/(θ + μ) in [0, 1), a tensor of any floating dtype or a number.
+        logits: log(μ/θ), a tensor of any floating dtype or a number.
+        mu: μ ≥ 0, a tensor of any floating dtype or a number.
+        theta: θ > 0, ∞ too, a tensor of floats or integers, or a number. Broadcast without a copy: one a feature
+            has its gradient in its own shape.
         scale: scvi-tools' normalised mean, kept for ``get_normalized("scale")``. Beside ``total_count`` and without
             one it is μ over the sum of μ along the last dim, as there.
-        eps: as ``vae_fast.negative_binomial_log_prob``: 1e-8 makes scvi-tools' values.
+        eps: ε inside the logarithms, log(θ + ε), log(μ + ε) and log(θ + μ + ε): 1e-8 makes scvi-tools' values.
         event_ndim: how many trailing dims make up one event; 0 as torch.distributions has it.
-        backend: as ``vae_fast.rsample``, for ``log_prob``.
+        backend: "reference", "native", "triton" or "auto", for ``log_prob``; None is what ``use_backend`` says.
         validate_args: as in torch.distributions, also where scvi-tools would warn; False leaves out every check
-            that waits for the device.
+            that waits for the device. None: what ``Distribution.set_default_validate_args`` says.
 
     Shapes: ``batch_shape`` and ``event_shape`` are the broadcast shape of the parameters, cut before its last
     ``event_ndim`` dims. ``sample(sample_shape)`` has sample_shape + batch_shape + event_shape, ``log_prob`` one
@@ -71,13 +75,16 @@ class NegativeBinomial(Counts):
         ValueError: none of the three pairs, shapes that do not broadcast, an ``event_ndim`` that does not fit; with
             validation, parameters out of range or NaN, a value that is no count, or one whose last dims are not
             ``event_shape``.
+        RuntimeError: a named backend that cannot serve the call.
         NotImplementedError: ``rsample``, ``entropy``.
 
-    Source: as ``vae_fast.negative_binomial_log_prob``.
+    Example:
+        >>> parameters = {"mu": torch.full((100, 20), 3.0), "theta": torch.ones(20)}
+        >>> p = vae_fast.distributions.NegativeBinomial(**parameters, event_ndim=1)
+        >>> p.log_prob(p.sample((8,))).shape
+        torch.Size([8, 100])
 
-    >>> p = NegativeBinomial(mu=torch.full((100, 20), 3.0), theta=torch.ones(20), event_ndim=1)
-    >>> p.log_prob(p.sample((8,))).shape
-    torch.Size([8, 100])
+    Source: Lopez et al., "Deep generative modeling for single-cell transcriptomics" (2018), its Methods.
     """
 
     arg_constraints = {
@@ -195,6 +202,12 @@ class NegativeBinomial(Counts):
         """Poisson counts, of rates from a Gamma distribution, from PyTorch's default generator.
 
         A rate is no more than 1e8, as in scvi-tools; where θ is ∞ it is μ.
+
+        Args:
+            sample_shape: leading dims of independent samples.
+
+        Returns:
+            sample_shape + batch_shape + event_shape; float64 for float64 parameters, else float32.
         """
         with torch.no_grad():
             dtype = torch.promote_types(self._dtype, torch.float32)

@@ -32,10 +32,18 @@ class Vector(Distribution):
         self._validate_args = like._validate_args
 
     def to_event(self: Self, reinterpreted_batch_ndims: int | None = None) -> Self:
-        """The same elements with that many more dims in an event, or fewer; by default all of them.
+        """The same elements with more dims in an event, or fewer.
 
-        What ``Independent(d, n)`` is to ``d``, in one distribution; ``d`` itself for 0. Raises ValueError where
-        there are not as many.
+        What ``Independent(d, n)`` is to ``d``, in one distribution.
+
+        Args:
+            reinterpreted_batch_ndims: how many more; 0 gives ``d`` itself. None: all of them.
+
+        Returns:
+            A distribution of the same class, with the same parameters.
+
+        Raises:
+            ValueError: there are not as many dims.
         """
         n = len(self.batch_shape) if reinterpreted_batch_ndims is None else reinterpreted_batch_ndims
         if n == 0:

@@ -25,25 +25,53 @@ _log_odds = known_slopes(terms.log_odds, _log_odds_slope)
 class ZeroInflatedNegativeBinomial(NegativeBinomial):
     """Negative binomial counts that are 0 with probability σ(π) besides: those of scvi-tools, fused.
 
-    log p(x) as ``vae_fast.negative_binomial_log_prob`` with ``zero_logits``, summed over an event. ``mean`` and
-    ``variance`` are those of the inflated counts, ``mu`` is the mean before.
+    log p(x) = log(σ(π) + σ(−π)·p(0)) of x = 0 and log σ(−π) + log p(x) of all others, summed over an event, p being
+    the negative binomial of mean μ and variance μ + μ²/θ. It is given by one of three pairs, (total_count, logits)
+    or (total_count, probs) by torch.distributions' names, (mu, theta) by scvi-tools'; and by zi_logits or zi_probs.
+    ``mean`` and ``variance`` are those of the inflated counts, ``mu`` is the mean before. There is no gradient by
+    x.
 
     Args:
-        zi_logits, zi_probs: π or σ(π), one of them, a tensor or a number; at 0 and 1 gradients by σ(π) are finite,
-            though not their limits.
-        otherwise as ``NegativeBinomial``.
+        total_count: θ > 0, a tensor of floats or integers, or a number. Broadcast without a copy: one a feature has
+            its gradient in its own shape.
+        probs: μ/(θ + μ) in [0, 1), a tensor of any floating dtype or a number.
+        logits: log(μ/θ), a tensor of any floating dtype or a number.
+        mu: μ ≥ 0, a tensor of any floating dtype or a number.
+        theta: θ > 0, ∞ too, a tensor of floats or integers, or a number. Broadcast without a copy: one a feature
+            has its gradient in its own shape.
+        zi_logits: π, a tensor or a number; not together with ``zi_probs``.
+        zi_probs: σ(π) in [0, 1], a tensor or a number; not together with ``zi_logits``. At 0 and 1 gradients by it
+            are finite, though not their limits.
+        scale: scvi-tools' normalised mean, kept for ``get_normalized("scale")``. Beside ``total_count`` and without
+            one it is μ over the sum of μ along the last dim, as there.
+        eps: ε inside the logarithms, log(θ + ε), log(μ + ε) and log(θ + μ + ε): 1e-8 makes scvi-tools' values.
+        event_ndim: how many trailing dims make up one event; 0 as torch.distributions has it.
+        backend: "reference", "native", "triton" or "auto", for ``log_prob``; None is what ``use_backend`` says.
+        validate_args: as in torch.distributions, also where scvi-tools would warn; False leaves out every check
+            that waits for the device. None: what ``Distribution.set_default_validate_args`` says.
 
-    Shapes, dtypes: as ``NegativeBinomial``.
+    Shapes: ``batch_shape`` and ``event_shape`` are the broadcast shape of the parameters, cut before its last
+    ``event_ndim`` dims. ``sample(sample_shape)`` has sample_shape + batch_shape + event_shape, ``log_prob`` one
+    number a batch element. Every parameter can be asked for, whichever were given, in the full shape.
+
+    Dtypes: counts of any floating or integer dtype or bool; samples and densities are float64 for float64, else
+    float32, since half types do not hold counts.
 
     Raises:
-        NotImplementedError: ``mode`` besides.
-        otherwise as ``NegativeBinomial``.
+        TypeError: a parameter of a complex, quantised, sparse or nested kind; of integers, but for θ.
+        ValueError: none of the three pairs, both or neither of zi_logits and zi_probs, shapes that do not
+            broadcast, an ``event_ndim`` that does not fit; with validation, parameters out of range or NaN, a value
+            that is no count, or one whose last dims are not ``event_shape``.
+        RuntimeError: a named backend that cannot serve the call.
+        NotImplementedError: ``rsample``, ``entropy``, ``mode``.
 
-    Source: as ``vae_fast.negative_binomial_log_prob``.
+    Example:
+        >>> parameters = {"mu": torch.full((100, 20), 3.0), "theta": torch.ones(20)}
+        >>> p = vae_fast.distributions.ZeroInflatedNegativeBinomial(**parameters, zi_logits=-1.0)
+        >>> p.log_prob(p.sample((8,))).shape
+        torch.Size([8, 100, 20])
 
-    >>> p = ZeroInflatedNegativeBinomial(mu=torch.full((100, 20), 3.0), theta=torch.ones(20), zi_logits=-1.0)
-    >>> p.log_prob(p.sample((8,))).shape
-    torch.Size([8, 100, 20])
+    Source: Lopez et al., "Deep generative modeling for single-cell transcriptomics" (2018), its Methods.
     """
 
     arg_constraints = {
@@ -121,7 +149,17 @@ class ZeroInflatedNegativeBinomial(NegativeBinomial):
         raise NotImplementedError("the mode of a zero-inflated count")
 
     def sample(self, sample_shape: Sequence[int] | None = ()) -> Tensor:
-        """As ``NegativeBinomial.sample``, and then uniform numbers for the zeros."""
+        """Poisson counts, of rates from a Gamma distribution, and then uniform numbers for the zeros.
+
+        All are from PyTorch's default generator. A rate is no more than 1e8, as in scvi-tools; where θ is ∞ it is
+        μ.
+
+        Args:
+            sample_shape: leading dims of independent samples.
+
+        Returns:
+            sample_shape + batch_shape + event_shape; float64 for float64 parameters, else float32.
+        """
         with torch.no_grad():
             counts = super().sample(sample_shape)
             dead = self._whole(self._inflation()[0], counts.dtype)

@@ -263,6 +263,13 @@ def patch(model: Model) -> Model:
     ``deepcopy`` and pickling keep it all; ``model.save`` writes weights and configurations only, as it always
     does: patch again what ``load_from_folder`` returns.
 
+    Args:
+        model: an instance of one of these classes, or of what is derived from them. It is changed in place, its
+            class is not.
+
+    Returns:
+        ``model``.
+
     Raises:
         TypeError: a model of another kind, whose loss is of another form.
 

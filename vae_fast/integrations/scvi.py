@@ -170,11 +170,14 @@ def patch(model: Model, *, sampling: bool = False) -> Model:
     likelihoods do not warn at every step of data that are no counts; ``setup_anndata`` has.
 
     Args:
-        model: has its module: one made without ``adata`` gets it in ``train``, too late.
+        model: has its module: one made without ``adata`` gets it in ``train``, too late. It is changed in place.
         sampling: draws the samples of every encoder by ``vf.rsample`` too, whose noise is the same bits on every
             device. Without it scvi's are left alone, and training follows the path that it would have taken.
             Several samples a datum (``n_samples``) are scvi's in either case, and so are TOTALVI's, whose encoder
             is another.
+
+    Returns:
+        ``model``.
 
     Raises:
         TypeError: a model of another kind (PEAKVI, AUTOZI, …), whose loss is of another form.

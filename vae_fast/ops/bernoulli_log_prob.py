@@ -45,28 +45,42 @@ def bernoulli_log_prob(
     A float p holds far less of a small 1 − p than logits do: prefer these where there is a choice.
 
     Args:
-        logits: y; with ``param="probs"`` p.
+        logits: y, a tensor of any floating dtype; with ``param="probs"`` p.
         x: targets, broadcast against ``logits`` and they against it: floats in [0, 1], bool, or uint8. Where they
             differ in their number of dims, one of the two must have the shape of both together.
         x_scale: multiplies x: 1/255 for bytes of 0 to 255.
-        pos_weight: p, which multiplies t·log σ(y) alone, broadcast against the elements: as of
-            F.binary_cross_entropy_with_logits. A constant, without a gradient. The result then is no normalised
-            density, and none of an evidence lower bound. For logits only.
-        event_ndim, weight, reduction, scale: as ``gaussian_kl``. ``scale=-1`` makes it a loss.
+        pos_weight: p, which multiplies t·log σ(y) alone, broadcast against the elements, a tensor or a number: that
+            of F.binary_cross_entropy_with_logits. A constant, without a gradient. The result then is no normalised
+            density, and none of an evidence lower bound. For logits only. None: 1.
+        event_ndim: how many trailing dims of the broadcast shape make one datum; 0 for elementwise.
+        weight: w, a tensor of a floating dtype, uint8 or bool, or a number, broadcast against the elements (of
+            shape [B, 1] for one weight a datum): Σ w·log p. An element of weight 0 contributes 0 and gets gradient
+            0 whatever its value. Its own gradient is the element's log p; at weight 0 too, where it is that of the
+            operands as they are. None: 1.
+        reduction: "none" gives one number a datum, "sum" and "mean" run over all data.
+        scale: a number that multiplies the result; −1 makes it a loss.
         param: what the first operand is: "logits" or "probs".
         validate: raises ValueError where t, or p, is outside [0, 1] or NaN, at the cost of a pass over x (and p)
             and, on a GPU, a synchronisation. Without it the formula is continued for t outside, and the value is
             NaN for p outside.
-        backend: as ``rsample``.
+        backend: "reference", "native", "triton" or "auto"; None is what ``use_backend`` says.
 
     Returns:
         The data dims ("none") or a 0-d tensor; float64 for float64 logits, else float32. Logits of ±∞ give 0
         with the matching target and −∞ with the other; a p of 0 or 1 gives 0 and −100.
 
     Raises:
-        TypeError: logits of a complex, integer, quantised, sparse or nested kind; x of int8 to int64.
-        ValueError: ``pos_weight`` with ``param="probs"``.
-        otherwise as ``gaussian_kl``.
+        TypeError: logits of a complex, integer, quantised, sparse or nested kind; x of int8 to int64; an option
+            that is no number; DTensors mixed with plain tensors.
+        ValueError: ``pos_weight`` with ``param="probs"``; shapes that do not broadcast, or whose numbers of dims
+            differ and that would make a table larger than both; an ``event_ndim`` larger than the number of dims,
+            tensors on different devices, an unknown ``param`` or ``reduction``; what ``validate`` finds.
+        RuntimeError: a named backend that cannot serve the call.
+
+    Example:
+        >>> x = torch.tensor([[0.0, 1.0], [1.0, 1.0]])
+        >>> vae_fast.bernoulli_log_prob(torch.zeros(2, 2), x)
+        tensor([-1.3863, -1.3863])
 
     Source: Kingma and Welling, "Auto-Encoding Variational Bayes" (2014), eq. 11 in appendix C.
     """

@@ -50,6 +50,23 @@ class early_gradients:
     pass. While saved-tensor hooks are active (activation checkpointing, ``save_on_cpu``) it is so in any case.
 
     The setting is the process's; the environment variable VAE_FAST_EARLY_GRADIENTS, 0 or 1, sets its start value.
+
+    Args:
+        allowed: True, as the process starts, or False.
+
+    Returns:
+        A context manager, which at the end of its ``with`` block makes the setting what it was before. Without a
+        block it stays.
+
+    Raises:
+        TypeError: ``allowed`` is no bool.
+
+    Example:
+        >>> mu = torch.ones(64, 20, requires_grad=True)
+        >>> with vae_fast.early_gradients(False):
+        ...     vae_fast.gaussian_kl(mu, 0.0, reduction="sum").backward()
+        >>> mu.grad[0, 0]
+        tensor(1.)
     """
 
     def __init__(self, allowed: bool) -> None:

@@ -40,28 +40,49 @@ def gaussian_kl(
     Σ ½((μ − μp)²/σp² + σ²/σp² − 1 − log(σ²/σp²)) over the event dims, accurate where σ is near σp too.
 
     Args:
-        mu, logvar: mean and log σ² (or what ``param`` says), broadcast against each other.
-        prior_mu, prior_logvar: the prior's: tensors, numbers, or None for mean 0 and σp = 1.
-        free_bits: λ: every element's KL counts as max(KL, λ), with no gradient where KL ≤ λ.
+        mu: mean μ, a tensor of any shape and any floating dtype.
+        logvar: log σ², or what ``param`` says it is: a tensor of any floating dtype, or a number. It is broadcast
+            against ``mu``, and its gradient has its own shape.
+        prior_mu: the prior's mean μp: a tensor, a number, or None for 0. It is broadcast against mu and logvar.
+        prior_logvar: log σp², or what ``prior_param`` says it is: a tensor, a number, or None for σp = 1. It is
+            broadcast against the others.
+        free_bits: λ, in nats: every element's KL counts as max(KL, λ), with no gradient where KL ≤ λ. None: none.
         event_ndim: how many trailing dims of the broadcast shape make one latent vector; 0 for elementwise.
-        weight: broadcast against the elements (of shape [B, 1] for one weight a datum): Σ w·KL. An element of
-            weight 0 contributes 0 and gets gradient 0 whatever its value. Its own gradient is the element's term,
-            max(KL, λ); at weight 0 too, where it is that of the operands as they are.
+        weight: w, a tensor of a floating dtype, uint8 or bool, or a number, broadcast against the elements (of
+            shape [B, 1] for one weight a datum): Σ w·KL. An element of weight 0 contributes 0 and gets gradient 0
+            whatever its value. Its own gradient is the element's term, max(KL, λ); at weight 0 too, where it is
+            that of the operands as they are. None: 1.
         reduction: "none" gives one number a datum, "sum" and "mean" run over all data.
-        scale: multiplies the result.
-        param, param_eps, bounds, bounds_grad, backend: as ``rsample``.
-        prior_param, prior_param_eps, prior_bounds: the same of ``prior_logvar``. Where nothing is said they are
-            those of ``logvar``; with a ``prior_param``, no eps and no bounds. (None, None) are no bounds.
+        scale: a number that multiplies the result.
+        param: what the second argument is: "logvar" log σ², "logstd" log σ, "std" σ, "var" σ², or "softplus",
+            σ = log(1 + e^logvar).
+        param_eps: added to σ ("var": to σ²).
+        bounds: (low, high), to which the second argument is clamped as it is given; either may be None. None: no
+            clamp.
+        bounds_grad: the gradient of what is clamped outside its bounds: "zero", as torch.clamp's, or "pass", that
+            of the value at the bound, as nn.GaussianNLLLoss has it.
+        prior_param: what ``prior_logvar`` is, by the same words. None: what ``logvar`` is, with its ``param_eps``
+            and ``bounds`` where these are not given for the prior either.
+        prior_param_eps: added to σp ("var": to σp²). None: 0 with a ``prior_param``, else ``param_eps``.
+        prior_bounds: (low, high), to which ``prior_logvar`` is clamped; (None, None) is no clamp. None: no clamp
+            with a ``prior_param``, else ``bounds``.
+        backend: "reference", "native", "triton" or "auto"; None is what ``use_backend`` says.
 
     Returns:
         The data dims ("none") or a 0-d tensor; float64 where the arguments promote to it, else float32.
 
     Raises:
-        TypeError: arguments of a complex, integer, quantised, sparse or nested kind; DTensors mixed with plain
-            tensors.
+        TypeError: arguments of a complex, integer, quantised, sparse or nested kind; an option that is no number;
+            DTensors mixed with plain tensors.
         ValueError: shapes that do not broadcast, an ``event_ndim`` larger than the number of dims, tensors on
-            different devices, an unknown ``param`` or ``reduction``.
+            different devices, an unknown ``param`` or ``reduction``, bounds of low > high.
         RuntimeError: a named backend that cannot serve the call.
+
+    Example:
+        >>> vae_fast.gaussian_kl(torch.ones(3, 20), torch.zeros(3, 20))
+        tensor([10., 10., 10.])
+        >>> vae_fast.gaussian_kl(torch.ones(3, 20), 0.0, prior_mu=1.0, prior_logvar=0.0, reduction="mean")
+        tensor(0.)
 
     Source: Kingma and Welling, "Auto-Encoding Variational Bayes" (2014), appendix B; free bits: Kingma et al.
     (2016), eq. 15, per latent and datum.

@@ -37,21 +37,42 @@ def gaussian_log_prob(
     ``bounds`` says so; t = m contributes 0 to the square whatever σ.
 
     Args:
-        mean: m.
+        mean: m, a tensor of any shape and any floating dtype.
         logvar: log σ² (or what ``param`` says): for every element, every feature ([D]), every datum ([B, 1]),
             a 0-d tensor or a number. Its gradient has its own shape.
         x: data, broadcast against mean and logvar and they against it: floats, bool, or uint8. Where they differ in
             their number of dims, one of the two must have the shape of both together.
         x_scale: multiplies x: 1/255 for bytes of 0 to 255.
-        event_ndim, weight, reduction, scale: as ``gaussian_kl``. ``scale=-1`` makes it a loss.
-        param, param_eps, bounds, bounds_grad, backend: as ``rsample``.
+        event_ndim: how many trailing dims of the broadcast shape make one datum; 0 for elementwise.
+        weight: w, a tensor of a floating dtype, uint8 or bool, or a number, broadcast against the elements (of
+            shape [B, 1] for one weight a datum): Σ w·log p. An element of weight 0 contributes 0 and gets gradient
+            0 whatever its value. Its own gradient is the element's log p; at weight 0 too, where it is that of the
+            operands as they are. None: 1.
+        reduction: "none" gives one number a datum, "sum" and "mean" run over all data.
+        scale: a number that multiplies the result; −1 makes it a loss.
+        param: what the second argument is: "logvar" log σ², "logstd" log σ, "std" σ, "var" σ², or "softplus",
+            σ = log(1 + e^logvar).
+        param_eps: added to σ ("var": to σ²).
+        bounds: (low, high), to which the second argument is clamped as it is given; either may be None. None: no
+            clamp.
+        bounds_grad: the second argument's gradient outside the bounds: "zero", as torch.clamp's, or "pass", that of
+            the value at the bound, as nn.GaussianNLLLoss has it.
+        backend: "reference", "native", "triton" or "auto"; None is what ``use_backend`` says.
 
     Returns:
         The data dims ("none") or a 0-d tensor; float64 where mean and logvar promote to it, else float32.
 
     Raises:
-        TypeError: mean or logvar of a complex, integer, quantised, sparse or nested kind; x of int8 to int64.
-        otherwise as ``gaussian_kl``.
+        TypeError: mean or logvar of a complex, integer, quantised, sparse or nested kind; x of int8 to int64; an
+            option that is no number; DTensors mixed with plain tensors.
+        ValueError: shapes that do not broadcast, or whose numbers of dims differ and that would make a table larger
+            than both; an ``event_ndim`` larger than the number of dims, tensors on different devices, an unknown
+            ``param`` or ``reduction``, bounds of low > high.
+        RuntimeError: a named backend that cannot serve the call.
+
+    Example:
+        >>> vae_fast.gaussian_log_prob(torch.zeros(2, 3), 0.0, torch.zeros(2, 3))
+        tensor([-2.7568, -2.7568])
 
     Source: Kingma and Welling, "Auto-Encoding Variational Bayes" (2014), eq. 12 in appendix C.
     """

@@ -34,7 +34,7 @@ def gaussian_mixture_log_prob(
     bounds_grad: BoundsGrad = "zero",
     backend: str | None = None,
 ) -> Any:
-    r"""Log-density of a mixture of diagonal Gaussians, without a table of data × components × dims.
+    r"""Log-density of a mixture of diagonal Gaussians, in nats, without a table of data × components × dims.
 
     .. math::
         \log p(z) = \log \sum_{k=1}^{K} w_k \prod_{d=1}^{D} \mathcal N(z_d; \mu_{kd}, \sigma_{kd}^2)
@@ -49,21 +49,24 @@ def gaussian_mixture_log_prob(
     small.
 
     Args:
-        mu: the components' means, [K, D] for all data, or [*data, K, D]: each datum its own.
-        logvar: what ``param`` says of σ; broadcasts to mu's shape.
-        z: [*data, D].
+        mu: the components' means, [K, D] for all data, or [*data, K, D]: each datum its own. Of any floating dtype.
+        logvar: log σ², or what ``param`` says it is: a tensor that broadcasts to mu's shape, or a number. Its
+            gradient has its own shape.
+        z: the points, [*data, D], of any floating dtype.
         log_weight: log w_k, [K] or [*data, K]; −log K each where None. They are taken as they are: of weights that
             sum to 1 the result is a density.
         per_dim: whether the second sum is wanted too.
         weight: what a datum's results are multiplied by, outside the logarithm; broadcasts to [*data]. Of a weight
-            of 0 the result and its gradients are 0 whatever the operands are. No gradient of its own.
-        reduction: "none", "sum" or "mean" over the data.
-        scale: what the result is multiplied by.
-        param: what logvar is: "logvar" (log σ²), "logstd", "std", "var" or "softplus" (σ = log(1 + e^r)).
-        param_eps: added to σ, to σ² for "var".
-        bounds: (low, high) that logvar is clamped to, either may be None.
-        bounds_grad: the gradient of what bounds clamp: "zero", or "pass" as if it were not clamped.
-        backend: "native" (CPU), "reference" or "auto"; by default what ``use_backend`` says. Under functorch's
+            of 0 the result and its gradients are 0 whatever the operands are. No gradient of its own. None: 1.
+        reduction: "none" gives one number a datum, "sum" and "mean" run over all data.
+        scale: a number that multiplies the result; −1 makes it a loss.
+        param: what logvar is: "logvar" log σ², "logstd" log σ, "std" σ, "var" σ², or "softplus", σ = log(1 +
+            e^logvar).
+        param_eps: added to σ ("var": to σ²).
+        bounds: (low, high), to which logvar is clamped as it is given; either may be None. None: no clamp.
+        bounds_grad: logvar's gradient outside the bounds: "zero", as torch.clamp's, or "pass", that of the value at
+            the bound.
+        backend: "native" (CPU), "reference" or "auto"; None is what ``use_backend`` says. Under functorch's
             transforms, forward-mode AD, export and for tensor subclasses the reference's operations serve, on the
             whole table.
 
@@ -72,8 +75,9 @@ def gaussian_mixture_log_prob(
         else float32.
 
     Raises:
-        ValueError: shapes that do not fit each other, no component, an unknown word, low > high.
-        TypeError: an operand that is no dense tensor of a floating dtype.
+        ValueError: shapes that do not fit each other, no component, tensors on different devices, an unknown word,
+            bounds of low > high.
+        TypeError: an operand that is no dense tensor of a floating dtype; an option that is no number.
         RuntimeError: a named backend that does not serve the operator.
 
     Example:
@@ -81,7 +85,7 @@ def gaussian_mixture_log_prob(
         >>> vae_fast.gaussian_mixture_log_prob(mu, 0.0, z).shape
         torch.Size([64])
 
-    Sources: Tomczak and Welling, "VAE with a VampPrior" (2018), eq. 9; Chen, Li, Grosse and Duvenaud, "Isolating
+    Source: Tomczak and Welling, "VAE with a VampPrior" (2018), eq. 9; Chen, Li, Grosse and Duvenaud, "Isolating
     Sources of Disentanglement in Variational Autoencoders" (2018), section 4 for the marginals.
     """
     form = arguments.sigma_form(param, param_eps, bounds, bounds_grad)

@@ -36,7 +36,7 @@ def linear_bernoulli_log_prob(
     block_rows: int | None = None,
     backend: str | None = None,
 ) -> Tensor:
-    r"""Bernoulli log-likelihood of targets under the logits of a linear layer, summed over its outputs.
+    r"""Bernoulli log-likelihood of targets under the logits of a linear layer, in nats, summed over its outputs.
 
     .. math:: \log p(x \mid h) = \sum_d x_d\, l_d - \log(1 + e^{l_d}), \qquad l = W h + b
 
@@ -48,26 +48,33 @@ def linear_bernoulli_log_prob(
     or where x needs a gradient, it is those two calls.
 
     Args:
-        h: the layer's input, [..., H].
-        weight: W, [D, H].
-        bias: b, [D], or None.
-        x: targets [*data, D], of any dtype that ``bernoulli_log_prob`` takes; h may have sample dims before these.
+        h: the layer's input, [..., H], of any floating dtype.
+        weight: W, [D, H], of h's dtype.
+        bias: b, [D], of h's dtype, or None.
+        x: targets [*data, D]: floats in [0, 1], bool, or uint8; h may have sample dims before these.
         x_scale: what x is multiplied by when it is read; 1/255 for bytes.
-        reduction: "none", "sum" or "mean" over the rows.
-        scale: what the result is multiplied by.
+        reduction: "none" gives one number a row of h, "sum" and "mean" run over all rows.
+        scale: a number that multiplies the result; −1 makes it a loss.
         recompute: whether the backward pass makes the logits again, so that no table of their size is held; of half
             types it does in any case.
-        block_rows: rows of h at a time; by default as many as make 4 MiB of logits.
-        backend: "reference", "native", "triton" or "auto"; by default what ``use_backend`` says.
+        block_rows: rows of h at a time; None: as many as make 4 MiB of logits.
+        backend: "reference", "native", "triton" or "auto"; None is what ``use_backend`` says.
 
     Returns:
         h's leading dims ("none") or a 0-d tensor; float64 for float64 logits, else float32.
 
     Raises:
-        ValueError: h, weight, bias and x do not fit each other, block_rows < 1, an unknown reduction.
-        TypeError: what ``bernoulli_log_prob`` refuses.
-        RuntimeError: h, weight and bias of different dtypes outside of autocast, as of
-            ``torch.nn.functional.linear``.
+        ValueError: h, weight, bias and x do not fit each other, x on another device than h, block_rows < 1, an
+            unknown reduction.
+        TypeError: logits of a complex, integer, quantised, sparse or nested kind; x of int8 to int64; an option
+            that is no number.
+        RuntimeError: h, weight and bias on different devices, or of different dtypes outside of autocast, as of
+            ``torch.nn.functional.linear``; a named backend that cannot serve the call.
+
+    Example:
+        >>> h, weight, x = torch.zeros(3, 4), torch.zeros(2, 4), torch.tensor([[0.0, 1.0]]).expand(3, 2)
+        >>> vae_fast.linear_bernoulli_log_prob(h, weight, None, x)
+        tensor([-1.3863, -1.3863, -1.3863])
 
     Source: Kingma and Welling, "Auto-Encoding Variational Bayes" (2014), appendix C.1.
     """

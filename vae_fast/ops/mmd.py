@@ -44,14 +44,14 @@ def mmd(
     points: distances are formed by differences, a few pairs at a time, and their sums in double precision.
 
     Args:
-        x: points [n, D].
-        y: points [m, D].
+        x: points [n, D], of any floating dtype.
+        y: points [m, D], of any floating dtype.
         kernel: "imq", the inverse multiquadric, summed over the scales; or "rbf".
         bandwidth: σ of C, above 0.
-        scales: s of the inverse multiquadric, above 0; "rbf" has none.
+        scales: s of the inverse multiquadric, each above 0; "rbf" has none.
         unbiased: whether pairs of a point and itself are left out of the first two means, which then are of
             n(n − 1) and m(m − 1) pairs; otherwise of n² and m².
-        backend: "native" (CPU), "reference" or "auto"; by default what ``use_backend`` says. Under functorch's
+        backend: "native" (CPU), "reference" or "auto"; None is what ``use_backend`` says. Under functorch's
             transforms, forward-mode AD, export and for tensor subclasses the reference's operations serve, on whole
             tables.
 
@@ -60,17 +60,17 @@ def mmd(
         of x and y.
 
     Raises:
-        ValueError: other shapes, fewer than two points of a set (one, if biased), an unknown kernel, a bandwidth or
-            scale that is not above 0.
-        TypeError: x or y is no dense tensor of a floating dtype.
+        ValueError: other shapes, fewer than two points of a set (one, if biased), tensors on different devices, an
+            unknown kernel, no scale, a bandwidth or scale that is not above 0.
+        TypeError: x or y is no dense tensor of a floating dtype; a bandwidth or scale that is no number.
         RuntimeError: a named backend that does not serve the operator.
 
     Example:
-        >>> z = torch.randn(256, 16)
-        >>> vae_fast.mmd(z, torch.randn(256, 16)).shape
-        torch.Size([])
+        >>> x, y = torch.zeros(2, 1), torch.ones(2, 1)
+        >>> vae_fast.mmd(x, y, kernel="rbf")
+        tensor(0.7869)
 
-    Sources: Gretton, Borgwardt, Rasch, Schölkopf and Smola, "A Kernel Two-Sample Test" (2012), lemma 6; Tolstikhin,
+    Source: Gretton, Borgwardt, Rasch, Schölkopf and Smola, "A Kernel Two-Sample Test" (2012), lemma 6; Tolstikhin,
     Bousquet, Gelly and Schölkopf, "Wasserstein Auto-Encoders" (2018), section 4 for the kernel and its scales.
     """
     x, y = arguments.floating("x", x), arguments.floating("y", y)

@@ -46,30 +46,48 @@ def negative_binomial_log_prob(
     ℓ being ``log_library``. But for Triton, neither the shares nor μ become a tensor.
 
     Args:
-        mean: μ > 0; with ``param="log_mean"`` its logarithm; with ``param="softmax"`` the logits of its shares.
+        mean: μ > 0, a tensor of any floating dtype; with ``param="log_mean"`` its logarithm; with
+            ``param="softmax"`` the logits of its shares.
         theta: the inverse dispersion θ > 0, or ``theta_param="log_theta"`` its logarithm: for every element, every
             feature ([G]), every datum ([B, 1]), a 0-d tensor or a number. Its gradient has its own shape.
         x: counts, broadcast against the others and they against it: floats, bool, or integers (uint8, int16,
             int32, int64); or a CSR matrix [B, G], PyTorch's or SciPy's, of which kernels on a CPU read what is not
             0, and all others make a dense copy. A constant, without a gradient. Where they differ in their number
             of dims, one of the two must have the shape of both.
-        zero_logits: π, of the same shapes.
+        zero_logits: π, of the same shapes. None: no zeros besides.
         log_library: ℓ, for ``param="softmax"`` only: one value a datum ([B, 1]), or any other such shape; 0 where
             it is None.
-        eps: what the published formula of single-cell models has inside its logarithms, log(θ + ε), log(μ + ε) and
-            log(θ + μ + ε): 1e-8 makes its values.
-        event_ndim, weight, reduction, scale: as ``gaussian_kl``. ``scale=-1`` makes it a loss.
+        param: what ``mean`` is: "mean" μ, "log_mean" log μ, or "softmax", the logits of shares of a library.
+        theta_param: what ``theta`` is: "theta" θ, or "log_theta" log θ.
+        eps: ε, what the published formula of single-cell models has inside its logarithms, log(θ + ε), log(μ + ε)
+            and log(θ + μ + ε): 1e-8 makes its values.
+        event_ndim: how many trailing dims of the broadcast shape make one datum; 0 for elementwise.
+        weight: w, a tensor of a floating dtype, uint8 or bool, or a number, broadcast against the elements (of
+            shape [B, 1] for one weight a datum): Σ w·log p. An element of weight 0 contributes 0 and gets gradient
+            0 whatever its value. Its own gradient is the element's log p; at weight 0 too, where it is that of the
+            operands as they are. None: 1.
+        reduction: "none" gives one number a datum, "sum" and "mean" run over all data.
+        scale: a number that multiplies the result; −1 makes it a loss.
         validate: raises ValueError where x is no count, or a mean or θ not positive, at the cost of a pass over
             each and, on a GPU, a synchronisation. Without it the formula goes on for fractions, by log Γ.
-        backend: as ``rsample``.
+        backend: "reference", "native", "triton" or "auto"; None is what ``use_backend`` says.
 
     Returns:
         The data dims ("none") or a 0-d tensor; float64 where the parameters promote to it, else float32.
 
     Raises:
-        ValueError: ``log_library`` without ``param="softmax"``, or that with ``event_ndim=0``.
-        TypeError: mean, theta, zero_logits or log_library of a complex, integer, quantised, sparse or nested kind.
-        otherwise as ``gaussian_kl``.
+        TypeError: mean, theta, zero_logits or log_library of a complex, integer, quantised, sparse or nested kind;
+            x of another kind than those above; an option that is no number; DTensors mixed with plain tensors.
+        ValueError: ``log_library`` without ``param="softmax"``, or that with ``event_ndim=0``; shapes that do not
+            broadcast, or whose numbers of dims differ and that would make a table larger than both; an
+            ``event_ndim`` larger than the number of dims, tensors on different devices, an unknown ``param``,
+            ``theta_param`` or ``reduction``; what ``validate`` finds.
+        RuntimeError: a named backend that cannot serve the call.
+
+    Example:
+        >>> mean, counts = torch.ones(3, 2), torch.zeros(3, 2, dtype=torch.int64)
+        >>> vae_fast.negative_binomial_log_prob(mean, 1.0, counts)
+        tensor([-1.3863, -1.3863, -1.3863])
 
     Source: Lopez et al., "Deep generative modeling for single-cell transcriptomics" (2018), its Methods.
     """

@@ -47,26 +47,69 @@ def rsample_kl(
 ) -> tuple[Tensor, Tensor]:
     """Sample of q = N(μ, σ²) and KL(q ‖ N(μp, σp²)) together: what a VAE's encoder output is used for.
 
-    z as ``rsample`` gives it, bit for bit where the prior is of no wider dtype, and the KL, over the event dims, as
-    ``gaussian_kl``: to N(0, I), or to a prior that a network gives (hierarchical and recurrent VAEs).
+    z = μ + τ·σ·ε, ε ~ N(0, I), and Σ ½((μ − μp)²/σp² + σ²/σp² − 1 − log(σ²/σp²)) over the event dims: to N(0, I),
+    or to a prior that a network gives (hierarchical and recurrent VAEs). z is the ``rsample`` of the same
+    arguments, bit for bit where the prior is of no wider dtype, and kl their ``gaussian_kl``.
 
     Args:
-        prior_mu, prior_logvar: the prior's: tensors, numbers, or None for mean 0 and σp = 1. They broadcast to the
-            shape that mu and logvar have together.
-        event_ndim: how many trailing dims of broadcast(mu, logvar) make one latent vector.
-        free_bits: λ: every element's KL counts as max(KL, λ), with no gradient where KL ≤ λ.
-        temperature: of the sample alone, as ``rsample``; the KL is of q.
-        prior_param, prior_param_eps, prior_bounds: as ``gaussian_kl``.
-        others: as ``rsample``. Two latents with one ``seed`` take each its own ``stream``: their noise is the same
-            otherwise.
+        mu: mean μ, a tensor of any shape and any floating dtype.
+        logvar: log σ², or what ``param`` says it is: a tensor of any floating dtype, or a number. It is broadcast
+            against ``mu``, and its gradient has its own shape.
+        sample_shape: leading dims of independent samples, an int or a sequence of ints; they share ``mu`` and
+            ``logvar``. () gives one sample without a dim of its own.
+        prior_mu: the prior's mean μp: a tensor, a number, or None for 0. It broadcasts to the shape that mu and
+            logvar have together.
+        prior_logvar: log σp², or what ``prior_param`` says it is: a tensor, a number, or None for σp = 1. It
+            broadcasts to the same shape.
+        event_ndim: how many trailing dims of broadcast(mu, logvar) make one latent vector, which the KL is summed
+            over; 0 for one number an element.
+        free_bits: λ, in nats: every element's KL counts as max(KL, λ), with no gradient where KL ≤ λ. None: none.
+        temperature: τ ≥ 0, which multiplies σ in the sample alone; the KL is of q.
+        seed: an int, taken modulo 2⁶⁴, or one int64 element on the tensors' device: z is then a pure function of
+            the arguments. Two latents of one model that share a seed draw the same ε: give each its own ``stream``.
+            Without a seed it is drawn from ``generator``, or from PyTorch's default generator for the device.
+        offset: added to every element's index in ``mu``: a shard of a batch with the offset of its first
+            element draws what the whole batch would have drawn there.
+        first_sample: number of the first sample, from 0 to 2³² − 1: samples drawn in chunks are those drawn at
+            once.
+        stream: which of a seed's streams of noise, from 0 to 2³² − 1. No two have a normal in common.
+        generator: where the seed is drawn from, a generator for the tensors' device; not together with ``seed``.
+        noise: ε itself, of z's shape and any floating dtype, in place of all these. It is a constant, without a
+            gradient, and kept for the backward pass.
+        param: what the second argument is: "logvar" log σ², "logstd" log σ, "std" σ, "var" σ², or "softplus",
+            σ = log(1 + e^logvar).
+        param_eps: added to σ ("var": to σ²).
+        bounds: (low, high), to which the second argument is clamped as it is given; either may be None. None: no
+            clamp.
+        bounds_grad: the second argument's gradient outside the bounds: "zero", as torch.clamp's, or "pass", that of
+            the value at the bound, as nn.GaussianNLLLoss has it.
+        prior_param: what ``prior_logvar`` is, by the same words. None: what ``logvar`` is, with its ``param_eps``
+            and ``bounds`` where these are not given for the prior either.
+        prior_param_eps: added to σp ("var": to σp²). None: 0 with a ``prior_param``, else ``param_eps``.
+        prior_bounds: (low, high), to which ``prior_logvar`` is clamped; (None, None) is no clamp. None: no clamp
+            with a ``prior_param``, else ``bounds``.
+        backend: "reference", "native", "triton" or "auto"; None is what ``use_backend`` says.
 
     Returns:
-        (z, kl): z of shape sample_shape + broadcast(mu, logvar).shape; kl ≥ 0 of the shape of the data dims,
-        without sample dims, float64 for float64 arguments and float32 for all others.
+        (z, kl): z of shape sample_shape + broadcast(mu, logvar).shape, in the promoted dtype of mu and logvar; kl ≥
+        0, in nats, of the shape of the data dims, without sample dims, float64 for float64 arguments and float32
+        for all others.
 
     Raises:
-        as ``rsample``; ValueError for an ``event_ndim`` larger than the number of dims, or a prior of more elements
-        than mu and logvar have.
+        TypeError: mu, logvar or the prior of a complex, integer, quantised, sparse or nested kind; a seed, offset
+            or stream that is no integer; a DTensor, whose shards do not know their place in the noise.
+        ValueError: shapes that do not broadcast, a prior of more elements than mu and logvar have, an
+            ``event_ndim`` larger than the number of dims, tensors on different devices, an unknown word, bounds of
+            low > high, a negative temperature, a stream or numbers of samples beyond 2³²; a seed together with a
+            generator; ``noise`` of another shape than z's, or together with a seed, generator, offset, first_sample
+            or stream.
+        RuntimeError: a named backend that cannot serve the call.
+
+    Example:
+        >>> mu, logvar = torch.ones(64, 20), torch.zeros(64, 20)
+        >>> z, kl = vae_fast.rsample_kl(mu, logvar, seed=0)
+        >>> z.shape, kl.shape, round(kl[0].item(), 4)
+        (torch.Size([64, 20]), torch.Size([64]), 10.0)
 
     Source: Kingma and Welling, "Auto-Encoding Variational Bayes" (2014), eq. 10 and appendix B; free bits:
     Kingma et al. (2016), eq. 15, per latent and datum.
