@@ -63,7 +63,7 @@ NVCC = ["-std=c++17", "-O3", "--fmad=false", "-Xfatbin=-compress-all", "-Xcompil
 OF_CPU = {"device_cpu.cpp", "isa.cpp", "schemas.cpp", "mixture.cpp", "mmd.cpp"}
 OF_CUDA = {"device_cuda.cpp", "rescale.cpp"}
 LONG = (
-    *("negative_binomial_log_prob", "negative_binomial_of_shares"),
+    *("student_t_log_prob", "negative_binomial_log_prob", "negative_binomial_of_shares"),
     *("gaussian_kl", "rsample_kl", "gaussian_log_prob"),
 )
 

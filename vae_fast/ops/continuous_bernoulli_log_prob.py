@@ -57,7 +57,7 @@ def continuous_bernoulli_log_prob(
         RuntimeError: a named backend that cannot serve the call.
 
     Example:
-        >>> vf.continuous_bernoulli_log_prob(torch.zeros(2, 3), torch.rand(2, 3))
+        >>> vae_fast.continuous_bernoulli_log_prob(torch.zeros(2, 3), torch.rand(2, 3))
         tensor([0., 0.])
 
     Source: Loaiza-Ganem and Cunningham, "The continuous Bernoulli: fixing a pervasive error in variational

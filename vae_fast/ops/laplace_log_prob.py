@@ -38,9 +38,9 @@ def laplace_log_prob(
         loc: the location, which is mean and median.
         b: the scale, b > 0 (or what ``param`` says): for every element, every feature ([D]), every datum ([B, 1]),
             a 0-d tensor or a number. Its gradient has its own shape.
-        param: what the second argument is: "scale" b itself, "log_scale" log b.
         x: data, broadcast against loc and b and they against it: floats, bool, or uint8. Where they differ in their
             number of dims, one of the two must have the shape of both together.
+        param: what the second argument is: "scale" b itself, "log_scale" log b.
         x_scale: multiplies x: 1/255 for bytes of 0 to 255.
         event_ndim: how many trailing dims of the broadcast shape make one datum, over which terms are summed; 0 for
             elementwise.
@@ -61,7 +61,7 @@ def laplace_log_prob(
         RuntimeError: a named backend that cannot serve the call.
 
     Example:
-        >>> vf.laplace_log_prob(torch.zeros(2, 3), 0.5, torch.zeros(2, 3))
+        >>> vae_fast.laplace_log_prob(torch.zeros(2, 3), 0.5, torch.zeros(2, 3))
         tensor([0., 0.])
 
     Source: Johnson, Kotz and Balakrishnan, "Continuous Univariate Distributions" 2 (1995), chapter 24.

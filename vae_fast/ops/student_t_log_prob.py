@@ -41,9 +41,9 @@ def student_t_log_prob(
         sigma: the scale, σ > 0 (or what ``param`` says): for every element, every feature ([D]), every datum ([B,
             1]), a 0-d tensor or a number. Its gradient has its own shape.
         df: ν > 0, of the same shapes, with a gradient in its own.
-        param: what the second argument is: "scale" σ itself, "log_scale" log σ.
         x: data, broadcast against loc, sigma and df and they against it: floats, bool, or uint8. Where they differ
             in their number of dims, one of the two must have the shape of both together.
+        param: what the second argument is: "scale" σ itself, "log_scale" log σ.
         x_scale: multiplies x: 1/255 for bytes of 0 to 255.
         event_ndim: how many trailing dims of the broadcast shape make one datum, over which terms are summed; 0 for
             elementwise.
@@ -64,7 +64,7 @@ def student_t_log_prob(
         RuntimeError: a named backend that cannot serve the call.
 
     Example:
-        >>> vf.student_t_log_prob(torch.zeros(2, 3), 1.0, 2.0, torch.zeros(2, 3)).shape
+        >>> vae_fast.student_t_log_prob(torch.zeros(2, 3), 1.0, 2.0, torch.zeros(2, 3)).shape
         torch.Size([2])
 
     Source: Johnson, Kotz and Balakrishnan, "Continuous Univariate Distributions" 2 (1995), chapter 28.
