@@ -190,3 +190,12 @@ class TestSettings:
 def test_what_does_not_fit(h, weight, bias, x, options, match):
     with pytest.raises(ValueError, match=match):
         vf.linear_bernoulli_log_prob(*(torch.zeros(s) for s in (h, weight, bias, x)), **options)
+
+
+@pytest.mark.parametrize("other", [1, 2, 3])
+def test_tensors_of_two_devices(other):
+    """PyTorch's product of them would be memory that nobody wrote."""
+    tensors = [torch.zeros(3, H), torch.zeros(D, H), torch.zeros(D), torch.zeros(3, D)]
+    tensors[other] = tensors[other].to("meta")
+    with pytest.raises(ValueError, match="h is on cpu, .* on meta"):
+        vf.linear_bernoulli_log_prob(*tensors)

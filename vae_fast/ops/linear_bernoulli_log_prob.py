@@ -189,6 +189,7 @@ def _blocks(rows: int, samples: int, data: int) -> Iterator[tuple[slice, slice]]
 
 
 def _check(h: Tensor, weight: Tensor, bias: Tensor | None, x: Tensor, block_rows: int | None) -> None:
+    arguments.same_device("h", h, weight=weight, bias=bias, x=x)
     shapes = f"h {list(h.shape)}, weight {list(weight.shape)}, x {list(x.shape)}"
     if weight.ndim != 2 or h.ndim == 0 or h.shape[-1] != weight.shape[1]:
         raise ValueError(f"h must be [..., H] and weight [D, H], got {shapes}")
