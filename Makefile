@@ -62,7 +62,7 @@ format: $(READY)  ## let ruff and clang-format mend the format, and what rules t
 test: $(READY)  ## the test suite, in under eight minutes on two cores
 	@$(TESTS) $(PYTEST_ARGS)
 
-test-integrations:  ## beside Pyro, pythae, scvi-tools, diffusers, Lightning, Accelerate and ONNX, in an environment removed again
+test-integrations:  ## beside Pyro, pythae, scvi-tools, diffusers, Lightning, Accelerate, ONNX and TensorBoard, in an environment removed again
 	@PYTHON=$(PYTHON) tests/integrations/run.sh $(PYTEST_ARGS)
 
 test-slow: $(READY)  ## the tests that take minutes: statistics over 10^8 normals, and of signs, angles and radii

@@ -8,7 +8,7 @@ from types import ModuleType
 
 _MOST_CHARACTERS = 2000
 # Where the package is not named like the module, and where it is in another extra than [train].
-_PACKAGES = {"sklearn": "scikit-learn"}
+_PACKAGES = {"sklearn": "scikit-learn", "torch.utils.tensorboard": "tensorboard"}
 _EXTRAS = {"tensorboard": "tensorboard"}
 
 
@@ -46,7 +46,7 @@ def require(module: str) -> ModuleType:
         return importlib.import_module(module)
     except ImportError as error:
         name = module.split(".")[0]
-        package = _PACKAGES.get(name, name)
+        package = _PACKAGES.get(module, _PACKAGES.get(name, name))
         extra = _EXTRAS.get(package, "train")
         raise CommandError(f'{package} is needed here ({error}): pip install "vae_fast[{extra}]"') from error
 

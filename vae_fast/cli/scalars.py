@@ -12,6 +12,7 @@ from vae_fast.cli.errors import CommandError, os_reason, require
 from vae_fast.cli.report import EpochMetrics, History
 
 FOLDER = "tensorboard"
+MODULE = "torch.utils.tensorboard"
 
 
 class Scalars:
@@ -23,7 +24,7 @@ class Scalars:
         # What an earlier process wrote of later epochs is void: each epoch stands there once.
         first = len(history) + 1 if self._holds_any() else 1
         with self._refused():
-            writer = require("torch.utils.tensorboard").SummaryWriter
+            writer = require(MODULE).SummaryWriter
             self._writer: Any = writer(str(self._folder), purge_step=first)
         for row in history[first - 1 :]:
             self.write(EpochMetrics(*row))  # type: ignore[arg-type]
@@ -49,7 +50,7 @@ class Scalars:
         if self._folder.is_symlink():
             raise CommandError(f"{self._folder} is a symbolic link: nothing is written through it")
         try:
-            return any(os.scandir(self._folder))
+            return bool(os.listdir(self._folder))
         except FileNotFoundError:
             return False
         except OSError as error:

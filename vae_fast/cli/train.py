@@ -14,7 +14,7 @@ from torch import Tensor
 
 import vae_fast as vf
 from vae_fast.cli import checkpoint as ckpt
-from vae_fast.cli import plots, report
+from vae_fast.cli import plots, report, scalars
 from vae_fast.cli.config_file import CONFIG, config_toml, fill_in, naming
 from vae_fast.cli.errors import CommandError, Interrupted, require
 from vae_fast.cli.model import build_optimizer, build_vae
@@ -23,7 +23,6 @@ from vae_fast.cli.progress import progress
 from vae_fast.cli.ranks import Ranks, connected
 from vae_fast.cli.record import Record
 from vae_fast.cli.run_dir import RunDir
-from vae_fast.cli.scalars import FOLDER, Scalars
 from vae_fast.cli.streams import derive_seed, epoch_order
 from vae_fast.cli.targets import make_targets
 from vae_fast.cli.tensors import pack_tensors, unpack_model, unpack_optimizer
@@ -35,7 +34,7 @@ _STEPS_BETWEEN_LOOKS = 20  # reading the running ELBO waits for a GPU
 def run(args: argparse.Namespace) -> int:
     """The `train` command."""
     modules = ["safetensors.torch", "tqdm"]
-    modules += (["matplotlib"] if args.plots else []) + (["tensorboard"] if args.tensorboard else [])
+    modules += (["matplotlib"] if args.plots else []) + ([scalars.MODULE] if args.tensorboard else [])
     for module in modules:
         require(module)
     from_file = fill_in(args)
@@ -91,13 +90,14 @@ class Training:
         if self.plan.saved is not None:
             self._say(f"resume {run_dir.path} after epoch {len(self.history)}")
         self.save(run_dir)
-        scalars = None
+        figures = None
         if self.ranks.first:
             run_dir.write(CONFIG, config_toml(self.config, self.plan.in_force))
-            scalars = Scalars(run_dir.path, self.history, self.config.lr) if with_scalars else None
+            if with_scalars:
+                figures = scalars.Scalars(run_dir.path, self.history, self.config.lr)
         try:
-            with nullcontext() if scalars is None else closing(scalars):
-                self._epochs(run_dir, scalars)
+            with nullcontext() if figures is None else closing(figures):
+                self._epochs(run_dir, figures)
         except Interrupted as stop:
             stop.note = f"; --resume goes on from the last whole epoch in {run_dir.path}"
             raise
@@ -105,7 +105,9 @@ class Training:
             return 0
         content = report.summary(self.config, self.data, self.history, self.n_parameters)
         run_dir.write("summary.json", report.summary_json(content))
-        files = [ckpt.CHECKPOINT, CONFIG, "metrics.csv", "summary.json"] + ([FOLDER] if with_scalars else [])
+        files = [ckpt.CHECKPOINT, CONFIG, "metrics.csv", "summary.json"] + (
+            [scalars.FOLDER] if with_scalars else []
+        )
         if with_plots:
             for name, picture in self._plots():
                 run_dir.write(name, picture)
@@ -135,7 +137,7 @@ class Training:
         ckpt.save_checkpoint(run_dir.path, record, tensors)
         run_dir.write("metrics.csv", report.metrics_csv(self.history))
 
-    def _epochs(self, run_dir: RunDir, scalars: Scalars | None) -> None:
+    def _epochs(self, run_dir: RunDir, figures: scalars.Scalars | None) -> None:
         steps = math.ceil(len(self.data.train) / self.config.batch_size)
         done = len(self.history)
         with progress("", steps * self.config.epochs, "step", steps * done, shown=self.ranks.first) as bar:
@@ -144,8 +146,8 @@ class Training:
                 metrics = self._epoch(epoch, bar, run_dir)
                 self.history.append(report.history_row(metrics))
                 # Before the checkpoint: what a killed run left of an epoch is written again, none is missing.
-                if scalars is not None:
-                    scalars.write(metrics)
+                if figures is not None:
+                    figures.write(metrics)
                 self.save(run_dir)
                 bar.clear()
                 self._say(report.epoch_line(metrics, self.config))
