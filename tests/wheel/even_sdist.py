@@ -1,4 +1,4 @@
-"""Packs an sdist anew without what differs from build to build: setuptools keeps times, owners and modes as they are.
+"""Packs an sdist anew without what differs from build to build: setuptools keeps times, owners and modes.
 
 Argument: the sdist. SOURCE_DATE_EPOCH is the time that all of it gets.
 """
