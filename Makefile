@@ -27,7 +27,7 @@ READY := $(VENV)/.ready
 export OMP_WAIT_POLICY := PASSIVE
 
 .PHONY: help demo test test-integrations test-slow test-large test-isa test-torch test-triton test-cuda-host test-gpu \
-  sanitize wheel cuda-build benchmark benchmark-quick benchmark-full benchmark-gpu lint format docs clean
+  sanitize wheel release cuda-build benchmark benchmark-quick benchmark-full benchmark-gpu lint format docs clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -62,7 +62,7 @@ format: $(READY)  ## let ruff and clang-format mend the format, and what rules t
 test: $(READY)  ## the test suite, in under eight minutes on two cores
 	@$(TESTS) $(PYTEST_ARGS)
 
-test-integrations:  ## beside Pyro, pythae, scvi-tools, diffusers, Lightning, Accelerate and ONNX, in an environment removed again
+test-integrations:  ## beside Pyro, pythae, scvi-tools, diffusers, Lightning, Accelerate, ONNX and TensorBoard, in an environment removed again
 	@PYTHON=$(PYTHON) tests/integrations/run.sh $(PYTEST_ARGS)
 
 test-slow: $(READY)  ## the tests that take minutes: statistics over 10^8 normals, and of signs, angles and radii
@@ -96,6 +96,9 @@ cuda-build:  ## build the CUDA kernels, no GPU needed, and look at the machine c
 
 wheel:  ## build the manylinux wheel into dist/, audit it, and try it without a compiler
 	@PYTHON=$(PYTHON) tests/wheel/run.sh
+
+release:  ## what a release uploads, into dist/: sdist and wheel built twice to the same bytes, audited, and tried as a user does
+	@PYTHON=$(PYTHON) tests/release/run.sh
 
 test-triton: $(READY)  ## an eighth of the operators' suite in Triton's interpreter, every option compiled for three GPUs
 	@$(TESTS) -q -m triton tests/backends/test_triton_compiled.py $(PYTEST_ARGS)

@@ -95,6 +95,7 @@ def test_one_step_is_that_of_one_process(tmp_path):
     check_equal(tensors(two), tensors(one), "optimizer/.*/exp_avg", 1e-6)
     assert {path.name for path in two.iterdir() if path.suffix != ".safetensors"} == {
         "checkpoint.json",
+        "config.toml",
         "metrics.csv",
         "summary.json",
     }

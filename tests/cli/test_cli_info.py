@@ -1,6 +1,7 @@
 """`info`, --help, and that importing vae_fast stays light."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 import vae_fast as vf
+from helpers import pages
 from vae_fast.cli.main import main
 
 
@@ -30,6 +32,24 @@ def test_info_as_json(capsys, monkeypatch):
     assert content["threads"]["torch"] == torch.get_num_threads() and content["VAE_FAST_BACKEND"] == "reference"
     triton = content["versions"]["triton"]
     assert (triton["version"] is None) != (triton["reason"] is None)
+
+
+def test_the_json_is_what_the_docs_say(capsys):
+    """Every key, and no other: programs read them."""
+    assert main(["info", "--json"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert {*content["threads"]} == {"torch", "cpus", "OMP_NUM_THREADS"}
+    assert {*content["versions"]} == {"vae_fast", "python", "torch", "numpy", "triton", "cuda", "platform"}
+    assert all({"device", "name", "capability"} <= {*device} for device in content["devices"])
+    assert all({*backend} == {"available", "reason"} for backend in content["backends"].values())
+    assert {*content["backends"]} == {*vf.backends()}
+    packages = {"safetensors", "tqdm", "matplotlib", "mlxtend", "scikit-learn"}
+    assert packages <= {*content["train_extra"]} <= packages | {"tomli"}
+    table = pages.text(pages.page("training")).partition("info --json` has")[2]
+    rows = [line.split("|")[1:3] for line in table.splitlines() if line.startswith("| `")]
+    assert {key for named, _ in rows for key in re.findall("`(\\w+)`", named)} == {*content}
+    said = {key for _, held in rows for key in re.findall("`(\\w+)`", held)}
+    assert {*content["versions"], *content["threads"], "device", "name", "capability", "reason"} <= said
 
 
 @pytest.mark.parametrize("command", [[], ["info"], ["train"], ["evaluate"]])

@@ -12,7 +12,7 @@ import pytest
 from odd_files import EVALUATE, TRAIN, contents, copy_of, put_tensors
 from safetensors.torch import save
 
-from vae_fast.cli import atomic, run_dir, train
+from vae_fast.cli import atomic, plan, run_dir
 from vae_fast.cli.atomic import write_atomic
 from vae_fast.cli.checkpoint import load_checkpoint
 from vae_fast.cli.errors import CommandError
@@ -103,16 +103,15 @@ def test_links_in_a_run_directory_are_not_written_through(run, resume, trained, 
     victim = tmp_path / "victim"
     victim.write_text("precious")
     tensors = [name for name in contents(tmp_path / "next") if name.endswith(".safetensors")]
-    names = ["metrics.csv", "summary.json", "evaluation.json", "elbo.png", "samples.png", *tensors]
-    names += [f".{name}.tmp" for name in ("checkpoint.json", "metrics.csv", "evaluation.json", *tensors)]
-    planted(run, victim, names)
+    written = ["config.toml", "metrics.csv", "summary.json", "elbo.png", "samples.png", "evaluation.json", *tensors]
+    planted(run, victim, [*written, *(f".{name}.tmp" for name in ("checkpoint.json", *written))])
     call = [part for part in resume() if part != "--no-plots"]
     assert main(call) == 0
     planted(run, victim, ["evaluation.json", ".evaluation.json.tmp"])
     data = f"npz:{trained / 'data.npz'}"
     assert main(["evaluate", str(run), "--data", data, *EVALUATE]) == 0
     assert victim.read_text() == "precious"
-    for name in ("metrics.csv", "summary.json", "evaluation.json", "elbo.png", "samples.png", *tensors):
+    for name in written:
         assert not (run / name).is_symlink() and (run / name).stat().st_size > 0
 
 
@@ -179,14 +178,14 @@ def test_two_trainings_that_start_together(tmp_path, trained, fails, monkeypatch
     out, data = tmp_path / "a" / "run", f"npz:{trained / 'data.npz'}"
     if there:
         out.mkdir(parents=True)
-    call, real, messages = ["train", "--data", data, "--out", str(out), *TRAIN], train.load_data, []
+    call, real, messages = ["train", "--data", data, "--out", str(out), *TRAIN], plan.load_data, []
 
     def load(*args):
-        monkeypatch.setattr(train, "load_data", real)
+        monkeypatch.setattr(plan, "load_data", real)
         messages.extend(fails(*call, *more) for more in ([], ["--resume"], ["--seed", "1"]))
         return real(*args)
 
-    monkeypatch.setattr(train, "load_data", load)
+    monkeypatch.setattr(plan, "load_data", load)
     assert main(call) == 0
     assert len(messages) == 3 and all("is in use by another run" in message for message in messages)
     assert contents(out) == contents(trained / "run")

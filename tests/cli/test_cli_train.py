@@ -51,7 +51,7 @@ def test_what_a_run_leaves(train, capsys):
     printed = capsys.readouterr().out
     names = {path.name for path in out.iterdir()}
     pictures = {"elbo.png", "reconstructions.png", "samples.png", "manifold.png", "kl_per_dim.png"}
-    assert pictures | {"checkpoint.json", "metrics.csv", "summary.json"} < names and len(names) == 9
+    assert pictures | {"checkpoint.json", "config.toml", "metrics.csv", "summary.json"} < names and len(names) == 10
     for picture in pictures:
         content = (out / picture).read_bytes()
         assert content.startswith(PNG) and len(content) > 3000

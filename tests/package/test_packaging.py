@@ -25,6 +25,7 @@ OPTIONAL = (
     "safetensors",
     "scipy",
     "sklearn",
+    "tensorboard",
     "tqdm",
     "triton",
 )

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 
 import vae_fast as vf
 from helpers import pages
+from vae_fast.cli.config_file import read_config
 from vae_fast.cli.main import main
 from vae_fast.cli.parser import build_parser
 
@@ -73,6 +74,12 @@ def test_commands_are_those_of_the_command_line(tmp_path):
         if command[0] == "train":
             assert main([*command, *here, "--out", str(tmp_path / str(i))]) == 0
     torch.set_num_threads(threads)
+
+
+def test_files_of_options_are_those_of_train(tmp_path):
+    (block,) = (block for page in pages.PAGES for block in pages.blocks(page, "toml"))
+    (tmp_path / "config.toml").write_text(block)
+    assert read_config(tmp_path / "config.toml")["hidden"] == (500, 250)
 
 
 @pytest.mark.parametrize("page", pages.PAGES, ids=pages.name)

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # An sdist, a manylinux wheel of it in dist/, its audits, one that must fail, and a try where there is no compiler.
-# PYTHON is the interpreter to make environments with. Everything but dist/ is removed again.
+# PYTHON is the interpreter to make environments with. With SOURCE_DATE_EPOCH the bytes are a function of the sources and
+# of the tools. Everything but dist/ is removed again.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 PYTHON=${PYTHON:-python3}
@@ -15,7 +16,7 @@ grep -E '^(torch|numpy|setuptools)==' requirements-dev.txt >"$work/pins.txt"
 PATH=$work/build/bin:$PATH
 
 rm -rf dist
-"$python" -m build --no-isolation --sdist --outdir "$work/sdist" .
+tests/wheel/sdist.sh "$python" "$work/sdist"
 VAE_FAST_NATIVE=1 VAE_FAST_FRONT=0 "$python" "${pip[@]}" wheel --no-build-isolation --no-deps --wheel-dir "$work/raw" "$work"/sdist/*.tar.gz
 # torch brings its own libraries; the wheel must not.
 repair=(auditwheel repair --exclude 'libtorch*' --exclude 'libc10*' --exclude 'libgomp*' --plat "manylinux_2_34_$(uname -m)")

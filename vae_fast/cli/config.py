@@ -69,7 +69,7 @@ class TrainConfig:
 
 
 OPTIONS = tuple(field.name for field in fields(TrainConfig))
-_DOMAINS: dict[str, Choice | Number | Samples | Text | Whole | Widths] = {
+DOMAINS: dict[str, Choice | Number | Samples | Text | Whole | Widths] = {
     "data": Text(5000),
     "likelihood": Choice(LIKELIHOODS),
     "binarize": Choice(BINARIZE),
@@ -101,7 +101,7 @@ def config_from_json(content: Any) -> TrainConfig:
     if not isinstance(content, dict) or set(content) != set(OPTIONS):
         raise ValueError("its config does not have the options of this version of vae_fast")
     options: dict[str, Any] = {}
-    for name, domain in _DOMAINS.items():
+    for name, domain in DOMAINS.items():
         try:
             absent = name == "test_size" and content[name] is None
             options[name] = None if absent else domain.check(content[name])

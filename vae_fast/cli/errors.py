@@ -7,6 +7,9 @@ import signal
 from types import ModuleType
 
 _MOST_CHARACTERS = 2000
+# Where the package is not named like the module, and where it is in another extra than [train].
+_PACKAGES = {"sklearn": "scikit-learn", "torch.utils.tensorboard": "tensorboard"}
+_EXTRAS = {"tensorboard": "tensorboard"}
 
 
 class CommandError(Exception):
@@ -38,12 +41,14 @@ class Interrupted(BaseException):
 
 
 def require(module: str) -> ModuleType:
-    """Import a module of the [train] extra, or say in one line how to get it."""
+    """Import a module of an extra, or say in one line how to get it."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        package = {"sklearn": "scikit-learn"}.get(module.split(".")[0], module.split(".")[0])
-        raise CommandError(f'{package} is needed here ({error}): pip install "vae_fast[train]"') from error
+        name = module.split(".")[0]
+        package = _PACKAGES.get(module, _PACKAGES.get(name, name))
+        extra = _EXTRAS.get(package, "train")
+        raise CommandError(f'{package} is needed here ({error}): pip install "vae_fast[{extra}]"') from error
 
 
 def os_reason(error: OSError) -> str:

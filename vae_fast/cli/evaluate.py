@@ -6,7 +6,6 @@ import argparse
 import json
 import math
 import os
-import sys
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -23,6 +22,7 @@ from vae_fast.cli.data import is_file, read_data
 from vae_fast.cli.errors import CommandError, require
 from vae_fast.cli.measures import Mean
 from vae_fast.cli.model import build_vae, check_backend, resolve_device
+from vae_fast.cli.progress import progress
 from vae_fast.cli.record import Record
 from vae_fast.cli.targets import check_range, make_targets
 from vae_fast.cli.tensors import unpack_model
@@ -99,7 +99,8 @@ def _choose_data(spec: str | None, saved: Record) -> tuple[Tensor, str, bool]:
 
 
 def _measure(vae: vf.VAE, x: Tensor, args: argparse.Namespace) -> dict[str, Any]:
-    with _bar("ELBO", len(x) * args.elbo_samples) as bar:
+    steps = 3 if args.gap_steps else 2
+    with progress(f"1/{steps} ELBO", len(x) * args.elbo_samples) as bar:
         elbo, log_likelihood, kl = measures.elbo_terms(vae, x, args.elbo_samples, args.seed, tick=bar.update)
     mu, logvar = measures.posteriors(vae, x)
     active = vf.active_units(mu)
@@ -113,29 +114,16 @@ def _measure(vae: vf.VAE, x: Tensor, args: argparse.Namespace) -> dict[str, Any]
         "kl_per_dim": vf.kl_per_dim(mu, logvar).tolist(),
     }
     if args.gap_steps:
-        with _bar("amortisation gap", len(x) * args.gap_steps) as bar:
+        with progress("2/3 amortisation gap", len(x) * (args.gap_steps + args.elbo_samples)) as bar:
             local = measures.local_elbo(vae, x, args.gap_steps, args.elbo_samples, args.seed, tick=bar.update)
         result |= {
             "gap_steps": args.gap_steps,
             "local_elbo": asdict(Mean.of(local)),
             "amortisation_gap": asdict(Mean.of(local - elbo)),
         }
-    with _bar("log p(x)", len(x)) as bar:
+    with progress(f"{steps}/{steps} log p(x)", len(x)) as bar:
         marginal = measures.log_marginals(vae, x, args.n_samples, args.seed, tick=bar.update)
     return result | {"n_samples": args.n_samples, "log_marginal": asdict(Mean.of(marginal))}
-
-
-def _bar(what: str, total: int) -> Any:
-    return require("tqdm").tqdm(
-        total=total,
-        desc=what,
-        unit="",
-        unit_scale=True,
-        leave=False,
-        disable=None,
-        dynamic_ncols=True,
-        file=sys.stderr,
-    )
 
 
 def _print_table(result: dict[str, Any], args: argparse.Namespace) -> None:

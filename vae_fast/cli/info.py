@@ -8,6 +8,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from vae_fast import native
 from vae_fast.cli.errors import CommandError
 
 _EXTRAS = ("safetensors", "tqdm", "matplotlib", "mlxtend", "scikit-learn")
+if sys.version_info < (3, 11):
+    _EXTRAS += ("tomli",)
 
 
 def run(args: argparse.Namespace) -> int:

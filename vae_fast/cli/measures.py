@@ -86,14 +86,15 @@ def local_elbo(vae: vf.VAE, x: Tensor, steps: int, samples: int, seed: int, tick
 
     They start from the encoder's and follow Adam, one fresh z a step, the learning rate falling linearly to
     0. What this gains over the encoder's ELBO is the amortisation gap (Cremer, Li & Duvenaud 2018, eq. 5).
-    The ELBOs take the same noise, so that their difference is not that of two random draws.
+    The ELBOs take the same noise, so that their difference is not that of two random draws. Each datum has a tick
+    for each step and for each draw.
     """
     batches = []
     for start in range(0, len(x), _BATCH):
         part = x[start : start + _BATCH]
         local = _fit_posteriors(vae, part, steps, seed, start, tick)
         index = torch.arange(len(part), device=x.device)
-        batches.append(elbo_terms(local, part, samples, seed, start, index)[0])
+        batches.append(elbo_terms(local, part, samples, seed, start, index, tick)[0])
     return torch.cat(batches)
 
 

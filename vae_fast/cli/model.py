@@ -39,8 +39,8 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
-def check_backend(name: str | None) -> None:
-    """CommandError if `--backend`, or else VAE_FAST_BACKEND, is unknown or not available here, with the reason."""
+def check_backend(name: str | None) -> str:
+    """The backend of `--backend`, or else VAE_FAST_BACKEND. CommandError with the reason if it cannot be used."""
     source = "--backend" if name else "VAE_FAST_BACKEND"
     name = name or os.environ.get("VAE_FAST_BACKEND") or "auto"
     table = vf.backends()
@@ -48,6 +48,7 @@ def check_backend(name: str | None) -> None:
         raise CommandError(f"{source} {name!r} is not known: use auto, {', '.join(table)}")
     if name != "auto" and not table[name].available:
         raise CommandError(f"{source} {name} is not available here: {table[name].reason}")
+    return name
 
 
 def build_vae(config: TrainConfig, d: int) -> vf.VAE:

@@ -92,6 +92,12 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
         "takes its share of every batch, and of its noise: one process's results, to summation order.",
         allow_abbrev=False,
     )
+    train.add_argument(
+        "--config",
+        metavar="FILE",
+        help="TOML with options by their names (latent = 2): data, model, optimisation, device, backend, threads; "
+        "the command line wins. A run leaves its own as config.toml",
+    )
     data = train.add_argument_group("data")
     data.add_argument("--data", help="mnist5k, digits, idx:DIR or npz:FILE (default mnist5k)")
     data.add_argument(
@@ -148,6 +154,9 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
         action="store_true",
         help="go on with the run in --out, if one is there; options not given are those it was started with, but "
         "files of --data are always said",
+    )
+    run.add_argument(
+        "--tensorboard", action="store_true", help="leave each epoch's figures for TensorBoard in DIR/tensorboard"
     )
     run.add_argument("--no-plots", dest="plots", action="store_false", help="leave no pictures")
     _add_where(run)

@@ -10,10 +10,11 @@ from pathlib import Path
 
 from vae_fast.cli.atomic import write_atomic
 from vae_fast.cli.checkpoint import CHECKPOINT
+from vae_fast.cli.config_file import CONFIG
 from vae_fast.cli.errors import CommandError, os_reason
 from vae_fast.cli.locks import try_lock
 
-OWN_FILES = (CHECKPOINT, "metrics.csv", "summary.json")
+OWN_FILES = (CHECKPOINT, "metrics.csv", "summary.json", CONFIG)
 
 
 class RunDir:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import argparse
 import math
-import sys
 from collections.abc import Iterator
-from contextlib import nullcontext
-from dataclasses import fields, replace
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +14,17 @@ from torch import Tensor
 
 import vae_fast as vf
 from vae_fast.cli import checkpoint as ckpt
-from vae_fast.cli import plots, report
-from vae_fast.cli.config import OPTIONS, TrainConfig, resumed_config
-from vae_fast.cli.data import Data, is_file, load_data
+from vae_fast.cli import plots, report, scalars
+from vae_fast.cli.config_file import CONFIG, config_toml, fill_in, naming
 from vae_fast.cli.errors import CommandError, Interrupted, require
-from vae_fast.cli.model import build_optimizer, build_vae, check_backend, resolve_device
+from vae_fast.cli.model import build_optimizer, build_vae
+from vae_fast.cli.plan import Plan, make_plan
+from vae_fast.cli.progress import progress
 from vae_fast.cli.ranks import Ranks, connected
-from vae_fast.cli.record import DataFacts, Record, Settings
+from vae_fast.cli.record import Record
 from vae_fast.cli.run_dir import RunDir
 from vae_fast.cli.streams import derive_seed, epoch_order
-from vae_fast.cli.targets import check_range, make_targets
+from vae_fast.cli.targets import make_targets
 from vae_fast.cli.tensors import pack_tensors, unpack_model, unpack_optimizer
 
 _TEST_BATCH = 1000
@@ -34,80 +33,39 @@ _STEPS_BETWEEN_LOOKS = 20  # reading the running ELBO waits for a GPU
 
 def run(args: argparse.Namespace) -> int:
     """The `train` command."""
-    modules = ["safetensors.torch", "tqdm"] + (["matplotlib"] if args.plots else [])
+    modules = ["safetensors.torch", "tqdm"]
+    modules += (["matplotlib"] if args.plots else []) + ([scalars.MODULE] if args.tensorboard else [])
     for module in modules:
         require(module)
+    from_file = fill_in(args)
     with connected() as ranks:
-        return _run(args, ranks)
+        run_dir = RunDir(Path(args.out))
+        try:
+            # One process writes, and holds the directory; the others look, and agree below on what they saw.
+            if ranks.first:
+                run_dir.open()
+            with naming(args.config, from_file):
+                plan = make_plan(args, ranks, run_dir)
+            return _train(args, ranks, run_dir, plan)
+        finally:
+            run_dir.close()
 
 
-def _run(args: argparse.Namespace, ranks: Ranks) -> int:
-    run_dir = RunDir(Path(args.out))
-    try:
-        # One process writes, and holds the directory; the others look into it, and agree below on what they saw.
-        if ranks.first:
-            run_dir.open()
-        return _train(args, ranks, run_dir)
-    finally:
-        run_dir.close()
-
-
-def _train(args: argparse.Namespace, ranks: Ranks, run_dir: RunDir) -> int:
-    given = {name: getattr(args, name) for name in OPTIONS if getattr(args, name) is not None}
-    saved = ckpt.load_checkpoint(run_dir.path / ckpt.CHECKPOINT) if run_dir.look(args.resume) else None
-    where = str(run_dir.path)
-    if saved is None:
-        config, settings = TrainConfig(**given), Settings()
-    else:
-        config, settings = (
-            resumed_config(saved.record.config, given, saved.record.epoch, where),
-            saved.record.settings,
-        )
-        if is_file(config.data) and "data" not in given:
-            raise CommandError(
-                f"--resume: the run in {where} has --data {config.data}: add that, "
-                "for no file is opened because a checkpoint names it"
-            )
-    named = {field.name: getattr(args, field.name) for field in fields(settings)}
-    settings = replace(settings, **{name: value for name, value in named.items() if value is not None})
-    check_backend(settings.backend)
-    if settings.threads is not None:
-        torch.set_num_threads(settings.threads)
-    device = resolve_device(settings.device)
-    settings = replace(settings, device=str(device))
-    device = ranks.place(device)
-
-    data = load_data(config.data, config.test_size)
-    if data.own_split and config.test_size is not None:
-        raise CommandError(f"--test-size: {config.data} has a test split of its own")
-    if config.likelihood == "bernoulli":
-        check_range(data.train, f"{config.data}: the training data")
-        if data.test is not None:
-            check_range(data.test, f"{config.data}: the test data")
-    facts = DataFacts(data.sha256, data.event_shape)
-    if saved is not None and saved.record.data != facts:
-        raise CommandError(f"--resume: {config.data} is not the data that the run in {where} was trained on")
-
-    with vf.use_backend(settings.backend) if settings.backend else nullcontext():
+def _train(args: argparse.Namespace, ranks: Ranks, run_dir: RunDir, plan: Plan) -> int:
+    backend, saved = plan.settings.backend, plan.saved
+    with vf.use_backend(backend) if backend else nullcontext():
         # All have looked into --out when they agree; only then does the first one write there.
-        ranks.agree(config.to_json(), data.sha256, None if saved is None else saved.record.sha256)
-        training = Training(config, settings, data, device, saved, ranks)
-        return training.run(run_dir, saved, args.plots)
+        ranks.agree(plan.config.to_json(), plan.data.sha256, None if saved is None else saved.record.sha256)
+        training = Training(plan, ranks)
+        return training.run(run_dir, args.plots, args.tensorboard)
 
 
 class Training:
     """Model, optimiser and history of a run; whole before anything is written."""
 
-    def __init__(
-        self,
-        config: TrainConfig,
-        settings: Settings,
-        data: Data,
-        device: torch.device,
-        saved: ckpt.Checkpoint | None,
-        ranks: Ranks,
-    ) -> None:
-        self.config, self.settings, self.data, self.device = config, settings, data, device
+    def __init__(self, plan: Plan, ranks: Ranks) -> None:
+        config, data, device, saved = plan.config, plan.data, plan.device, plan.saved
+        self.plan, self.config, self.data, self.device = plan, config, data, device
         self.ranks = ranks
         self.vae = build_vae(config, data.d)
         if saved is not None:
@@ -125,15 +83,21 @@ class Training:
         if data.test is not None:
             self.test_targets = make_targets(data.test, config.binarize, config.seed, "test").to(device)
 
-    def run(self, run_dir: RunDir, saved: ckpt.Checkpoint | None, with_plots: bool) -> int:
+    def run(self, run_dir: RunDir, with_plots: bool, with_scalars: bool) -> int:
         """All epochs that are left, then the summary and the plots."""
-        where = self.settings.device + (f", {self.ranks.world} ranks" if self.ranks.world > 1 else "")
+        where = self.plan.settings.device + (f", {self.ranks.world} ranks" if self.ranks.world > 1 else "")
         self._say(*report.run_lines(self.config, self.data, where, self.n_parameters))
-        if saved is not None:
-            self._say(f"resume {run_dir.path} after epoch {saved.record.epoch}")
+        if self.plan.saved is not None:
+            self._say(f"resume {run_dir.path} after epoch {len(self.history)}")
         self.save(run_dir)
+        figures = None
+        if self.ranks.first:
+            run_dir.write(CONFIG, config_toml(self.config, self.plan.in_force))
+            if with_scalars:
+                figures = scalars.Scalars(run_dir.path, self.history, self.config.lr)
         try:
-            self._epochs(run_dir)
+            with nullcontext() if figures is None else closing(figures):
+                self._epochs(run_dir, figures)
         except Interrupted as stop:
             stop.note = f"; --resume goes on from the last whole epoch in {run_dir.path}"
             raise
@@ -141,7 +105,9 @@ class Training:
             return 0
         content = report.summary(self.config, self.data, self.history, self.n_parameters)
         run_dir.write("summary.json", report.summary_json(content))
-        files = [ckpt.CHECKPOINT, "metrics.csv", "summary.json"]
+        files = [ckpt.CHECKPOINT, CONFIG, "metrics.csv", "summary.json"] + (
+            [scalars.FOLDER] if with_scalars else []
+        )
         if with_plots:
             for name, picture in self._plots():
                 run_dir.write(name, picture)
@@ -166,29 +132,22 @@ class Training:
         if not self.ranks.first:
             return
         tensors, digest = ckpt.tensors_to_bytes(pack_tensors(self.vae, self.optimizer))
-        facts = DataFacts(self.data.sha256, self.data.event_shape)
-        record = Record(len(self.history), digest, self.config, self.settings, facts, self.history)
+        plan = self.plan
+        record = Record(len(self.history), digest, self.config, plan.settings, plan.facts, self.history)
         ckpt.save_checkpoint(run_dir.path, record, tensors)
         run_dir.write("metrics.csv", report.metrics_csv(self.history))
 
-    def _epochs(self, run_dir: RunDir) -> None:
-        tqdm = require("tqdm").tqdm
+    def _epochs(self, run_dir: RunDir, figures: scalars.Scalars | None) -> None:
         steps = math.ceil(len(self.data.train) / self.config.batch_size)
         done = len(self.history)
-        bar = tqdm(
-            total=steps * self.config.epochs,
-            initial=steps * done,
-            unit="step",
-            leave=False,
-            disable=None if self.ranks.first else True,
-            dynamic_ncols=True,
-            file=sys.stderr,
-        )
-        with bar:
+        with progress("", steps * self.config.epochs, "step", steps * done, shown=self.ranks.first) as bar:
             for epoch in range(done + 1, self.config.epochs + 1):
                 bar.set_description(f"epoch {epoch}/{self.config.epochs}", refresh=False)
                 metrics = self._epoch(epoch, bar, run_dir)
                 self.history.append(report.history_row(metrics))
+                # Before the checkpoint: what a killed run left of an epoch is written again, none is missing.
+                if figures is not None:
+                    figures.write(metrics)
                 self.save(run_dir)
                 bar.clear()
                 self._say(report.epoch_line(metrics, self.config))

@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# A wheel as a user has it: installed with its extra [train] and the pinned versions into an environment of its own, far
+# from the sources. Argument: WHEEL. PYTHON is the interpreter to make the environment with.
+set -euo pipefail
+wheel=$(realpath "$1")
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+pins=$PWD/requirements-dev.txt
+work=$(mktemp -d)
+trap 'rm -rf -- "$work"' EXIT
+cd "$work"
+"${PYTHON:-python3}" -m venv env
+env/bin/python -m pip --quiet --disable-pip-version-check --no-input install --constraint "$pins" "vae_fast[train] @ file://$wheel"
+vae_fast() { env/bin/python -W error::DeprecationWarning:vae_fast -m vae_fast "$@"; }
+vae_fast info
+vae_fast info --json | env/bin/python -c '
+import json, sys
+content = json.load(sys.stdin)
+assert content["backends"]["native"]["available"] and content["front"] == "compiled", content
+assert None not in content["train_extra"].values(), content'
+vae_fast train --data digits --epochs 2 --threads 1 --out run
+vae_fast train --config run/config.toml --out again --no-plots
+cmp run/checkpoint-*.safetensors again/checkpoint-*.safetensors
+vae_fast train --resume --epochs 3 --out run
+vae_fast evaluate run --n-samples 50 --elbo-samples 5 --gap-steps 5
+vae_fast check --dtype float32 --layout contiguous --inputs ordinary
+echo "the wheel trains, judges and checks itself: $(basename "$wheel")"
