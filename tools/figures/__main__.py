@@ -9,9 +9,9 @@ from pathlib import Path
 
 import torch
 
-from . import drawing, errors
+from . import drawing, errors, speed
 
-FIGURES = errors.FIGURES
+FIGURES = errors.FIGURES | speed.FIGURES
 FOLDER = Path(__file__).parents[2] / "docs" / "figures"
 
 
