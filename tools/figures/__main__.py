@@ -9,9 +9,9 @@ from pathlib import Path
 
 import torch
 
-from . import drawing, errors, speed
+from . import drawing, errors, posteriors, speed
 
-FIGURES = errors.FIGURES | speed.FIGURES
+FIGURES = errors.FIGURES | speed.FIGURES | posteriors.FIGURES
 FOLDER = Path(__file__).parents[2] / "docs" / "figures"
 
 

@@ -109,10 +109,7 @@ def small_calls():
 def calls(path):
     figure, axis = canvas(1, width=7.0, height=3.6)
     cases = small_calls()
-    colours = {
-        "in a loop of one call": plots.COLOURS["native"],
-        "within a training step": plots.COLOURS["reference"],
-    }
+    colours = {"in a loop of one call": OURS, "within a training step": OTHER}
     for k, (label, colour) in enumerate(colours.items()):
         drawn = axis.barh([i + 0.4 * (k - 0.5) for i in range(len(cases))], [gains[k] for _, gains in cases],
                           height=0.4, color=colour, label=label)  # fmt: skip
