@@ -33,7 +33,7 @@ def bars(axis, cases, providers, title):
         gains = [gain[k] for _, gain in cases]
         places = [i + (k - (len(providers) - 1) / 2) * thick for i in range(len(cases))]
         drawn = axis.barh(places, gains, height=thick, color=plots.COLOURS[provider], label=NAMES[provider])
-        axis.bar_label(drawn, fmt=" %.1f", fontsize=7)
+        axis.bar_label(drawn, fmt="%.1f", padding=2, fontsize=7)
     axis.axvline(1, color="black", lw=0.8)
     axis.set(yticks=range(len(cases)), title=title, xlabel="speed, eager = 1")
     axis.set_yticklabels([case for case, _ in cases], fontsize=7)
@@ -113,7 +113,7 @@ def calls(path):
     for k, (label, colour) in enumerate(colours.items()):
         drawn = axis.barh([i + 0.4 * (k - 0.5) for i in range(len(cases))], [gains[k] for _, gains in cases],
                           height=0.4, color=colour, label=label)  # fmt: skip
-        axis.bar_label(drawn, fmt=" %.1f", fontsize=7)
+        axis.bar_label(drawn, fmt="%.1f", padding=2, fontsize=7)
     axis.axvline(1, color="black", lw=0.8)
     axis.set(yticks=range(len(cases)), xlabel="speed, eager = 1")
     axis.set_yticklabels([case for case, _ in cases], fontsize=7)
@@ -151,7 +151,7 @@ def other_families(path):
             times = [case[k] for case in cases.values()]
             places = [i + (k - (len(providers) - 1) / 2) * thick for i in range(len(cases))]
             drawn = axis.barh(places, times, height=thick, color=plots.COLOURS[provider], label=labels[provider])
-            axis.bar_label(drawn, fmt=" %.0f", fontsize=7)
+            axis.bar_label(drawn, fmt="%.0f", padding=2, fontsize=7)
         axis.set(yticks=range(len(cases)), title=title, xlabel="ms")
         axis.set_yticklabels([case.replace(", ", "\n", 1) for case in cases], fontsize=7)
         axis.invert_yaxis()
