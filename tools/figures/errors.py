@@ -56,14 +56,14 @@ def relative(found, truth, sizes=None):
     return errors
 
 
-def draw_errors(axis, middle, curves, **settings):
+def draw_errors(axis, middle, curves, limits, **settings):
     """Curves of errors against arguments; where a result is NaN its colour fills the interval."""
     for label, colour, errors in curves:
         axis.plot(middle, errors, label=label, color=colour)
         lost = middle[np.isnan(errors)]
         if len(lost):
             axis.axvspan(lost[0], lost[-1], color=colour, alpha=0.15, lw=0, label="its results are NaN")
-    axis.set(yscale="log", **settings)
+    axis.set(yscale="log", ylim=limits, **settings)
     axis.minorticks_off()
 
 
@@ -95,7 +95,7 @@ def kl(path):
     figure, axes = canvas(2, sharey=True)
     for k, (axis, title) in enumerate(zip(axes, ("value", "gradient by logvar"), strict=True)):
         curves = [(label, colour, relative(both[k], truths[k])) for label, colour, both in found]
-        draw_errors(axis, middle, curves, xscale="log", title=title, xlabel="logvar")
+        draw_errors(axis, middle, curves, (1e-8, 1e2), xscale="log", title=title, xlabel="logvar")
     axes[0].set_ylabel("relative error")
     axes[1].legend(loc="upper right")
     save(figure, path)
@@ -121,7 +121,7 @@ def bernoulli(path):
             ("binary_cross_entropy_with_logits", THEIRS, relative(usual[which], exactly)),
             ("vae_fast", OURS, relative(ours[which], exactly)),
         ]
-        draw_errors(axis, middle, curves, title=title, xlabel="logit")
+        draw_errors(axis, middle, curves, (5e-10, 3), title=title, xlabel="logit")
     axes[0].set_ylabel("relative error")
     axes[1].legend(loc="upper left")
     save(figure, path)
@@ -150,10 +150,9 @@ def softplus(path):
             ("Normal(x, F.softplus(r))", THEIRS, relative(usual[k], truths[k])),
             ("vae_fast", OURS, relative(ours[k], truths[k])),
         ]
-        draw_errors(axis, middle, curves, title=title, xlabel="r, σ = log(1 + e^r)")
+        draw_errors(axis, middle, curves, (5e-10, 1), title=title, xlabel="r, σ = log(1 + e^r)")
     axes[0].set_ylabel("relative error")
     axes[0].legend(loc="upper left")
-    axes[0].set_ylim(top=1)
     save(figure, path)
 
 
@@ -181,7 +180,7 @@ def forms(path):
         curves[0].append((param, colour, relative(usual, truth)))
         curves[1].append((param, colour, relative(ours, truth)))
     for axis, drawn, title in zip(axes, curves, ("½(σ² − 1) − log σ", "vae_fast, param="), strict=True):
-        draw_errors(axis, middle, drawn, xscale="log", title=title, xlabel="argument − that of σ = 1")
+        draw_errors(axis, middle, drawn, (1e-8, 2), xscale="log", title=title, xlabel="argument − that of σ = 1")
     axes[0].set_ylabel("relative error")
     axes[1].legend(loc="upper right")
     save(figure, path)
@@ -225,9 +224,9 @@ def negative_binomial(path):
         for label, colour, way in ways:
             _, slope = value_and_slope(lambda t, way=way, mean=mean, x=x: way(mean, t, x), theta)
             curves.append((label, colour, relative(slope, truth, sizes)))
-        draw_errors(axis, middle, curves, xscale="log", title=f"∂ log p/∂θ, counts near μ = {mu:.0f}", xlabel="θ")
+        title = f"∂ log p/∂θ, counts near μ = {mu:.0f}"
+        draw_errors(axis, middle, curves, (1e-8, 1e4), xscale="log", title=title, xlabel="θ")
         axis.axhline(1, color="black", lw=0.6, ls=":")
-        axis.set_ylim(top=1e4)
     axes[0].set_ylabel("error, of the typical derivative")
     axes[0].legend(loc="upper left")
     save(figure, path)
