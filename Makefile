@@ -27,7 +27,7 @@ READY := $(VENV)/.ready
 export OMP_WAIT_POLICY := PASSIVE
 
 .PHONY: help demo test test-integrations test-slow test-large test-isa test-torch test-triton test-cuda-host test-gpu \
-  sanitize wheel release cuda-build benchmark benchmark-quick benchmark-full benchmark-gpu lint format docs clean
+  sanitize wheel release cuda-build benchmark benchmark-quick benchmark-full benchmark-gpu lint format docs figures clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -135,9 +135,13 @@ benchmark-gpu:  ## time each operator and whole steps on a CUDA GPU, with GPU_PY
 	@$(GPU_PYTHON) -m benchmarks --device cuda --level gpu --benchmark-json build/benchmark-gpu.json $(BENCHMARK_ARGS)
 	@$(GPU_PYTHON) -m benchmarks.report build/benchmark-gpu.json --command "make benchmark-gpu"
 
-docs: $(READY)  ## the site, into build/docs; a warning or a link to nothing is an error
+docs: $(READY)  ## its notebook and pictures made again, and the site, into build/docs; a warning is an error
+	@$(BIN)/python -m pytest -q -p no:benchmark tests/docs $(PYTEST_ARGS)
 	@$(BIN)/python -m sphinx -q -W --keep-going -E -b html docs build/docs
 	@echo "in build/docs/index.html"
+
+figures: $(READY)  ## the pictures of docs/figures: errors, times of committed results, posteriors; under a minute
+	@$(BIN)/python -m tools.figures
 
 clean:  ## remove the environment and everything the other commands leave
 	@test ! -f $(VENV)/pyvenv.cfg || rm -rf $(VENV)
