@@ -130,13 +130,14 @@ VF_INLINE StudentTTerm<T> student_t(T df, T difference, const Scale<T>& sigma) {
   }
   // Where w is not nothing beside 1; with ν = ∞ it is 0, or NaN where y is beyond its type.
   const auto some = w >= E(sizeof(E) == 4 ? 0x1p-25 : 0x1p-54), large = w >= E(1);
-  const T rest = select(some, g.rest, splat<T>(1)), slope = more * y * rest;
+  // σ times the slope by loc where w is small: of fewer roundings than with 1/ν.
+  const T slope = select(some, y / (df + y * y) * (df + E(1)), more * y);
   const T loss = select(some, (df + E(1)) * E(0.5) * log_1p, more * y * E(0.5) * y);
   // The slopes by log σ and by loc; of the two forms of each the one that magnifies no rounding of w.
-  const T square = slope * y, pull = select(large, df * g.share - rest, square - E(1));
+  const T square = slope * y, pull = select(large, df * g.share - g.rest, square - E(1));
   T dloc = select(large, (df + E(1)) * g.share / difference, sigma.under(slope));
   const auto faint = (abs(y) < F::kMin * F::kTwoDigits) & (difference != E(0));
-  if (any(faint)) dloc = select(faint, faint_slope(difference, more * rest, sigma), dloc);
+  if (any(faint)) dloc = select(faint, faint_slope(difference, more, sigma), dloc);
   const HalfStep<T> h = half_step(df * E(0.5));
   const T ddf = select(inverse == E(0), inverse, ((h.slope - excess) + g.share * inverse) * E(0.5));
   // A square may be beyond its type where its quotient by σ is not.

@@ -27,7 +27,7 @@ if os.environ.get("TRITON_INTERPRET") == "1":
     # An interpreted program takes milliseconds, whatever its tile. Tests of tiles set sizes of their own.
     interpreter.launch.tile_bytes = 1 << 20
 
-# Libraries that tests/integrations/run.sh installs; what `make docs` runs; and what runs in Triton's interpreter only,
+# Libraries that tests/integrations/run.sh installs; what make docs runs; what runs in Triton's interpreter only,
 # where tests/backends/test_triton.py runs it.
 collect_ignore = ["integrations", "docs"] + ([] if os.environ.get("TRITON_INTERPRET") == "1" else ["interpreted"])
 

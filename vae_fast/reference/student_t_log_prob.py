@@ -77,7 +77,7 @@ def _term(args, mask: Tensor | None, options, dtype: torch.dtype) -> _Term:
     far_log = torch.log(torch.where(far, difference.abs(), 1.0)) - torch.where(far, sigma.log(), 0.0)
     far_log = 2.0 * far_log - torch.log(degrees)
     near_y = torch.where(far, 0.0, y)
-    slope_by_y = more * near_y * rest
+    slope_by_y = torch.where(some, near_y / (degrees + near_y * near_y) * (degrees + 1.0), more * near_y)
     square = slope_by_y * near_y
     of_log = 0.5 * (degrees + 1.0) * torch.where(far, far_log, log)
     loss = torch.where(some | far, of_log, more * near_y * 0.5 * near_y)
@@ -92,7 +92,7 @@ def _term(args, mask: Tensor | None, options, dtype: torch.dtype) -> _Term:
     # Of a y that is subnormal where all of it is not.
     faint = (y.detach().abs() < (2.0**-969 if dtype == torch.float64 else 2.0**-102)) & (difference != 0)
     square_of_scale = sigma.wide().times(sigma.wide())
-    faint_slope = wide(torch.where(faint, difference, 1.0)).times(wide(more * rest)).over(square_of_scale).narrow()
+    faint_slope = wide(torch.where(faint, difference, 1.0)).times(wide(more)).over(square_of_scale).narrow()
     dloc = torch.where(faint, faint_slope, sigma.under(slope_by_y))
     dloc = torch.where(large, (degrees + 1.0) * share / torch.where(large, difference, 1.0), dloc)
     dsigma = sigma.by_raw(pull)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -97,20 +96,21 @@ def _term(operands, g, numbers, CONSTANTS: tl.constexpr):
     w = divide(y, df) * y
     inside, far, some = w < big, w >= big, w >= nothing
     log_1p, excess, share = growth(tl.where(inside, w, big))
-    rest = tl.where(some, divide(one, w + 1.0), 1.0)
+    rest = divide(one, w + 1.0)
     log_sigma = log_scale(sigma, BY_LOG)
     far_log = (log(tl.abs(difference)) - log_sigma) * 2.0 - log(df)
     log_1p, excess = tl.where(far, far_log, log_1p), tl.where(far, far_log - 1.0, excess)
     loss = tl.where(some, (df + 1.0) * 0.5 * log_1p, more * y * 0.5 * y)
     # Of two forms of each the one that magnifies no rounding of w.
-    large, near_slope = w >= 1.0, more * y * rest
+    large = w >= 1.0
+    near_slope = tl.where(some, divide(y, df + y * y) * (df + 1.0), more * y)
     square = near_slope * y
     pull = by_raw(tl.where(large, df * share - rest, square - 1.0), sigma, BY_LOG)
     dloc = tl.where(large, divide((df + 1.0) * share, difference), under(near_slope, sigma, BY_LOG))
     # Of a y that is subnormal where all of it is not.
     least: tl.constexpr = 2.0**-969 if double else 2.0**-102
     faint = (tl.abs(y) < least) & (difference != 0.0)
-    dloc = tl.where(faint, _faint_slope(difference, more * rest, sigma, BY_LOG), dloc)
+    dloc = tl.where(faint, _faint_slope(difference, more, sigma, BY_LOG), dloc)
     value, slope = _half_step(df * 0.5)
     log_prob = ((value - constant(df, HALF_LOG_2PI)) - log_sigma) - loss
     by_df = tl.where(inverse == 0.0, inverse, ((slope - excess) + share * inverse) * 0.5)
@@ -131,8 +131,7 @@ def _constants(options: Any, operands: Sequence[Tensor | None]) -> tuple[Any, ..
 
 def _parts(options: Any, operands: Sequence[Tensor | None]) -> int:
     *_, weight = operands
-    double = any(t is not None and t.dtype == torch.float64 for t in operands)
-    return 4 if double and weight is not None else 2
+    return 2 if weight is None else 4
 
 
 student_t_log_prob_fwd, student_t_log_prob_bwd = launchers(
