@@ -41,14 +41,46 @@ def pytest_collection_modifyitems(config, items):
     """Hundreds of operations take a compiler a minute: the reference's, but of two operators, are for test-slow."""
     if os.environ.get("TRITON_INTERPRET") == "1":
         thin_out(config, items)
+    share_out(config, items)
     for item in items:
-        params = item.callspec.params if hasattr(item, "callspec") else {}
-        call = getattr(params.get("case"), "call", params.get("call"))
+        params, call = parameters_of(item)
         # A test of the parametrised backends of a list that is empty has none.
         backend = params.get("backend")
         on_reference = isinstance(backend, tuple) and backend[0] == "reference"
         if item.get_closest_marker("compiles") and on_reference and call not in (calls.BERNOULLI, calls.RSAMPLE_KL):
             item.add_marker(pytest.mark.slow)
+
+
+def parameters_of(item):
+    """What a test is parametrised by, and the operator's call among it."""
+    params = item.callspec.params if hasattr(item, "callspec") else {}
+    return params, getattr(params.get("case"), "call", params.get("call"))
+
+
+def leave_out(config, items, these):
+    config.hook.pytest_deselected(items=these)
+    gone = set(these)
+    items[:] = [item for item in items if item not in gone]
+
+
+def share_out(config, items):
+    """Of the operators that are an Op and nothing else, each runs every third case: the three together all of them.
+
+    Those are tests of the engine, which other operators meet whole. With VAE_FAST_TEST_SHARE=1, and where a test is
+    named, each runs every case.
+    """
+    n = len(calls.PLAIN)
+    if os.environ.get("VAE_FAST_TEST_SHARE") == "1" or any("::" in arg for arg in config.args):
+        return
+    counted, left_out = {}, []
+    for item in items:
+        _, call = parameters_of(item)
+        if call in calls.PLAIN:
+            key = item.nodeid.partition("[")[0], call.op
+            counted[key] = counted.get(key, -1) + 1
+            if (counted[key] + calls.PLAIN.index(call)) % n:
+                left_out.append(item)
+    leave_out(config, items, left_out)
 
 
 def thin_out(config, items):
@@ -59,17 +91,14 @@ def thin_out(config, items):
     share, of_all = int(os.environ.get("VAE_FAST_TEST_SHARE", "8")), "VAE_FAST_TEST_SHARE" in os.environ
     counted, left_out = {}, []
     for item in items:
-        params = item.callspec.params if hasattr(item, "callspec") else {}
+        params, call = parameters_of(item)
         if params.get("backend", ("",))[0] != "triton" and not of_all:
             continue
-        call = getattr(params.get("case"), "call", params.get("call"))
         key = item.nodeid.partition("[")[0], str(call)
         counted[key] = counted.get(key, -1) + 1
         if counted[key] % share:
             left_out.append(item)
-    config.hook.pytest_deselected(items=left_out)
-    gone = set(left_out)
-    items[:] = [item for item in items if item not in gone]
+    leave_out(config, items, left_out)
 
 
 @pytest.fixture
