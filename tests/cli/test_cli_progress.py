@@ -1,8 +1,14 @@
 """How far `train` and `evaluate` are: a bar with the time left on a terminal, a line a minute elsewhere."""
 
+import fcntl
 import io
+import os
+import pty
 import re
+import struct
+import subprocess
 import sys
+import termios
 import time
 
 import pytest
@@ -81,6 +87,28 @@ class TestOnATerminal:
             assert bars[-1] == ("100", total, total, "00:00"), (what, bars)
         drawn = shown(monkeypatch, Screen(), [*judge, "--gap-steps", "0"])
         assert "2/2 log p(x)" in drawn and "gap" not in drawn
+
+
+def test_on_a_real_one(call):
+    """A pseudo-terminal of 100 columns: the bar is drawn there, the epochs' lines go to stdout."""
+    ours, its = pty.openpty()
+    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("4H", 24, 100, 0, 0))
+    command = [sys.executable, "-m", "vae_fast", *call]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=its, text=True) as process:
+        os.close(its)
+        drawn = b"".join(iter(lambda: read_from(ours), b"")).decode()
+        printed = process.stdout.read()
+    os.close(ours)
+    assert process.returncode == 0 and "epoch 2/2  train ELBO" in printed and "%" not in printed
+    assert re.search(r"\r +0%\|.*\| *0/2 \[00:00<\?", drawn)
+
+
+def read_from(terminal):
+    """What is there; nothing when its last user is gone."""
+    try:
+        return os.read(terminal, 10_000)
+    except OSError:
+        return b""
 
 
 class TestElsewhere:
