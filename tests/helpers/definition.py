@@ -14,7 +14,7 @@ import vae_fast as vf
 from helpers import accuracy
 from helpers.calls import CONTINUOUS, GAUSSIAN, PLAIN, PROBS
 from helpers.random_cases import cases
-from vae_fast.checking import forms, formulas, measure, truth
+from vae_fast.checking import forms, formulas, measure
 
 __all__ = ["cases", "check"]
 
@@ -111,10 +111,10 @@ def element_of(call, tensors, options):
         bernoulli = formulas.bernoulli_of_probs if call is PROBS else formulas.bernoulli
         return formula(bernoulli, *tensors, x_scale=options["x_scale"])
     if call.counted:
-        return formula(truth.DENSITIES[call.op], *tensors, **logarithms(options), eps=options["eps"])
+        return formula(formulas.DENSITIES[call.op], *tensors, **logarithms(options), eps=options["eps"])
     if call in PLAIN:
         by_log = {"log_scale": options["param"] == "log_scale"} if call.has("param") else {}
-        return formula(truth.DENSITIES[call.op], *tensors, x_scale=options["x_scale"], **by_log)
+        return formula(formulas.DENSITIES[call.op], *tensors, x_scale=options["x_scale"], **by_log)
     if call is GAUSSIAN:
         return formula(formulas.gaussian, form_of(options), *tensors, x_scale=options["x_scale"])
     return formula(formulas.kl, form_of(options), *tensors)

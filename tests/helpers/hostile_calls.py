@@ -357,7 +357,7 @@ class Maker(CountCalls):
 
     def fault_device(self, call):
         """Not of the first operand: beside one on a GPU, others of no dims may be on the CPU."""
-        first = ("logits", "mean", "mu", "rate")
+        first = ("logits", "loc", "mean", "mu", "rate")
         return self.change(call, lambda k, v: self.is_tensor(k, v) and k not in first, lambda t: t.to("meta"))
 
     def fault_layout(self, call):

@@ -197,9 +197,10 @@ def cases(draw):
         elif call.counted and params.get(name) == name:
             value = operand(draw, shape, dtype, positive=True, special=SPECIAL_OF_COUNTS)
         else:
-            positive = params.get(name) in ("std", "var") or name == "df"
-            positive = positive or (name in ("b", "sigma") and options["param"] == "scale")
-            value = operand(draw, shape, dtype, positive, of_probs)
+            of_scale = name == "df" or (name in ("b", "sigma") and options["param"] == "scale")
+            positive = of_scale or params.get(name) in ("std", "var")
+            special = SPECIAL_OF_COUNTS if of_scale else SPECIAL
+            value = operand(draw, shape, dtype, positive, of_probs, special=special)
         tensors.append(value)
     if "x" in call.operands:
         # A target and parameters of unequal numbers of dims may make a table, which raises.

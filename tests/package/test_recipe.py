@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 if not (ROOT / "benchmarks").is_dir():
     pytest.skip("needs the source tree: benchmarks is missing", allow_module_level=True)
 RECIPE = ROOT / "tests" / "recipe"
-OP = "laplace_log_prob"
+OP = "double_exponential_log_prob"
 # The most that a density may cost.
 LINES, FILES = 170, 12
 
@@ -27,7 +27,7 @@ INSERTIONS = (
         "vae_fast/operators.py",
         ")\n\nOPERATORS = {",
         """    Operator(
-        "laplace_log_prob",
+        "double_exponential_log_prob",
         operands=(Operand("mean", "loc"), Operand("log_b", "scale"), Operand("x", "value", DATA), _WEIGHT),
         options=_SUM,
         results=("log_prob",),
@@ -37,13 +37,13 @@ INSERTIONS = (
     (
         "vae_fast/__init__.py",
         "from vae_fast.ops.rsample import",
-        "from vae_fast.ops.laplace_log_prob import laplace_log_prob\n",
+        "from vae_fast.ops.double_exponential_log_prob import double_exponential_log_prob\n",
     ),
-    ("vae_fast/__init__.py", '    "rsample",', '    "laplace_log_prob",\n'),
+    ("vae_fast/__init__.py", '    "rsample",', '    "double_exponential_log_prob",\n'),
     (
         "vae_fast/checking/formulas.py",
         "# The operators that sum terms:",
-        """def laplace(mean: Array, log_b: Array, x: Array, f: Any = np) -> Element:
+        """def double_exponential(mean: Array, log_b: Array, x: Array, f: Any = np) -> Element:
     difference, inverse = x - mean, f.exp(-log_b)
     size, log_2 = abs(difference) * inverse, f.log(2.0)
     slope = f.where(difference > 0, inverse, f.where(difference < 0, -inverse, 0.0))
@@ -53,11 +53,15 @@ INSERTIONS = (
 
 """,
     ),
-    ("vae_fast/checking/formulas.py", '    "gaussian_log_prob": gaussian,', '    "laplace_log_prob": laplace,\n'),
+    (
+        "vae_fast/checking/formulas.py",
+        '    "gaussian_log_prob": gaussian,',
+        '    "double_exponential_log_prob": double_exponential,\n',
+    ),
     (
         "benchmarks/formulas.py",
         "EAGER = ",
-        """def laplace_log_prob(mean, log_b, x):
+        """def double_exponential_log_prob(mean, log_b, x):
     return torch.distributions.Laplace(mean, log_b.exp()).log_prob(_as(x, mean)).sum()
 
 
@@ -67,7 +71,7 @@ INSERTIONS = (
         "csrc/densities.h",
         "}  // namespace VF_ISA",
         """// mean, log b, x.
-struct LaplaceDensity {
+struct DoubleExponentialDensity {
   static constexpr int kInputs = 3;
 
   VF_INLINE static constexpr bool always(int) { return true; }
@@ -87,47 +91,46 @@ struct LaplaceDensity {
     (
         "csrc/kernels.h",
         "// mu, logvar, prior_mu, prior_logvar.\nstruct KLArgs",
-        "// mean, log b, x.\nstruct LaplaceArgs : DensityArgs<3, 2> {};\n\n",
+        "// mean, log b, x.\nstruct DoubleExponentialArgs : DensityArgs<3, 2> {};\n\n",
     ),
-    ("csrc/kernels.h", "kernel(gaussian_log_prob, GaussianArgs)", "kernel(laplace_log_prob, LaplaceArgs) "),
+    (
+        "csrc/kernels.h",
+        "kernel(gaussian_log_prob, GaussianArgs)",
+        "kernel(double_exponential_log_prob, DoubleExponentialArgs) ",
+    ),
     (
         "csrc/ops.h",
         "// ---- gaussian_kl --",
-        """// ---- laplace_log_prob -------------------------------------------------------------------
+        """// ---- double_exponential_log_prob ---------------------------------------------------------
 
-inline std::array<Tensor, 5> laplace(DensityTensors<3>&& tensors, const DensityOptions& options) {
-  LaplaceArgs args;
-  return run_density(kernels().laplace_log_prob, args, tensors, options);
+inline std::array<Tensor, 5> double_exponential(DensityTensors<3>&& tensors, const DensityOptions& options) {
+  DoubleExponentialArgs args;
+  return run_density(kernels().double_exponential_log_prob, args, tensors, options);
 }
 
-inline std::tuple<Tensor, Tensor, Tensor, Tensor> laplace_log_prob_fwd(Tensor mean, Tensor log_b, Tensor x,
-                                                                       OptionalTensor weight, int64_t event_ndim,
-                                                                       int64_t reduction, double scale,
-                                                                       bool need_dmean, bool need_dlog_b,
-                                                                       bool need_dx) {
-  return forward(laplace({OnDevice(mean),
-                          {{"mean", mean}, {"log_b", log_b}, {"x", x}, {"weight", weight}},
-                          {},
-                          {need_dmean, need_dlog_b, need_dx}},
-                         {event_ndim, reduction, scale}));
+inline std::tuple<Tensor, Tensor, Tensor, Tensor> double_exponential_log_prob_fwd(
+    Tensor mean, Tensor log_b, Tensor x, OptionalTensor weight, int64_t event_ndim, int64_t reduction, double scale,
+    bool need_dmean, bool need_dlog_b, bool need_dx) {
+  return forward(double_exponential({OnDevice(mean),
+                                     {{"mean", mean}, {"log_b", log_b}, {"x", x}, {"weight", weight}},
+                                     {},
+                                     {need_dmean, need_dlog_b, need_dx}},
+                                    {event_ndim, reduction, scale}));
 }
 
-inline std::tuple<Tensor, Tensor, Tensor, Tensor> laplace_log_prob_bwd(Tensor dlog_prob, Tensor mean, Tensor log_b,
-                                                                       Tensor x, OptionalTensor weight,
-                                                                       int64_t event_ndim, int64_t reduction,
-                                                                       double scale, bool need_dmean,
-                                                                       bool need_dlog_b, bool need_dx,
-                                                                       bool need_dweight) {
-  return backward(laplace({OnDevice(mean),
-                           {{"mean", mean}, {"log_b", log_b}, {"x", x}, {"weight", weight}},
-                           {"dlog_prob", dlog_prob},
-                           {need_dmean, need_dlog_b, need_dx, need_dweight}},
-                          {event_ndim, reduction, scale}));
+inline std::tuple<Tensor, Tensor, Tensor, Tensor> double_exponential_log_prob_bwd(
+    Tensor dlog_prob, Tensor mean, Tensor log_b, Tensor x, OptionalTensor weight, int64_t event_ndim,
+    int64_t reduction, double scale, bool need_dmean, bool need_dlog_b, bool need_dx, bool need_dweight) {
+  return backward(double_exponential({OnDevice(mean),
+                                      {{"mean", mean}, {"log_b", log_b}, {"x", x}, {"weight", weight}},
+                                      {"dlog_prob", dlog_prob},
+                                      {need_dmean, need_dlog_b, need_dx, need_dweight}},
+                                     {event_ndim, reduction, scale}));
 }
 
 """,
     ),
-    ("csrc/ops.h", "each(gaussian_kl)", "each(laplace_log_prob) "),
+    ("csrc/ops.h", "each(gaussian_kl)", "each(double_exponential_log_prob) "),
 )
 
 

@@ -12,7 +12,7 @@ import vae_fast as vf
 from benchmarks import cases, providers
 from benchmarks import truth as benchmark
 
-OP = "laplace_log_prob"
+OP = "double_exponential_log_prob"
 
 
 def tensors(dtype, *shapes):
@@ -23,7 +23,7 @@ def tensors(dtype, *shapes):
 def call(backend, mean, log_b, x, weight, **options):
     operands = [t.clone().requires_grad_() for t in (mean, log_b, x)]
     own = None if weight is None else weight.clone().requires_grad_()
-    out = vf.laplace_log_prob(*operands, weight=own, backend=backend, **options)
+    out = vf.double_exponential_log_prob(*operands, weight=own, backend=backend, **options)
     wanted = operands if own is None else [*operands, own]
     return out, *torch.autograd.grad(out, wanted, upstream(out))
 
@@ -67,7 +67,7 @@ def check(backend):
             for got, want in pairs:
                 near(got, want, dtype)
     mean, log_b, x = (t.requires_grad_() for t in tensors(torch.float64, (3, 4), (4,), (3, 4)))
-    function = lambda *operands: vf.laplace_log_prob(*operands, backend=backend)  # noqa: E731
+    function = lambda *operands: vf.double_exponential_log_prob(*operands, backend=backend)  # noqa: E731
     assert torch.autograd.gradcheck(function, (mean, log_b, x))
     assert torch.autograd.gradgradcheck(function, (mean, log_b, x))
     compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
@@ -91,7 +91,10 @@ def check_checks(backend):
 def lacks(backend):
     operands = tensors(torch.float32, (3, 4), (4,), (3, 4))
     assert OP not in vf.backends()[backend].ops
-    for refused in (lambda: vf.laplace_log_prob(*operands, backend=backend), lambda: named(backend, operands)):
+    for refused in (
+        lambda: vf.double_exponential_log_prob(*operands, backend=backend),
+        lambda: named(backend, operands),
+    ):
         try:
             refused()
         except RuntimeError as error:
@@ -99,12 +102,14 @@ def lacks(backend):
             assert "reference" in str(error), error
         else:
             raise AssertionError(f"{backend} serves what it has not")
-    assert torch.equal(vf.laplace_log_prob(*operands), vf.laplace_log_prob(*operands, backend="reference"))
+    assert torch.equal(
+        vf.double_exponential_log_prob(*operands), vf.double_exponential_log_prob(*operands, backend="reference")
+    )
 
 
 def named(backend, operands):
     with vf.use_backend(backend):
-        vf.laplace_log_prob(*operands)
+        vf.double_exponential_log_prob(*operands)
 
 
 if __name__ == "__main__":

@@ -10,25 +10,14 @@ proportional to it, not to the result, which may cancel.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from vae_fast.checking.element import Element, Pair, log_growth_less_share
 from vae_fast.checking.forms import Array, Form, sigmoid, softplus
-
-Pair = tuple[Array, Array]
-
-
-class Element(NamedTuple):
-    """An element's value and its slopes by operand, each with its Σ|terms|; and numbers on the way to them.
-
-    Where one of these ``steps`` is beyond the dtype computed in, so may the result be.
-    """
-
-    value: Pair
-    slopes: dict[str, Pair]
-    steps: tuple[Array, ...] = ()
-
+from vae_fast.checking.more_formulas import continuous_bernoulli, laplace, student_t
 
 # ---- functions that cancel as they are written -------------------------------------------------------------
 
@@ -254,17 +243,6 @@ def _rising(x: Array, theta: Array, f: Any) -> tuple[Array, Array, Array]:
     return value, slope, factorial
 
 
-def log_growth_less_share(r: Array, f: Any) -> Array:
-    """log(1 + r) − r/(1 + r) = Σ_{k≥2} s^k/k of the share s = r/(1 + r), which no term of cancels."""
-    share = r / (1 + r)
-    near = f.where(share < 0.5, share, 0.0)
-    series = 0.0 * near
-    # 2^-60 is 9e-19, 2^-180 7e-55.
-    for k in range(60 if f is np else 180, 1, -1):
-        series = series * near + f.ones(()) / k
-    return f.where(share < 0.5, series * near * near, f.log1p(r) - share)
-
-
 def negative_binomial(
     mean: Array,
     theta: Array,
@@ -340,3 +318,17 @@ def poisson(rate: Array, x: Array, log_rate: bool = False, eps: float = 0.0, f: 
     terms = terms if log_rate or eps else abs(slope)
     scale = value if log_rate else 1.0
     return Element((sum(parts), sum(abs(part) for part in parts)), {"rate": (slope * scale, terms * scale)})
+
+
+# The operators that sum terms: of ``form``, where they have one, operands in the table's order, and ``x_scale``.
+DENSITIES: dict[str, Callable[..., Element]] = {
+    "rsample_kl": kl,
+    "gaussian_kl": kl,
+    "bernoulli_log_prob": bernoulli,
+    "continuous_bernoulli_log_prob": continuous_bernoulli,
+    "gaussian_log_prob": gaussian,
+    "laplace_log_prob": laplace,
+    "student_t_log_prob": student_t,
+    "negative_binomial_log_prob": negative_binomial,
+    "poisson_log_prob": poisson,
+}

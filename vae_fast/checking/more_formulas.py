@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from vae_fast.checking.element import Element, Pair, log_growth_less_share
 from vae_fast.checking.forms import Array
-from vae_fast.checking.formulas import Element, Pair, log_growth_less_share
 
 
 def continuous_bernoulli(y: Array, x: Array, x_scale: float = 1.0, f: Any = np) -> Element:

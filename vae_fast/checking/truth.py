@@ -15,24 +15,12 @@ import torch
 from torch import Tensor
 
 from vae_fast import noise
-from vae_fast.checking import formulas, more_formulas
+from vae_fast.checking import formulas
 from vae_fast.checking.cases import Case
+from vae_fast.checking.element import Element, Pair
 from vae_fast.checking.forms import Array
 from vae_fast.checking.operands import Operands
 from vae_fast.operators import OPERATORS
-
-# The operators that sum terms: of ``form``, where they have one, operands in the table's order, and ``x_scale``.
-DENSITIES: dict[str, Callable[..., formulas.Element]] = {
-    "rsample_kl": formulas.kl,
-    "gaussian_kl": formulas.kl,
-    "bernoulli_log_prob": formulas.bernoulli,
-    "continuous_bernoulli_log_prob": more_formulas.continuous_bernoulli,
-    "gaussian_log_prob": formulas.gaussian,
-    "laplace_log_prob": more_formulas.laplace,
-    "student_t_log_prob": more_formulas.student_t,
-    "negative_binomial_log_prob": formulas.negative_binomial,
-    "poisson_log_prob": formulas.poisson,
-}
 
 
 class Expected(NamedTuple):
@@ -151,10 +139,10 @@ def _drawn(case: Case, shape: torch.Size | tuple[int, ...]) -> Tensor:
 # ---- elements ----------------------------------------------------------------------------------------------
 
 
-def _tensors(case: Case, element: formulas.Element, shape: torch.Size | tuple[int, ...]) -> _Element:
+def _tensors(case: Case, element: Element, shape: torch.Size | tuple[int, ...]) -> _Element:
     """The formula's arrays as tensors of the whole shape."""
 
-    def whole(pair: formulas.Pair) -> tuple[Tensor, Tensor]:
+    def whole(pair: Pair) -> tuple[Tensor, Tensor]:
         first, second = (torch.from_numpy(np.array(np.broadcast_to(v, shape), dtype=np.float64)) for v in pair)
         return first, second
 
@@ -173,12 +161,12 @@ def _sample(case: Case, t: dict[str, Tensor], eps: Array) -> _Element:
 
 def _term(case: Case, t: dict[str, Tensor], shape: torch.Size) -> _Element:
     weighted = ["pos_weight"] if "pos_weight" in t else []
-    formula: Callable[..., formulas.Element] = (
+    formula: Callable[..., Element] = (
         formulas.bernoulli_of_probs
         if case.probs
         else formulas.bernoulli_weighted
         if weighted
-        else DENSITIES[case.op]
+        else formulas.DENSITIES[case.op]
     )
     options = {option.name for option in OPERATORS[case.op].options}
     counted: dict[str, Any] = case.by_logarithm if case.location_scale else {}

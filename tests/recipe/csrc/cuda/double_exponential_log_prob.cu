@@ -5,9 +5,9 @@
 namespace vae_fast {
 namespace cuda {
 
-void laplace_log_prob(const LaplaceArgs& args) {
+void double_exponential_log_prob(const DoubleExponentialArgs& args) {
   in_storage(args, [&](auto element) {
-    run_density<decltype(element), DensityTraits<>>("laplace_log_prob", args, LaplaceDensity{});
+    run_density<decltype(element), DensityTraits<>>("double_exponential_log_prob", args, DoubleExponentialDensity{});
   });
 }
 

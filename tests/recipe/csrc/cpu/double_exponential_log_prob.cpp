@@ -5,8 +5,8 @@
 namespace vae_fast {
 namespace VF_ISA {
 
-void laplace_log_prob(const LaplaceArgs& args) {
-  in_dtype(args.compute, [&](auto number) { run_density<decltype(number)>(args, LaplaceDensity{}, 1.0); });
+void double_exponential_log_prob(const DoubleExponentialArgs& args) {
+  in_dtype(args.compute, [&](auto number) { run_density<decltype(number)>(args, DoubleExponentialDensity{}, 1.0); });
 }
 
 }  // namespace VF_ISA

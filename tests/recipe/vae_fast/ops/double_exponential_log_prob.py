@@ -11,11 +11,11 @@ from vae_fast.ops.arguments import Reduction
 from vae_fast.ops.autograd import density
 from vae_fast.ops.public import operator
 
-_Options = OPERATORS["laplace_log_prob"].Options
+_Options = OPERATORS["double_exponential_log_prob"].Options
 
 
 @operator
-def laplace_log_prob(
+def double_exponential_log_prob(
     mean: Tensor,
     log_b: Tensor | float,
     x: Tensor,
@@ -27,13 +27,15 @@ def laplace_log_prob(
     backend: str | None = None,
 ) -> Tensor:
     """log p(x|z) of independent Laplace variables: −Σ (|x − m|/b + log b + log 2) over the event dims, in nats."""
-    operands, shape, composite, arithmetic = arguments.operands("laplace_log_prob", mean, log_b, x, weight)
+    operands, shape, composite, arithmetic = arguments.operands(
+        "double_exponential_log_prob", mean, log_b, x, weight
+    )
     arguments.event_dims(event_ndim, shape, "mean, log_b, x and weight")
-    name = choose("laplace_log_prob", mean.device, backend, mean.numel())
+    name = choose("double_exponential_log_prob", mean.device, backend, mean.numel())
     options = _Options(
         event_ndim=event_ndim,
         reduction=arguments.reduction_code(reduction),
         scale=arguments.number("scale", scale),
     )
-    log_prob: Tensor = density("laplace_log_prob", name, operands, options, composite, arithmetic)
+    log_prob: Tensor = density("double_exponential_log_prob", name, operands, options, composite, arithmetic)
     return log_prob

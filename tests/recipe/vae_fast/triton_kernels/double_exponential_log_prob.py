@@ -19,4 +19,6 @@ def _term(operands, g, numbers, CONSTANTS: tl.constexpr):
     return -(size + log_b + constant(size, 0.6931471805599453)), (slope, g * (size - 1.0), -slope)
 
 
-laplace_log_prob_fwd, laplace_log_prob_bwd = launchers(Density("laplace_log_prob", _term))
+double_exponential_log_prob_fwd, double_exponential_log_prob_bwd = launchers(
+    Density("double_exponential_log_prob", _term)
+)
