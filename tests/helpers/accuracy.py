@@ -140,6 +140,16 @@ def assert_no_worse(ours, theirs, dtype, *inputs, slack=1.05):
     assert_within(max(worst(theirs)[0] * slack, 0.51) + varies, ours, *inputs)
 
 
+def assert_terms(bound, results, theirs, truths, *inputs):
+    """Results within the bound in ε·Σ|terms| of their truths, pairs with Σ|terms|; and no worse than PyTorch's."""
+    slack = 1.25 if inputs[0].dtype == torch.float64 else 1.05
+    for out, torch_out, (truth, terms) in zip(results, theirs, truths, strict=True):
+        unit = units(terms, out.dtype)
+        errors = error(out, truth, unit)
+        assert_within(bound, errors, *inputs)
+        assert_no_worse(errors, error(torch_out, truth, unit, out.dtype), out.dtype, *inputs, slack=slack)
+
+
 def normal(truth, dtype):
     """Where the truth is no subnormal number: that is rounded once or twice, by how a processor makes 2ⁿ, which
     alone is a unit of difference between two of PyTorch's results."""

@@ -49,13 +49,7 @@ def test_terms(dtype, param, spread, degrees):
     by_log = param == "log_scale"
     value, slopes = accuracy.truth(more_formulas.student_t, *args, log_scale=by_log)
     results, theirs = with_grads(ours, *args), with_grads(torchs, *args)
-    slack = 1.25 if dtype == torch.float64 else 1.05
-    for out, torch_out, (truth, terms) in zip(results, theirs, (value, *slopes.values()), strict=True):
-        unit = units(terms, out.dtype)
-        errors = accuracy.error(out, truth, unit)
-        accuracy.assert_within(measure.count_bar(by_log), errors, *args)
-        torch_errors = accuracy.error(torch_out, truth, unit, out.dtype)
-        accuracy.assert_no_worse(errors, torch_errors, out.dtype, *args, slack=slack)
+    accuracy.assert_terms(measure.count_bar(by_log), results, theirs, (value, *slopes.values()), *args)
 
 
 def test_an_infinite_df_is_a_gaussian():
