@@ -12,6 +12,7 @@ from vae_fast.nn import BernoulliMLP, GaussianMLP, LocalGaussian
 from vae_fast.ops.bernoulli_log_prob import bernoulli_log_prob
 from vae_fast.ops.continuous_bernoulli_log_prob import continuous_bernoulli_log_prob
 from vae_fast.ops.early import early_gradients
+from vae_fast.ops.gaussian_entropy import gaussian_entropy
 from vae_fast.ops.gaussian_kl import gaussian_kl
 from vae_fast.ops.gaussian_log_prob import gaussian_log_prob
 from vae_fast.ops.gaussian_mixture_log_prob import gaussian_mixture_log_prob
@@ -48,6 +49,7 @@ __all__ = [
     "continuous_bernoulli_log_prob",
     "distributions",
     "early_gradients",
+    "gaussian_entropy",
     "gaussian_kl",
     "gaussian_log_prob",
     "gaussian_mixture_log_prob",
