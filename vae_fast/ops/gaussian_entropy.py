@@ -22,7 +22,7 @@ def gaussian_entropy(
 ) -> Tensor:
     """The differential entropy of a Gaussian with diagonal covariance, in nats.
 
-    Σ ½(1 + log 2πσ²) over the event dims, negative where σ is small. It is −E[log q(z)] of q = N(μ, σ²), whatever μ.
+    Σ ½(1 + log 2πσ²) over the event dims, negative where σ is small: −E[log q(z)] of q = N(μ, σ²), whatever μ.
 
     Args:
         logvar: log σ² (or what ``param`` says) of every element, of any floating dtype.
