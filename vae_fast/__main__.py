@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-
 from vae_fast.cli.main import main
+from vae_fast.cli.ranks import leave
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

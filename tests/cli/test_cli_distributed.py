@@ -138,3 +138,18 @@ def test_a_killed_rank_ends_all_and_the_run_goes_on(tmp_path):
     alone(*run, "--epochs", epochs, "--out", one)
     torch.testing.assert_close(metrics(two), metrics(one), rtol=1e-6, atol=1e-6)
     check_equal(tensors(two), tensors(one), "model/.*", 2e-6)
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_a_rank_leaves_without_the_interpreter_s_end(world):
+    """With its status and all it printed; a process of its own ends as any."""
+    code = (
+        "import atexit; from vae_fast.cli.ranks import leave; atexit.register(print, 'the end', flush=True);"
+        "print('said', end=' '); leave(3)"
+    )
+    place = {"TORCHELASTIC_RUN_ID": "0", "RANK": "0", "WORLD_SIZE": str(world), "LOCAL_RANK": "0"}
+    done = subprocess.run(
+        (sys.executable, "-c", code), env=os.environ | place, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 3, done.stderr
+    assert done.stdout.split() == (["said", "the", "end"] if world == 1 else ["said"])
