@@ -111,8 +111,8 @@ def connected() -> Iterator[Ranks]:
 def leave(status: int) -> NoReturn:
     """Ends the process; one of several ranks at once, without the interpreter's own end.
 
-    DistributedDataParallel keeps gloo's threads past destroy_process_group. One that frees a Python object while the
-    interpreter ends aborts the process.
+    DistributedDataParallel keeps gloo's threads past destroy_process_group. One that frees a Python object while
+    the interpreter ends aborts the process.
     """
     if launched().world == 1:
         sys.exit(status)
