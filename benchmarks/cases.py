@@ -48,13 +48,13 @@ class Case:
         names = [o.name for o in OPERATORS[self.op].operands if o.role != "weight" and not o.optional]
         if self.op in COUNTS:
             return self._counts(len(names) - 1, generator, device)
-        has_data, drawn = "x" in names, max(1, len(names) - ("x" in names))  # noise has the shape of one
-        tensors = [torch.randn(self.shape, generator=generator) for _ in range(drawn)]
+        parameters = [name for name in names if name != "x"] or ["like"]  # noise has the shape of one
+        drawn = [torch.randn(self.shape, generator=generator) for _ in parameters]
         # Scales and degrees of freedom are positive.
-        positive = [name in ("b", "sigma", "df") for name in (*names, *[""] * drawn)[:drawn]]
-        tensors = [(t.exp() if p else t).to(self.floating) for t, p in zip(tensors, positive, strict=True)]
+        drawn = [t.exp() if name in ("b", "sigma", "df") else t for name, t in zip(parameters, drawn, strict=True)]
+        tensors = [t.to(self.floating) for t in drawn]
         tensors = [t.to(device).requires_grad_(bool(names)) for t in tensors]
-        if has_data:
+        if "x" in names:
             if self.dtype.endswith("-uint8"):
                 x = torch.randint(0, 256, self.shape, dtype=torch.uint8, generator=generator)
             else:

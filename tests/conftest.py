@@ -57,10 +57,24 @@ def parameters_of(item):
     return params, getattr(params.get("case"), "call", params.get("call"))
 
 
-def leave_out(config, items, these):
-    config.hook.pytest_deselected(items=these)
-    gone = set(these)
-    items[:] = [item for item in items if item not in gone]
+def leave_out(config, items, part):
+    """Of each test, every n-th case stays, from the first-th on: ``part`` gives (kind of case, n, first), or None.
+
+    It is asked of what a test is parametrised by, and of the call; where it gives None, all stay.
+    """
+    counted, gone = {}, []
+    for item in items:
+        found = part(*parameters_of(item))
+        if found is None:
+            continue
+        kind, n, first = found
+        key = item.nodeid.partition("[")[0], kind
+        counted[key] = counted.get(key, -1) + 1
+        if (counted[key] + first) % n:
+            gone.append(item)
+    config.hook.pytest_deselected(items=gone)
+    these = set(gone)
+    items[:] = [item for item in items if item not in these]
 
 
 def share_out(config, items):
@@ -69,18 +83,10 @@ def share_out(config, items):
     Those are tests of the engine, which other operators meet whole. With VAE_FAST_TEST_SHARE=1, and where a test is
     named, each runs every case.
     """
-    n = len(calls.PLAIN)
     if os.environ.get("VAE_FAST_TEST_SHARE") == "1" or any("::" in arg for arg in config.args):
         return
-    counted, left_out = {}, []
-    for item in items:
-        _, call = parameters_of(item)
-        if call in calls.PLAIN:
-            key = item.nodeid.partition("[")[0], call.op
-            counted[key] = counted.get(key, -1) + 1
-            if (counted[key] + calls.PLAIN.index(call)) % n:
-                left_out.append(item)
-    leave_out(config, items, left_out)
+    plain = calls.PLAIN
+    leave_out(config, items, lambda _, call: (call.op, len(plain), plain.index(call)) if call in plain else None)
 
 
 def thin_out(config, items):
@@ -89,16 +95,11 @@ def thin_out(config, items):
     tests/interpreted is made for it, and runs whole, but in make test, which runs every sixth case of its tests.
     """
     share, of_all = int(os.environ.get("VAE_FAST_TEST_SHARE", "8")), "VAE_FAST_TEST_SHARE" in os.environ
-    counted, left_out = {}, []
-    for item in items:
-        params, call = parameters_of(item)
-        if params.get("backend", ("",))[0] != "triton" and not of_all:
-            continue
-        key = item.nodeid.partition("[")[0], str(call)
-        counted[key] = counted.get(key, -1) + 1
-        if counted[key] % share:
-            left_out.append(item)
-    leave_out(config, items, left_out)
+
+    def part(params, call):
+        return (str(call), share, 0) if of_all or params.get("backend", ("",))[0] == "triton" else None
+
+    leave_out(config, items, part)
 
 
 @pytest.fixture

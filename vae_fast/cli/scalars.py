@@ -49,12 +49,11 @@ class Scalars:
         # The writer would follow a link out of the run's directory.
         if self._folder.is_symlink():
             raise CommandError(f"{self._folder} is a symbolic link: nothing is written through it")
-        try:
-            return bool(os.listdir(self._folder))
-        except FileNotFoundError:
-            return False
-        except OSError as error:
-            raise CommandError(f"cannot write {self._folder}: {os_reason(error)}") from error
+        with self._refused():
+            try:
+                return bool(os.listdir(self._folder))
+            except FileNotFoundError:
+                return False
 
     @contextmanager
     def _refused(self) -> Iterator[None]:

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import triton
 import triton.language as tl
-from torch import Tensor
 
-from vae_fast.operators import SCALE_PARAMS
 from vae_fast.triton_kernels.arithmetic import constant
 from vae_fast.triton_kernels.density_launch import Density, launchers
-from vae_fast.triton_kernels.scale import by_raw, log_scale, under
+from vae_fast.triton_kernels.scale import by_raw, constants_of, log_scale, numbers_of, under
 
 _LOG_2 = tl.constexpr(0.69314718055994530942)
 
@@ -30,12 +25,4 @@ def _term(operands, g, numbers, CONSTANTS: tl.constexpr):
     return log_prob, (slope, g * by_raw(size - 1.0, b, BY_LOG), -slope * numbers[0])
 
 
-def _numbers(options: Any) -> tuple[float, ...]:
-    return (options.x_scale,)
-
-
-def _constants(options: Any, operands: Sequence[Tensor | None]) -> tuple[Any, ...]:
-    return (options.param == SCALE_PARAMS["log_scale"],)
-
-
-laplace_log_prob_fwd, laplace_log_prob_bwd = launchers(Density("laplace_log_prob", _term, _numbers, _constants))
+laplace_log_prob_fwd, laplace_log_prob_bwd = launchers(Density("laplace_log_prob", _term, numbers_of, constants_of))

@@ -1,8 +1,15 @@
-"""The scale of a location-scale density, given by itself or by its logarithm."""
+"""The scale of a location-scale density, by itself or by its logarithm; and what its kernels take of a call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
 
 import triton
 import triton.language as tl
+from torch import Tensor
 
+from vae_fast.operators import SCALE_PARAMS
 from vae_fast.triton_kernels.arithmetic import divide
 from vae_fast.triton_kernels.exponentials import exp, is_ordinary
 from vae_fast.triton_kernels.logarithms import log
@@ -35,3 +42,12 @@ def by_raw(slope, raw, BY_LOG: tl.constexpr):
         return slope
     else:
         return divide(slope, raw)
+
+
+def numbers_of(options: Any) -> tuple[float, ...]:
+    return (options.x_scale,)
+
+
+def constants_of(options: Any, operands: Sequence[Tensor | None]) -> tuple[Any, ...]:
+    """Whether the parameter is the logarithm."""
+    return (options.param == SCALE_PARAMS["log_scale"],)

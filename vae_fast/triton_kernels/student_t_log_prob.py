@@ -9,12 +9,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from vae_fast.operators import SCALE_PARAMS
 from vae_fast.triton_kernels.arithmetic import constant, divide, polynomial
 from vae_fast.triton_kernels.counts import HALF_LOG_2PI, growth
 from vae_fast.triton_kernels.density_launch import Density, launchers
 from vae_fast.triton_kernels.logarithms import log
-from vae_fast.triton_kernels.scale import by_raw, log_scale, under
+from vae_fast.triton_kernels.scale import by_raw, constants_of, log_scale, numbers_of, under
 from vae_fast.triton_kernels.wide import narrow, over, times, wide, wide_exp
 
 
@@ -121,19 +120,11 @@ def _term(operands, g, numbers, CONSTANTS: tl.constexpr):
     return log_prob, (dloc, g * pull, g * by_df, -dloc * numbers[0])
 
 
-def _numbers(options: Any) -> tuple[float, ...]:
-    return (options.x_scale,)
-
-
-def _constants(options: Any, operands: Sequence[Tensor | None]) -> tuple[Any, ...]:
-    return (options.param == SCALE_PARAMS["log_scale"],)
-
-
 def _parts(options: Any, operands: Sequence[Tensor | None]) -> int:
     *_, weight = operands
     return 2 if weight is None else 4
 
 
 student_t_log_prob_fwd, student_t_log_prob_bwd = launchers(
-    Density("student_t_log_prob", _term, _numbers, _constants, parts=_parts)
+    Density("student_t_log_prob", _term, numbers_of, constants_of, parts=_parts)
 )
