@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
-# A wheel as a user has it: installed with its extra [train] and the pinned versions into an environment of its own, far
-# from the sources. Argument: WHEEL. PYTHON is the interpreter to make the environment with.
+# A wheel as a user has it: installed with its extra [train], the pinned versions and a torch into an environment of its
+# own, far from the sources and without a compiler. Arguments: WHEEL TORCH. PYTHON is the interpreter to make the
+# environment with.
 set -euo pipefail
-wheel=$(realpath "$1")
+wheel=$(realpath "$1") torch=$2
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
-pins=$PWD/requirements-dev.txt
 work=$(mktemp -d)
 trap 'rm -rf -- "$work"' EXIT
+sed "s/^torch==.*/torch==$torch/" requirements-dev.txt >"$work/pins.txt"
 cd "$work"
 "${PYTHON:-python3}" -m venv env
-env/bin/python -m pip --quiet --disable-pip-version-check --no-input install --constraint "$pins" "vae_fast[train] @ file://$wheel"
-vae_fast() { env/bin/python -W error::DeprecationWarning:vae_fast -m vae_fast "$@"; }
+env/bin/python -m pip --quiet --disable-pip-version-check --no-input install --constraint pins.txt "vae_fast[train] @ file://$wheel"
+vae_fast() { PATH=/nonexistent env/bin/python -W error::DeprecationWarning:vae_fast -m vae_fast "$@"; }
 vae_fast info
 vae_fast info --json | env/bin/python -c '
 import json, sys
@@ -23,4 +24,4 @@ cmp run/checkpoint-*.safetensors again/checkpoint-*.safetensors
 vae_fast train --resume --epochs 3 --out run
 vae_fast evaluate run --n-samples 50 --elbo-samples 5 --gap-steps 5
 vae_fast check --dtype float32 --layout contiguous --inputs ordinary
-echo "the wheel trains, judges and checks itself: $(basename "$wheel")"
+echo "the wheel trains, judges and checks itself beside torch $torch: $(basename "$wheel")"
