@@ -118,3 +118,15 @@ def test_a_df_of_its_own_shape():
     assert_close(
         vf.student_t_log_prob(loc, sigma, 4, x), StudentT(4.0, loc, sigma).log_prob(x).sum(-1), check_dtype=False
     )
+
+
+@pytest.mark.parametrize("place", range(4), ids=("loc", "sigma", "df", "x"))
+def test_what_is_not_a_number_shows_in_every_gradient(place):
+    """Each depends on every operand; a gradient that stayed finite would hide it."""
+    operands = [torch.tensor([0.5, 1.5], requires_grad=True) for _ in range(4)]
+    with torch.no_grad():
+        operands[place][1] = torch.nan
+    value = vf.student_t_log_prob(*operands, event_ndim=0)
+    gradients = torch.autograd.grad(value.sum(), operands)
+    for result in (value, *gradients):
+        assert result[0].isfinite() and result[1].isnan()

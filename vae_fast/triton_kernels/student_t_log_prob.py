@@ -93,8 +93,8 @@ def _term(operands, g, numbers, CONSTANTS: tl.constexpr):
     inverse, y = divide(one, df), under(difference, sigma, BY_LOG)
     more = inverse + 1.0
     w = divide(y, df) * y
-    inside, far, some = w < big, w >= big, w >= nothing
-    log_1p, excess, share = growth(tl.where(inside, w, big))
+    far, some = w >= big, w >= nothing
+    log_1p, excess, share = growth(tl.where(far, big, w))
     rest = divide(one, w + 1.0)
     log_sigma = log_scale(sigma, BY_LOG)
     far_log = (log(tl.abs(difference)) - log_sigma) * 2.0 - log(df)
