@@ -1,18 +1,16 @@
 """What a build of the CUDA kernels must hold, seen without a GPU: check.py LOG, with the package on the path.
 
-LOG is the build's output with nvcc's -Xptxas=-v. The machine code is read with cuobjdump: one on the path, or the
-one that Triton brings along with torch.
+LOG is the build's output with nvcc's -Xptxas=-v.
 """
 
-import importlib.util
 import re
-import shutil
 import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
 
 import torch
+from machine_code import counted, cuobjdump, kernels, sections
 
 import vae_fast
 from vae_fast import front, native, operators
@@ -65,45 +63,12 @@ def spills(log):
     print(f"{seen[TARGETS[0]]} kernels for each target, no spills; registers at most {dict(registers)}")
 
 
-def cuobjdump():
-    found = shutil.which("cuobjdump")
-    triton = importlib.util.find_spec("triton")
-    for folder in triton.submodule_search_locations if triton and not found else ():
-        found = shutil.which("cuobjdump", path=str(Path(folder) / "backends" / "nvidia" / "bin"))
-    assert found, "there is no cuobjdump"
-    return found
-
-
-def functions(text, start):
-    """name → the lines of its code."""
-    found, name = {}, None
-    for line in text.splitlines():
-        if begin := re.search(start, line):
-            name = begin.group(1)
-            found[name] = []
-        elif name is not None:
-            found[name].append(line)
-    return found
-
-
-def machine_code(library, target):
-    done = subprocess.run(
-        (cuobjdump(), "-sass", "-arch", target, str(library)), capture_output=True, text=True, check=True
-    )
-    code = functions(done.stdout, r"Function : (\w+)")
-    assert code, f"no code for {target}"
-    operation = re.compile(r"/\*([0-9a-f]{4,})\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]+)\s*([^;]*)")
-    found = {name: [m.groups() for m in map(operation.search, lines) if m] for name, lines in code.items()}
-    return {name: [(int(at, 16), op, args) for at, op, args in code] for name, code in found.items()}
-
-
 def a_normal(code):
     """Instructions of the loop that draws noise, for each normal of a turn; of two branches it has both."""
     loops = []
-    for at, op, args in code:
-        target = re.match(r"(?:U?P\w+, *)?(0x[0-9a-f]+)", args) if op == "BRA" else None
-        if target and int(target.group(1), 16) < at:
-            loops.append([o for a, o, _ in code if int(target.group(1), 16) <= a <= at and o != "NOP"])
+    for end in code:
+        if end.op == "BRA" and end.target < end.at:
+            loops.append([i.op for i in code if end.target <= i.at <= end.at and i.op != "NOP"])
     drawing = [loop for loop in loops if "MUFU.RSQ" in loop]
     assert drawing, "no loop draws noise"
     hot = min(drawing, key=len)
@@ -112,10 +77,10 @@ def a_normal(code):
 
 def instructions(library):
     for target in TARGETS:
-        kernels = machine_code(library, target)
+        found = kernels(library, target)
         noise, cost = 0, {}
-        for name, listed in kernels.items():
-            at, code = f"{name} for {target}", Counter(op for _, op, _ in listed)
+        for name, kernel in found.items():
+            at, code = f"{name} for {target}", counted(kernel.code)
             atomics = [op for op in code if op.startswith(("ATOM", "RED"))]
             bad = [op for op in atomics if re.search(r"\.(F16|F32|F64|BF16)", op) or op.startswith("RED.E.ADD.F")]
             assert not bad, f"{at}: {bad}"
@@ -131,21 +96,21 @@ def instructions(library):
                 fused = sum(n * (1 + op.startswith("FFMA2")) for op, n in code.items() if op.startswith("FFMA"))
                 roots = code["MUFU.RSQ"]
                 assert roots and fused == FUSED * roots, f"{at}: {fused} fused multiply-adds, {roots} square roots"
-                if found := re.search(r"normal_kernelI(f|NS0_4HalfE)NS0_\d+(Host|Device)KeysELb1E", name):
-                    storage = "float32" if found.group(1) == "f" else "half"
-                    cost[f"{storage}, {found.group(2).lower()}"] = round(a_normal(listed), 1)
+                if drawn := re.search(r"normal_kernelI(f|NS0_4HalfE)NS0_\d+(Host|Device)KeysELb1E", name):
+                    storage = "float32" if drawn.group(1) == "f" else "half"
+                    cost[f"{storage}, {drawn.group(2).lower()}"] = round(a_normal(kernel.code), 1)
         assert noise == NOISE, noise
         assert len(cost) == 4, cost
-        print(f"{target}: {len(kernels)} kernels, 128-bit loads and stores, no float atomics, no local memory")
+        print(f"{target}: {len(found)} kernels, 128-bit loads and stores, no float atomics, no local memory")
         print(f"  instructions a normal, by storage type and where its seed is: {dict(sorted(cost.items()))}")
 
 
 def intermediate_code(library):
     """The PTX of the noise: every operation rounded to nearest, and fused where the source says so."""
     done = subprocess.run((cuobjdump(), "-ptx", str(library)), capture_output=True, text=True, check=True)
-    kernels = {n: "\n".join(c) for n, c in functions(done.stdout, r"\.entry (\w+)").items() if "normal_kernel" in n}
-    assert len(kernels) == NOISE, sorted(kernels)
-    for name, code in kernels.items():
+    drawing = {n: "\n".join(c) for n, c in sections(done.stdout, r"\.entry (\w+)").items() if "normal_kernel" in n}
+    assert len(drawing) == NOISE, sorted(drawing)
+    for name, code in drawing.items():
         floats = Counter(
             re.findall(r"^\s*(?:@\S+\s+)?((?:add|sub|mul|div|sqrt|fma|mad|ex2|lg2|rcp|rsqrt)\.\S*f32)", code, re.M)
         )

@@ -1,0 +1,224 @@
+"""Issue slots an element of each operator's hot loop, by pass and dtype, for sm_90: counted, and held to ceilings.
+
+A kernel that has more instructions than fit under the time of its bytes is bound by them, and no GPU is needed to
+count them: they are read from the machine code, of the CUDA kernels and of Triton's, on the way that ordinary
+numbers take (machine_code.py), for contiguous operands of one dtype without weights. ceilings.csv has for each what
+is allowed, five hundredths above what was counted when it was last set.
+
+    python tests/cuda_build/budget.py FILE...         the library, or cubins; without any, Triton's alone
+    python tests/cuda_build/budget.py --set FILE...   sets the ceilings to what is counted
+"""
+
+import csv
+import re
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from machine_code import kernels
+
+CEILINGS = Path(__file__).with_name("ceilings.csv")
+COLUMNS = ("backend", "operator", "pass", "dtype", "slots", "loads first")
+SLACK = 1.05
+TARGET = "sm_90"
+ARITHMETIC = ("FADD", "FMUL", "FFMA", "MUFU", "HADD2", "HMUL2", "HFMA2", "DADD", "DMUL", "DFMA")
+# What is read and written of an element in each pass, in operands: (name of the pass, its reads, its writes).
+DENSITIES = {
+    # operator: (its class, operands, gradients, whether there are kernels of even chunks)
+    "bernoulli_log_prob": ("BernoulliDensity<float, false>", 2, 1, True),
+    "gaussian_kl": (r"KLDensity<float, SigmaForm<float, true>, StandardPrior>", 2, 2, True),
+    "gaussian_log_prob": (r"GaussianDensity<float, SigmaForm<float, true>>", 3, 2, True),
+    "laplace_log_prob": (r"LaplaceDensity<float>", 3, 2, False),
+    "student_t_log_prob": (r"StudentTDensity<float>", 4, 3, False),
+    "continuous_bernoulli_log_prob": (r"ContinuousBernoulliDensity<float>", 2, 1, False),
+    "poisson_log_prob": (r"PoissonDensity<float>", 2, 1, False),
+    "negative_binomial_log_prob": (r"NegativeBinomialDensity<float, false>", 3, 2, False),
+    "zero-inflated negative_binomial_log_prob": (r"NegativeBinomialDensity<float, true>", 4, 3, False),
+}
+# storage: (its name in C++, elements of a chunk of 16 bytes, additions of float64 that a chunk's sum ends with)
+STORAGES = {"float32": ("float", 4, 2), "bfloat16": ("Half", 8, 3)}
+
+
+@dataclass(frozen=True)
+class Row:
+    backend: str
+    operator: str
+    of: str  # the pass
+    dtype: str
+    slots: float
+    loads_first: bool
+
+    @property
+    def key(self):
+        return self.backend, self.operator, self.of, self.dtype
+
+
+def loads_first(code):
+    """Whether every load of a chunk comes before the arithmetic of any of its numbers."""
+    loads = [n for n, i in enumerate(code) if i.op.startswith("LDG.E.128")]
+    begin = next((n for n, i in enumerate(code) if i.op.startswith(ARITHMETIC)), len(code))
+    return not loads or loads[-1] < begin
+
+
+def named(library):
+    """name in C++, without namespaces → Kernel."""
+    found = kernels(library, TARGET)
+    names = subprocess.run(["c++filt"], input="\n".join(found), capture_output=True, text=True, check=True).stdout
+    plain = [
+        re.sub(r"vae_fast::|cuda::|\(anonymous namespace\)::|^void | (?=>)", "", n) for n in names.splitlines()
+    ]
+    return dict(zip(plain, found.values(), strict=True))
+
+
+def passes():
+    """Of every pass (operator, pass, dtype, pattern of its CUDA kernel's name, what a turn has, elements)."""
+    for dtype, (storage, n, joins) in STORAGES.items():
+        for operator, (density, reads, writes, even) in DENSITIES.items():
+            kernel = rf"density_kernel<DensityOp<float, {density}, .*, \d, {str(even).lower()}>, {storage}, "
+            yield operator, "value", dtype, kernel + "true, ", {"LDG_E_128": reads, "STG": 0, "DADD": joins}, n
+            yield operator, "gradients", dtype, kernel, {"LDG_E_128": reads, "STG_E_128": writes, "DADD": 0}, n
+            both = {"LDG_E_128": reads, "STG_E_128": writes, "DADD": joins}
+            yield operator, "both", dtype, kernel + "true, true", both, n
+        # Of a pair of normals a root; of an exponential two limits.
+        roots = {"MUFU_RSQ": n // 2}
+        yield "standard_normal", "forward", dtype, f"normal_kernel<{storage}, HostKeys, true>", roots, n
+        for operator, kl in (
+            ("rsample", "NoKL"),
+            ("rsample_kl", "KLDensity<float, SigmaForm<float, true>, NoPrior>"),
+        ):
+            params = rf"<{storage}, SampleParams<SigmaForm<float, true>, {kl}, HostKeys>, true>"
+            forward = roots | {"LDG_E_128": 2, "STG_E_128": 1, "DADD": 0 if kl == "NoKL" else joins}
+            yield operator, "forward", dtype, "sample_fwd_kernel" + params, forward, n
+            reads, limits = (2, 2 * n) if kl == "NoKL" else (3, 4 * n)
+            backward = roots | {"LDG_E_128": reads, "STG_E_128": 2, "DADD": 0, "FMNMX": limits}
+            yield operator, "backward", dtype, "sample_bwd_kernel" + params, backward, n
+
+
+def native(libraries):
+    """A row for each pass of the CUDA kernels that the libraries hold."""
+    found = {name: kernel for library in libraries for name, kernel in named(library).items()}
+    for operator, of, dtype, pattern, has, elements in passes():
+        chosen = [kernel for name, kernel in found.items() if re.search(pattern, name)]
+        ways = [way for kernel in chosen if (way := kernel.turn(**has))]
+        assert ways, f"{operator}, {of}, {dtype}: of {len(chosen)} kernels none has a loop with {has}"
+        way = min(ways, key=len)
+        yield Row("native", operator, of, dtype, round(len(way) / elements, 1), loads_first(way))
+
+
+def triton():
+    """A row for each pass of Triton's kernels, compiled here."""
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    import pytest
+    import torch
+
+    from helpers import launched_calls as calls
+    from helpers.ahead import THREADS, compile_call
+
+    def zero_inflated(shape, dtype, **options):
+        return calls.negative_binomial(shape, dtype, zero_logits=torch.empty(shape, dtype=dtype), **options)
+
+    made = {
+        "bernoulli_log_prob": calls.bernoulli,
+        "gaussian_kl": calls.kl,
+        "gaussian_log_prob": calls.gaussian,
+        "laplace_log_prob": calls.laplace,
+        "student_t_log_prob": calls.student_t,
+        "continuous_bernoulli_log_prob": calls.continuous_bernoulli,
+        "poisson_log_prob": calls.poisson,
+        "negative_binomial_log_prob": calls.negative_binomial,
+        "zero-inflated negative_binomial_log_prob": zero_inflated,
+    }
+    each = [
+        (
+            operator,
+            of,
+            make,
+            {"reduction": calls.SUM if of == "both" else calls.NONE, "backward": of == "gradients"},
+        )
+        for operator, make in made.items()
+        for of in ("value", "gradients", "both")
+    ]
+    each.append(("standard_normal", "forward", calls.normal, {}))
+    each += [
+        (operator, of, calls.sample, {"with_kl": operator == "rsample_kl", "backward": of == "backward"})
+        for operator in ("rsample", "rsample_kl")
+        for of in ("forward", "backward")
+    ]
+    patch = pytest.MonkeyPatch()
+    for operator, of, make, options in each:
+        for dtype in (torch.float32, torch.bfloat16):
+            function, args = make((512, 1024), dtype, **options)
+            compiled, *_ = compile_call(patch, 90, function, *args)
+            constants = compiled.constants
+            tile = (
+                constants["BLOCK_ROWS"] * constants["BLOCK_COLUMNS"]
+                if "BLOCK_ROWS" in constants
+                else constants["BLOCK"]
+            )
+            with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+                file.write(compiled.cubin)
+                file.flush()
+                (kernel,) = kernels(file.name, TARGET).values()
+            # What it reads and writes by columns: all its accesses of so many bits, in a loop or once.
+            bits = 128 if any(i.op.startswith("LDG.E.128") for i in kernel.code) or make is calls.normal else 64
+            has = {
+                f"{op}_E_{bits}": sum(i.op.startswith(f"{op}.E.{bits}") for i in kernel.code)
+                for op in ("LDG", "STG")
+            }
+            way = kernel.turn(**has) or kernel.once(**has)
+            assert way and any(has.values()), f"{operator}, {of}, {dtype}: no way with {has}"
+            slots = round(len(way) * THREADS / tile, 1)
+            yield Row("triton", operator, of, str(dtype)[6:], slots, loads_first(way))
+
+
+def read():
+    with CEILINGS.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    return {
+        (r["backend"], r["operator"], r["pass"], r["dtype"]): (float(r["slots"]), r["loads first"] == "yes")
+        for r in rows
+    }
+
+
+def write(rows):
+    with CEILINGS.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(COLUMNS)
+        for row in rows:
+            table.writerow((*row.key, f"{row.slots * SLACK:.1f}", "yes" if row.loads_first else "no"))
+
+
+def over(rows, ceilings):
+    """What is wrong, a line each: a pass above its ceiling or without one, and loads that come late and did not."""
+    said = []
+    for row in rows:
+        allowed, first = ceilings.get(row.key, (0.0, True))
+        if row.slots > allowed:
+            said.append(f"{', '.join(row.key)}: {row.slots} issue slots an element, {allowed} are allowed")
+        if first and not row.loads_first:
+            said.append(f"{', '.join(row.key)}: a load of a chunk comes after the arithmetic of another")
+    counted = {row.key for row in rows}
+    return said + [
+        f"{', '.join(key)}: it has a ceiling, and was not counted" for key in ceilings if key not in counted
+    ]
+
+
+def main(arguments):
+    libraries = [argument for argument in arguments if argument != "--set"]
+    rows = [*(native(libraries) if libraries else ()), *triton()]
+    for row in rows:
+        late = "" if row.loads_first else ", a load comes late"
+        print(f"{row.backend:7}{row.operator:42}{row.of:10}{row.dtype:9}{row.slots:7.1f}{late}")
+    if "--set" in arguments:
+        write(rows)
+        return 0
+    ceilings = {key: value for key, value in read().items() if libraries or key[0] != "native"}
+    wrong = over(rows, ceilings)
+    print("\n".join(wrong) or f"{len(rows)} passes are within their ceilings")
+    return bool(wrong)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
