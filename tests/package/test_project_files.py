@@ -1,4 +1,4 @@
-"""What surrounds the code: the citation, the conda recipe, the workflows, which call the Makefile alone, the forms."""
+"""What surrounds the code: citation, conda recipe, workflows, which call the Makefile and nothing else, forms."""
 
 import re
 import shlex

@@ -1,4 +1,4 @@
-"""What the wheel for aarch64 has to do under emulation: load its kernels and its front, draw the frozen noise, compute.
+"""What the wheel for aarch64 has to do under emulation: load its kernels and front, draw the frozen noise, compute.
 
 A few calls, since emulated ones take tens of times as long; `python -m vae_fast check` looks at errors.
 """
