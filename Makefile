@@ -27,11 +27,11 @@ READY := $(VENV)/.ready
 export OMP_WAIT_POLICY := PASSIVE
 
 .PHONY: help demo test test-integrations test-slow test-large test-isa test-torch test-triton test-cuda-host test-gpu \
-  sanitize wheel release cuda-build benchmark benchmark-quick benchmark-full benchmark-gpu lint lint-workflows \
-  format docs figures clean
+  sanitize wheel wheel-aarch64 conda-recipe release cuda-build benchmark benchmark-quick benchmark-full benchmark-gpu \
+  lint lint-workflows format docs figures clean
 
 help:  ## list the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo "  PYTHON=$(PYTHON) makes the environment VENV=$(VENV)"
 
 # The pins go first: the package then finds its torch there, and no other one is fetched.
@@ -97,11 +97,17 @@ sanitize: $(READY)  ## the operators' suite under AddressSanitizer, UBSan and Th
 test-cuda-host: $(READY)  ## the CUDA kernels on this processor: sanitizers, schedules, planted faults
 	@tests/cuda_host/run.sh $(BIN) build/cuda-host $(PYTEST_ARGS)
 
-cuda-build:  ## build the CUDA kernels, no GPU needed, and look at the machine code
+cuda-build:  ## build a wheel with the CUDA kernels, no GPU needed, look at the machine code, count its instructions
 	@tests/cuda_build/run.sh $(PYTHON) build/cuda-build
 
 wheel:  ## build the manylinux wheel into dist/, audit it, and try it without a compiler
 	@PYTHON=$(PYTHON) tests/wheel/run.sh
+
+wheel-aarch64:  ## cross-compile the wheel for aarch64 Linux into dist/, audit it, and try it under qemu
+	@PYTHON=$(PYTHON) tests/wheel/aarch64.sh
+
+conda-recipe:  ## render the conda recipe for both Linux platforms and every Python
+	@PYTHON=$(PYTHON) tests/conda/run.sh
 
 release:  ## what a release uploads, into dist/: sdist and wheel built twice to the same bytes, audited, and tried as a user does
 	@PYTHON=$(PYTHON) tests/release/run.sh

@@ -13,7 +13,6 @@ import functools
 import hashlib
 import importlib.metadata
 import os
-import platform
 import runpy
 import shutil
 import subprocess
@@ -51,9 +50,10 @@ LINK = ["-Wl,-z,relro", "-Wl,-z,now", "-Wl,-z,noexecstack"] if sys.platform == "
 # Kernels: instructions are reordered before registers are given out too, so that long chains of them overlap.
 # Clang does so anyway, and would say that it ignores the flag.
 SCHEDULED = ["-fschedule-insns", "-Wno-ignored-optimization-argument"]
-# csrc/cpu is compiled once for each: one binary runs on all, and picks the best at load.
+# csrc/cpu is compiled once for each: one binary runs on all, and picks the best at load. They are those of the
+# processor that is compiled for, which need not be the one that compiles.
 INSTRUCTION_SETS = {"baseline": []}
-if platform.machine() in ("x86_64", "AMD64"):
+if sysconfig.get_platform().endswith(("x86_64", "amd64")):
     INSTRUCTION_SETS |= {"v3": ["-march=x86-64-v3"], "v4": ["-march=x86-64-v4"]}
 
 

@@ -130,6 +130,19 @@ class TestWithoutWhatABuildNeeds:
         assert path is None and reason in said
 
 
+@pytest.mark.parametrize(
+    ("target", "sets"),
+    [("linux-aarch64", "baseline"), ("linux-x86_64", "baseline v3 v4"), ("win-amd64", "baseline v3 v4")],
+)
+def test_kernels_are_for_the_target_s_instruction_sets(target, sets):
+    """Whatever processor compiles them; the variable is what CPython's own cross builds set."""
+    if not (ROOT / "setup.py").exists():
+        pytest.skip("needs the source tree: setup.py is missing")
+    code = "import runpy; print(*runpy.run_path('setup.py')['INSTRUCTION_SETS'])"
+    environment = {**os.environ, "_PYTHON_HOST_PLATFORM": target}
+    assert run(sys.executable, "-c", code, cwd=ROOT, env=environment) == f"{sets}\n"
+
+
 def test_wheel_asks_for_torch_and_numpy_only(wheel):
     archive = zipfile.ZipFile(wheel)
     (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))

@@ -1,4 +1,4 @@
-"""What surrounds the code: the citation, the workflows, which call the Makefile and nothing else, the forms."""
+"""What surrounds the code: citation, conda recipe, workflows, which call the Makefile and nothing else, forms."""
 
 import re
 import shlex
@@ -22,7 +22,7 @@ def read(path):
 
 def targets():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    return {*re.findall(r"^([a-z][a-z-]*):(?!=)", makefile, re.M)}
+    return {*re.findall(r"^([a-z][a-z0-9-]*):(?!=)", makefile, re.M)}
 
 
 def jobs():
@@ -102,3 +102,30 @@ def test_the_citation_is_of_this_version():
     assert {"cff-version", "message", "title", "authors"} <= {*citation} and citation["cff-version"] == "1.2.0"
     assert citation["version"] == vf.__version__ and citation["license"] == "MIT"
     assert citation["authors"] == [{"name": "the vae_fast developers"}]
+
+
+class TestCondaRecipe:
+    """It says again what the package says of itself; `make conda-recipe` renders it."""
+
+    @pytest.fixture(scope="class")
+    def recipe(self):
+        return read(ROOT / "conda" / "recipe.yaml")
+
+    def test_version_and_licence(self, recipe):
+        assert recipe["context"]["version"] == vf.__version__ and recipe["about"]["license"] == "MIT"
+        assert (ROOT / recipe["about"]["license_file"]).is_file()
+
+    def test_it_asks_for_what_the_package_asks_for(self, recipe):
+        project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+        quoted = re.search(r"^dependencies = \[(.*)\]$", project, re.M).group(1).replace("torch", "pytorch ")
+        asked = {
+            "python " + re.search(r'requires-python = "(.*)"', project).group(1),
+            *re.findall('"(.*?)"', quoted),
+        }
+        assert {*recipe["requirements"]["run"]} == asked
+
+    @in_a_checkout
+    def test_it_is_for_the_pythons_of_the_wheel(self):
+        pythons = read(ROOT / "conda" / "variants.yaml")["python"]
+        wheels = (GITHUB / "workflows" / "wheels.yml").read_text(encoding="utf-8")
+        assert pythons == [f"3.{minor}" for minor in re.findall(r"^ +/opt/python/cp3(\d+)-", wheels, re.M)]
