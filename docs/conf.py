@@ -1,6 +1,8 @@
 """The site's configuration: `make docs` builds it into build/docs, and a warning is an error."""
 
 import re
+import sys
+import types
 
 import vae_fast
 
@@ -16,8 +18,12 @@ extensions = [
     "sphinx.ext.mathjax",
     "sphinx_copybutton",
 ]
+# What stands in quotes is a value, as often as not.
+smartquotes = False
 html_theme = "furo"
 html_title = f"vae_fast {release}"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 exclude_patterns = ["results"]
 
 myst_enable_extensions = ["dollarmath", "deflist"]
@@ -25,7 +31,13 @@ myst_heading_anchors = 3
 
 # Those of users, not of the site.
 autodoc_mock_imports = ["pythae", "scvi"]
+# Pyro's is a base class, and a mocked one would put its own signature in the place of ours.
+for name in ("pyro", "pyro.distributions", "pyro.distributions.torch_distribution"):
+    sys.modules[name] = types.ModuleType(name)
+sys.modules["pyro.distributions.torch_distribution"].TorchDistributionMixin = type("TorchDistributionMixin", (), {})
 autodoc_typehints = "signature"
+# Of a longer signature each parameter has a line.
+maximum_signature_line_length = 80
 autodoc_member_order = "bysource"
 # A number of the signature is more than its default's type: as it stands in the source.
 autodoc_preserve_defaults = True

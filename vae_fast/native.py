@@ -34,7 +34,11 @@ def missing(library: Path, what: str, line: int) -> str:
     """Why a library is not there, by its line of the build's record."""
     lines = BUILD_RECORD.read_text().splitlines() if BUILD_RECORD.is_file() else []
     recorded = "".join(lines[line : line + 1]).strip()
-    return f"{what} was not built: {recorded or 'there is no ' + library.name}"
+    if not recorded:
+        recorded = f"there is no {library.name}"
+        if (FOLDER.parent / "setup.py").is_file():
+            recorded += f" among the sources in {FOLDER}, which Python found before any installed package"
+    return f"{what} was not built: {recorded}"
 
 
 def whole(path: Path) -> bool:

@@ -63,7 +63,9 @@ def test_commands_are_those_of_the_command_line(tmp_path):
     """All can be parsed; those that train run, for one epoch, on data of our own."""
     blocks = [block for page in pages.PAGES for block in pages.blocks(page, "sh")]
     prefix = ["python", "-m", "vae_fast"]
-    commands = [shlex.split(line, comments=True) for block in blocks for line in block.splitlines()]
+    commands = [
+        shlex.split(line, comments=True) for block in blocks for line in block.replace("\\\n", "").splitlines()
+    ]
     commands = [command[3:] for command in commands if command[:3] == prefix]
     assert len(commands) >= 8
     np.savez(tmp_path / "data.npz", x=np.random.default_rng(0).random((20, 6)))
