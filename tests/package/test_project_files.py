@@ -104,12 +104,13 @@ def test_the_citation_is_of_this_version():
     assert citation["authors"] == [{"name": "the vae_fast developers"}]
 
 
+@pytest.fixture(scope="module")
+def recipe():
+    return read(ROOT / "conda" / "recipe.yaml")
+
+
 class TestCondaRecipe:
     """It says again what the package says of itself; `make conda-recipe` renders it."""
-
-    @pytest.fixture(scope="class")
-    def recipe(self):
-        return read(ROOT / "conda" / "recipe.yaml")
 
     def test_version_and_licence(self, recipe):
         assert recipe["context"]["version"] == vf.__version__ and recipe["about"]["license"] == "MIT"
