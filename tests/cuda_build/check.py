@@ -67,7 +67,7 @@ def a_normal(code):
     """Instructions of the loop that draws noise, for each normal of a turn; of two branches it has both."""
     loops = []
     for end in code:
-        if end.op == "BRA" and end.target < end.at:
+        if end.op == "BRA" and end.target is not None and end.target < end.at:
             loops.append([i.op for i in code if end.target <= i.at <= end.at and i.op != "NOP"])
     drawing = [loop for loop in loops if "MUFU.RSQ" in loop]
     assert drawing, "no loop draws noise"

@@ -54,8 +54,9 @@ class Instruction:
 
     @property
     def target(self):
-        """The address that a branch goes to."""
-        return int(re.findall(r"0x([0-9a-f]+)", self.args)[-1], 16)
+        """The address that a branch goes to; None where that is in a register."""
+        found = re.findall(r"0x([0-9a-f]+)", self.args)
+        return int(found[-1], 16) if found else None
 
 
 @dataclass(frozen=True)
@@ -92,13 +93,13 @@ class Kernel:
         for n, instruction in enumerate(self.code):
             if instruction.base in _JUMPS:
                 starts.add(n + 1)
-            if instruction.base == "BRA":
+            if instruction.base == "BRA" and instruction.target is not None:
                 starts.add(place[instruction.target])
         cuts = sorted(n for n in starts if n < len(self.code))
         found = {}
         for start, end in zip(cuts, [*cuts[1:], len(self.code)], strict=True):
             last, follow = self.code[end - 1], []
-            if last.base == "BRA":
+            if last.base == "BRA" and last.target is not None:
                 follow.append(place[last.target])
             if last.base not in _JUMPS - {"CALL"} or last.is_conditional:
                 follow.append(end)
