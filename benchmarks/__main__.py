@@ -1,12 +1,17 @@
 """`python -m benchmarks`: pytest on this folder, with its options and conftest.py's; or one of COMMANDS."""
 
+import importlib.util
 import os
 import sys
 from pathlib import Path
 
-import pytest
+NEEDED = ("pytest", "pytest-benchmark", "pytest-timeout", "matplotlib")
+if missing := [package for package in NEEDED if not importlib.util.find_spec(package.replace("-", "_"))]:
+    sys.exit(f"python -m benchmarks: pip install {' '.join(missing)}")
 
-from . import calls, iwae, pairs, scvi
+import pytest  # noqa: E402
+
+from . import calls, iwae, pairs, scvi  # noqa: E402
 
 COMMANDS = {"scvi": scvi.main, "calls": calls.main, "iwae": iwae.main, "pairs": pairs.main}
 
