@@ -30,7 +30,7 @@ export OMP_WAIT_POLICY := PASSIVE
   sanitize wheel wheel-aarch64 conda-recipe release cuda-build benchmark benchmark-quick benchmark-full benchmark-gpu lint format docs figures clean
 
 help:  ## list the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo "  PYTHON=$(PYTHON) makes the environment VENV=$(VENV)"
 
 # The pins go first: the package then finds its torch there, and no other one is fetched.

@@ -22,7 +22,7 @@ def read(path):
 
 def targets():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    return {*re.findall(r"^([a-z][a-z-]*):(?!=)", makefile, re.M)}
+    return {*re.findall(r"^([a-z][a-z0-9-]*):(?!=)", makefile, re.M)}
 
 
 def jobs():
@@ -107,7 +107,7 @@ def test_the_citation_is_of_this_version():
 class TestCondaRecipe:
     """It says again what the package says of itself; `make conda-recipe` renders it."""
 
-    @pytest.fixture(scope="class")
+    @pytest.fixture
     def recipe(self):
         return read(ROOT / "conda" / "recipe.yaml")
 
