@@ -42,14 +42,14 @@ mkdir -p "$work/stand_in/torch"
 cp "$work/target/torch/version.py" "$work/stand_in/torch/__init__.py"
 ln -s "$work"/target/torch/{include,lib} "$work/stand_in/torch/"
 ln -s "$work"/target/torch-*.dist-info "$work/stand_in/"
-export VAE_FAST_CUDA=0 _PYTHON_HOST_PLATFORM=linux-aarch64
+export VAE_FAST_NATIVE=1 VAE_FAST_CUDA=0 _PYTHON_HOST_PLATFORM=linux-aarch64
 
 # Kernels that were compiled before are taken from where they are kept.
 tests/wheel/sdist.sh "$python" "$work/sdist"
 mkdir -p build/kernels "$work/source/build"
 ln -s "$PWD/build/kernels" "$work/source/build/kernels"
 tar -xf "$work"/sdist/*.tar.gz -C "$work/source" --strip-components 1
-PYTHONPATH=$work/stand_in VAE_FAST_NATIVE=1 VAE_FAST_FRONT=0 \
+PYTHONPATH=$work/stand_in VAE_FAST_FRONT=0 \
   "$python" "${pip[@]}" wheel --no-build-isolation --no-deps --wheel-dir "$work" "$work/source"
 raw=$(echo "$work"/vae_fast-*-cp310-abi3-linux_aarch64.whl)
 abi3audit --strict --verbose "$raw"
@@ -58,7 +58,7 @@ abi3audit --strict --verbose "$raw"
 if [[ -z $untried ]]; then
   include="-I$work/root/usr/include/python$version -idirafter $work/root/usr/include"
   suffix=$("$work/root/python" -c 'import sysconfig; print(sysconfig.get_config_var("EXT_SUFFIX"))')
-  (cd "$work/source" && CFLAGS=$include CXXFLAGS=$include SETUPTOOLS_EXT_SUFFIX=$suffix PYTHONPATH=$work/stand_in \
+  (cd "$work/source" && CPPFLAGS=$include SETUPTOOLS_EXT_SUFFIX=$suffix PYTHONPATH=$work/stand_in \
     VAE_FAST_FRONT=only "$python" setup.py -q build_ext --build-temp "$work/temp" --build-lib "$work/front")
   "$python" - "$raw" "$work"/front/vae_fast/_front_*.so <<'END'
 import pathlib, sys, zipfile
