@@ -17,7 +17,7 @@ PATH=$work/build/bin:$PATH
 
 rm -rf dist
 tests/wheel/sdist.sh "$python" "$work/sdist"
-VAE_FAST_NATIVE=1 VAE_FAST_FRONT=0 "$python" "${pip[@]}" wheel --no-build-isolation --no-deps --wheel-dir "$work/raw" "$work"/sdist/*.tar.gz
+VAE_FAST_NATIVE=1 VAE_FAST_CUDA=0 VAE_FAST_FRONT=0 "$python" "${pip[@]}" wheel --no-build-isolation --no-deps --wheel-dir "$work/raw" "$work"/sdist/*.tar.gz
 # torch brings its own libraries; the wheel must not.
 repair=(auditwheel repair --exclude 'libtorch*' --exclude 'libc10*' --exclude 'libgomp*' --plat "manylinux_2_34_$(uname -m)")
 "${repair[@]}" --wheel-dir "$work/abi3" "$work"/raw/*.whl
