@@ -83,11 +83,17 @@ if mode == "calls":
         assert in_child(out) == 0, number
         assert contents(out) == whole, (number, sorted(contents(out)))
 else:
+    # A run that ends before its time is up says that this machine is quicker than when `took` was measured.
     random.seed(1)
-    for number in range(8):
+    number = 0
+    while kills < 16:
+        number += 1
         out = root / f"{number}"
         for _ in range(3):
-            kills += in_child(out, wait=random.uniform(0, took)) == -signal.SIGKILL
+            if in_child(out, wait=random.uniform(0, took)) == -signal.SIGKILL:
+                kills += 1
+            else:
+                took *= 0.8
         assert in_child(out) == 0
         assert contents(out) == whole, (number, sorted(contents(out)))
 print(json.dumps(kills))
@@ -101,7 +107,7 @@ def npz(tmp_path):
     return path
 
 
-@pytest.mark.parametrize(("mode", "least"), [("calls", 30), ("times", 8)])
+@pytest.mark.parametrize(("mode", "least"), [("calls", 30), ("times", 16)])
 def test_killed_and_resumed_is_unbroken(tmp_path, npz, mode, least):
     """Killed before every fsync, rename, unlink and mkdir of a run in turn; and at random times, repeatedly."""
     command = [sys.executable, "-c", DRIVER, f"npz:{npz}", str(tmp_path), mode]
