@@ -67,9 +67,10 @@ with zipfile.ZipFile(sys.argv[1], "a", zipfile.ZIP_DEFLATED) as wheel:
 END
 fi
 rm -f dist/vae_fast-*_aarch64.whl
-# torch brings its own libraries; the wheel must not.
-auditwheel repair --exclude 'libtorch*' --exclude 'libc10*' --exclude 'libgomp*' --plat manylinux_2_34_aarch64 --wheel-dir dist "$raw"
+# torch brings its own libraries; the wheel must not. auditwheel names no platform of another processor's, and finds it.
+auditwheel repair --exclude 'libtorch*' --exclude 'libc10*' --exclude 'libgomp*' --plat auto --wheel-dir dist "$raw"
 wheel=$(echo dist/vae_fast-*_aarch64.whl)
+[[ $wheel == *-cp310-abi3-manylinux_2_*_aarch64.whl ]] || { echo "not a manylinux wheel for aarch64: $wheel" >&2; exit 1; }
 auditwheel show "$wheel"
 check-wheel-contents "$wheel"
 twine check --strict "$wheel"
