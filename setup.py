@@ -58,7 +58,8 @@ if sysconfig.get_platform().endswith(("x86_64", "amd64")):
 
 
 # No contraction here either, and none of the options that round otherwise.
-NVCC = ["-std=c++17", "-O3", "--fmad=false", "-Xfatbin=-compress-all", "-Xcompiler=-fPIC,-fvisibility=hidden"]
+NVCC = ["-std=c++17", "-O3", "--fmad=false", "-DVF_LEAN=1", "-Xfatbin=-compress-all"]
+NVCC += ["-Xcompiler=-fPIC,-fvisibility=hidden"]
 # Of the sources in csrc/, those of one device only.
 OF_CPU = {"device_cpu.cpp", "isa.cpp", "schemas.cpp", "mixture.cpp", "mmd.cpp"}
 OF_CUDA = {"device_cuda.cpp", "rescale.cpp"}

@@ -121,7 +121,12 @@ struct GaussianDensity {
   VF_INLINE static constexpr bool always(int) { return true; }
   template <class T>
   VF_INLINE void operator()(const T (&in)[kInputs], T g, T& term, T (&d)[kInputs]) const {
-    const GaussianTerm<T> normal = gaussian(in[2] * splat<T>(x_scale) - in[0], form.clamp(in[1]), form);
+    run<false>(in, g, term, d);
+  }
+  // kOrdinary: where σ is known to be an ordinary number (is_ordinary).
+  template <bool kOrdinary, class T>
+  VF_INLINE void run(const T (&in)[kInputs], T g, T& term, T (&d)[kInputs]) const {
+    const GaussianTerm<T> normal = gaussian<kOrdinary>(in[2] * splat<T>(x_scale) - in[0], form.clamp(in[1]), form);
     term = normal.log_prob;
     d[0] = g * normal.dmean;
     d[1] = form.inside(in[1], g * normal.draw);

@@ -18,6 +18,11 @@ VF_INLINE T abs(T a) {
   return from_bits<T>(bits(a) & ~kSignBit<Element<T>>);
 }
 
+#ifdef __CUDA_ARCH__
+// Part of the instruction that takes it.
+VF_INLINE float abs(float a) { return ::fabsf(a); }
+#endif
+
 // Σ c[k]·xᵏ by Horner's rule.
 template <class T>
 VF_INLINE T polynomial(T, Element<T> c) {
@@ -206,6 +211,9 @@ template <class T>
 VF_INLINE T minus_abs(T a) {
   return from_bits<T>(bits(a) | kSignBit<Element<T>>);
 }
+#ifdef __CUDA_ARCH__
+VF_INLINE float minus_abs(float a) { return -::fabsf(a); }
+#endif
 
 // e^a for a ≤ 0, as `exp` (0.77; 0.77 without FMA; float64 0.80; 0.80), and its rounding error: the sum of the two is
 // that of the two parts, and within 0.21 ULP of e^a where both are normal numbers.

@@ -50,8 +50,8 @@ class SigmaForm {
   template <class T>
   VF_INLINE T sigma(T r) const {
     switch (param()) {
-      case kLogvar: return plus_eps(exp(r * E(0.5)));
-      case kLogstd: return plus_eps(exp(r));
+      case kLogvar: return plus_eps(exp_over<2>(r));
+      case kLogstd: return plus_eps(exp_over<1>(r));
       case kStd: return plus_eps(r);
       case kVar: return sqrt(plus_eps(r));
       default: return plus_eps(softplus(r));
@@ -61,8 +61,8 @@ class SigmaForm {
   template <class T>
   VF_INLINE T dsigma(T r) const {
     switch (param()) {
-      case kLogvar: return half_exp(r * E(0.5));
-      case kLogstd: return exp(r);
+      case kLogvar: return half_exp_over<2>(r);
+      case kLogstd: return exp_over<1>(r);
       case kStd: return splat<T>(1);
       case kVar: return E(0.5) / sigma(r);
       default: return logistic(r);
@@ -80,9 +80,10 @@ class SigmaForm {
   VF_INLINE T twice(T a) const {
     return param() == kLogvar ? a : a + a;
   }
+  // 1/σ² where |log σ²| < kOrdinary.
   template <class T>
-  VF_INLINE T inv_var(T r) const {
-    return exp_to_a_unit(param() == kLogvar ? -r : r * E(-2));
+  VF_INLINE T ordinary_inv_var(T r) const {
+    return exp_of_ordinary(param() == kLogvar ? -r : r * E(-2));
   }
 
   // Elsewhere. x is what is nearest to the argument: σ, or σ² for kVar.

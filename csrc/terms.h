@@ -17,15 +17,15 @@ template <class T>
 VF_INLINE BernoulliTerm<T> bernoulli(T y, T t) {
   using E = Element<T>;
   const T size = minus_abs(y);
-  const Corrected<T> e = exp_of_negative(size);
+  const LogisticOfNegative<T> tail(size);
   const auto positive = y > E(0);
   // How far t is from what y's sign says.
   const T wrong = select(positive, E(1) - t, t);
   // An infinite logit of the matching target costs nothing; 0·∞ would be NaN.
   const T cost = select(wrong == E(0), splat<T>(0), size * wrong);
   // σ(−|y|).
-  const T s = over_one_plus(e.value, e.error, e);
-  return {cost - log1p_unit(e.value, e.error), select(positive, s - wrong, wrong - s), y};
+  const T s = tail.share();
+  return {cost - tail.log_sum(), select(positive, s - wrong, wrong - s), y};
 }
 
 // p·t·log σ(y) + (1 − t)·log(1 − σ(y)), p the weight of the positive.
@@ -33,14 +33,14 @@ template <class T>
 VF_INLINE BernoulliTerm<T> bernoulli(T y, T t, T pos_weight) {
   using E = Element<T>;
   const T size = minus_abs(y);
-  const Corrected<T> e = exp_of_negative(size);
+  const LogisticOfNegative<T> tail(size);
   const auto positive = y > E(0);
   const T of_one = pos_weight * t, of_zero = E(1) - t;
   const T wrong = select(positive, of_zero, of_one);
   const T cost = select(wrong == E(0), splat<T>(0), size * wrong);
-  const T log_sum = log1p_unit(e.value, e.error);
+  const T log_sum = tail.log_sum();
   // σ(−|y|), and σ(|y|).
-  const T s = over_one_plus(e.value, e.error, e), rest = E(1) - s;
+  const T s = tail.share(), rest = E(1) - s;
   return {cost - (of_one + of_zero) * log_sum, of_one * select(positive, s, rest) - of_zero * select(positive, rest, s),
           select(positive, y, pos_weight * y) + (E(1) - pos_weight) * log_sum};
 }
@@ -70,14 +70,20 @@ VF_INLINE Standardised<T> standardised_far(T difference, T log_sigma) {
   return {t * Element<T>(0.5) * t, ((t * root) * m) * root};
 }
 
-// Where log σ² is the argument, or twice it; rarely() runs where a 1/σ² is no ordinary number.
-template <class T, class Form, class Rarely>
+// Whether 1/σ² is an ordinary number, of which all products here are.
+template <class T>
+VF_INLINE auto is_ordinary(T log_sigma) {
+  return abs(log_sigma) < FormatOf<T>::kOrdinary * Element<T>(0.5);
+}
+
+// Where log σ² is the argument, or twice it; rarely() runs where a 1/σ² is no ordinary number. kOrdinary: none is that.
+template <bool kOrdinary = false, class T, class Form, class Rarely>
 VF_INLINE Standardised<T> standardised(T difference, T r, T log_sigma, const Form& form, Rarely&& rarely) {
   using E = Element<T>;
-  const auto extreme = !(abs(log_sigma) < FormatOf<T>::kOrdinary * E(0.5));
-  const T slope = difference * form.inv_var(r);
+  const auto extreme = !is_ordinary(log_sigma);
+  const T slope = difference * form.ordinary_inv_var(r);
   const T half_square = difference * E(0.5) * slope;
-  if (!any(extreme)) return {half_square, slope};
+  if (kOrdinary || !any(extreme)) return {half_square, slope};
   rarely();
   const Standardised<T> far = standardised_far(difference, log_sigma);
   return {select(extreme, far.half_square, half_square), select(extreme, far.slope, slope)};
@@ -123,14 +129,14 @@ VF_RARE GaussianTerm<T> gaussian_far(T difference, T r, const Form& form) {
   return {log_prob, s.slope, wide_product(half_square - E(0.5), f.dlog_var, s.half_square * f.dlog_var).narrow()};
 }
 
-// −½(log σ² + (difference/σ)² + log 2π); difference = x − m.
-template <class T, class Form>
+// −½(log σ² + (difference/σ)² + log 2π); difference = x − m. kOrdinary: as of `standardised`.
+template <bool kOrdinary = false, class T, class Form>
 VF_INLINE GaussianTerm<T> gaussian(T difference, T r, const Form& form) {
   using E = Element<T>;
   constexpr E half_log_2pi = static_cast<E>(0.91893853320467274178);
   if (form.logarithmic()) {
     const T log_sigma = form.log_sigma(r);
-    const Standardised<T> s = standardised(difference, r, log_sigma, form, [] {});
+    const Standardised<T> s = standardised<kOrdinary>(difference, r, log_sigma, form, [] {});
     return {-(s.half_square + (log_sigma + half_log_2pi)), s.slope, form.twice(s.half_square - E(0.5))};
   }
   const T x = form.nearest(r), slope = difference * form.inv_var_of(x);
@@ -172,11 +178,12 @@ VF_INLINE KLTerm<T> gaussian_kl(T dm, T r, const Form& form) {
   using E = Element<T>;
   if (form.logarithmic()) {
     const T log_var = form.twice(r);
-    T spread = half_expm1_minus(log_var);
+    const HalfExpm1<T> e(log_var);
+    T spread = e.minus();
     if (form.param() == kLogstd) {
       spread = select(abs(log_var) < infinity<T>(), spread, spread_of_infinite(r, -r));
     }
-    return {fma(dm * E(0.5), dm, spread), dm, form.twice(half_expm1(log_var)), T{}};
+    return {fma(dm * E(0.5), dm, spread), dm, form.twice(e.value()), T{}};
   }
   const T x = form.nearest(r), sigma = form.sigma_of(x), log_var = form.log_sigma_of(x) * E(2);
   const T kl = fma(dm * E(0.5), dm, half_expm1_minus(log_var, sigma));
@@ -231,8 +238,9 @@ VF_INLINE KLTerm<T> gaussian_kl(T dm, T r, T prior_r, const Form& form) {
     T error = form.twice((r - (less + part)) + (part - prior_r));
     const auto finite = abs(d) < infinity<T>();
     error = select(abs(error) < infinity<T>(), error, splat<T>(0));
-    T growth = half_expm1(d);
-    T spread = corrected(half_expm1_minus(d), error, growth);
+    const HalfExpm1<T> e(d);
+    T growth = e.value();
+    T spread = corrected(e.minus(), error, growth);
     growth = corrected(growth, error, growth + E(0.5));
     const auto mend = [&] {
       const T half = r * E(0.5) - prior_r * E(0.5);
@@ -268,8 +276,9 @@ VF_INLINE KLTerm<T> gaussian_kl(T dm, T r, T prior_r, const Form& form, const Fo
   const T part = size - less, d = less + less;
   T error = ((size - (less + part)) + (part - prior_size)) * E(2);
   error = select(abs(error) < infinity<T>(), error, splat<T>(0));
-  T growth = half_expm1(d);
-  T spread = corrected(half_expm1_minus(d), error, growth);
+  const HalfExpm1<T> e(d);
+  T growth = e.value();
+  T spread = corrected(e.minus(), error, growth);
   growth = corrected(growth, error, growth + E(0.5));
   spread = select(abs(d) < infinity<T>(), spread, spread_of_infinite(size * E(0.5) - prior_size * E(0.5), -less));
   const Standardised<T> s = standardised(dm, prior_r, prior_size, prior_form, [] {});

@@ -1,7 +1,7 @@
 // Numbers beyond the exponents of their type: vae_fast/wide.py, in the same words.
 #pragma once
 
-#include "formulas.h"
+#include "lean.h"
 
 // What hardly ever runs, and is to cost what runs always no registers. On a GPU a call would cost a stack.
 #ifdef __CUDACC__

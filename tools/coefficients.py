@@ -160,6 +160,11 @@ def exp_rest(r: Real) -> Real:
     return mp.hyp1f1(1, 3, r) / 2
 
 
+def exp2_rest(f: Real) -> Real:
+    """(2^f − 1)/f."""
+    return mp.expm1(f * mp.ln(2)) / f if f else mp.ln(2)
+
+
 def log1p_rest(u: Real) -> Real:
     """(log(1 + e) − e)/e at e = ½ + u."""
     e = mp.mpf("0.5") + u
@@ -213,6 +218,7 @@ EXPONENTIALS, LOGARITHMS, SOFTPLUS, COUNTS_TRITON = (
     f"vae_fast/triton_kernels/{name}.py" for name in ("exponentials", "logarithms", "softplus", "counts")
 )
 CONTINUOUS_TRITON = "vae_fast/triton_kernels/continuous_bernoulli_log_prob.py"
+LEAN, LEAN_TRITON = "csrc/lean.h", "vae_fast/triton_kernels/lean.py"
 NOISE, NOISE_CPP, NOISE_TRITON = "vae_fast/noise.py", "csrc/noise.h", "vae_fast/triton_kernels/noise.py"
 
 
@@ -250,9 +256,16 @@ def of_noise(
     return Polynomial(name, way, FLOAT32, function, low, low + (_HALF if low else _QUARTER), count, places, weight)
 
 
+def lean(name: str, function: Function, low: Real, high: Real, count: int, place: str) -> Polynomial:
+    """One for float32 alone."""
+    places = Place(LEAN, place), Place(LEAN_TRITON, place)
+    return Polynomial(name, "in turn", FLOAT32, function, low, high, count, places)
+
+
 _HALF, _QUARTER, _ONE = mp.mpf("0.5"), mp.mpf("0.25"), mp.one
 # n is x/ln 2 rounded, so |r| may be a little above ½ ln 2.
 _HALF_LN2 = mp.ln(2) / 2 * mp.mpf("1.0001")
+_HALF_UP, _SIX_TENTHS = _HALF * mp.mpf("1.0001"), mp.mpf("0.6")
 
 POLYNOMIALS = [
     *pair(
@@ -284,6 +297,9 @@ POLYNOMIALS = [
         *("log_sinhc_slope", log_sinhc_slope, mp.zero, _ONE, (6, 12)),
         *(Place(CONTINUOUS, "log_sinhc_slope"), Place(CONTINUOUS_TRITON, "log_sinhc_slope")),
     ),
+    lean("exp2_lean", exp2_rest, -_HALF_UP, _HALF_UP, 6, "exp2_near"),
+    lean("log1p_lean", lambda e: log1p_rest(e - _HALF), mp.zero, _ONE, 10, "lean_log1p_unit"),
+    lean("growth_lean", exp_rest, -_HALF_LN2, _SIX_TENTHS, 6, "lean_growth"),
     of_noise("square", "certified", square, -_HALF, 9, lambda t: 1 / square(t), "_LOG", "radius", 0),
     of_noise("sin", "certified", sin_half_turns, mp.zero, 5, lambda u: 1 / sin_half_turns(u), "_SIN", "cos_sin", 1),
     of_noise("cos", "in turn", cos_half_turns, mp.zero, 5, lambda u: mp.one, "_COS", "cos_sin", 0),

@@ -4,13 +4,21 @@
 
 namespace vae_fast {
 namespace cuda {
+namespace {
+
+// Even chunks: without a gradient of x.
+struct ContinuousBernoulliTraits : DensityTraits<2, 1> {
+  static constexpr bool by_pass(bool even) { return even; }
+};
+
+}  // namespace
 
 void continuous_bernoulli_log_prob(const ContinuousBernoulliArgs& args) {
   in_storage(args, false, [&](auto element) {
     using S = decltype(element);
     using T = typename Compute<S>::Type;
-    run_density<S, DensityTraits<>>("continuous_bernoulli_log_prob", args,
-                                    ContinuousBernoulliDensity<T>{static_cast<T>(args.x_scale)});
+    run_density<S, ContinuousBernoulliTraits>("continuous_bernoulli_log_prob", args,
+                                              ContinuousBernoulliDensity<T>{static_cast<T>(args.x_scale)});
   });
 }
 

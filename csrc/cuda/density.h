@@ -4,44 +4,24 @@
 
 #include "../densities.h"
 #include "columns.h"
-#include "launch.h"
-#include "plan.h"
+#include "even_density.h"
 #include "reduce.h"
 #include "storage.h"
 
 namespace vae_fast {
 namespace cuda {
 
-// What the kernels of a density are, of as many operands and gradients as those of even chunks have; 0: there are none.
-// An operator's own hide what differs.
-template <int even_inputs = 0, int even_gradients = 0>
-struct DensityTraits {
-  static constexpr int kEvenInputs = even_inputs, kEvenGradients = even_gradients;
-  // Which of those operands are dense in every call with even chunks.
-  static constexpr __host__ __device__ __forceinline__ bool dense(int) { return true; }
-  // Registers that a kernel needs (kResident).
-  static constexpr int kLoad = 0;
-  // Whether there are kernels of their own for the value, for the gradients, and for both.
-  static constexpr bool by_pass(bool /*even*/) { return false; }
-};
-
-// A density as kernels run it, with the weight as its last operand. With even chunks (Chunk) there is no weight, and
-// fewer operands and gradients, which are as many questions less for every element.
-template <class T, class Density_, class Traits_, int parameters, bool even>
+// A density as kernels run it, with the weight as its last operand.
+template <class T, class Density_, class Traits_, int parameters>
 struct DensityOp {
   using Number = T;
   using Density = Density_;
   using Traits = Traits_;
-  using Even = DensityOp<T, Density, Traits, parameters, true>;
-  static constexpr bool kEven = even;
-  static constexpr int kInputs = even ? Traits::kEvenInputs : Density::kInputs + 1;
-  static constexpr int kSlots = 1 + (even ? Traits::kEvenGradients : Density::kInputs);
+  static constexpr int kInputs = Density::kInputs + 1, kSlots = 1 + Density::kInputs;
   Density density;
   bool weighted, dweight;
 
-  static constexpr __device__ __forceinline__ bool always(int k) {
-    return even || (k < Density::kInputs && Density::always(k));
-  }
+  static constexpr __device__ __forceinline__ bool always(int k) { return k < Density::kInputs && Density::always(k); }
   // Whether it has the storage type, and not any.
   static constexpr __device__ __forceinline__ bool exact(int k) { return k < parameters; }
 
@@ -50,44 +30,18 @@ struct DensityOp {
   __device__ __forceinline__ void operator()(const T (&in)[kInputs], T g, T (&out)[kSlots]) const {
     T operands[Density::kInputs], d[Density::kInputs], term;
 #pragma unroll
-    for (int k = 0; k < Density::kInputs; ++k) operands[k] = k < kInputs ? in[k] : T(0);
-    if constexpr (even) {
-      density(operands, g, term, d);
-      out[0] = term;
+    for (int k = 0; k < Density::kInputs; ++k) operands[k] = in[k];
+    const T w = weighted ? in[Density::kInputs] : T(1);
+    const bool zero = weighted && w == T(0);
+    density(operands, weighted ? g * w : g, term, d);
+    out[0] = dweight ? term * g : zero ? T(0) : term * w;
 #pragma unroll
-      for (int k = 1; k < kSlots; ++k) out[k] = d[k - 1];
-    } else {
-      const T w = weighted ? in[Density::kInputs] : T(1);
-      const bool zero = weighted && w == T(0);
-      density(operands, weighted ? g * w : g, term, d);
-      out[0] = dweight ? term * g : zero ? T(0) : term * w;
-#pragma unroll
-      for (int k = 1; k < kSlots; ++k) out[k] = zero ? T(0) : d[k - 1];
-    }
+    for (int k = 1; k < kSlots; ++k) out[k] = zero ? T(0) : d[k - 1];
   }
 };
 
-template <class Op>
-struct DensityParams {
-  Work work;
-  Op op;
-  Input in[Op::kInputs];
-  Input upstream;
-  double scale, divisor;
-  Slot slots[Op::kSlots];  // the value, or in its place the weight's gradient, then the other gradients
-  int* ticket;
-  bool total;
-};
-
-// The upstream gradient of every element, times what the reduction makes of it.
-template <class T>
-__device__ __forceinline__ T scaled(T upstream, T scale, T divisor) {
-  const T g = upstream * scale;
-  return divisor == T(1) ? g : g / divisor;
-}
-
 template <class Op, class S, bool kValue, bool kGrad>
-__global__ void __launch_bounds__(kThreads, kResident<S, Op::kEven, Op::Traits::kLoad>)
+__global__ void __launch_bounds__(kThreads, kResident<S, false, Op::Traits::kLoad>)
     density_kernel(const __grid_constant__ DensityParams<Op> p) {
   using T = typename Op::Number;
   constexpr int N = kChunk<S>, kSlots = Op::kSlots, kFirst = kValue ? 0 : 1, kLast = kGrad ? kSlots : 1;
@@ -95,7 +49,7 @@ __global__ void __launch_bounds__(kThreads, kResident<S, Op::kEven, Op::Traits::
   const bool total = p.total;
   const T scale = static_cast<T>(p.scale), divisor = static_cast<T>(p.divisor);
   const bool has_upstream = p.upstream.data != nullptr || p.upstream.number;
-  const bool each_upstream = kGrad && !Op::kEven && p.upstream.dense;
+  const bool each_upstream = kGrad && p.upstream.dense;
   double sums[kSlots] = {};
   for (int64_t unit = blockIdx.x; unit < p.work.units; unit += gridDim.x) {
     const Walk walk(p.work, unit, N);
@@ -103,7 +57,6 @@ __global__ void __launch_bounds__(kThreads, kResident<S, Op::kEven, Op::Traits::
     if (walk.some) {
 #pragma unroll
       for (int k = 0; k < Op::kInputs; ++k) {
-        if (Op::kEven && Op::Traits::dense(k)) continue;
         const bool there = Op::always(k) || p.in[k].data || p.in[k].number;
         constants[k] = there ? constant_of<T>(p.in[k], walk.offset(p.in[k])) : T(0);
       }
@@ -112,16 +65,11 @@ __global__ void __launch_bounds__(kThreads, kResident<S, Op::kEven, Op::Traits::
     upstream = scaled(upstream, scale, divisor);
 #pragma unroll 1
     for (int64_t column = walk.first; column < walk.last; column += static_cast<int64_t>(p.work.group) * N) {
-      const Chunk<N, Op::kEven> chunk(column, p.work.columns);
+      const Chunk<N> chunk(column, p.work.columns);
       T in[Op::kInputs][N], g[N], out[kSlots][N];
 #pragma unroll
-      for (int k = 0; k < Op::kInputs; ++k) {
-        if (Op::kEven && Op::Traits::dense(k)) {
-          load_dense<T, S>(p.in[k], !Op::exact(k), walk.offset(p.in[k]), chunk, in[k]);
-        } else {
-          load<T, S>(p.in[k], !Op::exact(k), walk.offset(p.in[k]), constants[k], chunk, in[k]);
-        }
-      }
+      for (int k = 0; k < Op::kInputs; ++k)
+        load<T, S>(p.in[k], !Op::exact(k), walk.offset(p.in[k]), constants[k], chunk, in[k]);
       if (each_upstream) {
         load_dense<T, std::conditional_t<kAny<S>, S, T>>(p.upstream, false, walk.offset(p.upstream), chunk, g);
 #pragma unroll
@@ -208,48 +156,21 @@ __global__ void __launch_bounds__(kThreads, 1)
   });
 }
 
-// Operands are inputs of the plan in their order, then the weight and the upstream gradient.
-template <class Op>
-DensityParams<Op> density_params(const DensityCall& args, const Plan& plan, const Op& op) {
-  DensityParams<Op> p{plan.work(), op,           {}, plan.input(Op::Density::kInputs + 1),
-                      args.scale,  args.divisor, {}, plan.ticket(),
-                      plan.total()};
-  for (int k = 0; k < Op::kInputs; ++k) p.in[k] = plan.input(k);
-  for (int k = 0; k < Op::kSlots; ++k) p.slots[k] = plan.slot(k);
-  return p;
-}
-
 template <class S, class Op>
 void launch_density(const char* name, const DensityCall& args, const Plan& plan, const Op& op, bool value, bool grad) {
   if (!plan.main()) return;
-  constexpr bool by_pass = Op::Traits::by_pass(Op::kEven) && !kAny<S>;
+  constexpr bool by_pass = Op::Traits::by_pass(false) && !kAny<S>;
   auto* kernel = density_kernel<Op, S, true, true>;
   if (by_pass && !grad) kernel = density_kernel<Op, S, true, !by_pass>;
   if (by_pass && !value) kernel = density_kernel<Op, S, !by_pass, true>;
   launch(*args.device, name, kernel, density_params(args, plan, op), plan.blocks(), 1, plan.threads());
 }
 
-// Whether a call has all operands that the kernel for even chunks has, dense where it wants them so, and no other
-// operand or gradient.
-template <class Even>
-bool has_even_operands(const Plan& plan) {
-  constexpr int kInputs = Even::Density::kInputs;
-  if (!plan.even() || plan.input(kInputs + 1).dense) return false;
-  for (int k = 0; k <= kInputs; ++k) {
-    const Input& input = plan.input(k);
-    if ((input.data || input.number) != (k < Even::kInputs)) return false;
-    if (k < Even::kInputs && !input.dense && Even::Traits::dense(k)) return false;
-  }
-  for (int k = Even::kSlots; k <= kInputs; ++k)
-    if (plan.slot(k).kind != Slot::kNone) return false;
-  return true;
-}
-
 // Runs a density that computes in the type of storage S.
 template <class S, class Traits, class Density, class Args>
 void run_density(const char* name, const Args& args, const Density& density) {
   using T = typename Compute<S>::Type;
-  using Op = DensityOp<T, Density, Traits, Args::kParameters, false>;
+  using Op = DensityOp<T, Density, Traits, Args::kParameters>;
   static_assert(Args::kInputs >= Density::kInputs, "an operand is missing");
   constexpr DType compute = kDType<T>;
   Plan plan(*args.device, args.rows, kChunk<S>, true);
@@ -272,9 +193,16 @@ void run_density(const char* name, const Args& args, const Density& density) {
   const Op op{density, static_cast<bool>(args.weight), dweight};
   bool even = false;
   if constexpr (Traits::kEvenInputs > 0 && std::is_same_v<T, float> && !kAny<S>) {
-    using Even = typename Op::Even;
-    even = has_even_operands<Even>(plan);
-    if (even) launch_density<S>(name, args, plan, Even{density, false, false}, value, grad);
+    const auto launched = [&](auto element) {
+      using Even = decltype(Traits::even(density));
+      const EvenOp<Even, Traits, Args::kParameters> op_even{Traits::even(density)};
+      return launch_even<decltype(element)>(name, args, plan, op_even, value, grad);
+    };
+    if constexpr (std::is_same_v<S, float>) {
+      even = Traits::serves(density) && launched(float{});
+    } else {
+      even = Traits::serves(density) && (launched(BFloat16{}) || launched(Float16{}));
+    }
   }
   if (!even) launch_density<S>(name, args, plan, op, value, grad);
   for (int k = 0; k < Op::kSlots; ++k) {
@@ -286,17 +214,6 @@ void run_density(const char* name, const Args& args, const Density& density) {
     sums.finish(*args.device);
   }
   plan.finish();
-}
-
-// Calls f with the call's form of σ: log σ² without anything to branch on, or any other.
-template <class S, class F>
-void in_form(const SigmaOptions& options, const F& f) {
-  using T = typename Compute<S>::Type;
-  const SigmaForm<T> form(options);
-  if constexpr (!kAny<S>) {
-    if (form.plain()) return f(SigmaForm<T, true>(options));
-  }
-  f(form);
 }
 
 // Calls f with a value of a density's storage type (Storage::call).

@@ -13,6 +13,14 @@ struct KLTraits : DensityTraits<kPrior ? 4 : 2, kPrior ? 4 : 2> {
   static constexpr int kLoad = kPrior ? 2 : kPlain ? 0 : 1;
   static constexpr __host__ __device__ __forceinline__ bool dense(int k) { return k < 2; }
   static constexpr bool by_pass(bool even) { return even && !kPrior && kPlain; }
+  template <class Density>
+  static bool serves(const Density& density) {
+    return !density.has_floor;
+  }
+  template <class Density>
+  static Unfloored<Density> even(const Density& density) {
+    return Unfloored<Density>(density);
+  }
 };
 
 }  // namespace

@@ -6,6 +6,21 @@ namespace vae_fast {
 namespace cuda {
 namespace {
 
+// A chunk is looked at once for a σ that is no ordinary number, and not each of its elements.
+template <class Density>
+struct Quick : Density {
+  explicit Quick(const Density& density) : Density(density) {}
+
+  template <class T>
+  VF_INLINE bool is_quick(const T (&in)[Density::kInputs]) const {
+    return is_ordinary(in[1] * T(0.5));
+  }
+  template <class T>
+  VF_INLINE void quick(const T (&in)[Density::kInputs], T g, T& term, T (&d)[Density::kInputs]) const {
+    this->template run<true>(in, g, term, d);
+  }
+};
+
 // Even chunks: without a gradient of x.
 template <class T, class Form>
 struct GaussianTraits : DensityTraits<3, 2> {
@@ -13,6 +28,14 @@ struct GaussianTraits : DensityTraits<3, 2> {
   static constexpr int kLoad = kPlain ? kMiddling : 1;
   static constexpr __host__ __device__ __forceinline__ bool dense(int k) { return k != 1; }
   static constexpr bool by_pass(bool) { return kPlain && std::is_same_v<T, float>; }
+  template <class Density>
+  static auto even(const Density& density) {
+    if constexpr (kPlain) {
+      return Quick<Density>(density);
+    } else {
+      return density;
+    }
+  }
 };
 
 }  // namespace

@@ -4,13 +4,22 @@
 
 namespace vae_fast {
 namespace cuda {
+namespace {
+
+// Even chunks: without a gradient of x.
+struct LaplaceTraits : DensityTraits<3, 2> {
+  static constexpr __host__ __device__ __forceinline__ bool dense(int k) { return k != 1; }
+  static constexpr bool by_pass(bool even) { return even; }
+};
+
+}  // namespace
 
 void laplace_log_prob(const LaplaceArgs& args) {
   in_storage(args, false, [&](auto element) {
     using S = decltype(element);
     using T = typename Compute<S>::Type;
-    run_density<S, DensityTraits<>>("laplace_log_prob", args,
-                                    LaplaceDensity<T>{args.log_scale, static_cast<T>(args.x_scale)});
+    run_density<S, LaplaceTraits>("laplace_log_prob", args,
+                                  LaplaceDensity<T>{args.log_scale, static_cast<T>(args.x_scale)});
   });
 }
 

@@ -125,6 +125,7 @@ void Plan::find_rows() {
 Output Plan::place(const View& view, int64_t samples, int64_t& sample_stride) {
   Output out;
   out.dtype = view.dtype;
+  out.bytes = size_of(out.dtype);
   const Layout::Strides own = layout_.strides(view);
   // One column, whose stride says nothing, or dense ones.
   if (layout_.fits(view) && (own.dense || layout_.columns == 1)) {
@@ -166,6 +167,7 @@ void Plan::place(Reading& reading) {
   Input& input = reading.input;
   const View& view = *reading.view;
   input.dtype = view.dtype;
+  input.bytes = size_of(input.dtype);
   if (view.number) {
     input.number = true;
     input.value = number_of(view);

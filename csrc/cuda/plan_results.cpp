@@ -49,6 +49,7 @@ void Plan::slots() {
         }
         slot.out.s = layout_.dense().s;
         slot.out.d = layout_.dense().d;
+        slot.out.bytes = size_of(slot.out.dtype);
         break;
       case Slot::kRow:
       case Slot::kTotal:

@@ -83,6 +83,8 @@ __device__ __forceinline__ void put_totals(const Slot (&slots)[kSlots], int* tic
   for (int k = 0; k < kSlots; ++k) {
     if (slots[k].kind != Slot::kTotal) continue;
     double sum = 0;
+    // As many loads at a time as a thread has of the most blocks.
+#pragma unroll 8
     for (int b = static_cast<int>(threadIdx.x); b < blocks; b += threads) sum += __ldcg(slots[k].partial + b);
     sum = group_sum(sum, threads, shared);
     if (threadIdx.x == 0) store_one(sum * slots[k].factor, slots[k].out.data, slots[k].out.dtype, 0);

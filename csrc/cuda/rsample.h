@@ -3,62 +3,12 @@
 #pragma once
 
 #include "../table.h"
-#include "density.h"
-#include "normals.h"
+#include "even_sample.h"
+#include "launch.h"
+#include "storage.h"
 
 namespace vae_fast {
 namespace cuda {
-
-// Samples of an element are a loop of its thread; where there are few elements, in groups, of which blocks take one
-// each.
-struct SampleGroups {
-  int64_t n_samples;
-  int count;
-
-  SampleGroups(int64_t numel, int64_t samples) : n_samples(samples) {
-    const int64_t wanted = (int64_t{1} << 17) / (numel > 0 ? numel : 1);
-    const int64_t groups = wanted < samples ? wanted : samples;
-    count = static_cast<int>(groups < 1 ? 1 : groups > 64 ? 64 : groups);
-  }
-  __device__ __forceinline__ int64_t start(int group) const { return n_samples * group / count; }
-};
-
-// In the place of a KL.
-struct NoKL {
-  static constexpr int kInputs = 2;
-};
-template <class KL>
-constexpr bool kHas = !std::is_same_v<KL, NoKL>;
-
-template <class Form_, class KL_, class Keys_>
-struct SampleParams {
-  using Form = Form_;
-  using KL = KL_;
-  using Keys = Keys_;
-  Work work;
-  Form form;
-  KL kl;
-  Keys keys;
-  NoiseOptions noise;
-  SampleGroups groups;
-  double temperature;
-  Input in[KL::kInputs];
-  // ε, of the caller.
-  Input eps;
-  int64_t eps_sample;
-  // Forward.
-  Output z;
-  int64_t z_sample;
-  // Backward.
-  Input dz, dkl;
-  int64_t dz_sample;
-  bool draws;               // whether ε is needed
-  double* parts;            // [group, Σ dz and Σ dz·ε, element], where samples are in groups
-  int step;                 // 0: everything; 1: the groups' sums; 2: from them
-  Slot slots[KL::kInputs];  // forward: kl; backward: of the operands
-  int* ticket;
-  bool total;
-};
 
 // What operands are along a thread's row, where they are not dense. Where one is not there it is 0.
 template <class T, int K>
@@ -94,17 +44,16 @@ __device__ __forceinline__ void eps_of(const Params& p, const Keys& keys, int64_
   }
 }
 
-// kEven: one sample, and even chunks (Chunk).
-template <class S, class Params, bool kEven>
-__global__ void __launch_bounds__(kThreads, kResident<S, kEven, kHas<typename Params::KL> && sizeof(S) == 2 ? 1 : 0>)
+template <class S, class Params>
+__global__ void __launch_bounds__(kThreads, kResident<S, false, kHas<typename Params::KL> && sizeof(S) == 2 ? 1 : 0>)
     sample_fwd_kernel(const __grid_constant__ Params p) {
   using T = typename Compute<S>::Type;
   using KL = typename Params::KL;
   constexpr int N = kSampleChunk<S>, K = KL::kInputs;
   __shared__ double shared[kThreads / 32];
   const auto& keys = p.keys.get();
-  const int group = kEven ? 0 : static_cast<int>(blockIdx.y);
-  const int64_t from = kEven ? 0 : p.groups.start(group), to = kEven ? 1 : p.groups.start(group + 1);
+  const int group = static_cast<int>(blockIdx.y);
+  const int64_t from = p.groups.start(group), to = p.groups.start(group + 1);
   const bool with_kl = kHas<KL> && group == 0;
   const T temperature = static_cast<T>(p.temperature);
   double sums[1] = {};
@@ -113,7 +62,7 @@ __global__ void __launch_bounds__(kThreads, kResident<S, kEven, kHas<typename Pa
     T constants[K];
     constants_of(p.in, walk, constants);
     for (int64_t column = walk.first; column < walk.last; column += static_cast<int64_t>(p.work.group) * N) {
-      const Chunk<N, kEven> chunk(column, p.work.columns);
+      const Chunk<N> chunk(column, p.work.columns);
       T values[K][N], sigma[N];
 #pragma unroll
       for (int k = 0; k < K; ++k) load<T, S>(p.in[k], false, walk.offset(p.in[k]), constants[k], chunk, values[k]);
@@ -140,7 +89,7 @@ __global__ void __launch_bounds__(kThreads, kResident<S, kEven, kHas<typename Pa
         T z[N];
         eps_of<T, S>(p, keys, s, index, walk, chunk, z);
 #pragma unroll
-        for (int j = 0; j < N; ++j) z[j] = values[0][j] + sigma[j] * z[j];
+        for (int j = 0; j < N; ++j) z[j] = fma(sigma[j], z[j], values[0][j]);
         store<T, S>(z, p.z, walk.offset(p.z) + s * p.z_sample, chunk);
       }
     }
@@ -168,15 +117,8 @@ struct Compensated {
   __device__ __forceinline__ T whole() const { return lost == lost && lost != T(0) ? sum + lost : sum; }
 };
 
-// Registers that a backward pass needs (kResident): one that asks the most questions, some more.
-template <class S, class Params, bool kEven>
-constexpr int kLoad = kHas<typename Params::KL> && kEven && sizeof(S) == 4 &&
-                              !std::is_same_v<typename Params::Form, SigmaForm<float, true>>
-                          ? 1 + kMiddling
-                          : 1;
-
-template <class S, class Params, bool kEven>
-__global__ void __launch_bounds__(kThreads, kResident<S, kEven, kLoad<S, Params, kEven>>)
+template <class S, class Params>
+__global__ void __launch_bounds__(kThreads, kResident<S, false, 1>)
     sample_bwd_kernel(const __grid_constant__ Params p) {
   using T = typename Compute<S>::Type;
   using KL = typename Params::KL;
@@ -197,19 +139,11 @@ __global__ void __launch_bounds__(kThreads, kResident<S, kEven, kLoad<S, Params,
     constants_of(p.in, walk, constants);
     if (walk.some && has_dkl) dkl = constant_of<T>(p.dkl, walk.offset(p.dkl));
     for (int64_t column = walk.first; column < walk.last; column += static_cast<int64_t>(p.work.group) * N) {
-      const Chunk<N, kEven> chunk(column, p.work.columns);
+      const Chunk<N> chunk(column, p.work.columns);
       T dm[N], dr[N];
 #pragma unroll
       for (int j = 0; j < N; ++j) dm[j] = dr[j] = T(0);
-      if (kEven && has_dz) {
-        load<T, S>(p.dz, true, walk.offset(p.dz), constant_of<T>(p.dz, walk.offset(p.dz)), chunk, dm);
-        if (p.draws) {
-          T eps[N];
-          eps_of<T, S>(p, keys, 0, index_of(p.noise, walk.row, chunk), walk, chunk, eps);
-#pragma unroll
-          for (int j = 0; j < N; ++j) dr[j] = dm[j] * eps[j];
-        }
-      } else if (has_dz && p.step != 2) {
+      if (has_dz && p.step != 2) {
         Compensated<T> dz_sum[N], eps_sum[N];
         const uint64_t index = index_of(p.noise, walk.row, chunk);
 #pragma unroll 1
@@ -302,9 +236,6 @@ __global__ void __launch_bounds__(kThreads, kResident<S, kEven, kLoad<S, Params,
   if (p.total && p.step != 1) put_totals(p.slots, p.ticket, sums, shared);
 }
 
-template <class S, class KL>
-constexpr bool kMayBeEven = sizeof(S) < 8 && !kAny<S> && KL::kInputs == 2;
-
 // What both directions have.
 template <class Form, class KL, class Keys>
 SampleParams<Form, KL, Keys> sample_params(const SampleArgs& args, const Form& form, const KL& kl, const Keys& keys) {
@@ -391,9 +322,8 @@ void run_forward(const char* name, const SampleArgs& args) {
     take(p, plan, 0, 1);
     p.z = plan.output(0);
     p.z_sample = plan.output_sample_stride(0);
-    auto* kernel = sample_fwd_kernel<S, Params, false>;
-    if (args.n_samples == 1 && plan.even()) kernel = sample_fwd_kernel<S, Params, kMayBeEven<S, KL>>;
-    launch(*args.device, name, kernel, p, plan.blocks(), p.groups.count, plan.threads());
+    if (!launch_even_forward<S>(name, args, plan, p))
+      launch(*args.device, name, sample_fwd_kernel<S, Params>, p, plan.blocks(), p.groups.count, plan.threads());
     plan.finish();
   });
 }
@@ -424,8 +354,8 @@ void run_backward(const char* name, const SampleArgs& args) {
     p.dz = plan.input(K);
     p.dz_sample = plan.input_sample_stride(K);
     p.dkl = plan.input(K + 1);
-    auto* kernel = sample_bwd_kernel<S, Params, false>;
-    if (args.n_samples == 1 && plan.even()) kernel = sample_bwd_kernel<S, Params, kMayBeEven<S, KL>>;
+    if (launch_even_backward<S>(name, args, plan, p)) return plan.finish();
+    auto* kernel = sample_bwd_kernel<S, Params>;
     if (args.dz && p.groups.count > 1) {
       const int64_t numel = args.rows.count * args.rows.size;
       p.parts = static_cast<double*>(args.device->scratch(16 * p.groups.count * numel));

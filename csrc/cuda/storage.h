@@ -2,6 +2,7 @@
 // as many elements in each, or any.
 #pragma once
 
+#include "../sigma.h"
 #include "access.h"
 
 namespace vae_fast {
@@ -52,6 +53,17 @@ class Storage {
   DType compute_;
   bool half_, full_ = true;
 };
+
+// Calls f with the call's form of σ: log σ² without anything to branch on, or any other.
+template <class S, class F>
+void in_form(const SigmaOptions& options, const F& f) {
+  using T = typename Compute<S>::Type;
+  const SigmaForm<T> form(options);
+  if constexpr (!kAny<S>) {
+    if (form.plain()) return f(SigmaForm<T, true>(options));
+  }
+  f(form);
+}
 
 }  // namespace cuda
 }  // namespace vae_fast

@@ -15,12 +15,15 @@ constexpr int kThreads = 256;
 constexpr int64_t kMostBlocks = 2048;
 // How many blocks a multiprocessor holds at a time at least, and so how many registers a thread has: as many blocks as
 // can be without spills. The chunks of half types are longer; where all chunks are even, a kernel needs fewer; and more
-// where it computes many numbers of an element: `load` is 0, 1 or 2.
+// where it computes many numbers of an element: `load` is from 0 to 3.
 template <class S>
 constexpr bool kAny = false;  // access.h
 template <class S, bool kEven, int load = 0>
-constexpr int kResident =
-    kAny<S> || sizeof(S) == 8 || (load == 2 && !kEven) ? 1 : (sizeof(S) == 4 ? 2 : 1) + (kEven ? 2 - load : 0);
+constexpr int kResident = [] {
+  if (kAny<S> || sizeof(S) == 8 || (load > 1 && !kEven)) return 1;
+  const int blocks = (sizeof(S) == 4 ? 2 : 1) + (kEven ? 2 - load : 0);
+  return blocks < 1 ? 1 : blocks;
+}();
 // The compilers for other GPUs need more registers than that for sm_90.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ == 900
 constexpr int kMiddling = 0;
@@ -45,6 +48,7 @@ struct Work {
 struct Input {
   const void* data = nullptr;
   int64_t s = 0, d = 0;
+  int64_t bytes = 0;  // of an element
   DType dtype = DType::kFloat32;
   bool dense = false;   // along the columns; else constant
   bool number = false;  // `value` instead of the data
@@ -54,6 +58,7 @@ struct Input {
 struct Output {
   void* data = nullptr;
   int64_t s = 0, d = 0;
+  int64_t bytes = 0;  // of an element
   DType dtype = DType::kFloat32;
 };
 

@@ -2,6 +2,7 @@
 // instruction set and calls it by ctypes; and a sweep over float32 that compares them with the C library's in double.
 #include "../../csrc/cpu/pack.h"
 
+#include "../../csrc/lean.h"
 #include "../../csrc/terms.h"
 
 #include <cmath>
@@ -13,7 +14,7 @@ namespace {
 
 // ---- functions of one number, by the order of CORES in test_formulas.py
 
-constexpr int kCores = 15;
+constexpr int kCores = 24;
 
 template <int kCore, class T>
 VF_INLINE T core(T x) {
@@ -33,6 +34,19 @@ VF_INLINE T core(T x) {
   if constexpr (kCore == 12) return half_expm1_minus(x, x * Element<T>(0.5), half_exp(x));
   if constexpr (kCore == 13) return half_expm1_minus(x, exp(x * Element<T>(0.5)));
   if constexpr (kCore == 14) return half_expm1(x, exp(x * Element<T>(0.5)));
+  // The lean ones, which are of float32.
+  if constexpr (kCore >= 15 && sizeof(Element<T>) == 8) return x;
+  if constexpr (sizeof(Element<T>) == 4) {
+    if constexpr (kCore == 15) return lean_exp<1>(x);
+    if constexpr (kCore == 16) return lean_exp<2>(x);
+    if constexpr (kCore == 17) return lean_exp<2, -1>(x);
+    if constexpr (kCore == 18) return lean_exp_ordinary(x);
+    if constexpr (kCore == 19) return lean_exp_of_negative(x);
+    if constexpr (kCore == 20) return lean_log1p_unit(x);
+    if constexpr (kCore == 21) return lean_share(x);
+    if constexpr (kCore == 22) return lean_growth(x).growth;
+    if constexpr (kCore == 23) return lean_growth(x).spread;
+  }
 }
 
 // 2⁻⁵³ of the value or less away, by the C library: exact beside a float32.
@@ -54,7 +68,16 @@ double truth(int core, double x) {
     case 8: return std::isnan(x) ? x : std::fmax(std::log1p(-x), -100);
     case 9: return std::exp(x) / 2;
     case 10:
-    case 11: return std::exp(x);
+    case 11:
+    case 15:
+    case 18:
+    case 19: return std::exp(x);
+    case 16: return std::exp(x / 2);
+    case 17: return std::exp(x / 2) / 2;
+    case 20: return std::log1p(x);
+    case 21: return x / (1 + x);
+    case 22: return std::expm1(x) / 2;
+    case 23: return truth(3, x);
     // Of the other arguments as they are.
     case 12:
       if (std::fabs(x) <= 1) return truth(3, x);
@@ -187,7 +210,7 @@ double formulas_sweep(int core, uint64_t first, uint64_t last, uint64_t step, fl
     for (int i = n; i < kBlock; ++i) x[i] = 0.5f;
     apply_of<FloatPack>(core)(x, results, kBlock);
     for (int i = 0; i < n; ++i) {
-      const bool never_negative = core == 3 || core == 12 || core == 13;
+      const bool never_negative = core == 3 || core == 12 || core == 13 || core == 23;
       const double error = never_negative && results[i] < 0 ? INFINITY : ulp(results[i], truth(core, x[i]));
       if (error > worst) {
         worst = error;

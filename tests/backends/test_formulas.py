@@ -38,6 +38,18 @@ CORES = {
     "half_expm1_minus by root": ("half_expm1_minus(T x, T root)", (-INF, INF)),
     "half_expm1 by root": ("half_expm1(T x, T root)", (-INF, INF)),
 }
+# Those of csrc/lean.h, behind them in formulas.cpp: (function, which of its results, interval).
+LEAN = {
+    "lean_exp": ("lean_exp(T x)", 0, (-INF, INF)),
+    "lean_exp of half": ("lean_exp(T x)", 0, (-INF, INF)),
+    "lean_exp of half, halved": ("lean_exp(T x)", 0, (-INF, INF)),
+    "lean_exp_ordinary": ("lean_exp_ordinary(T x)", 0, (-85.0, 85.0)),
+    "lean_exp_of_negative": ("lean_exp_of_negative(T a)", 0, (-INF, 0.0)),
+    "lean_log1p_unit": ("lean_log1p_unit(T e)", 0, (0.0, 1.0)),
+    "lean_share": ("lean_share(T e)", 0, (0.0, 1.0)),
+    "lean_growth": ("lean_growth(T x)", 0, (-INF, INF)),
+    "lean_growth's spread": ("lean_growth(T x)", 1, (-INF, INF)),
+}
 TRUTHS = {
     "exp": accuracy.exp,
     "log": accuracy.log,
@@ -70,6 +82,8 @@ def bar(name, isa, dtype=torch.float32):
 
 def test_every_core_has_a_bar():
     assert set(stated()) == {function for function, _ in CORES.values()}
+    results = {(function, k) for function, errors in stated_errors.lean().items() for k in range(len(errors))}
+    assert results == {(function, k) for function, k, _ in LEAN.values()}
 
 
 @pytest.fixture(scope="module", params=instruction_sets.SETS)
@@ -85,11 +99,11 @@ def library(isa, tmp_path_factory):
 
 
 def sweep(library, name, step, first=0, last=1 << 32):
-    low, high = CORES[name][1]
+    low, high = LEAN[name][-1] if name in LEAN else CORES[name][1]
     where = ctypes.c_float()
     arguments = map(ctypes.c_uint64, (first, last, step))
     limits = (ctypes.c_float(low), ctypes.c_float(high))
-    worst = library.formulas_sweep(list(CORES).index(name), *arguments, *limits, ctypes.byref(where))
+    worst = library.formulas_sweep([*CORES, *LEAN].index(name), *arguments, *limits, ctypes.byref(where))
     return worst, where.value
 
 
@@ -97,7 +111,7 @@ def apply(library, name, x, pack):
     out = torch.empty_like(x)
     kinds = (int(x.dtype == torch.float64), int(pack))
     pointers = (ctypes.c_void_p(x.data_ptr()), ctypes.c_void_p(out.data_ptr()))
-    library.formulas_apply(list(CORES).index(name), *kinds, *pointers, ctypes.c_int64(x.numel()))
+    library.formulas_apply([*CORES, *LEAN].index(name), *kinds, *pointers, ctypes.c_int64(x.numel()))
     return out
 
 
@@ -108,16 +122,54 @@ def test_float32(library, isa, name):
     assert worst <= bar(name, isa), f"{worst:.4g} ULP at {where!r}"
 
 
-@pytest.mark.large
-@pytest.mark.timeout(3000)
-@pytest.mark.parametrize("name", CORES)
-def test_every_float32(library, isa, name):
+def sweep_all(library, isa, name):
     quarter = 1 << 30
     with ThreadPoolExecutor(2) as pool:
         found = pool.map(lambda k: sweep(library, name, 1, k * quarter, (k + 1) * quarter), range(4))
         worst, where = max(found)
     print(f"{isa} {name}: {worst:.4f} ULP at {where!r}")
+    return worst, where
+
+
+@pytest.mark.large
+@pytest.mark.timeout(3000)
+@pytest.mark.parametrize("name", CORES)
+def test_every_float32(library, isa, name):
+    worst, where = sweep_all(library, isa, name)
     assert worst <= bar(name, isa), f"{worst:.4g} ULP at {where!r}"
+
+
+@pytest.fixture(scope="module", params=[s for s in instruction_sets.SETS if stated_errors.has_fma(s)][:1])
+def with_fma(request, tmp_path_factory):
+    """The library for one set that has a fused multiply-add, as a GPU has."""
+    loaded = ctypes.CDLL(str(instruction_sets.compiled("formulas", request.param, tmp_path_factory.mktemp("fma"))))
+    loaded.formulas_sweep.restype = ctypes.c_double
+    return loaded
+
+
+def lean_bar(name):
+    function, result, _ = LEAN[name]
+    return stated_errors.lean()[function][result]
+
+
+@pytest.mark.parametrize("name", LEAN)
+def test_lean(with_fma, name):
+    """Every 1009th of all float32 patterns; NaN, infinities and zeros as the formulas of formulas.h."""
+    worst, where = sweep(with_fma, name, 1009)
+    assert worst <= lean_bar(name), f"{worst:.4g} ULP at {where!r}"
+    twins = {"lean_exp": "exp", "lean_growth": "half_expm1", "lean_growth's spread": "half_expm1_minus"}
+    if name in twins:
+        x = torch.tensor([0.0, INF, -INF, torch.nan, -0.0, 1e-45, 3e38, -3e38] * 2)
+        got, want = (apply(with_fma, of, x, True) for of in (name, twins[name]))
+        torch.testing.assert_close(got, want, rtol=3e-7, atol=0.0, equal_nan=True)
+
+
+@pytest.mark.large
+@pytest.mark.timeout(3000)
+@pytest.mark.parametrize("name", LEAN)
+def test_lean_on_every_float32(with_fma, name):
+    worst, where = sweep_all(with_fma, "with FMA", name)
+    assert worst <= lean_bar(name), f"{worst:.4g} ULP at {where!r}"
 
 
 def truth(library, name, x):

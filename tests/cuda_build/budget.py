@@ -30,15 +30,15 @@ DENSITIES = {
     "bernoulli_log_prob": ("BernoulliDensity<float, false>", 2, 1, True),
     "gaussian_kl": (r"KLDensity<float, SigmaForm<float, true>, StandardPrior>", 2, 2, True),
     "gaussian_log_prob": (r"GaussianDensity<float, SigmaForm<float, true>>", 3, 2, True),
-    "laplace_log_prob": (r"LaplaceDensity<float>", 3, 2, False),
-    "student_t_log_prob": (r"StudentTDensity<float>", 4, 3, False),
-    "continuous_bernoulli_log_prob": (r"ContinuousBernoulliDensity<float>", 2, 1, False),
-    "poisson_log_prob": (r"PoissonDensity<float>", 2, 1, False),
-    "negative_binomial_log_prob": (r"NegativeBinomialDensity<float, false>", 3, 2, False),
-    "zero-inflated negative_binomial_log_prob": (r"NegativeBinomialDensity<float, true>", 4, 3, False),
+    "laplace_log_prob": (r"LaplaceDensity<float>", 3, 2, True),
+    "student_t_log_prob": (r"StudentTDensity<float>", 4, 3, True),
+    "continuous_bernoulli_log_prob": (r"ContinuousBernoulliDensity<float>", 2, 1, True),
+    "poisson_log_prob": (r"PoissonDensity<float>", 2, 1, True),
+    "negative_binomial_log_prob": (r"NegativeBinomialDensity<float, false>", 3, 2, True),
+    "zero-inflated negative_binomial_log_prob": (r"NegativeBinomialDensity<float, true>", 4, 3, True),
 }
 # storage: (its name in C++, elements of a chunk of 16 bytes, additions of float64 that a chunk's sum ends with)
-STORAGES = {"float32": ("float", 4, 2), "bfloat16": ("Half", 8, 3)}
+STORAGES = {"float32": ("float", 4, 1), "bfloat16": ("BFloat16", 8, 2)}
 
 
 @dataclass(frozen=True)
@@ -76,24 +76,26 @@ def passes():
     """Of every pass (operator, pass, dtype, pattern of its CUDA kernel's name, what a turn has, elements)."""
     for dtype, (storage, n, joins) in STORAGES.items():
         for operator, (density, reads, writes, even) in DENSITIES.items():
-            kernel = rf"density_kernel<DensityOp<float, {density}, .*, \d, {str(even).lower()}>, {storage}, "
+            kernel = rf"^density_kernel<DensityOp<float, {density}, .*, \d>, {'Half' if n == 8 else storage}, "
+            if even:
+                kernel = rf"^even_density_kernel<EvenOp<(\w+<)?{density}.*, \d>, {storage}, "
             yield operator, "value", dtype, kernel + "true, ", {"LDG_E_128": reads, "STG": 0, "DADD": joins}, n
             yield operator, "gradients", dtype, kernel, {"LDG_E_128": reads, "STG_E_128": writes, "DADD": 0}, n
             both = {"LDG_E_128": reads, "STG_E_128": writes, "DADD": joins}
             yield operator, "both", dtype, kernel + "true, true", both, n
-        # Of a pair of normals a root; of an exponential two limits.
+        # Of a pair of normals a root.
         roots = {"MUFU_RSQ": n // 2}
-        yield "standard_normal", "forward", dtype, f"normal_kernel<{storage}, HostKeys, true>", roots, n
+        stored = "Half" if n == 8 else storage
+        yield "standard_normal", "forward", dtype, f"normal_kernel<{stored}, HostKeys, true>", roots, n
         for operator, kl in (
             ("rsample", "NoKL"),
             ("rsample_kl", "KLDensity<float, SigmaForm<float, true>, NoPrior>"),
         ):
-            params = rf"<{storage}, SampleParams<SigmaForm<float, true>, {kl}, HostKeys>, true>"
-            forward = roots | {"LDG_E_128": 2, "STG_E_128": 1, "DADD": 0 if kl == "NoKL" else joins}
-            yield operator, "forward", dtype, "sample_fwd_kernel" + params, forward, n
-            reads, limits = (2, 2 * n) if kl == "NoKL" else (3, 4 * n)
-            backward = roots | {"LDG_E_128": reads, "STG_E_128": 2, "DADD": 0, "FMNMX": limits}
-            yield operator, "backward", dtype, "sample_bwd_kernel" + params, backward, n
+            params = rf"<{storage}, SampleParams<SigmaForm<float, true>, {kl}, HostKeys>>"
+            forward = roots | {"LDG_E_128": 2, "DADD": 0 if kl == "NoKL" else joins}
+            yield operator, "forward", dtype, "even_sample_fwd_kernel" + params, forward, n
+            backward = roots | {"LDG_E_128": 2 if kl == "NoKL" else 3, "STG_E_128": 2}
+            yield operator, "backward", dtype, "even_sample_bwd_kernel" + params, backward, n
 
 
 def native(libraries):

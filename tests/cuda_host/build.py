@@ -39,7 +39,7 @@ def build(folder, sanitizers=""):
     compiler = os.environ.get("CXX", "g++")
     # As nvcc is called, where it matters: no contraction, a multiply-add where it is written.
     flags = ["-std=c++17", "-O1", "-ffp-contract=off", "-fno-strict-aliasing", "-fPIC", "-march=native"]
-    flags += ["-fvisibility=hidden", "-Wno-psabi", "-DVF_ISA=cuda", "-DVF_DISPATCH_KEY=CPU"]
+    flags += ["-fvisibility=hidden", "-Wno-psabi", "-DVF_ISA=cuda", "-DVF_LEAN=1", "-DVF_DISPATCH_KEY=CPU"]
     flags += ["-DTORCH_TARGET_VERSION=0x020b000000000000", "-isystem", str(torch_folder / "include")]
     flags += ["-I", str(HERE), *os.environ.get("CXXFLAGS", "").split()]
     if sanitizers:

@@ -5,11 +5,10 @@ Every +, −, ×, fma and √ is rounded once: the kernels are compiled without 
 says so.
 """
 
-import torch
 import triton
 import triton.language as tl
 
-from vae_fast.triton_kernels.interpreter import INTERPRETED
+from vae_fast.triton_kernels.interpreter import INTERPRETED, IS_PTX
 
 # What one counter gives, 2² normals: for launchers, and for kernels.
 NORMALS = 4
@@ -17,8 +16,7 @@ NORMALS_OF_COUNTER = tl.constexpr(NORMALS)
 LOG_NORMALS = tl.constexpr(2)
 # Not every version of the interpreter rounds tl.fma once: there it is done as in vae_fast/noise.py.
 _BY_DOUBLE = tl.constexpr(INTERPRETED)
-# Where the code is PTX at the end.
-_PTX = tl.constexpr(not INTERPRETED and torch.version.hip is None)
+_PTX = tl.constexpr(IS_PTX)
 
 
 @triton.jit

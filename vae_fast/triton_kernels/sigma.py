@@ -10,7 +10,8 @@ import triton.language as tl
 from vae_fast import sigma as definition
 from vae_fast.triton_kernels import forms
 from vae_fast.triton_kernels.arithmetic import clamp, constant, divide, root
-from vae_fast.triton_kernels.exponentials import exp, half_exp
+from vae_fast.triton_kernels.exponentials import exp
+from vae_fast.triton_kernels.lean import exp_over, half_exp_over
 from vae_fast.triton_kernels.logarithms import log
 from vae_fast.triton_kernels.softplus import logistic, softplus
 from vae_fast.triton_kernels.wide import over, times, wide, wide_exp
@@ -52,9 +53,9 @@ def plus_eps(a, eps, EPS: tl.constexpr):
 @triton.jit
 def sigma(r, eps, FORM: tl.constexpr, EPS: tl.constexpr):
     if FORM == LOGVAR:
-        value = exp(r * 0.5)
+        value = exp_over(r, 2)
     elif FORM == LOGSTD:
-        value = exp(r)
+        value = exp_over(r, 1)
     elif FORM == STD or FORM == VAR:
         value = r
     else:
@@ -70,9 +71,9 @@ def sigma(r, eps, FORM: tl.constexpr, EPS: tl.constexpr):
 def dsigma(r, eps, FORM: tl.constexpr, EPS: tl.constexpr):
     """dσ/dr."""
     if FORM == LOGVAR:
-        return half_exp(r * 0.5)
+        return half_exp_over(r, 2)
     elif FORM == LOGSTD:
-        return exp(r)
+        return exp_over(r, 1)
     elif FORM == STD:
         return tl.full(r.shape, 1.0, r.dtype)
     elif FORM == VAR:

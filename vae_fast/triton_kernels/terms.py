@@ -4,13 +4,8 @@ import triton
 import triton.language as tl
 
 from vae_fast.triton_kernels.arithmetic import constant, divide, power_of_two
-from vae_fast.triton_kernels.exponentials import (
-    exp_and_square,
-    exp_of_negative,
-    half_expm1_and_minus,
-    half_expm1_and_minus_by_grown,
-    is_ordinary,
-)
+from vae_fast.triton_kernels.exponentials import exp_and_square, half_expm1_and_minus_by_grown, is_ordinary
+from vae_fast.triton_kernels.lean import exp_of_ordinary, half_expm1_of, logistic_of_negative
 from vae_fast.triton_kernels.logarithms import clamped_log, clamped_log1m
 from vae_fast.triton_kernels.sigma import (
     LOGSTD,
@@ -26,7 +21,6 @@ from vae_fast.triton_kernels.sigma import (
     sigma_of,
     twice,
 )
-from vae_fast.triton_kernels.softplus import log1p_unit, over_one_plus
 from vae_fast.triton_kernels.wide import either, half_of, halved, narrow, over, times, wide
 
 HALF_LOG_2PI = tl.constexpr(0.91893853320467274178)
@@ -42,30 +36,27 @@ SMALLEST = tl.constexpr(-4096.0)
 def bernoulli(y, t):
     """t·log σ(y) + (1 − t)·log(1 − σ(y)) and t − σ(y), without a difference that cancels."""
     size = -tl.abs(y)
-    e, error = exp_of_negative(size)
     positive = y > 0.0
     # How far t is from what y's sign says.
     wrong = tl.where(positive, 1.0 - t, t)
     # An infinite logit of the matching target costs nothing; 0·∞ would be NaN.
     cost = tl.where(wrong == 0.0, 0.0, size * wrong)
-    # σ(−|y|).
-    s = over_one_plus(e, error, e, error)
-    return cost - (e + log1p_unit(e, error)), tl.where(positive, s - wrong, wrong - s)
+    # σ(−|y|), and −log σ(|y|).
+    s, log_sum = logistic_of_negative(size)
+    return cost - log_sum, tl.where(positive, s - wrong, wrong - s)
 
 
 @triton.jit
 def bernoulli_of_positives(y, t, weight):
     """weight·t·log σ(y) + (1 − t)·log(1 − σ(y)), and its derivatives by y and by t."""
     size = -tl.abs(y)
-    e, error = exp_of_negative(size)
     positive = y > 0.0
     heavy, rest = weight * t, 1.0 - t
     wrong = tl.where(positive, rest, heavy)
     # An infinite logit of the matching target costs nothing; 0·∞ would be NaN.
     cost = tl.where(wrong == 0.0, 0.0, size * wrong)
-    # −log σ(|y|), and σ(−|y|), which is ½ at most.
-    least = e + log1p_unit(e, error)
-    s = over_one_plus(e, error, e, error)
+    # σ(−|y|), which is ½ at most, and −log σ(|y|).
+    s, least = logistic_of_negative(size)
     above, below = tl.where(positive, 1.0 - s, s), tl.where(positive, s, 1.0 - s)
     # log σ(−∞) is −∞ and log σ(∞) 0: both have the sign of y.
     odds = tl.fma(1.0 - weight, least, tl.where(positive, y, weight * y))
@@ -92,15 +83,21 @@ def standardised(difference, r, FORM: tl.constexpr):
     of two in two steps.
     """
     size = log_sigma(r, FORM)
-    whole, n, inv_var = exp_and_square(-size)
+    ordinary = is_ordinary(size + size)
+    if difference.dtype == tl.float64:
+        _, _, inv_var = exp_and_square(-size)
+    else:
+        inv_var = exp_of_ordinary(-(size + size))
     slope = difference * inv_var
     half_square = difference * 0.5 * slope
-    m, n = halved(tl.where(size == float("inf"), 0.0, whole), n)
-    root = power_of_two(n)
-    t = ((difference * root) * m) * root
-    ordinary = is_ordinary(size + size)
-    slope = tl.where(ordinary, slope, ((t * root) * m) * root)
-    return tl.where(ordinary, half_square, t * 0.5 * t), slope
+    if anywhere(ordinary == 0):
+        whole, n, _ = exp_and_square(-size)
+        m, n = halved(tl.where(size == float("inf"), 0.0, whole), n)
+        root = power_of_two(n)
+        t = ((difference * root) * m) * root
+        half_square = tl.where(ordinary, half_square, t * 0.5 * t)
+        slope = tl.where(ordinary, slope, ((t * root) * m) * root)
+    return half_square, slope
 
 
 @triton.jit
@@ -184,7 +181,7 @@ def _gaussian_kl_far(r, eps, FORM: tl.constexpr, EPS: tl.constexpr):
 def gaussian_kl(dm, r, eps, FORM: tl.constexpr, EPS: tl.constexpr):
     """KL(N(μ, σ²) ‖ N(μp, 1)), dm = μ − μp, and its derivative by r; that by μ is dm."""
     if FORM <= LOGSTD and not EPS:
-        growth, spread = half_expm1_and_minus(twice(r, FORM), log_sigma(r, FORM))
+        growth, spread = half_expm1_of(twice(r, FORM), log_sigma(r, FORM))
         draw = twice(growth, FORM)
     else:
         x = nearest(r, eps, FORM, EPS)

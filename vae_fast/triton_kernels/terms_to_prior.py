@@ -8,7 +8,8 @@ import triton.language as tl
 
 from vae_fast.triton_kernels import forms
 from vae_fast.triton_kernels.arithmetic import constant, divide
-from vae_fast.triton_kernels.exponentials import half_expm1_and_minus, half_expm1_and_minus_by_grown
+from vae_fast.triton_kernels.exponentials import half_expm1_and_minus_by_grown
+from vae_fast.triton_kernels.lean import half_expm1_of
 from vae_fast.triton_kernels.logarithms import log
 from vae_fast.triton_kernels.sigma import (
     LOGSTD,
@@ -72,7 +73,7 @@ def _alike(dm, r, prior_r, eps, FORM: tl.constexpr, EPS: tl.constexpr):
         if FORM == LOGSTD:
             # Where d overflows to infinity, any half of it will do that does not.
             half = tl.where(less == float("inf"), half, less)
-        growth, spread = half_expm1_and_minus(d, half)
+        growth, spread = half_expm1_of(d, half)
         spread = corrected(spread, error, growth)
         growth = corrected(growth, error, growth + 0.5)
         half_square, slope = standardised(dm, prior_r, FORM)

@@ -9,7 +9,8 @@ import triton
 import triton.language as tl
 
 from vae_fast.triton_kernels.arithmetic import constant, divide
-from vae_fast.triton_kernels.exponentials import exp, half_expm1_and_minus, half_expm1_and_minus_by_grown
+from vae_fast.triton_kernels.exponentials import exp, half_expm1_and_minus_by_grown
+from vae_fast.triton_kernels.lean import half_expm1_of
 from vae_fast.triton_kernels.logarithms import log
 from vae_fast.triton_kernels.sigma import (
     LOGSTD,
@@ -42,7 +43,7 @@ def _of_logarithms(dm, r, prior_r, FORM: tl.constexpr, PRIOR_FORM: tl.constexpr)
     error = error + error
     # Where d overflows to infinity, any half of it will do that does not.
     half = tl.where(less == float("inf"), tl.fma(prior_size, constant(r, -0.5), size * 0.5), less)
-    growth, spread = half_expm1_and_minus(less + less, half)
+    growth, spread = half_expm1_of(less + less, half)
     spread = corrected(spread, error, growth)
     growth = corrected(growth, error, growth + 0.5)
     half_square, slope = standardised(dm, prior_r, PRIOR_FORM)
