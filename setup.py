@@ -100,6 +100,16 @@ def compiler_version(compiler):
     return subprocess.run([compiler, "--version"], capture_output=True, check=True).stdout
 
 
+def torch_headers(*folders):
+    """The flags for headers in these folders, the first of them torch's.
+
+    Messages that a library keeps name a file of torch's from there on, so that its bytes are the same wherever it
+    was built.
+    """
+    where = [part for folder in folders for part in ("-isystem", str(folder))]
+    return [*where, f"-ffile-prefix-map={folders[0].parent.parent}/="]
+
+
 def torch_folder():
     """torch's folder, found without importing it where it is too old or not there at all."""
     try:
@@ -218,7 +228,7 @@ class Build(build_ext):
         folder, toolkit = torch_folder(), cuda_toolkit()
         targets = setup_cuda.targets(toolkit)
         flags, link = self.flags()
-        include = ["-isystem", str(folder / "include"), "-isystem", str(toolkit.home / "include")]
+        include = torch_headers(folder / "include", toolkit.home / "include")
         own = [
             *include,
             f"-DTORCH_TARGET_VERSION={TARGET}",
@@ -261,8 +271,8 @@ class Build(build_ext):
     def build_front(self, ext, of=OF_FRONT, subfolder="front", options=(), libraries=(), library_dirs=()):
         torch = torch_folder()
         flags, link = self.flags()
-        include = [torch / "include", torch / "include/torch/csrc/api/include", sysconfig.get_paths()["include"]]
-        own = [part for folder in include for part in ("-isystem", str(folder))]
+        python = Path(sysconfig.get_paths()["include"])
+        own = torch_headers(torch / "include", torch / "include/torch/csrc/api/include", python)
         own += ["-std=c++20", "-DVF_FRONT", "-DVF_ISA=front", f'-DVF_LAYOUT="{layout()}"', "-Icsrc", *options]
         own += [f"-DVF_MODULE={ext.name.rpartition('.')[2]}"]
         out = str(Path(self.build_temp) / subfolder)
@@ -298,7 +308,7 @@ class Build(build_ext):
         if not list(ROOT.glob("csrc/*.cpp")):
             raise CannotBuild("its sources, csrc/, are not there")
         flags, link = self.flags()
-        include = ["-isystem", str(torch / "include")]
+        include = torch_headers(torch / "include")
         keys = ["-DVF_DISPATCH_KEY=CPU", "-DVF_SPARSE_DISPATCH_KEY=SparseCsrCPU"]
         own = [*include, f"-DTORCH_TARGET_VERSION={TARGET}", *keys, f"-I{self.build_temp}"]
         own += [f'-DVF_LAYOUT="{layout()}"']

@@ -25,6 +25,14 @@ wheel=$(echo "$work"/abi3/vae_fast-*.whl)
 [[ $wheel == *-cp310-abi3-manylinux_2_*.whl ]] || { echo "not an abi3 manylinux wheel: $wheel" >&2; exit 1; }
 abi3audit --strict --verbose "$wheel"
 
+# Nor may a library name the folder that it was built in: it would have other bytes elsewhere.
+"$python" - "$wheel" "$work" <<'END'
+import sys, zipfile
+with zipfile.ZipFile(sys.argv[1]) as wheel:
+    named = [name for name in wheel.namelist() if sys.argv[2].encode() in wheel.read(name)]
+assert not named, f"these name the folder of the build: {named}"
+END
+
 # The audit has to be able to fail: a copy of the library that asks for a symbol outside the stable ABI.
 "$python" - "$wheel" "$work" <<'END'
 import pathlib, subprocess, sys, zipfile
