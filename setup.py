@@ -64,8 +64,8 @@ NVCC += ["-Xcompiler=-fPIC,-fvisibility=hidden"]
 OF_CPU = {"device_cpu.cpp", "isa.cpp", "schemas.cpp", "mixture.cpp", "mmd.cpp"}
 OF_CUDA = {"device_cuda.cpp", "rescale.cpp"}
 LONG = (
-    *("student_t_log_prob", "negative_binomial_log_prob", "negative_binomial_of_shares"),
-    *("gaussian_kl", "rsample_kl", "gaussian_log_prob"),
+    *("rsample_kl", "negative_binomial_log_prob", "gaussian_kl", "gaussian_log_prob"),
+    *("student_t_log_prob", "bernoulli_log_prob", "rsample"),
 )
 
 

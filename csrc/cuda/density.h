@@ -201,7 +201,8 @@ void run_density(const char* name, const Args& args, const Density& density) {
     if constexpr (std::is_same_v<S, float>) {
       even = Traits::serves(density) && launched(float{});
     } else {
-      even = Traits::serves(density) && (launched(BFloat16{}) || launched(Float16{}));
+      even = Traits::serves(density) && launched(BFloat16{});
+      if constexpr (Traits::kFloat16) even = even || (Traits::serves(density) && launched(Float16{}));
     }
   }
   if (!even) launch_density<S>(name, args, plan, op, value, grad);

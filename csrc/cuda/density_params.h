@@ -16,8 +16,9 @@ struct DensityTraits {
   static constexpr __host__ __device__ __forceinline__ int operand(int k) { return k; }
   // Which of those operands are dense in every call with even chunks.
   static constexpr __host__ __device__ __forceinline__ bool dense(int) { return true; }
-  // Whether the last of them, where it may, is of bytes too; counts hardly are, and their kernels are long to compile.
-  static constexpr bool kBytes = true;
+  // Whether there are some of bytes too, in the place of the last operand where that may be of them, and of float16. Of
+  // counts neither is much used, and their kernels are long to compile.
+  static constexpr bool kBytes = true, kFloat16 = true;
   // Registers that a kernel needs (kResident).
   static constexpr int kLoad = 0;
   // Whether there are kernels of their own for the value, for the gradients, and for both.

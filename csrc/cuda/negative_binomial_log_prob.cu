@@ -10,7 +10,7 @@ namespace {
 // As many registers as there are.
 template <bool kInflated>
 struct CountTraits : DensityTraits<kInflated ? 4 : 3, kInflated ? 3 : 2> {
-  static constexpr bool kBytes = false;
+  static constexpr bool kBytes = false, kFloat16 = false;
   static constexpr int kLoad = kInflated ? 3 : 2 + kMiddling;
   static constexpr __host__ __device__ __forceinline__ int operand(int k) { return k == 2 && !kInflated ? 3 : k; }
   static constexpr __host__ __device__ __forceinline__ bool dense(int k) { return k != 1; }

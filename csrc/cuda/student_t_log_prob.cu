@@ -8,7 +8,7 @@ namespace {
 
 // Even chunks: without a gradient of x.
 struct StudentTTraits : DensityTraits<4, 3> {
-  static constexpr bool kBytes = false;
+  static constexpr bool kBytes = false, kFloat16 = false;
   static constexpr int kLoad = 2 + kMiddling;
   static constexpr __host__ __device__ __forceinline__ bool dense(int k) { return k == 0 || k == 3; }
   static constexpr bool by_pass(bool even) { return even; }
