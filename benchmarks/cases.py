@@ -10,12 +10,16 @@ from vae_fast.operators import DATA, OPERATORS
 from .providers import COUNTS, PROVIDERS, serves
 
 OPS = tuple(OPERATORS)
+# Of a user's shape, where none is chosen: a bound's terms.
+TERMS = tuple(op for op in OPS if op not in ("standard_normal", "rsample"))
 
 PASSES = ("forward", "backward", "both")
 # Small, middle, large; the same for every run, so that runs can be compared. Latent vectors, and data.
 _LATENT, _DATA = ((100, 20), (512, 64), (4096, 128)), ((100, 784), (512, 784), (4096, 3072))
 SHAPES = {op: _DATA if any(o.role == DATA for o in OPERATORS[op].operands) else _LATENT for op in OPS}
 SHAPES["gaussian_log_prob"] = ((100, 560), *_DATA[1:])
+# One element: what a call costs before there is anything to do.
+ONE = (1, 1)
 # Of a GPU: each operand several times its cache, or nearly.
 LARGE = (4096, 3072)
 DTYPES = ("float32", "float64", "bfloat16", "float16", "float32-uint8", "bfloat16-uint8")
@@ -128,19 +132,21 @@ def default():
     for op in OPS:
         for dtype in DTYPES[1:]:
             yield from _cases(op, SHAPES[op][1], dtype, ("both",), few)
-        # Few data with long events, many with short ones, and fewer elements than a call costs.
+        # Few data with long events, many with short ones, fewer elements than a call costs, and one.
         for shape in ((2, SHAPES[op][1][0] * SHAPES[op][1][1] // 2), (SHAPES[op][1][0] * SHAPES[op][1][1] // 4, 4)):
             yield from _cases(op, shape, "float32", ("both",), few)
-        yield from _cases(op, (8, 16), "float32", ("both",), few)
+        for shape in ((8, 16), ONE):
+            yield from _cases(op, shape, "float32", ("both",), few)
 
 
 def gpu():
-    """What is asked of a GPU: launches at small shapes, memory's speed at large ones."""
+    """What is asked of a GPU: launches at small shapes, memory's speed at large ones, what a call itself costs."""
     few = [p for p in PROVIDERS if p not in ("compile", "distributions", "functional", "reference")]
     for op in OPS:
         for shape in (SHAPES[op][0], LARGE):
             yield from _cases(op, shape, "float32", PASSES, few)
             yield from _cases(op, shape, "float32", ("both",), ("compile",))
+        yield from _cases(op, ONE, "float32", PASSES, few)
         yield from _cases(op, LARGE, "bfloat16", ("both",), few)
 
 

@@ -2,8 +2,6 @@
 
 import pytest
 
-from vae_fast.backends import OPS
-
 from . import cases, measure, report, steps
 from .providers import PROVIDERS
 
@@ -13,7 +11,7 @@ def pytest_addoption(parser):
     group.addoption("--level", choices=tuple(cases.LEVELS), default="default", help="how much is timed")
     group.addoption("--shape", type=_shape, help="a shape of your own, 256x12288: only it is timed, in every way")
     group.addoption("--dtype", action="append", choices=cases.DTYPES, help="of --shape; float32 by default")
-    group.addoption("--op", action="append", choices=OPS, help="only this operator; may be given again")
+    group.addoption("--op", action="append", choices=cases.OPS, help="only this operator; may be given again")
     group.addoption("--provider", action="append", choices=PROVIDERS, help="only this one; may be given again")
     group.addoption("--device", default="cpu", help="where the tensors are: cpu, or cuda")
 
@@ -44,7 +42,7 @@ def pytest_generate_tests(metafunc):
     options = metafunc.config.option
     if "case" in metafunc.fixturenames:
         if options.shape:
-            chosen = cases.own(options.shape, options.dtype or ["float32"], options.op or OPS[2:])
+            chosen = cases.own(options.shape, options.dtype or ["float32"], options.op or cases.TERMS)
         else:
             chosen = cases.LEVELS[options.level]()
         chosen = [(c, p) for c, p in chosen if _wanted(options.op, c.op) and _wanted(options.provider, p)]
@@ -55,7 +53,8 @@ def pytest_generate_tests(metafunc):
         models = tuple(steps.MODELS)[:1] if options.level == "quick" else steps.MODELS
         # torch.compile takes minutes for the terms of all models.
         few = [p for p in PROVIDERS if p != "functional" and (p != "compile" or options.level != "quick")]
-        chosen = [(m, part, p) for m in models for part in steps.PARTS for p in few if _wanted(options.provider, p)]
+        parts = steps.PARTS if options.device == "cpu" else steps.PARTS | steps.GPU_PARTS
+        chosen = [(m, part, p) for m in models for part in parts for p in few if _wanted(options.provider, p)]
         metafunc.parametrize(("model", "part", "provider"), chosen, ids=[" ".join(c) for c in chosen])
 
 

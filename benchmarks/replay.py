@@ -21,22 +21,32 @@ def calls_of(moved, cache):
     return max(FEWEST, min(MOST, math.ceil(3 * cache / max(moved, 1))))
 
 
+def captured(call, warm):
+    """A graph of what ``call()`` launches, and what it gave; before it, call(*w) for each of ``warm`` aside."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for arguments in warm:
+            call(*arguments)
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        outs = call()
+    torch.cuda.synchronize()
+    return graph, outs
+
+
 class Replay:
     """``call(*prepare(k))`` for k = 0, 1, … in one graph. Calling it replays the graph and waits for it."""
 
     def __init__(self, call, prepare, count):
         self.count = count
         self.kept = [prepare(k) for k in range(count)]
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for k in range(3):
-                call(*self.kept[k])
-        torch.cuda.current_stream().wait_stream(side)
-        self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
-            self.outs = [call(*kept) for kept in self.kept]
-        torch.cuda.synchronize()
+
+        def calls(which=range(count)):
+            return [call(*self.kept[k]) for k in which]
+
+        self.graph, self.outs = captured(calls, [(range(3),)])
 
     def __call__(self):
         self.graph.replay()

@@ -10,6 +10,8 @@ from types import SimpleNamespace
 import torch
 from torch import nn
 
+from . import replay
+
 
 @dataclass(frozen=True)
 class Model:
@@ -146,22 +148,42 @@ def parameters(model):
     return [*model.encoder.parameters(), *model.decoder.parameters()]
 
 
-def adam(model, lr=1e-4):
-    return torch.optim.Adam(parameters(model), lr=lr)
+def adam(model, lr=1e-4, **options):
+    return torch.optim.Adam(parameters(model), lr=lr, **options)
 
 
-def training_step(model, functions, optimiser=None):
-    """One step: both networks forward and backward, and Adam's update. The call gives the loss."""
+def training_step(model, functions, optimiser=None, dtype=None):
+    """One step: both networks forward and backward, and Adam's update. The call gives the loss.
+
+    With a ``dtype`` the forward pass is under autocast to it.
+    """
     optimiser = optimiser or adam(model)
 
     def step():
         optimiser.zero_grad()
-        loss = model.loss(functions, model.moments(model.x), model.decoder)
+        with torch.autocast(model.x.device.type, dtype, enabled=dtype is not None):
+            loss = model.loss(functions, model.moments(model.x), model.decoder)
         loss.backward()
         optimiser.step()
         return loss
 
     return step
+
+
+def autocast_step(model, functions):
+    return training_step(model, functions, dtype=torch.bfloat16)
+
+
+def replayed_step(model, functions):
+    """The step in a CUDA graph: the call replays it."""
+    step = training_step(model, functions, adam(model, capturable=model.x.is_cuda))
+    graph, losses = replay.captured(lambda: [step()], [()] * 3)
+
+    def call():
+        graph.replay()
+        return losses[0]
+
+    return call
 
 
 def bound(model, functions):
@@ -189,8 +211,9 @@ def bound(model, functions):
     return terms
 
 
-# What of a model is timed.
+# What of a model is timed; and on a GPU besides.
 PARTS = {"bound": bound, "training step": training_step}
+GPU_PARTS = {"training step, bfloat16": autocast_step, "training step, a graph": replayed_step}
 
 
 def operands(model):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from . import providers, replay, truth
-from .test_ops import differentiated, expected
+from .test_ops import expected, results_of, upstream_of
 
 
 def test_replay(request, case, provider, device, run):
@@ -21,21 +21,25 @@ def test_replay(request, case, provider, device, run):
         return [t.detach().clone().requires_grad_(t.requires_grad) for t in tensors]
 
     def forward(*own):
-        return differentiated(function(*own))
+        return results_of(function(*own))
 
-    def both(*own):
-        return torch.autograd.grad(forward(*own), [own[k] for k in wanted])
+    def with_upstream(k):
+        own = operands(k)
+        return own, upstream_of(forward(*own))
+
+    def both(own, upstream):
+        return torch.autograd.grad(forward(*own), [own[k] for k in wanted], upstream)
 
     def with_graph(k):
-        own = operands(k)
-        return forward(*own), [own[j] for j in wanted]
+        own, upstream = with_upstream(k)
+        return forward(*own), [own[j] for j in wanted], upstream
 
-    def backward(out, leaves):
-        return torch.autograd.grad(out, leaves, retain_graph=True)
+    def backward(results, leaves, upstream):
+        return torch.autograd.grad(results, leaves, upstream, retain_graph=True)
 
     call, prepare = {
         "forward": (forward, operands),
-        "both": (both, operands),
+        "both": (both, with_upstream),
         "backward": (backward, with_graph),
     }[case.passing]
     count = replay.calls_of(case.bytes(tensors), replay.cache_bytes(device))

@@ -15,7 +15,7 @@ def test_step(request, model, part, provider, device, run):
         why = truth.wrong(op, functions, tensors, truth.of(op, tensors))
         if why:
             pytest.fail(truth.refuse(run, group, provider, f"{op}: {why}"))
-    call = steps.PARTS[part](whole, functions)
+    call = (steps.PARTS | steps.GPU_PARTS)[part](whole, functions)
 
     def step():
         call()

@@ -17,7 +17,7 @@ if not (ROOT / "benchmarks").is_dir():
     pytest.skip("needs the source tree: benchmarks is missing", allow_module_level=True)
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import cases, replay, test_replay  # noqa: E402
+from benchmarks import cases, providers, replay, steps, test_replay, truth  # noqa: E402
 from benchmarks import report as results  # noqa: E402
 
 # pytest-benchmark measures nothing where it takes itself for a part of a distributed run.
@@ -229,6 +229,15 @@ class TestCompare:
         assert report("--compare", str(own[1]), str(tmp_path / "empty.json")).returncode == 1
 
 
+@pytest.mark.parametrize("op", cases.OPS)
+def test_one_element(op):
+    """Every operator that can be asked for has operands and a truth, of the smallest shape too."""
+    case = cases.Case(op, cases.ONE, "float32", "both")
+    tensors = case.operands()
+    for name in ("eager", "native"):
+        assert truth.wrong(op, providers.provider(name), tensors, truth.of(op, case.operands())) == ""
+
+
 def test_whole_steps(tmp_path):
     path = tmp_path / "run.json"
     providers = ("--provider", "eager", "--provider", "native")
@@ -308,3 +317,23 @@ class TestReplays:
         assert len(timed) == 1 and len(timed[0].outs) == replay.FEWEST
         if passing != "forward":
             assert all(grad.shape == (5, 7) for outs in timed[0].outs for grad in outs)
+
+    def test_a_step(self):
+        """Warmed up aside, captured once, and replayed by every call."""
+        model = steps.make("mlp")
+        before = model.encoder[0].weight.detach().clone()
+        step = steps.replayed_step(model, providers.provider("eager"))
+        moved = model.encoder[0].weight.detach().clone()
+        assert not torch.equal(before, moved)
+        assert step() is step() and torch.equal(model.encoder[0].weight, moved)
+
+
+def test_a_step_under_autocast():
+    """Networks in bfloat16, the loss and the weights in float32."""
+    model, seen = steps.make("mlp"), []
+    model.decoder.register_forward_hook(lambda module, inputs, out: seen.append(out.dtype))
+    for name in ("eager", "native"):
+        loss = steps.autocast_step(model, providers.provider(name))()
+        assert loss.dtype == torch.float32 and loss.isfinite()
+        assert {p.grad.dtype for p in steps.parameters(model)} == {torch.float32}
+    assert seen == [torch.bfloat16] * 2
