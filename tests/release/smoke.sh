@@ -8,6 +8,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 work=$(mktemp -d)
 trap 'rm -rf -- "$work"' EXIT
 sed "s/^torch==.*/torch==$torch/" requirements-dev.txt >"$work/pins.txt"
+# The other pins are of versions for Python 3.11 and later.
+"${PYTHON:-python3}" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || echo "torch==$torch" >"$work/pins.txt"
 cd "$work"
 "${PYTHON:-python3}" -m venv env
 env/bin/python -m pip --quiet --disable-pip-version-check --no-input install --constraint pins.txt "vae_fast[train] @ file://$wheel"

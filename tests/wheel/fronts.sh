@@ -12,7 +12,7 @@ pip=(-m pip --quiet --disable-pip-version-check --no-input)
 for python in ${PYTHONS:-${PYTHON:-python3}}; do
   for version in ${TORCH_VERSIONS:-2.11.0 2.12.1 2.13.0 2.14.1}; do
     "$python" -m venv "$work/env"
-    "$work/env/bin/python" "${pip[@]}" install "torch==$version" "setuptools>=77.0.3" -r <(grep -E '^numpy==' requirements-dev.txt)
+    "$work/env/bin/python" "${pip[@]}" install "torch==$version" "setuptools>=77.0.3" numpy
     VAE_FAST_CUDA=0 VAE_FAST_FRONT=only "$work/env/bin/python" setup.py -q build_ext --build-temp "$work/temp" --build-lib "$work/lib"
     cp "$work"/lib/vae_fast/_front_*.so "$folder/"
     rm -rf -- "$work/env" "$work/temp" "$work/lib"
