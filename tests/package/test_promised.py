@@ -26,15 +26,28 @@ def shown(default):
     return default.__qualname__ if inspect.isclass(default) else repr(default)
 
 
-def parameters(name):
-    """Of each parameter its name, how it is given, and its default, if it has one."""
+def named(name):
     found = vae_fast
     for part in name.split("."):
         found = getattr(found, part)
+    return found
+
+
+def parameters(name):
+    """Of each parameter its name, how it is given, and its default, if it has one."""
     return [
         [p.name, p.kind.name, *([] if p.default is p.empty else [shown(p.default)])]
-        for p in inspect.signature(found).parameters.values()
+        for p in inspect.signature(named(name)).parameters.values()
     ]
+
+
+def methods(name):
+    """The public methods of a class that are the package's own."""
+    if not inspect.isclass(named(name)):
+        return []
+    found = inspect.getmembers(named(name), inspect.isroutine)
+    own = [method for method, f in found if (getattr(f, "__module__", None) or "").startswith("vae_fast")]
+    return [f"{name}.{method}" for method in own if not method.startswith("_")]
 
 
 def options():
@@ -48,6 +61,7 @@ def options():
 def face():
     names = [name for name in vae_fast.__all__ if callable(getattr(vae_fast, name))]
     names += [f"distributions.{name}" for name in vae_fast.distributions.__all__]
+    names += [method for name in names for method in methods(name)]
     return {
         "names": sorted(vae_fast.__all__),
         "parameters": {name: parameters(name) for name in sorted(names)},

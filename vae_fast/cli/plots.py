@@ -180,5 +180,6 @@ def _kl(kl: Tensor, mask: Tensor, which: str) -> bytes:
     axes.set_title(f"KL(q(z|x), p(z)) per latent dim, {which} data: {kl.sum():.2f} nats")
     handles = {a: bar for a, bar in zip(active, bars, strict=True)}
     labels = {True: f"active: {sum(active)}", False: f"inactive: {len(active) - sum(active)}"}
-    axes.legend([handles[a] for a in handles], [labels[a] for a in handles], loc="upper right")
+    # Beside the bars: where they are of one height, it would lie on some.
+    figure.legend([handles[a] for a in handles], [labels[a] for a in handles], loc="outside right upper")
     return _png(figure)
