@@ -111,7 +111,7 @@ VF_INLINE float lean_reciprocal(float a) {
 }
 #endif
 
-// log(1 + e) for e in [0, 1] (1.10 lean).
+// log(1 + e) for e in [0, 1] (1.30 lean).
 template <class T>
 VF_INLINE T lean_log1p_unit(T e) {
   // (log(1 + e) − e)/e, to 4.7e-9.
@@ -133,7 +133,7 @@ struct LeanGrowth {
   T growth, spread;
 };
 
-// ½(e^x − 1), and ½(e^x − 1 − x), never negative, from one expansion e^x = 2ⁿ(1 + r + r²p) (1.50 lean) and (2.30 lean).
+// ½(e^x − 1), and ½(e^x − 1 − x), never negative, from one expansion e^x = 2ⁿ(1 + r + r²p) (1.70 lean) and (2.30 lean).
 // n is 0 from −½ ln 2 to 0.6, where the second is ½r²p with nothing to cancel. Beyond, the sums that cancel most are
 // exact. NaN for an infinite x, as ∞ − ∞ is.
 template <class T>
