@@ -258,6 +258,8 @@ def _launch(call: _Call, upstream: Tensor | None, out: Tensor | None, grads: Seq
         **plan.constants,
     }
     crowded = sum([t is not None for t in operands]) > FEW_OPERANDS or grads[-1] is not None
+    # Sums of columns are kept for each that a thread has.
+    crowded = crowded or layout.COLUMN in plan.kinds
     few = plan.vec > 1 and not double and not crowded and density.is_light(options, operands)
     registers = launch.FEW_REGISTERS if few else launch.ALL_REGISTERS
     launch.run(engine.density, plan.programs, device, args, constants, registers)
