@@ -8,6 +8,7 @@ namespace {
 
 // Even chunks: without a gradient of x.
 struct LaplaceTraits : DensityTraits<3, 2> {
+  static constexpr int kLoad = kMiddling;
   static constexpr __host__ __device__ __forceinline__ bool dense(int k) { return k != 1; }
   static constexpr bool by_pass(bool even) { return even; }
 };

@@ -86,10 +86,12 @@ def instructions(library):
             assert not bad, f"{at}: {bad}"
             local = [op for op in code if op.startswith(("LDL", "STL"))]
             assert not local, f"{at}: {local}"
-            wide = re.search(r"\d(density|sample_fwd|sample_bwd)_kernel", name)
+            wide = re.search(r"\d(even_)?(density|sample_fwd|sample_bwd)_kernel", name)
             if wide and "3Sum" not in name:
                 assert any(op.startswith("LDG.E") and "128" in op for op in code), f"{at}: no 128-bit loads"
-                if "Lb1ELb0EEEv" not in name:  # of the values alone there is nothing of full size to store
+                if not re.search(
+                    "Lb1ELb0E(Lb0E)?EEv", name
+                ):  # of the values alone there is nothing of full size to store
                     assert any(op.startswith("STG.E") and "128" in op for op in code), f"{at}: no 128-bit stores"
             if "normal_kernel" in name:
                 noise += 1
