@@ -7,10 +7,13 @@ contraction (enable_fp_fusion=False): a multiply-add is fused where ``tl.fma`` s
 import triton
 import triton.language as tl
 
+from vae_fast.triton_kernels.interpreter import INTERPRETED
+
 # Bits of a mantissa, what is added to an exponent, and what rounds to an integer when it is added and taken away.
 DIGITS_64, DIGITS_32 = tl.constexpr(52), tl.constexpr(23)
 BIAS_64, BIAS_32 = tl.constexpr(1023), tl.constexpr(127)
 SHIFT_64, SHIFT_32 = tl.constexpr(1.5 * 2.0**52), tl.constexpr(1.5 * 2.0**23)
+_BY_DOUBLE = tl.constexpr(INTERPRETED)
 
 
 @triton.jit
@@ -27,6 +30,18 @@ def polynomial(x, coefficients):
     for k in tl.static_range(1, n):
         value = tl.fma(value, x, constant(x, coefficients[n - 1 - k]))
     return value
+
+
+@triton.jit
+def fused(a, b, c):
+    """a·b + c of float32 numbers, rounded once: where a formula stands on that.
+
+    Not every version of the interpreter rounds ``tl.fma`` once: there it is done as in vae_fast/noise.py.
+    """
+    if _BY_DOUBLE:
+        return (a.to(tl.float64) * b.to(tl.float64) + c.to(tl.float64)).to(tl.float32)
+    else:
+        return tl.fma(a, b, c)
 
 
 @triton.jit

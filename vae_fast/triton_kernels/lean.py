@@ -7,7 +7,7 @@ of exponentials.py and softplus.py, to which these functions turn for it.
 import triton
 import triton.language as tl
 
-from vae_fast.triton_kernels.arithmetic import BIAS_32, DIGITS_32, SHIFT_32, constant, polynomial
+from vae_fast.triton_kernels.arithmetic import BIAS_32, DIGITS_32, SHIFT_32, constant, fused, polynomial
 from vae_fast.triton_kernels.exponentials import exp, exp_of_negative, half_exp, half_expm1_and_minus
 from vae_fast.triton_kernels.interpreter import IS_PTX
 from vae_fast.triton_kernels.softplus import log1p_unit, over_one_plus
@@ -57,7 +57,7 @@ def _split(x, magic, OVER: tl.constexpr):
     """(n + magic, m) of e^(x/OVER) = 2ⁿm, OVER 1 or 2."""
     high, low = constant(x, _LOG2E / OVER), constant(x, _LOG2E_LOW / OVER)
     sum = tl.fma(x, high, magic)
-    return sum, exp2_near(tl.fma(x, low, tl.fma(x, high, -(sum - magic))))
+    return sum, exp2_near(fused(x, low, fused(x, high, -(sum - magic))))
 
 
 @triton.jit
@@ -118,7 +118,7 @@ def _logistic_of_negative(a):
     whole = e + 1.0
     estimate = _reciprocal(whole)
     quotient = e * estimate
-    return tl.fma(tl.fma(-quotient, whole, e), estimate, quotient), lean_log1p_unit(e)
+    return tl.fma(fused(-quotient, whole, e), estimate, quotient), lean_log1p_unit(e)
 
 
 @triton.jit

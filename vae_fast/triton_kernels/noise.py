@@ -1,21 +1,20 @@
 """The noise ε in Triton: the integers and the float32 operations of vae_fast/noise.py, in its order, so with its
 bits.
 
-Every +, −, ×, fma and √ is rounded once: the kernels are compiled without contraction, and fused where ``_fused``
+Every +, −, ×, fma and √ is rounded once: the kernels are compiled without contraction, and fused where ``fused``
 says so.
 """
 
 import triton
 import triton.language as tl
 
-from vae_fast.triton_kernels.interpreter import INTERPRETED, IS_PTX
+from vae_fast.triton_kernels.arithmetic import fused
+from vae_fast.triton_kernels.interpreter import IS_PTX
 
 # What one counter gives, 2² normals: for launchers, and for kernels.
 NORMALS = 4
 NORMALS_OF_COUNTER = tl.constexpr(NORMALS)
 LOG_NORMALS = tl.constexpr(2)
-# Not every version of the interpreter rounds tl.fma once: there it is done as in vae_fast/noise.py.
-_BY_DOUBLE = tl.constexpr(INTERPRETED)
 _PTX = tl.constexpr(IS_PTX)
 
 
@@ -38,21 +37,12 @@ def philox4x32(c0, c1, c2, c3, key):
 
 
 @triton.jit
-def _fused(a, b, c):
-    """a·b + c of float32 numbers, rounded once."""
-    if _BY_DOUBLE:
-        return (a.to(tl.float64) * b.to(tl.float64) + c.to(tl.float64)).to(tl.float32)
-    else:
-        return tl.fma(a, b, c)
-
-
-@triton.jit
 def _horner(x, coefficients):
     """Σ c[k]·xᵏ."""
     n: tl.constexpr = len(coefficients)
     value = tl.full((), coefficients[n - 1], tl.float32)
     for k in tl.static_range(1, n):
-        value = _fused(value, x, tl.full((), coefficients[n - 1 - k], tl.float32))
+        value = fused(value, x, tl.full((), coefficients[n - 1 - k], tl.float32))
     return value
 
 
@@ -71,7 +61,7 @@ def _root(a):
 def _signed_unit(x):
     """(x + ½) 2⁻³² of words in int32: in (−½, ½)."""
     # 2⁻³² and 2⁻³³.
-    return _fused(
+    return fused(
         x.to(tl.float32),
         tl.full((), 2.3283064365386963e-10, tl.float32),
         tl.full((), 1.1641532182693481e-10, tl.float32),
@@ -104,7 +94,7 @@ def radius(x):
         ),
     )
     # −2 ln 2.
-    less = _fused(k, tl.full((), -1.3862943649291992, tl.float32), square)
+    less = fused(k, tl.full((), -1.3862943649291992, tl.float32), square)
     return _root(tl.where(lower, less, square))
 
 
