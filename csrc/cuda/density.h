@@ -103,13 +103,7 @@ __global__ void __launch_bounds__(kThreads, kResident<S, false, Op::Traits::kLoa
       }
     }
     if (total) continue;
-#pragma unroll
-    for (int k = kFirst; k < kLast; ++k) {
-      const Slot& slot = p.slots[k];
-      if (slot.kind == Slot::kNone || slot.kind == Slot::kEach) continue;
-      put_row(slot, p.work, walk, group_sum(sums[k], p.work.group, shared));
-      sums[k] = 0;
-    }
+    put_rows<kFirst, kLast>(p.slots, p.work, walk, sums, shared);
   }
   if (!total) return;
   put_totals(p.slots, p.ticket, sums, shared);
@@ -194,15 +188,16 @@ void run_density(const char* name, const Args& args, const Density& density) {
   bool even = false;
   if constexpr (Traits::kEvenInputs > 0 && std::is_same_v<T, float> && !kAny<S>) {
     const auto launched = [&](auto element) {
+      if (!Traits::serves(density)) return false;
       using Even = decltype(Traits::even(density));
       const EvenOp<Even, Traits, Args::kParameters> op_even{Traits::even(density)};
       return launch_even<decltype(element)>(name, args, plan, op_even, value, grad);
     };
     if constexpr (std::is_same_v<S, float>) {
-      even = Traits::serves(density) && launched(float{});
+      even = launched(float{});
     } else {
-      even = Traits::serves(density) && launched(BFloat16{});
-      if constexpr (Traits::kFloat16) even = even || (Traits::serves(density) && launched(Float16{}));
+      even = launched(BFloat16{});
+      if constexpr (Traits::kFloat16) even = even || launched(Float16{});
     }
   }
   if (!even) launch_density<S>(name, args, plan, op, value, grad);

@@ -153,13 +153,7 @@ __global__ void __launch_bounds__(kThreads, kResident<S, true, Op::Traits::kLoad
       in_kind<S, Traits::kBytes>(p.in[kInputs - 1].dtype, walked);
     }
     if (total) continue;
-#pragma unroll
-    for (int k = kFirst; k < kLast; ++k) {
-      const Slot& slot = p.slots[k];
-      if (slot.kind == Slot::kNone || slot.kind == Slot::kEach) continue;
-      put_row(slot, p.work, walk, group_sum(sums[k], p.work.group, shared));
-      sums[k] = 0;
-    }
+    put_rows<kFirst, kLast>(p.slots, p.work, walk, sums, shared);
   }
   if (!total) return;
   put_totals(p.slots, p.ticket, sums, shared);

@@ -54,6 +54,18 @@ __device__ __forceinline__ void put_row(const Slot& slot, const Work& work, cons
   }
 }
 
+// The rows' sums of slots from kFirst on, which then begin anew.
+template <int kFirst, int kLast, int kSlots>
+__device__ __forceinline__ void put_rows(const Slot (&slots)[kSlots], const Work& work, const Walk& walk,
+                                         double (&sums)[kSlots], double* shared) {
+#pragma unroll
+  for (int k = kFirst; k < kLast; ++k) {
+    if (slots[k].kind == Slot::kNone || slots[k].kind == Slot::kEach) continue;
+    put_row(slots[k], work, walk, group_sum(sums[k], work.group, shared));
+    sums[k] = 0;
+  }
+}
+
 // Joins the sums of all blocks: every thread brings its own of each slot.
 template <int kSlots>
 __device__ __forceinline__ void put_totals(const Slot (&slots)[kSlots], int* ticket, double (&sums)[kSlots],

@@ -225,13 +225,7 @@ __global__ void __launch_bounds__(kThreads, kResident<S, false, 1>)
       }
     }
     if (p.total || p.step == 1) continue;
-#pragma unroll
-    for (int k = 0; k < K; ++k) {
-      const Slot& slot = p.slots[k];
-      if (slot.kind == Slot::kNone || slot.kind == Slot::kEach) continue;
-      put_row(slot, p.work, walk, group_sum(sums[k], p.work.group, shared));
-      sums[k] = 0;
-    }
+    put_rows<0, K>(p.slots, p.work, walk, sums, shared);
   }
   if (p.total && p.step != 1) put_totals(p.slots, p.ticket, sums, shared);
 }

@@ -91,11 +91,15 @@ def isa(request):
     return request.param
 
 
+def loaded(isa, folder):
+    compiled = ctypes.CDLL(str(instruction_sets.compiled("formulas", isa, folder)))
+    compiled.formulas_sweep.restype = compiled.formulas_exp_and_error.restype = ctypes.c_double
+    return compiled
+
+
 @pytest.fixture(scope="module")
 def library(isa, tmp_path_factory):
-    loaded = ctypes.CDLL(str(instruction_sets.compiled("formulas", isa, tmp_path_factory.mktemp(isa))))
-    loaded.formulas_sweep.restype = loaded.formulas_exp_and_error.restype = ctypes.c_double
-    return loaded
+    return loaded(isa, tmp_path_factory.mktemp(isa))
 
 
 def sweep(library, name, step, first=0, last=1 << 32):
@@ -142,9 +146,7 @@ def test_every_float32(library, isa, name):
 @pytest.fixture(scope="module", params=[s for s in instruction_sets.SETS if stated_errors.has_fma(s)][:1])
 def with_fma(request, tmp_path_factory):
     """The library for one set that has a fused multiply-add, as a GPU has."""
-    loaded = ctypes.CDLL(str(instruction_sets.compiled("formulas", request.param, tmp_path_factory.mktemp("fma"))))
-    loaded.formulas_sweep.restype = ctypes.c_double
-    return loaded
+    return loaded(request.param, tmp_path_factory.mktemp("fma"))
 
 
 def lean_bar(name):
