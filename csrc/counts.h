@@ -21,56 +21,47 @@ struct Growth {
   T log, excess, share, rest;
 };
 
-// (artanh(t)/t − 1)/t² of t², from 0 to 0.36 (2.05; 2.20 without FMA; float64 1.30; 1.40): the coefficients as they are
-// rounded take 1.3 (float64 0.5), the last step ½, the others an eighth. Minimax up to 0.361, for t² is rounded itself.
+// (artanh(t)/t − 1)/t² of t², from 0 to 0.22 (2.05; 2.20 without FMA; float64 1.30; 1.40): the coefficients as they are
+// rounded take 1.3 (float64 0.5), the last step ½, the others an eighth. Minimax up to 0.221, for t² is rounded itself.
 template <class T>
 VF_INLINE T artanh_cubic(T square) {
   if constexpr (sizeof(Element<T>) == 4) {
-    // To 2.7e-8.
-    return polynomial(square, 0.3333333730697632f, 0.19999322295188904f, 0.1431412696838379f, 0.10668415576219559f,
-                      0.12309817224740982f, -0.03811189532279968f, 0.2482169270515442f);
+    // To 8.1e-9.
+    return polynomial(square, 0.3333333134651184f, 0.200002521276474f, 0.1427287459373474f, 0.11347521096467972f,
+                      0.07168065756559372f, 0.14467915892601013f);
   } else {
-    // To 3.6e-18.
-    return polynomial(square, 0.3333333333333333, 0.19999999999999446, 0.14285714285857964, 0.11111111096336579,
-                      0.09090909889685762, 0.07692281533720116, 0.06667230277180569, 0.05873937083936734,
-                      0.05353204560889448, 0.04057216538594491, 0.08423320061587904, -0.13435318485024347,
-                      0.5836053065665165, -1.1919977259342103, 1.9130270330915295, -1.7630871046832781,
-                      0.8649994153115217);
+    // To 1.6e-17.
+    return polynomial(square, 0.33333333333333337, 0.19999999999997733, 0.14285714286279055, 0.11111111055901254,
+                      0.090909118903706468, 0.076922234314583213, 0.066682884358054903, 0.058615527880766384,
+                      0.054442298770068683, 0.036940030811300255, 0.085035270201214763, -0.059672522324834283,
+                      0.16065833295794849);
   }
 }
 
-// By log(1 + r) = 2·artanh(t), t = r/(2 + r): then what it is more than r/(1 + r) is t·r/(1 + r) + 2t³(⅓ + t²/5 + …), a
-// sum of positive terms. Where r is larger than 3, it is no small part of the logarithm. One division is for both
-// quotients.
+// Of 1 + r = 2ᵏ(1 + f) the parts: k is 0 and f is r to r = 1.75, where log and excess have their digits of r itself,
+// and beyond 1 + f is between √½ and √2. log(1 + r) = k·log 2 + 2·artanh(t), t = f/(2 + f), and what it is more than
+// r/(1 + r) is t·r/(1 + r) + 2t³(⅓ + t²/5 + …), a sum of positive terms, where k is 0; elsewhere r/(1 + r) is no large
+// part of the logarithm. One division is for both quotients.
 //
 // For r ≥ 0 up to ∞: log (4.30; 4.30 without FMA; float64 4.30; 4.30), excess (8.35; 8.10 without FMA; float64 8.35;
 // 8.35), share (3.30; 3.30 without FMA; float64 3.30; 3.30), rest (2.95; 2.95 without FMA; float64 2.95; 2.95). u is at
-// most 1 ULP. `rest` has four: of 1 + r, the product, the division and its own, that of 2 + r falling out; `share` one
+// most 1 ULP. `rest` has four: of 1 + r, the product, the division and its own, that of 2 + f falling out; `share` one
 // more; t five too, and so has the logarithm beside its last step; the excess those of t and of the share.
 template <class T>
 VF_INLINE Growth<T> growth(T r) {
+  using F = FormatOf<T>;
   using E = Element<T>;
-  const T one = r + E(1), two = r + E(2), both = E(1) / (one * two);
-  const T rest = two * both, t = r * (one * both), square = t * t;
-  const T cubic = t * E(2) * square * artanh_cubic(square), share = r * rest;
-  const Growth<T> near{fma(t, splat<T>(2), cubic), fma(t, share, cubic), share, rest};
-  const auto is_far = r > E(3);
-  if (!any(is_far)) return near;
-  const T far_rest = E(1) / one, far_log = log(one), far_share = E(1) - far_rest;
-  return {select(is_far, far_log, near.log), select(is_far, far_log - far_share, near.excess),
-          select(is_far, far_share, near.share), select(is_far, far_rest, near.rest)};
-}
-
-// −log of one of two shares, its own and the other's of which the sum is 1: where it is the smaller, log itself. For
-// both in [0, 1], each rounded once, of the smaller as it is (2.20; 2.20 without FMA; float64 2.20; 2.20): t has two
-// roundings, what of the other's is in 1 + own counts half at most, and the last step has one.
-template <class T>
-VF_INLINE T minus_log_of_share(T own, T other) {
-  using E = Element<T>;
-  const T t = other / (own + E(1)), square = t * t;
-  const T near = fma(t, splat<T>(2), t * E(2) * square * artanh_cubic(square));
-  const auto small = own < E(0.25);
-  return any(small) ? select(small, -log(own), near) : near;
+  const T one = r + E(1);
+  const auto far = r > E(1.75);
+  const Int<T> exponent = select(far, exponent_of(one), Int<T>{});
+  const T k = to_float(exponent), scaled = from_bits<T>(wrapping_sub(bits(one), shift_left(exponent, F::kDigits)));
+  const T f = select(far, scaled - E(1), r), two = f + E(2), both = E(1) / (scaled * two);
+  const T t = f * (scaled * both), square = t * t, cubic = t * E(2) * square * artanh_cubic(square);
+  const auto beyond = r == infinity<T>();
+  const T rest = select(beyond, splat<T>(0), ldexp_down(two * both, -k));
+  const T share = select(far, E(1) - rest, r * rest);
+  const T log = fma(k, splat<T>(F::kLn2High), fma(t, splat<T>(2), fma(k, splat<T>(F::kLn2Low), cubic)));
+  return {select(beyond, r, log), select(far, select(beyond, r, log - share), fma(t, share, cubic)), share, rest};
 }
 
 // What Stirling's formula lacks of log Γ(z), and −d/dz of it, for z ≥ 8: rest (2.45; 2.45 without FMA; float64 2.45;
@@ -128,13 +119,53 @@ VF_INLINE T stirling_factorial(T x) {
   return fma(x, log_x - E(1), fma(log_x, splat<T>(E(0.5)), stirling(x).rest + half_log_2pi));
 }
 
-// What the factors from k = 8 on are more, and log x! whole; for x > 8.
+// log x of a normal number x: as `log`, which asks what x is.
+template <class T>
+VF_INLINE T log_of_normal(T x) {
+  using F = FormatOf<T>;
+  using E = Element<T>;
+  const Int<T> k = exponent_of(x);
+  const T f = from_bits<T>(wrapping_sub(bits(x), shift_left(k, F::kDigits))) - E(1), n = to_float(k), square = f * f;
+  const T rest = fma(n, splat<T>(F::kLn2Low), fma(square * f, log1p_cubic(f), square * E(-0.5)));
+  return fma(n, splat<T>(F::kLn2High), f + rest);
+}
+
+// Of the factors (a + kb)/(k + 1) for 0 < k < x, k ≤ 7: their product, and Σ k/(a + kb).
+template <class T>
+struct Factors {
+  T product, share;
+};
+template <class T>
+VF_INLINE Factors<T> eight_factors(T x, T a, T b) {
+  using E = Element<T>;
+  T product = splat<T>(1), sum = splat<T>(0);
+#pragma GCC unroll 8
+  for (int k = 1; k < 8; ++k) {
+    const auto in = x > E(k);
+    const T factor = select(in, fma(b, splat<T>(E(k) / E(k + 1)), a * (E(1) / E(k + 1))), splat<T>(1));
+    sum = fma(sum, factor, select(in, product * (E(k) / E(k + 1)), splat<T>(0)));
+    product = product * factor;
+  }
+  return {product, sum / product};
+}
+
+// The first eight of θ so small that a product of 1 + k/θ would overflow: θ + k, by θ's logarithm.
+template <class T>
+VF_RARE Rising<T> rising_of_tiny(T x, T theta) {
+  using E = Element<T>;
+  const Factors<T> factors = eight_factors(x, theta, splat<T>(1));
+  const T n = at_most(at_least(x - E(1), E(0)), E(7));
+  return {log(factors.product) - n * log(theta), factors.share / theta};
+}
+
+// What the factors from k = 8 on are more, and log (x!/8!); for x > 8.
 template <class T>
 VF_RARE Rising<T> rising_beyond(T x, T theta, T inverse) {
   using E = Element<T>;
   const T more = x - E(8), from = theta + E(8);
   const Rising<T> rest = stirling_rising(more, from);
-  return {fma(more, growth(inverse * E(8)).log, rest.value) - stirling_factorial(x),
+  constexpr E log_of_eight = static_cast<E>(10.604602902745250228);
+  return {fma(more, growth(inverse * E(8)).log, rest.value) - (stirling_factorial(x) - log_of_eight),
           fma(more * E(8) * inverse, E(1) / from, rest.slope)};
 }
 
@@ -179,24 +210,14 @@ VF_INLINE auto is_fraction(T x) {
 template <class T>
 VF_INLINE Rising<T> rising(T x, T theta, T inverse) {
   using E = Element<T>;
-  const auto large = theta >= E(1);
-  // Factors a + kb are 1 + k/θ or θ + k, none of whose products overflows.
-  const T a = select(large, splat<T>(1), theta), b = select(large, inverse, splat<T>(1));
-  T product = splat<T>(1), sum = splat<T>(0), factorial = splat<T>(1);
-#pragma GCC unroll 8
-  for (int k = 1; k < 8; ++k) {
-    const auto in = x > E(k);
-    const T factor = select(in, fma(b, splat<T>(E(k)), a), splat<T>(1));
-    sum = fma(sum, factor, select(in, product * E(k), splat<T>(0)));
-    product = product * factor;
-    factorial = factorial * select(in, splat<T>(E(k + 1)), splat<T>(1));
-  }
+  const Factors<T> factors = eight_factors(x, splat<T>(1), inverse);
   const auto beyond = x > E(8);
-  T value = log(select(beyond, product, product / factorial));
-  T slope = sum / product * inverse * select(large, inverse, splat<T>(1));
-  if (any(!large)) {
-    const T n = at_most(at_least(x - E(1), E(0)), E(7));
-    value = select(large, value, value - n * log(theta));
+  T value = log_of_normal(factors.product), slope = factors.share * inverse * inverse;
+  const auto tiny = theta < E(0x1p-16);
+  if (any(tiny)) {
+    const Rising<T> own = rising_of_tiny(x, select(tiny, theta, splat<T>(1)));
+    value = select(tiny, own.value, value);
+    slope = select(tiny, own.slope, slope);
   }
   if (any(beyond)) {
     const Rising<T> more = rising_beyond(select(beyond, x, splat<T>(9)), theta, inverse);
@@ -366,18 +387,45 @@ VF_INLINE Gate<T> gate_of(T logits) {
           select(positive, logits, splat<T>(0)) + log1p_unit(e.value, e.error)};
 }
 
+// e^−u and 1 − e^−u for u ≥ 0, from one expansion.
+template <class T>
+struct Survival {
+  T share, lost;
+};
+template <class T>
+VF_INLINE Survival<T> survival(T u) {
+  using E = Element<T>;
+  const Expansion<T> e = expand(at_least(-u, FormatOf<T>::kLow));
+  // Beside 1, 2⁻⁶⁰ is nothing.
+  const T scale = power_of_two(at_least(e.n, E(-60)));
+  return {ldexp_down(e.to_a_unit(), e.n), fma(-scale, e.less_one(), E(1) - scale)};
+}
+
 // A count that is 0 by σ(π) besides, of one that is 0: of u ≥ 0, −log p of its 0. log p (3.30; 3.30 without FMA;
 // float64 3.30; 3.30), share (3.60; 3.60 without FMA; float64 3.60; 3.60), slope (4.60; 4.60 without FMA; float64 4.60;
-// 4.60); where either is far, inflated_far's. `lost` and `own` have a factor's error, an exponential's and a product's
-// each; their sum is 1 but for these; 1/all and its products have a rounding each.
+// 4.60); where either is far, inflated_far's.
+//
+// σ(π) and σ(−π) are a/s and b/s, one of a and b 1 and the other e^−|π|, s = a + b; log p is that of q/s, q = a +
+// be^−u, whose difference from s, b(1 − e^−u), is known; so by artanh of (s − q)/(s + q), of q times a power of two
+// where it is much smaller. One division is for all quotients.
 template <class T>
-VF_INLINE InflatedTerm<T> inflated_zero(T logits, const Gate<T>& gate, T u) {
+VF_INLINE InflatedTerm<T> inflated_zero(T logits, T u) {
+  using F = FormatOf<T>;
   using E = Element<T>;
-  // Two shares: σ(π) + σ(−π)e^−u, and σ(−π)(1 − e^−u).
-  const T lost = gate.alive * (half_expm1(-u) * E(-2)), own = gate.alive * exp(-u), all = gate.dead + own;
-  const T inverse = E(1) / all;
-  InflatedTerm<T> zero{-minus_log_of_share(all, lost), own * inverse, gate.dead * lost * inverse};
-  const auto far = all < E(sizeof(E) == 4 ? 0x1p-100 : 0x1p-900);
+  const T e = exp_of_negative(minus_abs(logits)).value, s = e + E(1);
+  const auto positive = logits > E(0);
+  const T a = select(positive, splat<T>(1), e), b = select(positive, e, splat<T>(1));
+  const Survival<T> count = survival(u);
+  const T own = b * count.share, lost = b * count.lost, q = a + own;
+  const auto less = q < s * E(0.36);
+  const Int<T> exponent = select(less, (bits(s) >> F::kDigits) - (bits(q) >> F::kDigits), Int<T>{});
+  const T k = to_float(exponent), scale = power_of_two(k), even = q * scale;
+  const T product = s * even, sum = s + even, both = E(1) / (product * sum), of_product = sum * both;
+  const T t = select(less, s - even, lost) * (product * both), square = t * t;
+  const T cubic = t * E(2) * square * artanh_cubic(square);
+  const T log = fma(k, splat<T>(F::kLn2High), fma(t, splat<T>(2), fma(k, splat<T>(F::kLn2Low), cubic)));
+  InflatedTerm<T> zero{-log, own * scale * (s * of_product), a * scale * (lost * of_product)};
+  const auto far = q < E(sizeof(E) == 4 ? 0x1p-100 : 0x1p-900);
   if (any(far)) {
     const InflatedTerm<T> f = inflated_far(u, logits);
     zero = {select(far, f.log_prob, zero.log_prob), select(far, f.share, zero.share),
@@ -391,12 +439,12 @@ VF_INLINE InflatedTerm<T> inflated_zero(T logits, const Gate<T>& gate, T u) {
 // float64 0.00; 0.00); the slope, −σ(π) (0.90; 0.90 without FMA; float64 0.90; 0.90).
 template <bool some = true, class T>
 VF_INLINE InflatedTerm<T> zero_inflated(T logits, T log_prob, T u, T x) {
+  if constexpr (!some) return inflated_zero(logits, u);
   const Gate<T> gate = gate_of(logits);
-  if constexpr (!some) return inflated_zero(logits, gate, u);
   const auto zero = x == Element<T>(0);
   InflatedTerm<T> out{log_prob - gate.loss, splat<T>(1), -gate.dead};
   if (any(zero)) {
-    const InflatedTerm<T> at_zero = inflated_zero(logits, gate, u);
+    const InflatedTerm<T> at_zero = inflated_zero(logits, u);
     out = {select(zero, at_zero.log_prob, out.log_prob), select(zero, at_zero.share, out.share),
            select(zero, at_zero.dlogits, out.dlogits)};
   }

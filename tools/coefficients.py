@@ -284,9 +284,9 @@ POLYNOMIALS = [
         *("half_expm1_minus", half_expm1_minus, -_ONE, _ONE, (8, 16)),
         *(Place(FORMULAS, "half_expm1_minus_near"), Place(EXPONENTIALS, "_half_expm1_minus_near")),
     ),
-    # t² is up to 0.36, and may be a little above.
+    # t² is up to 0.2178, and may be a little above.
     *pair(
-        *("artanh_cubic", artanh_cubic, mp.zero, mp.mpf("0.361"), (7, 17)),
+        *("artanh_cubic", artanh_cubic, mp.zero, mp.mpf("0.221"), (6, 13)),
         *(Place(COUNTS, "artanh_cubic"), Place(COUNTS_TRITON, "artanh_cubic")),
     ),
     *pair(

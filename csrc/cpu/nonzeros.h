@@ -39,9 +39,13 @@ class Nonzeros {
     }
     if (!kLooks) return take(counts, n);
     found_ = 0;
-    for (int i = 0; i < n; ++i) {
-      at_[found_] = i;
-      found_ += counts[i] != T(0);
+    // By 64, for a loop whose end cannot be foretold takes as long as some turns of it.
+    for (int i = 0; i < n; i += 64) {
+      uint64_t left = 0;
+      VF_ISA::for_packs<T>(n - i < 64 ? n - i : 64, [&](int k, auto part) __attribute__((always_inline)) {
+        left |= uint64_t{bits_of(part.load(counts + i + k) != T(0))} << k;
+      });
+      for (; left != 0; left &= left - 1) at_[found_++] = i + __builtin_ctzll(left);
     }
     if (2 * found_ > n) return take(counts, n);
     for (int j = 0; j < found_; ++j) own_[j] = counts[at_[j]];

@@ -112,8 +112,9 @@ VF_INLINE DoublePack at_most(DoublePack x, double high) {
 }
 // 14 bits.
 VF_INLINE FloatPack reciprocal_estimate(FloatPack a) { return (FloatPack)_mm512_maskz_rcp14_ps(0xFFFF, a); }
-VF_INLINE bool any(Int32Pack mask) { return _mm512_movepi32_mask((__m512i)mask) != 0; }
-VF_INLINE bool any(Int64Pack mask) { return _mm512_movepi64_mask((__m512i)mask) != 0; }
+// A bit for every lane of a comparison's mask, from the first one on.
+VF_INLINE unsigned bits_of(Int32Pack mask) { return _mm512_movepi32_mask((__m512i)mask); }
+VF_INLINE unsigned bits_of(Int64Pack mask) { return _mm512_movepi64_mask((__m512i)mask); }
 #elif defined(__AVX2__)
 VF_INLINE FloatPack fma(FloatPack a, FloatPack b, FloatPack c) { return (FloatPack)_mm256_fmadd_ps(a, b, c); }
 VF_INLINE DoublePack fma(DoublePack a, DoublePack b, DoublePack c) { return (DoublePack)_mm256_fmadd_pd(a, b, c); }
@@ -124,15 +125,15 @@ VF_INLINE FloatPack at_least(FloatPack x, float low) { return (FloatPack)_mm256_
 VF_INLINE FloatPack at_most(FloatPack x, float high) { return (FloatPack)_mm256_min_ps(FloatPack{} + high, x); }
 VF_INLINE DoublePack at_least(DoublePack x, double low) { return (DoublePack)_mm256_max_pd(DoublePack{} + low, x); }
 VF_INLINE DoublePack at_most(DoublePack x, double high) { return (DoublePack)_mm256_min_pd(DoublePack{} + high, x); }
-VF_INLINE bool any(Int32Pack mask) { return _mm256_movemask_ps((__m256)mask) != 0; }
-VF_INLINE bool any(Int64Pack mask) { return _mm256_movemask_pd((__m256d)mask) != 0; }
+VF_INLINE unsigned bits_of(Int32Pack mask) { return static_cast<unsigned>(_mm256_movemask_ps((__m256)mask)); }
+VF_INLINE unsigned bits_of(Int64Pack mask) { return static_cast<unsigned>(_mm256_movemask_pd((__m256d)mask)); }
 #elif defined(__x86_64__)
 VF_INLINE FloatPack fma(FloatPack a, FloatPack b, FloatPack c) { return a * b + c; }
 VF_INLINE DoublePack fma(DoublePack a, DoublePack b, DoublePack c) { return a * b + c; }
 VF_INLINE FloatPack sqrt(FloatPack a) { return (FloatPack)_mm_sqrt_ps(a); }
 VF_INLINE DoublePack sqrt(DoublePack a) { return (DoublePack)_mm_sqrt_pd(a); }
-VF_INLINE bool any(Int32Pack mask) { return _mm_movemask_ps((__m128)mask) != 0; }
-VF_INLINE bool any(Int64Pack mask) { return _mm_movemask_pd((__m128d)mask) != 0; }
+VF_INLINE unsigned bits_of(Int32Pack mask) { return static_cast<unsigned>(_mm_movemask_ps((__m128)mask)); }
+VF_INLINE unsigned bits_of(Int64Pack mask) { return static_cast<unsigned>(_mm_movemask_pd((__m128d)mask)); }
 #elif defined(__aarch64__)
 VF_INLINE FloatPack fma(FloatPack a, FloatPack b, FloatPack c) {
   return (FloatPack)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
@@ -161,6 +162,18 @@ VF_INLINE FloatPack sqrt(FloatPack a) { return each_sqrt(a); }
 VF_INLINE DoublePack sqrt(DoublePack a) { return each_sqrt(a); }
 VF_INLINE bool any(Int64Pack mask) { return (mask[0] | mask[1]) != 0; }
 VF_INLINE bool any(Int32Pack mask) { return any((Int64Pack)mask); }
+#endif
+
+#if defined(__x86_64__)
+VF_INLINE bool any(Int32Pack mask) { return bits_of(mask) != 0; }
+VF_INLINE bool any(Int64Pack mask) { return bits_of(mask) != 0; }
+#else
+template <class Mask>
+VF_INLINE unsigned bits_of(Mask mask) {
+  unsigned all = 0;
+  for (unsigned k = 0; k < sizeof mask / sizeof mask[0]; ++k) all |= static_cast<unsigned>(mask[k] & 1) << k;
+  return all;
+}
 #endif
 
 #if VF_HAS_FMA

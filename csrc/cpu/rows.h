@@ -132,6 +132,10 @@ class RowSums {
  private:
   VF_INLINE void short_rows(T* out, int count, int size, const T* terms) const {
     int r = 0;
+    if (size == 1) {
+      for (; r < count; ++r) out[r] = static_cast<T>((0.0 + static_cast<double>(terms[r])) * factor_);
+      return;
+    }
     if (size < 32) {
       // Rows side by side: each sum waits for its own additions only.
       constexpr int kBeside = 8;
@@ -240,6 +244,8 @@ class GradientTiles {
       double* to = total + position;
       if (stride == 0) {
         *to += sum_of(from, run);
+      } else if (stride == 1) {
+        for (int i = 0; i < run; ++i) to[i] += static_cast<double>(from[i]);
       } else {
         for (int i = 0; i < run; ++i) to[i * stride] += static_cast<double>(from[i]);
       }

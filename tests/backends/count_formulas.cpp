@@ -30,11 +30,9 @@ VF_INLINE void formula(int which, const T (&x)[kMost], T (&out)[kMost]) {
   } else if (which == 3) {
     give(log_factorial(x[0]));
   } else if (which == 4) {
-    give(minus_log_of_share(x[0], x[1]));
-  } else if (which == 5) {
     const Rising<T> r = rising(x[0], x[1], Element<T>(1) / x[1]);
     give(r.value, r.slope);
-  } else if (which == 6) {
+  } else if (which == 5) {
     const Gate<T> gate = gate_of(x[0]);
     give(gate.dead, gate.alive, gate.loss);
   } else {
