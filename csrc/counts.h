@@ -398,7 +398,7 @@ VF_INLINE Survival<T> survival(T u) {
   const Expansion<T> e = expand(at_least(-u, FormatOf<T>::kLow));
   // Beside 1, 2⁻⁶⁰ is nothing.
   const T scale = power_of_two(at_least(e.n, E(-60)));
-  return {ldexp_down(e.to_a_unit(), e.n), fma(-scale, e.less_one(), E(1) - scale)};
+  return {ldexp_down(e.to_a_unit(), e.n), fma(-scale, fma(e.r * e.r, e.p, e.r), E(1) - scale)};
 }
 
 // A count that is 0 by σ(π) besides, of one that is 0: of u ≥ 0, −log p of its 0. log p (3.30; 3.30 without FMA;
@@ -412,7 +412,8 @@ template <class T>
 VF_INLINE InflatedTerm<T> inflated_zero(T logits, T u) {
   using F = FormatOf<T>;
   using E = Element<T>;
-  const T e = exp_of_negative(minus_abs(logits)).value, s = e + E(1);
+  const Expansion<T> power = expand(at_least(minus_abs(logits), F::kLow));
+  const T e = ldexp_down(power.to_a_unit(), power.n), s = e + E(1);
   const auto positive = logits > E(0);
   const T a = select(positive, splat<T>(1), e), b = select(positive, e, splat<T>(1));
   const Survival<T> count = survival(u);

@@ -134,12 +134,14 @@ struct GaussianDensity {
   }
 };
 
-// Of counts an Op has an operator besides whose `some` is false: of elements whose count, operand kCounts, is 0.
+// Of counts an Op has an operator besides whose `some` is false: of elements whose count, operand kCounts, is 0. Where
+// kLater is an operand, these can be made in two steps, of which each waits less for itself: before(), an Op without
+// that operand, and after(), whose share is a factor of the derivatives by the others.
 
 // mean, theta, zero_logits, x.
 template <class E, bool kInflated>
 struct NegativeBinomialDensity {
-  static constexpr int kInputs = 4, kCounts = 3;
+  static constexpr int kInputs = 4, kCounts = 3, kLater = kInflated ? 2 : -1;
   CountForm<E> form;
 
   VF_INLINE static constexpr bool always(int k) { return k != 2 || kInflated; }
@@ -161,6 +163,11 @@ struct NegativeBinomialDensity {
     }
     d[0] = g * count.dmean;
     d[1] = g * count.dtheta;
+  }
+  VF_INLINE NegativeBinomialDensity<E, false> before() const { return {form}; }
+  template <class T>
+  VF_INLINE static InflatedTerm<T> after(T term, T logits) {
+    return inflated_zero(logits, -term);
   }
 };
 
@@ -187,7 +194,7 @@ struct NegativeBinomialSharesDensity {
 // log μ, theta, zero_logits, a library of which only the gradient is asked for, x, and μ.
 template <class E, bool kInflated>
 struct ShareDensity {
-  static constexpr int kInputs = 6, kCounts = 4;
+  static constexpr int kInputs = 6, kCounts = 4, kLater = kInflated ? 2 : -1;
   NegativeBinomialDensity<E, kInflated> density;
 
   VF_INLINE static constexpr bool always(int k) { return k != 3 && (k != 2 || kInflated); }
@@ -201,12 +208,17 @@ struct ShareDensity {
     d[2] = by[2];
     d[4] = d[5] = splat<T>(0);
   }
+  VF_INLINE ShareDensity<E, false> before() const { return {{density.form}}; }
+  template <class T>
+  VF_INLINE static InflatedTerm<T> after(T term, T logits) {
+    return inflated_zero(logits, -term);
+  }
 };
 
 // rate, x.
 template <class E>
 struct PoissonDensity {
-  static constexpr int kInputs = 2, kCounts = 1;
+  static constexpr int kInputs = 2, kCounts = 1, kLater = -1;
   bool log_rate;
   E eps;
 

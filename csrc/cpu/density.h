@@ -113,8 +113,10 @@ class DensityTiles {
         nonzeros_(args),
         value_(args.out != nullptr) {
     for (const auto& out : out_) grad_ = grad_ || out;
+    for (T& one : ones_) one = T(1);
   }
 
+  // `terms` has room for a tile's, whether they are asked for or not.
   void operator()(int64_t unit, int64_t piece, int64_t first, int n, T* terms) {
     if constexpr (kCounts >= 0) {
       // Their code is long: what makes both makes the weight's gradient too.
@@ -135,53 +137,111 @@ class DensityTiles {
   }
 
  private:
+  // What a tile has: operands and gradients, upstream gradients, without and with weights, the weight's gradient,
+  // terms.
+  struct Tile {
+    const T* in[N];
+    T* out[N];
+    const T *u, *g;
+    T *dw, *terms;
+    int n;
+  };
+
   // Terms, gradients, and the weight's gradient.
   template <bool kValue, bool kGrad, bool kTerm>
   VF_INLINE void run(int64_t first, int n, T* terms) {
-    const T* in[N];
-    T* out[N];
+    Tile tile;
     for (int k = 0; k < N; ++k) {
-      in[k] = Op::always(k) || in_[k] ? in_[k].read(first, n) : nullptr;
-      out[k] = kGrad && out_[k] ? out_[k].place(first) : nullptr;
+      tile.in[k] = Op::always(k) || in_[k] ? in_[k].read(first, n) : nullptr;
+      tile.out[k] = kGrad && out_[k] ? out_[k].place(first) : nullptr;
     }
-    const T* u_ = upstream_.read(first, n);
-    const T* g_ = weight_ && kGrad ? weight_.times(u_, first, n) : u_;
-    T* dw_ = kTerm && dweight_ ? dweight_.place(first) : nullptr;
+    tile.u = upstream_.read(first, n);
+    tile.g = weight_ && kGrad ? weight_.times(tile.u, first, n) : tile.u;
+    tile.dw = kTerm && dweight_ ? dweight_.place(first) : nullptr;
+    tile.terms = terms;
+    tile.n = n;
     // A copy that no store into a gradient can change.
     const Op op = op_;
-    const auto elements = [&](auto... some) __attribute__((always_inline)) {
-      for_packs<T>(n, [&](int i, auto part) __attribute__((always_inline)) {
-        P a[N], d[N], term;
-#pragma GCC unroll 8
-        for (int k = 0; k < N; ++k) a[k] = Op::always(k) || in[k] ? part.load(in[k] + i) : P{};
-        op(a, part.load(g_ + i), term, d, some...);
-        if (kValue) part.store(terms + i, term);
-#pragma GCC unroll 8
-        for (int k = 0; k < N; ++k)
-          if (kGrad && out[k]) part.store(out[k] + i, d[k]);
-        if (kTerm && (kCounts < 0 || dw_)) part.store(dw_ + i, part.load(u_ + i) * term);
-      });
-    };
     if constexpr (kCounts < 0) {
-      elements();
+      for_packs<T>(n, [&](int i, auto part)
+                          __attribute__((always_inline)) { elements<kValue, kGrad, kTerm>(op, tile, i, part); });
     } else {
-      const bool others = nonzeros_.find(in[kCounts], first, n);
-      if constexpr (Nonzeros<T>::kLooks)
-        if (others) elements(Some<false>{});
-      nonzeros_.for_packs([&](auto&& load, auto&& store, const P& x) __attribute__((always_inline)) {
-        P a[N], d[N], term;
-#pragma GCC unroll 8
-        for (int k = 0; k < N; ++k) a[k] = k == kCounts ? x : Op::always(k) || in[k] ? load(in[k]) : P{};
-        op(a, load(g_), term, d, Some<true>{});
-        if (kValue) store(terms, term);
-#pragma GCC unroll 8
-        for (int k = 0; k < N; ++k)
-          if (kGrad && out[k]) store(out[k], d[k]);
-        if (kTerm && dw_) store(dw_, load(u_) * term);
-      });
+      if (nonzeros_.find(tile.in[kCounts], first, n)) zeros<kValue, kGrad, kTerm>(op, tile);
+      nonzeros<kValue, kGrad, kTerm>(op, tile);
     }
     if (weight_ && kValue) weight_.weigh(terms, first, n);
-    if (weight_ && kGrad) weight_.mask(out, first, n);
+    if (weight_ && kGrad) weight_.mask(tile.out, first, n);
+  }
+
+  // A pack of a tile's elements.
+  template <bool kValue, bool kGrad, bool kTerm, class Made, class Part, class... Which>
+  static VF_INLINE void elements(const Made& op, const Tile& tile, int i, Part part, Which... which) {
+    P a[N], d[N], term;
+#pragma GCC unroll 8
+    for (int k = 0; k < N; ++k) a[k] = Op::always(k) || tile.in[k] ? part.load(tile.in[k] + i) : P{};
+    op(a, part.load(tile.g + i), term, d, which...);
+    if (kValue) part.store(tile.terms + i, term);
+#pragma GCC unroll 8
+    for (int k = 0; k < N; ++k)
+      if (kGrad && tile.out[k]) part.store(tile.out[k] + i, d[k]);
+    if (kTerm && (kCounts < 0 || tile.dw)) part.store(tile.dw + i, part.load(tile.u + i) * term);
+  }
+
+  // All elements, as if their counts were 0.
+  template <bool kValue, bool kGrad, bool kTerm>
+  VF_INLINE void zeros(const Op& op, const Tile& tile) {
+    if constexpr (!Nonzeros<T>::kLooks) {
+    } else if constexpr (Op::kLater < 0) {
+      for_packs<T>(tile.n, [&](int i, auto part) __attribute__((always_inline)) {
+        elements<kValue, kGrad, kTerm>(op, tile, i, part, Some<false>{});
+      });
+    } else {
+      constexpr int kLater = Op::kLater;
+      const auto before = op.before();
+      Tile first = tile;
+      first.g = ones_;
+      first.out[kLater] = nullptr;
+      for_packs<T>(tile.n, [&](int i, auto part) __attribute__((always_inline)) {
+        elements<true, kGrad, false>(before, first, i, part, Some<false>{});
+      });
+      for_packs<T>(tile.n, [&](int i, auto part) __attribute__((always_inline)) {
+        const InflatedTerm<P> made = op.after(part.load(tile.terms + i), part.load(tile.in[kLater] + i));
+        const P g = part.load(tile.g + i), share = g * made.share;
+        if (kValue) part.store(tile.terms + i, made.log_prob);
+#pragma GCC unroll 8
+        for (int k = 0; k < kCounts; ++k)
+          if (kGrad && k != kLater && tile.out[k]) part.store(tile.out[k] + i, share * part.load(tile.out[k] + i));
+        if (kGrad && tile.out[kLater]) part.store(tile.out[kLater] + i, g * made.dlogits);
+        if (kTerm && tile.dw) part.store(tile.dw + i, part.load(tile.u + i) * made.log_prob);
+      });
+    }
+  }
+
+  // Those whose counts are others, side by side.
+  template <bool kValue, bool kGrad, bool kTerm>
+  VF_INLINE void nonzeros(const Op& op, const Tile& tile) {
+    Tile packed = tile;
+    packed.n = nonzeros_.padded();
+    for (int k = 0; k < N; ++k) {
+      if (k == kCounts) {
+        packed.in[k] = nonzeros_.counts();
+      } else if (Op::always(k) || tile.in[k]) {
+        packed.in[k] = nonzeros_.gather(tile.in[k], room_[k]);
+      }
+      // Written where what was read is read no more.
+      if (kGrad && tile.out[k]) packed.out[k] = nonzeros_.place(tile.out[k], room_[k]);
+    }
+    packed.g = nonzeros_.gather(tile.g, room_[N]);
+    packed.terms = nonzeros_.place(tile.terms, room_[N]);
+    if (kTerm && tile.dw) {
+      packed.u = nonzeros_.gather(tile.u, room_[N + 1]);
+      packed.dw = nonzeros_.place(tile.dw, room_[N + 1]);
+    }
+    for (int i = 0; i < packed.n; i += kWidth<T>) elements<kValue, kGrad, kTerm>(op, packed, i, Full{}, Some<true>{});
+    if (kValue) nonzeros_.scatter(packed.terms, tile.terms);
+    for (int k = 0; k < N; ++k)
+      if (kGrad && tile.out[k]) nonzeros_.scatter(packed.out[k], tile.out[k]);
+    if (kTerm && tile.dw) nonzeros_.scatter(packed.dw, tile.dw);
   }
 
   Op op_;
@@ -192,6 +252,9 @@ class DensityTiles {
   GradientTiles<T> dweight_;
   std::conditional_t<(kCounts < 0), NoNonzeros, Nonzeros<T>> nonzeros_;
   bool value_, grad_ = false;
+  // Of counts: what stands at those that are not 0; and 1 for every element.
+  alignas(64) T room_[kCounts < 0 ? 1 : N + 2][kCounts < 0 ? 1 : kTile<T> + kWidth<T>];
+  alignas(64) T ones_[kCounts < 0 ? 1 : kTile<T>];
 };
 
 // What a thread does of a call before it reads a block, which is the rows of a piece or the pieces of a row, and after

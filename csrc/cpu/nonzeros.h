@@ -29,63 +29,85 @@ class Nonzeros {
   // Finds those of a tile; all elements are, where nearly so many are that each is better taken as it comes. Returns
   // whether there are others.
   bool find(const T* counts, int64_t first, int n) {
-    all_ = false;
+    found_ = 0;
     if (sparse_.starts) {
       sparse_.wide ? find<int64_t>(first, n) : find<int32_t>(first, n);
-      if (kLooks) return true;
-      for (T& value : own_) value = T(0);
-      for (int j = 0; j < found_; ++j) own_[at_[j]] = values_[j];
-      return take(own_, n);
+      const T* stored = found_ ? stored_.read(stored_first_, found_) : nullptr;
+      if (!kLooks) {
+        for (T& value : own_) value = T(0);
+        for (int j = 0; j < found_; ++j) own_[at_[j]] = stored[j];
+        return take(own_, n);
+      }
+      for (int j = 0; j < found_; ++j) own_[j] = stored[j];
+      return pad();
     }
     if (!kLooks) return take(counts, n);
-    found_ = 0;
+    look(counts, n);
+    return 2 * found_ > n ? take(counts, n) : pad();
+  }
+
+  // How many elements of whole packs they are: beyond the last one stands the first again.
+  int padded() const { return padded_; }
+  const T* counts() const { return values_; }
+  // What else of a tile stands at theirs, one after the other: where it is, or brought into `room`.
+  const T* gather(const T* from, T* room) const {
+    if (in_place_) return from;
+    for (int j = 0; j < padded_; ++j) room[j] = from[at_[j]];
+    return room;
+  }
+  // Where to put what is to stand at theirs, and bringing it there.
+  T* place(T* to, T* room) const { return in_place_ ? to : room; }
+  void scatter(const T* room, T* to) const {
+    if (in_place_) return;
+    for (int j = 0; j < found_; ++j) to[at_[j]] = room[j];
+  }
+
+ private:
+#ifdef __AVX512F__
+  VF_INLINE void look(const T* counts, int n) {
+    if constexpr (kLooks) {
+      const __m512i numbers = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+      for_packs<T>(n, [&](int i, auto part) __attribute__((always_inline)) {
+        const Pack<T> pack = part.load(counts + i);
+        const auto mask = static_cast<__mmask16>(bits_of(pack != T(0)));
+        const __m512i at = _mm512_add_epi32(_mm512_set1_epi32(i), numbers);
+        // In a register first: to memory the instruction takes a hundred cycles on some processors.
+        _mm512_storeu_si512(at_ + found_, _mm512_maskz_compress_epi32(mask, at));
+        _mm512_storeu_ps(own_ + found_, _mm512_maskz_compress_ps(mask, (__m512)pack));
+        found_ += __builtin_popcount(mask);
+      });
+    }
+  }
+#else
+  VF_INLINE void look(const T* counts, int n) {
     // By 64, for a loop whose end cannot be foretold takes as long as some turns of it.
     for (int i = 0; i < n; i += 64) {
       uint64_t left = 0;
-      VF_ISA::for_packs<T>(n - i < 64 ? n - i : 64, [&](int k, auto part) __attribute__((always_inline)) {
+      for_packs<T>(n - i < 64 ? n - i : 64, [&](int k, auto part) __attribute__((always_inline)) {
         left |= uint64_t{bits_of(part.load(counts + i + k) != T(0))} << k;
       });
       for (; left != 0; left &= left - 1) at_[found_++] = i + __builtin_ctzll(left);
     }
-    if (2 * found_ > n) return take(counts, n);
     for (int j = 0; j < found_; ++j) own_[j] = counts[at_[j]];
-    values_ = own_;
-    return true;
   }
+#endif
 
-  // Calls f(load, store, counts) for packs of them; load(from) and store(to, pack) are of a tile's elements.
-  template <class F>
-  VF_INLINE void for_packs(F&& f) const {
-    for (int j = 0; j < found_; j += W) {
-      const int* at = at_ + j;
-      const int m = found_ - j < W ? found_ - j : W;
-      // Beyond the last ones the first again.
-      const auto each = [&](const T* from, auto place) __attribute__((always_inline)) {
-        alignas(64) T values[W];
-        for (int k = 0; k < W; ++k) values[k] = from[place(k < m ? k : 0)];
-        return VF_ISA::load(values);
-      };
-      f(
-          [&](const T* from) __attribute__((always_inline)) {
-            if (all_ && m == W) return VF_ISA::load(from + j);
-            return each(from, [&](int k) { return all_ ? j + k : at[k]; });
-          },
-          [&](T* to, Pack<T> values) __attribute__((always_inline)) {
-            if (all_ && m == W) return VF_ISA::store(to + j, values);
-            alignas(64) T own[W];
-            VF_ISA::store(own, values);
-            for (int k = 0; k < m; ++k) to[all_ ? j + k : at[k]] = own[k];
-          },
-          m == W ? VF_ISA::load(values_ + j) : each(values_, [&](int k) { return j + k; }));
-    }
-  }
-
- private:
+  // All elements of a tile, which are no whole packs only at a row's end.
   bool take(const T* counts, int n) {
-    all_ = true;
-    found_ = n;
+    found_ = padded_ = n;
+    in_place_ = n % W == 0;
     values_ = counts;
+    if (in_place_) return false;
+    for (int j = 0; j < n; ++j) at_[j] = j, own_[j] = counts[j];
+    pad();
     return false;
+  }
+
+  bool pad() {
+    in_place_ = false;
+    values_ = own_;
+    for (padded_ = found_; padded_ % W != 0; ++padded_) at_[padded_] = at_[0], own_[padded_] = own_[0];
+    return true;
   }
 
   // A tile is part of a row, or some whole rows.
@@ -94,9 +116,8 @@ class Nonzeros {
     const Index *starts = static_cast<const Index*>(sparse_.starts),
                 *columns = static_cast<const Index*>(sparse_.columns);
     int64_t row = first / sparse_.width, left = first % sparse_.width;
-    const int64_t from = std::lower_bound(columns + starts[row], columns + starts[row + 1], left) - columns;
-    int64_t p = from;
-    found_ = 0;
+    int64_t p = std::lower_bound(columns + starts[row], columns + starts[row + 1], left) - columns;
+    stored_first_ = p;
     for (int done = 0; done < n; ++row, left = 0) {
       const int64_t right = std::min(sparse_.width, left + n - done);
       for (; p < starts[row + 1] && columns[p] < right && found_ < n; ++p) {
@@ -106,16 +127,16 @@ class Nonzeros {
       }
       done += static_cast<int>(right - left);
     }
-    values_ = found_ ? stored_.read(from, found_) : own_;
   }
 
   const SparseRows& sparse_;
   Reader<T> stored_;
-  const T* values_ = own_;
-  int found_ = 0;
-  bool all_ = false;
+  int64_t stored_first_ = 0;
+  const T* values_ = nullptr;
+  int found_ = 0, padded_ = 0;
+  bool in_place_ = false;
   int at_[kTile<T> + W];
-  alignas(64) T own_[kTile<T>];
+  alignas(64) T own_[kTile<T> + W];
 };
 
 }  // namespace VF_ISA
