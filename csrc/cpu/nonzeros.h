@@ -116,15 +116,19 @@ class Nonzeros {
     const Index *starts = static_cast<const Index*>(sparse_.starts),
                 *columns = static_cast<const Index*>(sparse_.columns);
     int64_t row = first / sparse_.width, left = first % sparse_.width;
-    int64_t p = std::lower_bound(columns + starts[row], columns + starts[row + 1], left) - columns;
-    stored_first_ = p;
     for (int done = 0; done < n; ++row, left = 0) {
       const int64_t right = std::min(sparse_.width, left + n - done);
-      for (; p < starts[row + 1] && columns[p] < right && found_ < n; ++p) {
-        const int64_t column = columns[p] - left;
+      const Index* end = columns + starts[row + 1];
+      const Index* first_one = std::lower_bound(columns + starts[row], end, static_cast<Index>(left));
+      const Index* last_one = std::lower_bound(first_one, end, static_cast<Index>(right));
+      if (done == 0) stored_first_ = first_one - columns;
+      const int count = static_cast<int>(std::min<int64_t>(last_one - first_one, n - found_));
+      for (int k = 0; k < count; ++k) {
         // None is elsewhere, unless it is no CSR matrix.
-        at_[found_++] = done + static_cast<int>(column < 0 ? 0 : column);
+        const auto column = std::clamp<Index>(first_one[k], static_cast<Index>(left), static_cast<Index>(right - 1));
+        at_[found_ + k] = done + static_cast<int>(column - static_cast<Index>(left));
       }
+      found_ += count;
       done += static_cast<int>(right - left);
     }
   }
