@@ -1,7 +1,8 @@
 """`python -m benchmarks scvi`: scVI's training as scvi-tools has it, and patched, in turns within one run.
 
 Steps of SCVI's module on simulated counts, with Adam as its training plan has it: median time, peak memory, and the
-ELBO that both arrive at on the same noise. Then SCVI.train() as users call it. Needs scvi-tools.
+ELBO that both arrive at on the same noise. Then the likelihoods alone, and SCVI.train() as users call it. Needs
+scvi-tools.
 """
 
 import argparse
@@ -18,7 +19,7 @@ import torch
 
 import vae_fast as vf
 
-from . import measure
+from . import count_terms, measure
 
 GENES, CELLS_A_BATCH = (2_000, 8_000, 20_000), 128
 LIKELIHOODS = ("zinb", "nb")
@@ -129,6 +130,7 @@ def main(arguments):
     parser.add_argument("--genes", type=int, nargs="+", default=GENES)
     parser.add_argument("--likelihood", nargs="+", choices=("zinb", "nb", "poisson"), default=LIKELIHOODS)
     parser.add_argument("--steps", type=int, default=15, help="of each model, timed")
+    parser.add_argument("--terms", type=int, default=25, help="of each way of a likelihood, timed; 0 leaves it out")
     parser.add_argument("--epochs", type=int, default=3, help="of SCVI.train(); 0 leaves it out")
     parser.add_argument("--trainings", type=int, default=3, help="of each model, timed")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
@@ -149,6 +151,9 @@ def main(arguments):
     for genes in options.genes:
         for likelihood in options.likelihood:
             print(steps(scvi, genes, likelihood, options.steps, options.device), flush=True)
+    if options.terms:
+        likelihoods = [name for name in options.likelihood if name != "poisson"]
+        count_terms.rows(scvi.distributions, likelihoods, in_turns, options.terms, options.device)
     if options.epochs:
         cells, genes = TRAINED
         print(

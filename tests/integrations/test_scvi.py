@@ -430,6 +430,37 @@ class TestSeveralModalities:
         for name, value in want.items():
             np.testing.assert_allclose(np.float64(found[name]), np.float64(value), rtol=1e-4)
 
+    @pytest.mark.parametrize("make", [beside_proteins, beside_peaks])
+    def test_save_and_load(self, make, adata, fused, tmp_path):
+        """What is loaded has the weights, and is to be patched again."""
+        model = vf.integrations.scvi.patch(make(adata))
+        model.train(max_epochs=1, accelerator="cpu", enable_progress_bar=False)
+        model.save(tmp_path / "model")
+        loaded = type(model).load(tmp_path / "model", model.adata, accelerator="cpu")
+        tensors = batch_of(model, model.adata, torch.float32)
+        fused.clear()
+        published = step(loaded, tensors)
+        assert not fused
+        assert_close(step(vf.integrations.scvi.patch(loaded), tensors), step(model, tensors), rtol=0.0, atol=0.0)
+        assert fused
+        assert_close(step(model, tensors)[0], published[0], rtol=1e-6, atol=0.0)
+
+    def test_proteins_not_measured_in_a_batch(self, adata, fused):
+        """They are masked out of the loss by scvi's own part, in float32: it has no other dtype for them."""
+        adata = adata.copy()
+        adata.obsm["protein"] = np.where(adata.obs[["batch"]] == "first", [[0, 0, 1, 1]], 1) * adata.obsm["protein"]
+        model = beside_proteins(adata)
+        assert model.module.protein_batch_mask is not None
+        tensors = batch_of(model, adata, torch.float32)
+        losses, grads = step(SimpleNamespace(module=copy.deepcopy(model.module)), tensors)
+        assert not fused
+        ours, ours_grads = step(vf.integrations.scvi.patch(model), tensors)
+        assert set(fused) == NEGATIVE_BINOMIAL
+        assert_close(ours, losses, rtol=1e-5, atol=0.0)
+        largest = max(g.abs().max().item() for g in grads.values() if g is not None)
+        for name, want in grads.items():
+            assert_close(ours_grads[name], want, rtol=0.0, atol=1e-4 * largest)
+
     def test_a_part_of_one_s_own(self, adata):
         class Module(MULTIVI._module_cls):
             def get_reconstruction_loss_expression(self, *args):
