@@ -105,22 +105,22 @@ def check(likelihood, calls):
 
 
 def rows(distributions, likelihoods, in_turns, times, device):
-    """The table's lines; ``in_turns`` gives each call's median time."""
-    table = SHAPE[0] * SHAPE[1] * 4 / 2**20
+    """Prints the table; ``in_turns`` gives each call's median time and last result."""
     print(
-        f"log-likelihood alone, {SHAPE[0]} x {SHAPE[1]:,}, {ZEROS:.0%} zeros, forward and backward: medians of {times}"
+        f"log-likelihood alone, {SHAPE[0]} x {SHAPE[1]:,}, forward and backward: medians of {times}, ms, and peak"
+        f" memory in tables of that shape, the result being one. Of {ZEROS:.0%} zeros, of a CSR matrix"
+        f" {ZEROS_OF_CSR:.0%}"
     )
-    print(f"{'':>6} {'ms, scvi':>9} {'compiled':>9} {'ours':>7} {'speed':>6} {'compiled':>9} {'MiB, scvi':>10} {'ours':>6}"
-          f" {'softmax':>8} {'apart':>6} {'of mean':>8} {f'CSR, {ZEROS_OF_CSR:.0%}':>9} {'dense':>6}")  # fmt: skip
+    columns = "scvi", "compiled", "ours", "tables, scvi", "ours", "softmax", "torch's", "of mean", "CSR", "dense"
+    print(f"{'':>6}", *(f"{name:>{len(name) + 2}}" for name in columns))
+    table = SHAPE[0] * SHAPE[1] * 4
     for likelihood in likelihoods:
         operands = Operands(ZEROS, device)
         calls = ways(distributions, likelihood, operands)
         check(likelihood, calls)
-        memory = [measure.peak_memory(calls[k], device) / 2**20 / table for k in (0, 2)]
-        (published, _), (compiled, _), (ours, _) = in_turns(calls, times)
-        softmax = [t for t, _ in in_turns(of_logits(likelihood, operands), times)]
-        csr = [t for t, _ in in_turns(of_csr(likelihood, Operands(ZEROS_OF_CSR, device)), times)]
-        ms = [1e3 * t for t in (published, compiled, ours, *softmax, *csr)]
-        print(f"{likelihood:>6} {ms[0]:>9.2f} {ms[1]:>9.2f} {ms[2]:>7.2f} {ms[0] / ms[2]:>6.1f} {ms[1] / ms[2]:>9.1f}"
-              f" {memory[0]:>8.1f} x {memory[1]:>4.2f} x {ms[3]:>8.2f} {ms[4]:>6.2f} {ms[5]:>8.2f} {ms[6]:>9.2f} {ms[7]:>6.2f}",
-              flush=True)  # fmt: skip
+        memory = [measure.peak_memory(calls[k], device) / table for k in (0, 2)]
+        three = [1e3 * t for t, _ in in_turns(calls, times)]
+        logits = [1e3 * t for t, _ in in_turns(of_logits(likelihood, operands), times)]
+        csr = [1e3 * t for t, _ in in_turns(of_csr(likelihood, Operands(ZEROS_OF_CSR, device)), times)]
+        found = zip(columns, (*three, *memory, *logits, *csr), strict=True)
+        print(f"{likelihood:>6}", *(f"{value:>{len(name) + 2}.2f}" for name, value in found), flush=True)
