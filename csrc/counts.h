@@ -401,13 +401,14 @@ VF_INLINE Survival<T> survival(T u) {
   return {ldexp_down(e.to_a_unit(), e.n), fma(-scale, fma(e.r * e.r, e.p, e.r), E(1) - scale)};
 }
 
-// A count that is 0 by σ(π) besides, of one that is 0: of u ≥ 0, −log p of its 0. log p (3.30; 3.30 without FMA;
-// float64 3.30; 3.30), share (3.60; 3.60 without FMA; float64 3.60; 3.60), slope (4.60; 4.60 without FMA; float64 4.60;
-// 4.60); where either is far, inflated_far's.
+// A count that is 0 by σ(π) besides, of one that is 0: of u ≥ 0, −log p of its 0. log p (3.60; 3.60 without FMA;
+// float64 4.55; 4.55), share (3.60; 3.60 without FMA; float64 4.90; 4.90), slope (4.60; 4.60 without FMA; float64 5.20;
+// 5.20); where either is far, inflated_far's.
 //
 // σ(π) and σ(−π) are a/s and b/s, one of a and b 1 and the other e^−|π|, s = a + b; log p is that of q/s, q = a +
-// be^−u, whose difference from s, b(1 − e^−u), is known; so by artanh of (s − q)/(s + q), of q times a power of two
-// where it is much smaller. One division is for all quotients.
+// be^−u, whose difference from s, b(1 − e^−u), is known: by artanh of (s − q)/(s + q), of q times a power of two where
+// it is much smaller. One division is for all quotients, each of which has the errors of one exponential, or of two
+// where b is not 1, a rounding for every product, for s and for q, and four of the division's.
 template <class T>
 VF_INLINE InflatedTerm<T> inflated_zero(T logits, T u) {
   using F = FormatOf<T>;
