@@ -121,6 +121,54 @@ class TestStreams:
         assert z.device == mu.device and same_bits([z.cpu()], [vf.rsample(mu.cpu(), 0.0, seed=1)])
 
 
+@pytest.mark.skipif("triton" not in BACKENDS, reason="no Triton")
+class TestKeptKernels:
+    """Triton's compiled kernels, launched again without Triton's own call."""
+
+    @pytest.fixture
+    def triton_s_own(self, monkeypatch):
+        """The kernels of those launches that go its way."""
+        from vae_fast.triton_kernels import launch
+
+        made, run = [], launch.run
+        monkeypatch.setattr(launch, "run", lambda kernel, *more: made.append(kernel) or run(kernel, *more))
+        return made
+
+    @each_call
+    @pytest.mark.parametrize("shape", ((100, 20), (129, 1031)))
+    def test_the_bits_of_triton_s_own_launches(self, monkeypatch, triton_s_own, call, shape):
+        """Of aligned operands, and of those that begin an element later."""
+        from vae_fast.triton_kernels import kept
+
+        aligned = [t.detach() for t in draw(call, shape)]
+        odd = [torch.cat((t.new_zeros(1), t.flatten()))[1:].view(t.shape) for t in aligned]
+        options = {"reduction": "sum"} if call.density else {}
+        for tensors in (aligned, odd):
+            leaves = [t.requires_grad_() for t in tensors]
+            call.with_grads(*leaves, backend="triton", **options)
+            triton_s_own.clear()
+            got = call.with_grads(*leaves, backend="triton", **options)
+            assert kept.KEEPS and not triton_s_own
+            with monkeypatch.context() as patch:
+                patch.setattr(kept, "KEEPS", False)
+                assert same_bits(got, call.with_grads(*leaves, backend="triton", **options))
+            assert triton_s_own
+
+    def test_in_a_graph(self, triton_s_own):
+        """Captured on the stream that captures, as any other launch."""
+        y, x = (torch.rand(512, 784, device="cuda") for _ in range(2))
+        want = vf.bernoulli_log_prob(y, x, backend="triton")
+        triton_s_own.clear()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            got = vf.bernoulli_log_prob(y, x, backend="triton")
+        assert not triton_s_own
+        x.add_(1.0)
+        graph.replay()
+        assert not same_bits([got], [want])
+        assert same_bits([got], [vf.bernoulli_log_prob(y, x, backend="triton")])
+
+
 class TestGraphs:
     @staticmethod
     def captured(function):
