@@ -262,11 +262,11 @@ struct PairsArgs {
                   kernel(softmax_fwd, SoftmaxArgs) kernel(softmax_bwd, SoftmaxArgs) kernel(rsample_fwd, SampleArgs) \
                       kernel(rsample_bwd, SampleArgs) kernel(rsample_kl_fwd, SampleArgs)                            \
                           kernel(rsample_kl_bwd, SampleArgs) kernel(standard_normal, NormalArgs)                    \
-                              kernel(rescale, RescaleArgs)
+                              kernel(rescale, RescaleArgs) kernel(gaussian_mixture_fwd, MixtureArgs)                \
+                                  kernel(gaussian_mixture_bwd, MixtureArgs)
 
 // Those that a CPU alone has; in a table for GPUs they are null.
-#define VF_CPU_KERNELS(kernel) \
-  kernel(gaussian_mixture_fwd, MixtureArgs) kernel(gaussian_mixture_bwd, MixtureArgs) kernel(kernel_sums, PairsArgs)
+#define VF_CPU_KERNELS(kernel) kernel(kernel_sums, PairsArgs)
 
 struct Kernels {
   const char* isa;
