@@ -21,6 +21,7 @@ def sources():
     return [
         csrc / "ops.cpp",
         csrc / "mixture.cpp",
+        csrc / "mmd.cpp",
         csrc / "operands.cpp",
         csrc / "rescale.cpp",
         *sorted(csrc.glob("cuda/*.cpp")),
