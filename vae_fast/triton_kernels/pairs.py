@@ -54,7 +54,9 @@ def _tiles(n_owners: int, n_others: int, dims: int, elements: int, alone: bool) 
 
 def tiles(n_owners: int, n_others: int, dims: int, dtype: torch.dtype, alone: bool = False) -> Tiles:
     """With ``alone`` a tile has one owner, whose others are its own."""
-    return _tiles(n_owners, n_others, dims, launch.tile_bytes // dtype.itemsize, alone)
+    # Addresses of pairs that share nothing take twice the registers.
+    elements = launch.tile_bytes // dtype.itemsize // (2 if alone else 1)
+    return _tiles(n_owners, n_others, dims, elements, alone)
 
 
 def partials(shape: tuple[int, ...], like: Tensor) -> Tensor:
