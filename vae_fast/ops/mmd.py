@@ -51,7 +51,7 @@ def mmd(
         scales: s of the inverse multiquadric, each above 0; "rbf" has none.
         unbiased: whether pairs of a point and itself are left out of the first two means, which then are of
             n(n − 1) and m(m − 1) pairs; otherwise of n² and m².
-        backend: "native" (CPU), "reference" or "auto"; None is what ``use_backend`` says. Under functorch's
+        backend: "reference", "native", "triton" or "auto"; None is what ``use_backend`` says. Under functorch's
             transforms, forward-mode AD, export and for tensor subclasses the reference's operations serve, on whole
             tables.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import triton
@@ -144,10 +143,10 @@ def mmd_fwd(
                 launch.run(_mean, tiles.programs, a.device, padded, {**options, **tiles.constants})
     value = x.new_empty(())
     _add_up(values, value)
-    made = [torch.empty_like(t) if need else t.new_empty(0) for t, need in zip(sets, needs, strict=True)]
-    for tables, out in zip(slopes, made, strict=True):
+    dx, dy = (torch.empty_like(t) if need else t.new_empty(0) for t, need in zip(sets, needs, strict=True))
+    for tables, out in zip(slopes, (dx, dy), strict=True):
         _add_up(tables, out)
-    return value, *made
+    return value, dx, dy
 
 
 def _check(x: Tensor, y: Tensor, constants: Sequence[float], exponential: bool) -> None:

@@ -1,8 +1,8 @@
 """Tiles of pairs of one set of points with another, and of their dims: [owners, others, dims].
 
-A program owns some points, some of their dims and a part of the others, whose tiles it meets one after the other;
-within a tile sums are in the dtype computed in, over tiles in float64. Of more dims than a tile has, a program makes
-what is a sum over all of them for itself. How this is cut up follows from sizes and dtype alone.
+A program owns some points, some of their dims and a part of the others, whose tiles it meets one after another;
+within a tile sums are in the dtype computed in, over tiles in float64. Of more dims than a tile has, a program
+makes what is a sum over all of them for itself. How this is cut up follows from sizes and dtype alone.
 """
 
 from __future__ import annotations
