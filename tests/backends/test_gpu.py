@@ -235,6 +235,71 @@ class TestGraphs:
             assert same_bits(outs, want)
 
 
+def mixture(backend, mu, logvar, z, log_weight=None):
+    return vf.gaussian_mixture_log_prob(mu, logvar, z, log_weight=log_weight, per_dim=True, backend=backend)
+
+
+def mmd(backend, x, y):
+    return (vf.mmd(x, y, backend=backend),)
+
+
+def with_grads(function, backend, tensors):
+    outs = function(backend, *tensors)
+    upstream = [torch.cos(torch.arange(float(o.numel()), device=o.device)).view(o.shape).to(o.dtype) for o in outs]
+    return [*(o.detach() for o in outs), *torch.autograd.grad(outs, tensors, upstream)]
+
+
+class TestPairs:
+    """Of several tiles of either side and chunks of dims; components for all data, and each datum's own."""
+
+    SIZES = (
+        (mixture, ((300, 40), (300, 40), (200, 40))),
+        (mixture, ((300, 7), (300, 7), (2000, 7), (300,))),
+        (mixture, ((90, 150), (90, 150), (70, 150), (70, 90))),
+        (mixture, ((50, 30, 20), (50, 30, 20), (50, 20), (50, 30))),
+        (mmd, ((300, 40), (500, 40))),
+        (mmd, ((70, 150), (2000, 150))),
+    )
+    each = pytest.mark.parametrize(("function", "sizes"), SIZES, ids=str)
+
+    @staticmethod
+    def drawn(sizes, dtype=torch.float32):
+        return [(torch.randn(s) * 0.5).to("cuda", dtype).requires_grad_() for s in sizes]
+
+    @each
+    @pytest.mark.parametrize("dtype", (torch.float32, torch.float64), ids=str)
+    def test_like_the_reference(self, backend, function, sizes, dtype):
+        tensors = self.drawn(sizes, dtype)
+        exact = [t.detach().cpu().double().requires_grad_() for t in tensors]
+        want = with_grads(function, "reference", exact)
+        close = 2e-5 if dtype == torch.float32 else 1e-13
+        for got, truth in zip(with_grads(function, backend, tensors), want, strict=True):
+            assert got.dtype == dtype
+            assert (got.cpu() - truth).abs().max() <= close * truth.abs().max().clamp(min=1.0)
+
+    @each
+    def test_the_same_bits_in_every_run_and_replay(self, backend, function, sizes):
+        tensors = self.drawn(sizes)
+        want = with_grads(function, backend, tensors)
+        for _ in range(20):
+            assert same_bits(with_grads(function, backend, tensors), want)
+        graph, outs = TestGraphs.captured(lambda: with_grads(function, backend, tensors))
+        for _ in range(3):
+            graph.replay()
+            assert same_bits(outs, want)
+
+    @each
+    def test_memory_is_that_of_the_operands(self, backend, function, sizes):
+        tensors = self.drawn(sizes)
+        with_grads(function, backend, tensors)
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        with_grads(function, backend, tensors)
+        # Sums of parts are doubles of the owners' size, of at most as many points as keep a GPU busy.
+        most = 64 * 512 * 8 * 3 * sizes[0][-1] + 16 * sum(8 * t.numel() for t in tensors)
+        assert torch.cuda.max_memory_allocated() - before <= most
+
+
 class TestLaunches:
     @pytest.fixture(autouse=True)
     def fresh_memory_as_it_is(self, monkeypatch):
