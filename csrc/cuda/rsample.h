@@ -266,14 +266,16 @@ void in_sampler(const SampleArgs& args, const Storage& storage, Body body) {
     using T = typename Compute<S>::Type;
     in_form<S>(args.form, [&](auto form) {
       using Form = decltype(form);
+      constexpr bool light = std::is_same_v<S, Half> && std::is_same_v<Form, SigmaForm<T, true>>;
+      const std::conditional_t<light, LightForm, Form> own(args.form);
       const auto with_keys = [&](const auto& kl) {
         if constexpr (kAny<S>) {
-          if (args.eps) return body(element, form, kl, GivenNoise{});
+          if (args.eps) return body(element, own, kl, GivenNoise{});
         }
         if constexpr (std::decay_t<decltype(kl)>::kInputs > 2) {
-          body(element, form, kl, DeviceKeys(args.noise));
+          body(element, own, kl, DeviceKeys(args.noise));
         } else {
-          in_keys<S>(args.noise, [&](auto keys) { body(element, form, kl, keys); });
+          in_keys<S>(args.noise, [&](auto keys) { body(element, own, kl, keys); });
         }
       };
       if constexpr (!kKL) {
@@ -289,7 +291,11 @@ void in_sampler(const SampleArgs& args, const Storage& storage, Body body) {
         if constexpr (kAny<S> || std::is_same_v<T, float>) {
           if (prior) return to(AlikePrior{});
         }
-        to(NoPrior{});
+        if constexpr (light) {
+          with_keys(LightKL<NoPrior>{static_cast<T>(args.free_bits), args.has_free_bits});
+        } else {
+          to(NoPrior{});
+        }
       }
     });
   });
