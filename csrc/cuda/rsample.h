@@ -305,7 +305,7 @@ template <bool kKL>
 void run_forward(const char* name, const SampleArgs& args) {
   Storage storage(args.compute);
   for (const View& view : args.in) storage.read(view);
-  storage.write(args.z.dtype);
+  storage.read(args.z);
   in_sampler<kKL>(args, storage, [&](auto element, auto form, auto kl, auto keys) {
     using S = decltype(element);
     using T = typename Compute<S>::Type;

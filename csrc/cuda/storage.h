@@ -2,6 +2,8 @@
 // as many elements in each, or any.
 #pragma once
 
+#include <optional>
+
 #include "../sigma.h"
 #include "access.h"
 
@@ -12,10 +14,12 @@ class Storage {
  public:
   explicit Storage(DType compute) : compute_(compute), half_(compute == DType::kFloat32) {}
 
-  // An operand of the storage type. Constants and numbers are read in any dtype.
+  // An operand, or a sample, of the storage type. Constants and numbers are read in any dtype.
   void read(const View& view) {
     if (free(view)) return;
-    half_ = half_ && half(view.dtype);
+    // Where two half types meet, results are of neither.
+    half_ = half_ && half(view.dtype) && (!main_ || *main_ == view.dtype);
+    main_ = view.dtype;
     full_ = full_ && view.dtype == compute_;
   }
   // One that may be bytes, or, beside halves, float32.
@@ -51,6 +55,7 @@ class Storage {
   static bool half(DType dtype) { return dtype == DType::kBFloat16 || dtype == DType::kFloat16; }
 
   DType compute_;
+  std::optional<DType> main_;
   bool half_, full_ = true;
 };
 

@@ -1,4 +1,4 @@
-"""The densities of half types on GPUs (csrc/light.h): every bfloat16 and float16, with the hardware's estimates at their worst.
+"""The densities of half types on GPUs (csrc/light.h): every bfloat16 and float16, at the worst of the estimates.
 
 The bar is theirs: a term, and a gradient before it is rounded, is within 1e-5 of the parts that it is a sum of.
 """

@@ -69,7 +69,7 @@ def _draw(draw: Draw, types: Types, z: Tensor, kl: Tensor | None) -> None:
         *draw.arguments(groups, plan),
     )
     constants = {**draw.constants(groups, plan, aligned, types), "VALUE": value, "ALONE": partials is None}
-    registers = launch.FEW_REGISTERS if draw.is_light(groups, plan, types) else launch.ALL_REGISTERS
+    registers = launch.FEW_REGISTERS if draw.in_few_registers(groups, plan, types) else launch.ALL_REGISTERS
     kernel = sampling.forward_of_more if draw.more else sampling.forward
     launch.run(kernel, plan.programs * groups, device, args, constants, registers)
     if partials is not None and kl is not None:
@@ -174,7 +174,7 @@ def _differentiate(upstream: Upstream, draw: Draw, types: Types, grads: Sequence
     one = draw.samples == 1
     constants = {**draw.constants(groups, plan, aligned, types), "KINDS": plan.kinds, "ONE": one}
     registers = launch.ALL_REGISTERS
-    if one and draw.is_light(groups, plan, types):
+    if one and draw.in_few_registers(groups, plan, types):
         # Both results' gradients need more where rows share a tile, and a temperature besides.
         more = dkl is not None and (plan.constants["BLOCK_ROWS"] > 1 or draw.options.temperature != 1.0)
         levels = (launch.FEW_REGISTERS, launch.MORE_REGISTERS, launch.ALL_REGISTERS)
