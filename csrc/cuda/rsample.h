@@ -305,6 +305,8 @@ template <bool kKL>
 void run_forward(const char* name, const SampleArgs& args) {
   Storage storage(args.compute);
   for (const View& view : args.in) storage.read(view);
+  storage.write(args.z.dtype);
+  // One of float32 is none that kernels of half types make.
   storage.read(args.z);
   in_sampler<kKL>(args, storage, [&](auto element, auto form, auto kl, auto keys) {
     using S = decltype(element);

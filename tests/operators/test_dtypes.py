@@ -102,7 +102,7 @@ class TestPromotion:
         parameters = [t.detach().to(dtype).requires_grad_() for t in call.draw((300, 5))[:-1]]
         pixels, mask = torch.randint(0, 256, (300, 5), dtype=torch.uint8), torch.rand(300, 5) < 0.5
         for x, x_scale in ((pixels, 1 / 255), (mask, 1.0), (mask.to(torch.uint8), 1.0)):
-            as_float = x.to(torch.float64 if dtype == torch.float64 else torch.float32)
+            as_float = x.to(dtype)  # exactly
             options = {"x_scale": x_scale} if call.has("x_scale") else {}
             got, want = (call.with_grads(*parameters, t, **options) for t in (x, as_float))
             assert len(got) == 1 + len(parameters) and same_bits(got, want)
