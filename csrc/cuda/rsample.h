@@ -264,11 +264,22 @@ void in_sampler(const SampleArgs& args, const Storage& storage, Body body) {
   storage.call(own_form || args.eps || (prior && args.compute == DType::kFloat64), [&](auto element) {
     using S = decltype(element);
     using T = typename Compute<S>::Type;
+    // Of half types, without a prior.
+    const auto light = [&](const auto& with) {
+      if constexpr (kKL) {
+        with(LightForm(args.form), LightKL<NoPrior>{static_cast<float>(args.free_bits), args.has_free_bits});
+      } else {
+        with(LightForm(args.form), NoKL{});
+      }
+    };
+    if constexpr (std::is_same_v<S, Any<float>>) {
+      // A sample is the same of an ε that was drawn before.
+      if (args.eps && !prior && storage.of_halves() && SigmaForm<T>(args.form).plain())
+        return light([&](const auto& form, const auto& kl) { body(element, form, kl, GivenNoise{}); });
+    }
     in_form<S>(args.form, [&](auto form) {
       using Form = decltype(form);
-      constexpr bool light = std::is_same_v<S, Half> && std::is_same_v<Form, SigmaForm<T, true>>;
-      const std::conditional_t<light, LightForm, Form> own(args.form);
-      const auto with_keys = [&](const auto& kl) {
+      const auto with_keys = [&](const auto& own, const auto& kl) {
         if constexpr (kAny<S>) {
           if (args.eps) return body(element, own, kl, GivenNoise{});
         }
@@ -278,12 +289,17 @@ void in_sampler(const SampleArgs& args, const Storage& storage, Body body) {
           in_keys<S>(args.noise, [&](auto keys) { body(element, own, kl, keys); });
         }
       };
+      constexpr bool is_light = std::is_same_v<S, Half> && std::is_same_v<Form, SigmaForm<T, true>>;
       if constexpr (!kKL) {
-        with_keys(NoKL{});
+        if constexpr (is_light) {
+          light(with_keys);
+        } else {
+          with_keys(form, NoKL{});
+        }
       } else {
         const auto to = [&](auto of_prior) {
-          with_keys(KLDensity<T, Form, decltype(of_prior)>{form, of_prior, static_cast<T>(args.free_bits),
-                                                           args.has_free_bits});
+          with_keys(form, KLDensity<T, Form, decltype(of_prior)>{form, of_prior, static_cast<T>(args.free_bits),
+                                                                 args.has_free_bits});
         };
         if constexpr (kAny<S>) {
           if (own_form) return to(SigmaForm<T>(prior_form));
@@ -291,8 +307,8 @@ void in_sampler(const SampleArgs& args, const Storage& storage, Body body) {
         if constexpr (kAny<S> || std::is_same_v<T, float>) {
           if (prior) return to(AlikePrior{});
         }
-        if constexpr (light) {
-          with_keys(LightKL<NoPrior>{static_cast<T>(args.free_bits), args.has_free_bits});
+        if constexpr (is_light) {
+          light(with_keys);
         } else {
           to(NoPrior{});
         }

@@ -41,6 +41,9 @@ class Storage {
     if (gradient.kind == Gradient::kEach) write(gradient.view.dtype);
   }
 
+  // Whether it is that of half types.
+  bool of_halves() const { return compute_ == DType::kFloat32 && half_ && !full_; }
+
   // Calls f with a value of the type; or of any, for what has kernels of no other.
   template <class F>
   void call(bool of_any, const F& f) const {
