@@ -38,9 +38,9 @@ def _numbers(options: Any) -> tuple[float, ...]:
 
 
 def _constants(options: Any, operands: Sequence[Tensor | None]) -> tuple[Any, ...]:
-    _, _, pos_weight, _ = operands
+    logits, x, pos_weight, weight = operands
     of_probs, of_positives = options.param == BERNOULLI_PARAMS["probs"], pos_weight is not None
-    return of_probs, of_positives, not (of_probs or of_positives) and are_half(operands[:1], operands[1:])
+    return of_probs, of_positives, not (of_probs or of_positives) and are_half((logits,), (x, weight))
 
 
 def _in_few_registers(options: Any, operands: Sequence[Tensor | None]) -> bool:

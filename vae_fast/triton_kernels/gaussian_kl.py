@@ -45,10 +45,10 @@ def _numbers(options: Any) -> tuple[float, ...]:
 
 
 def _constants(options: Any, operands: Sequence[Tensor | None]) -> tuple[Any, ...]:
-    _, _, _, prior_logvar, _ = operands
+    mu, logvar, prior_mu, prior_logvar, weight = operands
     to_prior = prior_logvar is not None
     prior_form = prior_form_of(options) if to_prior else ALIKE
-    form = form_of(options, not to_prior and are_half(operands[:3], operands[3:]))
+    form = form_of(options, not to_prior and are_half((mu, logvar, prior_mu), (weight,)))
     return to_prior, options.free_bits is not None, *form, prior_form
 
 

@@ -32,7 +32,8 @@ def _numbers(options: Any) -> tuple[float, ...]:
 
 
 def _constants(options: Any, operands: Sequence[Tensor | None]) -> tuple[Any, ...]:
-    return form_of(options, are_half(operands[:2], operands[2:]))
+    mean, logvar, *others = operands
+    return form_of(options, are_half((mean, logvar), others))
 
 
 def _in_few_registers(options: Any, operands: Sequence[Tensor | None]) -> bool:
