@@ -171,6 +171,16 @@ def log1p_rest(u: Real) -> Real:
     return mp.log1p(e) / e - 1 if e else mp.zero
 
 
+def log1p_over(u: Real) -> Real:
+    """log(1 + e)/e at e = ½ + u."""
+    return 1 + log1p_rest(u)
+
+
+def half_exp_rest(x: Real) -> Real:
+    """½(e^x − 1 − x)/x²."""
+    return exp_rest(x) / 2
+
+
 def log1p_cubic(f: Real) -> Real:
     """(log(1 + f) − f + ½f²)/f³."""
     return mp.hyp2f1(1, 3, 4, -f) / 3
@@ -219,6 +229,7 @@ EXPONENTIALS, LOGARITHMS, SOFTPLUS, COUNTS_TRITON = (
 )
 CONTINUOUS_TRITON = "vae_fast/triton_kernels/continuous_bernoulli_log_prob.py"
 LEAN, LEAN_TRITON = "csrc/lean.h", "vae_fast/triton_kernels/lean.py"
+LIGHT = "csrc/light.h"
 NOISE, NOISE_CPP, NOISE_TRITON = "vae_fast/noise.py", "csrc/noise.h", "vae_fast/triton_kernels/noise.py"
 
 
@@ -262,10 +273,15 @@ def lean(name: str, function: Function, low: Real, high: Real, count: int, place
     return Polynomial(name, "in turn", FLOAT32, function, low, high, count, places)
 
 
+def light(name: str, function: Function, low: Real, high: Real, count: int, place: str) -> Polynomial:
+    """One for half types."""
+    return Polynomial(name, "in turn", FLOAT32, function, low, high, count, (Place(LIGHT, place),))
+
+
 _HALF, _QUARTER, _ONE = mp.mpf("0.5"), mp.mpf("0.25"), mp.one
 # n is x/ln 2 rounded, so |r| may be a little above ½ ln 2.
 _HALF_LN2 = mp.ln(2) / 2 * mp.mpf("1.0001")
-_HALF_UP, _SIX_TENTHS = _HALF * mp.mpf("1.0001"), mp.mpf("0.6")
+_HALF_UP, _SIX_TENTHS, _ELEVEN_16THS = _HALF * mp.mpf("1.0001"), mp.mpf("0.6"), mp.mpf("0.6875")
 
 POLYNOMIALS = [
     *pair(
@@ -300,6 +316,8 @@ POLYNOMIALS = [
     lean("exp2_lean", exp2_rest, -_HALF_UP, _HALF_UP, 6, "exp2_near"),
     lean("log1p_lean", lambda e: log1p_rest(e - _HALF), mp.zero, _ONE, 10, "lean_log1p_unit"),
     lean("growth_lean", exp_rest, -_HALF_LN2, _SIX_TENTHS, 6, "lean_growth"),
+    light("log1p_light", lambda e: log1p_over(e - _HALF), mp.zero, _ONE, 7, "light_log1p_over"),
+    light("growth_light", half_exp_rest, -_ELEVEN_16THS, _ELEVEN_16THS, 5, "light_growth"),
     of_noise("square", "certified", square, -_HALF, 9, lambda t: 1 / square(t), "_LOG", "radius", 0),
     of_noise("sin", "certified", sin_half_turns, mp.zero, 5, lambda u: 1 / sin_half_turns(u), "_SIN", "cos_sin", 1),
     of_noise("cos", "in turn", cos_half_turns, mp.zero, 5, lambda u: mp.one, "_COS", "cos_sin", 0),

@@ -22,7 +22,13 @@ void bernoulli_log_prob(const BernoulliArgs& args) {
     const auto run = [&](auto density) { run_density<S, BernoulliTraits<T>>("bernoulli_log_prob", args, density); };
     if (args.in[2])
       return run_density<S, DensityTraits<>>("bernoulli_log_prob", args, WeightedBernoulliDensity<T>{x_scale});
-    args.probs ? run(BernoulliDensity<T, true>{x_scale}) : run(BernoulliDensity<T, false>{x_scale});
+    if (args.probs) return run(BernoulliDensity<T, true>{x_scale});
+    const BernoulliDensity<T, false> density{x_scale};
+    if constexpr (std::is_same_v<S, Half>) {
+      run(with_light(args, density, LightBernoulli{x_scale}));
+    } else {
+      run(density);
+    }
   });
 }
 

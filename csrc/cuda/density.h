@@ -160,6 +160,33 @@ void launch_density(const char* name, const DensityCall& args, const Plan& plan,
   launch(*args.device, name, kernel, density_params(args, plan, op), plan.blocks(), 1, plan.threads());
 }
 
+// A density with its light one, which is for calls all of whose operands and gradients of full size are of half types;
+// data and weights may be bytes.
+template <class Args, class Exact, class Light>
+LightOr<Exact, Light> with_light(const Args& args, const Exact& exact, const Light& light) {
+  bool all = true;
+  const auto half = [](DType dtype) { return dtype == DType::kBFloat16 || dtype == DType::kFloat16; };
+  const auto look = [&](const View& view, bool data) {
+    const bool full = view && !view.number && !view.constant();
+    all = all && (!full || half(view.dtype) || (data && bytes(view.dtype)));
+  };
+  for (int k = 0; k < Args::kInputs; ++k) look(args.in[k], k >= Args::kParameters);
+  look(args.weight, true);
+  const auto write = [&](const Gradient& to) { all = all && (to.kind != Gradient::kEach || half(to.view.dtype)); };
+  for (const Gradient& gradient : args.gradients) write(gradient);
+  write(args.dweight);
+  return {exact, light, all};
+}
+
+template <class Density>
+const Density& exact_of(const Density& density) {
+  return density;
+}
+template <class Exact, class Light>
+const Exact& exact_of(const LightOr<Exact, Light>& density) {
+  return density.exact;
+}
+
 // Runs a density that computes in the type of storage S.
 template <class S, class Traits, class Density, class Args>
 void run_density(const char* name, const Args& args, const Density& density) {
@@ -185,6 +212,9 @@ void run_density(const char* name, const Args& args, const Density& density) {
   if (!grad && !args.out) return;
   if (!plan.resolve()) return;
   const Op op{density, static_cast<bool>(args.weight), dweight};
+  const auto exact = exact_of(density);
+  using ExactOp = DensityOp<T, std::decay_t<decltype(exact)>, Traits, Args::kParameters>;
+  const ExactOp exact_op{exact, op.weighted, dweight};
   bool even = false;
   if constexpr (Traits::kEvenInputs > 0 && std::is_same_v<T, float> && !kAny<S>) {
     const auto launched = [&](auto element) {
@@ -205,8 +235,8 @@ void run_density(const char* name, const Args& args, const Density& density) {
     if (!plan.by_column(k)) continue;
     const Output& out = plan.columns_out(k);
     const ColumnSums sums(*args.device, plan.work().rows, plan.work().columns, out.data, out.dtype);
-    const ColumnDensityParams<Op> p{density_params(args, plan, op), k, sums};
-    launch(*args.device, name, column_density_kernel<Op>, p, sums.blocks, sums.slabs, kThreads);
+    const ColumnDensityParams<ExactOp> p{density_params(args, plan, exact_op), k, sums};
+    launch(*args.device, name, column_density_kernel<ExactOp>, p, sums.blocks, sums.slabs, kThreads);
     sums.finish(*args.device);
   }
   plan.finish();

@@ -3,7 +3,7 @@
 // keeps along its row.
 #pragma once
 
-#include "../densities.h"
+#include "../light.h"
 #include "reduce.h"
 
 namespace vae_fast {

@@ -12,7 +12,12 @@ namespace cuda {
 template <class Density, class = void>
 constexpr bool kHasQuick = false;
 template <class Density>
-constexpr bool kHasQuick<Density, std::void_t<decltype(&Density::template quick<float>)>> = true;
+constexpr bool kHasQuick<Density, std::void_t<decltype(&Density::quick)>> = true;
+
+template <class Density>
+constexpr bool kHasLight = false;
+template <class Exact, class Light>
+constexpr bool kHasLight<LightOr<Exact, Light>> = true;
 
 template <class Density_, class Traits_, int parameters>
 struct EvenOp {
@@ -28,20 +33,29 @@ struct EvenOp {
   // A chunk's terms and gradients, out[first] to out[last].
   template <int first, int last, int N>
   __device__ __forceinline__ void chunk(const float (&in)[kInputs][N], float g, float (&out)[kSlots][N]) const {
-    if constexpr (kHasQuick<Density>) {
+    if constexpr (kHasLight<Density>) {
+      density.is_light ? of<first, last>(density.light, in, g, out) : of<first, last>(density.exact, in, g, out);
+    } else {
+      of<first, last>(density, in, g, out);
+    }
+  }
+
+ private:
+  template <int first, int last, class One, int N>
+  static __device__ __forceinline__ void of(const One& one, const float (&in)[kInputs][N], float g,
+                                            float (&out)[kSlots][N]) {
+    if constexpr (kHasQuick<One>) {
       bool quick = true;
 #pragma unroll
       for (int j = 0; j < N; ++j) {
         float operands[Density::kInputs];
         of_element(in, j, operands);
-        quick = quick && density.is_quick(operands);
+        quick = quick && one.is_quick(operands);
       }
-      if (quick) return each<true, first, last>(in, g, out);
+      if (quick) return each<true, first, last>(one, in, g, out);
     }
-    each<false, first, last>(in, g, out);
+    each<false, first, last>(one, in, g, out);
   }
-
- private:
   template <int N>
   static __device__ __forceinline__ void of_element(const float (&in)[kInputs][N], int j,
                                                     float (&operands)[Density::kInputs]) {
@@ -50,16 +64,17 @@ struct EvenOp {
 #pragma unroll
     for (int k = 0; k < kInputs; ++k) operands[Traits::operand(k)] = in[k][j];
   }
-  template <bool kQuick, int first, int last, int N>
-  __device__ __forceinline__ void each(const float (&in)[kInputs][N], float g, float (&out)[kSlots][N]) const {
+  template <bool kQuick, int first, int last, class One, int N>
+  static __device__ __forceinline__ void each(const One& one, const float (&in)[kInputs][N], float g,
+                                              float (&out)[kSlots][N]) {
 #pragma unroll
     for (int j = 0; j < N; ++j) {
       float operands[Density::kInputs], term, d[Density::kInputs];
       of_element(in, j, operands);
       if constexpr (kQuick) {
-        density.quick(operands, g, term, d);
+        one.quick(operands, g, term, d);
       } else {
-        density(operands, g, term, d);
+        one(operands, g, term, d);
       }
 #pragma unroll
       for (int k = first; k < last; ++k) out[k][j] = k == 0 ? term : d[k - 1];

@@ -15,11 +15,19 @@ struct KLTraits : DensityTraits<kPrior ? 4 : 2, kPrior ? 4 : 2> {
   static constexpr bool by_pass(bool even) { return even && !kPrior && kPlain; }
   template <class Density>
   static bool serves(const Density& density) {
-    return !density.has_floor;
+    if constexpr (kHasLight<Density>) {
+      return !density.exact.has_floor;
+    } else {
+      return !density.has_floor;
+    }
   }
   template <class Density>
-  static Unfloored<Density> even(const Density& density) {
-    return Unfloored<Density>(density);
+  static auto even(const Density& density) {
+    if constexpr (kHasLight<Density>) {
+      return light_or(Unfloored(density.exact), Unfloored(density.light), density.is_light);
+    } else {
+      return Unfloored<Density>(density);
+    }
   }
 };
 
@@ -36,7 +44,13 @@ void gaussian_kl(const KLArgs& args) {
       const auto run = [&](auto prior) {
         using Prior = decltype(prior);
         using Traits = KLTraits<T, Form, !std::is_same_v<Prior, StandardPrior>>;
-        run_density<S, Traits>("gaussian_kl", args, KLDensity<T, Form, Prior>{form, prior, floor, args.has_free_bits});
+        const KLDensity<T, Form, Prior> density{form, prior, floor, args.has_free_bits};
+        if constexpr (std::is_same_v<S, Half> && Traits::kPlain && std::is_same_v<Prior, StandardPrior>) {
+          const LightKL<Prior> light{floor, args.has_free_bits};
+          run_density<S, Traits>("gaussian_kl", args, with_light(args, density, light));
+        } else {
+          run_density<S, Traits>("gaussian_kl", args, density);
+        }
       };
       if constexpr (kAny<S>) {
         if (own_form) return run(SigmaForm<T>(args.prior_form));

@@ -11,12 +11,8 @@ template <class Density>
 struct Quick : Density {
   explicit Quick(const Density& density) : Density(density) {}
 
-  template <class T>
-  VF_INLINE bool is_quick(const T (&in)[Density::kInputs]) const {
-    return is_ordinary(in[1] * T(0.5));
-  }
-  template <class T>
-  VF_INLINE void quick(const T (&in)[Density::kInputs], T g, T& term, T (&d)[Density::kInputs]) const {
+  VF_INLINE bool is_quick(const float (&in)[Density::kInputs]) const { return is_ordinary(in[1] * 0.5f); }
+  VF_INLINE void quick(const float (&in)[Density::kInputs], float g, float& term, float (&d)[Density::kInputs]) const {
     this->template run<true>(in, g, term, d);
   }
 };
@@ -30,7 +26,9 @@ struct GaussianTraits : DensityTraits<3, 2> {
   static constexpr bool by_pass(bool) { return kPlain && std::is_same_v<T, float>; }
   template <class Density>
   static auto even(const Density& density) {
-    if constexpr (kPlain) {
+    if constexpr (kHasLight<Density>) {
+      return light_or(Quick(density.exact), density.light, density.is_light);
+    } else if constexpr (kPlain) {
       return Quick<Density>(density);
     } else {
       return density;
@@ -46,8 +44,14 @@ void gaussian_log_prob(const GaussianArgs& args) {
     using T = typename Compute<S>::Type;
     in_form<S>(args.form, [&](auto form) {
       using Form = decltype(form);
-      run_density<S, GaussianTraits<T, Form>>("gaussian_log_prob", args,
-                                              GaussianDensity<T, Form>{form, static_cast<T>(args.x_scale)});
+      using Traits = GaussianTraits<T, Form>;
+      const T x_scale = static_cast<T>(args.x_scale);
+      const GaussianDensity<T, Form> density{form, x_scale};
+      if constexpr (std::is_same_v<S, Half> && Traits::kPlain) {
+        run_density<S, Traits>("gaussian_log_prob", args, with_light(args, density, LightGaussian{x_scale, density}));
+      } else {
+        run_density<S, Traits>("gaussian_log_prob", args, density);
+      }
     });
   });
 }

@@ -264,24 +264,42 @@ void in_sampler(const SampleArgs& args, const Storage& storage, Body body) {
   storage.call(own_form || args.eps || (prior && args.compute == DType::kFloat64), [&](auto element) {
     using S = decltype(element);
     using T = typename Compute<S>::Type;
+    // Of half types, without a prior.
+    const auto light = [&](const auto& with) {
+      if constexpr (kKL) {
+        with(LightForm(args.form), LightKL<NoPrior>{static_cast<float>(args.free_bits), args.has_free_bits});
+      } else {
+        with(LightForm(args.form), NoKL{});
+      }
+    };
+    if constexpr (std::is_same_v<S, Any<float>>) {
+      // A sample is the same of an ε that was drawn before.
+      if (args.eps && !prior && storage.of_halves() && SigmaForm<T>(args.form).plain())
+        return light([&](const auto& form, const auto& kl) { body(element, form, kl, GivenNoise{}); });
+    }
     in_form<S>(args.form, [&](auto form) {
       using Form = decltype(form);
-      const auto with_keys = [&](const auto& kl) {
+      const auto with_keys = [&](const auto& own, const auto& kl) {
         if constexpr (kAny<S>) {
-          if (args.eps) return body(element, form, kl, GivenNoise{});
+          if (args.eps) return body(element, own, kl, GivenNoise{});
         }
         if constexpr (std::decay_t<decltype(kl)>::kInputs > 2) {
-          body(element, form, kl, DeviceKeys(args.noise));
+          body(element, own, kl, DeviceKeys(args.noise));
         } else {
-          in_keys<S>(args.noise, [&](auto keys) { body(element, form, kl, keys); });
+          in_keys<S>(args.noise, [&](auto keys) { body(element, own, kl, keys); });
         }
       };
+      constexpr bool is_light = std::is_same_v<S, Half> && std::is_same_v<Form, SigmaForm<T, true>>;
       if constexpr (!kKL) {
-        with_keys(NoKL{});
+        if constexpr (is_light) {
+          light(with_keys);
+        } else {
+          with_keys(form, NoKL{});
+        }
       } else {
         const auto to = [&](auto of_prior) {
-          with_keys(KLDensity<T, Form, decltype(of_prior)>{form, of_prior, static_cast<T>(args.free_bits),
-                                                           args.has_free_bits});
+          with_keys(form, KLDensity<T, Form, decltype(of_prior)>{form, of_prior, static_cast<T>(args.free_bits),
+                                                                 args.has_free_bits});
         };
         if constexpr (kAny<S>) {
           if (own_form) return to(SigmaForm<T>(prior_form));
@@ -289,7 +307,11 @@ void in_sampler(const SampleArgs& args, const Storage& storage, Body body) {
         if constexpr (kAny<S> || std::is_same_v<T, float>) {
           if (prior) return to(AlikePrior{});
         }
-        to(NoPrior{});
+        if constexpr (is_light) {
+          light(with_keys);
+        } else {
+          to(NoPrior{});
+        }
       }
     });
   });
@@ -300,6 +322,8 @@ void run_forward(const char* name, const SampleArgs& args) {
   Storage storage(args.compute);
   for (const View& view : args.in) storage.read(view);
   storage.write(args.z.dtype);
+  // One of float32 is none that kernels of half types make.
+  storage.read(args.z);
   in_sampler<kKL>(args, storage, [&](auto element, auto form, auto kl, auto keys) {
     using S = decltype(element);
     using T = typename Compute<S>::Type;

@@ -2,6 +2,8 @@
 // as many elements in each, or any.
 #pragma once
 
+#include <optional>
+
 #include "../sigma.h"
 #include "access.h"
 
@@ -12,10 +14,12 @@ class Storage {
  public:
   explicit Storage(DType compute) : compute_(compute), half_(compute == DType::kFloat32) {}
 
-  // An operand of the storage type. Constants and numbers are read in any dtype.
+  // An operand, or a sample, of the storage type. Constants and numbers are read in any dtype.
   void read(const View& view) {
     if (free(view)) return;
-    half_ = half_ && half(view.dtype);
+    // Where two half types meet, results are of neither.
+    half_ = half_ && half(view.dtype) && (!main_ || *main_ == view.dtype);
+    main_ = view.dtype;
     full_ = full_ && view.dtype == compute_;
   }
   // One that may be bytes, or, beside halves, float32.
@@ -37,6 +41,9 @@ class Storage {
     if (gradient.kind == Gradient::kEach) write(gradient.view.dtype);
   }
 
+  // Whether it is that of half types.
+  bool of_halves() const { return compute_ == DType::kFloat32 && half_ && !full_; }
+
   // Calls f with a value of the type; or of any, for what has kernels of no other.
   template <class F>
   void call(bool of_any, const F& f) const {
@@ -51,6 +58,7 @@ class Storage {
   static bool half(DType dtype) { return dtype == DType::kBFloat16 || dtype == DType::kFloat16; }
 
   DType compute_;
+  std::optional<DType> main_;
   bool half_, full_ = true;
 };
 

@@ -40,6 +40,8 @@ AS_ROUNDED = {
     "exp2_lean": "9.2e-9",
     "log1p_lean": "4.7e-9",
     "growth_lean": "1.1e-8",
+    "log1p_light": "1.3e-6",
+    "growth_light": "1.1e-6",
     "square": "2.5e-8",
     "sin": "2.8e-8",
     "cos": "6.0e-8",

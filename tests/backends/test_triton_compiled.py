@@ -224,13 +224,16 @@ def operand(options, shape, dtype):
     }
 
 
-def check(compiled):
-    """What holds for every kernel."""
+def check(compiled, half=False):
+    """What holds for every kernel; ``half``: of operands of half types."""
     # The only approximate instructions begin the noise's square root, which what follows rounds correctly, and the
     # quotient of a Bernoulli's slope, which a step of Newton's method follows.
     approximate = compiled.count(r"\S*\.(?:ftz|approx)\S*")
     draws = compiled.name.startswith(("sampling.", "standard_normal."))
-    assert set(approximate) <= {"rsqrt.approx.ftz.f32" if draws else "rcp.approx.ftz.f32"}, approximate
+    allowed = {"rsqrt.approx.ftz.f32" if draws else "rcp.approx.ftz.f32"}
+    # An exponential of half types is one.
+    allowed |= {"ex2.approx.ftz.f32"} if half else set()
+    assert set(approximate) <= allowed, approximate
     assert compiled.count(r"(?:mul|add|sub)\.f(?:32|64)") == {}, "operations that the assembler may fuse"
     assert compiled.count(r"(?:atom|red)\S*\.[bf](?:16|32|64)\S*") == {}
     used = compiled.resources()
@@ -282,7 +285,7 @@ def check_case(monkeypatch, capability, case):
     function, args = make(shape, dtype, **operand(options, shape, dtype))
     first, *rest = compile_call(monkeypatch, capability, function, *args)
     for compiled in (first, *rest):
-        check(compiled)
+        check(compiled, dtype.itemsize == torch.float16.itemsize)
     if (
         name != "odd"
         and dtype != torch.float64

@@ -25,6 +25,8 @@ COLUMNS = ("backend", "operator", "pass", "dtype", "slots", "loads first")
 SLACK = 1.05
 TARGET = "sm_90"
 ARITHMETIC = ("FADD", "FMUL", "FFMA", "MUFU", "HADD2", "HMUL2", "HFMA2", "DADD", "DMUL", "DFMA")
+# log σ² without eps and bounds.
+FORM = "SigmaForm<float, true>"
 # What is read and written of an element in each pass, in operands: (name of the pass, its reads, its writes).
 DENSITIES = {
     # operator: (its class, operands, gradients, whether there are kernels of even chunks)
@@ -88,7 +90,7 @@ def passes():
         for operator, (density, reads, writes, even) in DENSITIES.items():
             kernel = rf"^density_kernel<DensityOp<float, {density}, .*, \d>, {'Half' if n == 8 else storage}, "
             if even:
-                kernel = rf"^even_density_kernel<EvenOp<(\w+<)?{density}.*, \d>, {storage}, "
+                kernel = rf"^even_density_kernel<EvenOp<(\w+<)*{density}.*, \d>, {storage}, "
             yield operator, "value", dtype, kernel + "true, ", {"LDG_E_128": reads, "STG": 0, "DADD": joins}, n
             yield operator, "gradients", dtype, kernel, {"LDG_E_128": reads, "STG_E_128": writes, "DADD": 0}, n
             both = {"LDG_E_128": reads, "STG_E_128": writes, "DADD": joins}
@@ -97,11 +99,10 @@ def passes():
         roots = {"MUFU_RSQ": n // 2}
         stored = "Half" if n == 8 else storage
         yield "standard_normal", "forward", dtype, f"normal_kernel<{stored}, HostKeys, true>", roots, n
-        for operator, kl in (
-            ("rsample", "NoKL"),
-            ("rsample_kl", "KLDensity<float, SigmaForm<float, true>, NoPrior>"),
-        ):
-            params = rf"<{storage}, SampleParams<SigmaForm<float, true>, {kl}, HostKeys>>"
+        # Of half types the light ones.
+        form, own = ("LightForm", "LightKL<NoPrior>") if n == 8 else (FORM, f"KLDensity<float, {FORM}, NoPrior>")
+        for operator, kl in (("rsample", "NoKL"), ("rsample_kl", own)):
+            params = rf"<{storage}, SampleParams<{form}, {kl}, HostKeys>>"
             forward = roots | {"LDG_E_128": 2, "DADD": 0 if kl == "NoKL" else joins}
             yield operator, "forward", dtype, "even_sample_fwd_kernel" + params, forward, n
             backward = roots | {"LDG_E_128": 2 if kl == "NoKL" else 3, "STG_E_128": 2}

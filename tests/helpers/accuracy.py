@@ -12,11 +12,14 @@ import mpmath
 import numpy as np
 import torch
 
+from vae_fast import native
 from vae_fast.checking import forms, formulas
-from vae_fast.checking.measure import as_float, error, spacing, units
+from vae_fast.checking.measure import LIGHT, as_float, error, spacing, units
 from vae_fast.checking.operands import specials as _specials
 
 __all__ = ["error", "units"]
+
+LIGHT_UNITS = LIGHT / torch.finfo(torch.float32).eps
 
 backends = importlib.import_module("vae_fast.backends")
 
@@ -108,17 +111,29 @@ def assert_within(bound, errors, *inputs):
     assert largest <= bound, f"{largest:.4g} > {bound} at {where}"
 
 
-def bar(kernels, reference, dtype=torch.float32):
+def is_light(*operands, backend=None):
+    """Whether a GPU's formulas for half types may serve these operands on a backend, by default the one at hand."""
+    backend = backend or backends._current
+    first, *_ = operands
+    if any(t.dtype not in (torch.bfloat16, torch.float16, torch.uint8, torch.bool) for t in operands if t.ndim):
+        return False
+    here = backend == "native" and (first.is_cuda or native.instruction_set().startswith("cuda"))
+    return backend == "triton" or here
+
+
+def bar(kernels, reference, dtype=torch.float32, of=()):
     """The bar in ULP of a result of the dtype, for the backend at hand: it stands on every machine.
 
     The kernels' exponentials and logarithms are the project's own (backends/test_formulas.py). The reference's are
     PyTorch's, each off by a whole unit at most: SLEEF's u10 functions, MKL's in their accurate mode and glibc's all
     promise that, and no more. Where such errors add up to more than the kernels' bar, the reference has its own. A
-    half result is one of float32, rounded once more: what that lacked does not show.
+    half result is one of float32, rounded once more: what that lacked does not show. A float32 result ``of``
+    operands of half types is within ``LIGHT`` on a GPU.
     """
     if dtype in (torch.bfloat16, torch.float16):
         return 0.51
-    return reference if backends._current == "reference" else kernels
+    bound = reference if backends._current == "reference" else kernels
+    return max(bound, LIGHT_UNITS) if of and is_light(*of) else bound
 
 
 # How much PyTorch's own worst error differs from processor to processor, in units of float32 and float64: half a

@@ -145,6 +145,23 @@ def units_allowed(call, options, name=""):
     return 2 * measure.density_bar(form_of(options), name.endswith("logvar")) + 1
 
 
+# Operators of which half types have formulas of their own on a GPU.
+LIGHT = ("bernoulli_log_prob", "gaussian_log_prob", "gaussian_kl", "rsample", "rsample_kl")
+
+
+def is_light(call, tensors, options, backend):
+    """Whether a GPU's formulas for half types may serve: of log σ² without bounds, and of logits."""
+    if call.op not in LIGHT or (call.op == "gaussian_kl" and "prior_logvar" in call.operands):
+        return False
+    if call.op == "bernoulli_log_prob":
+        plain_ = call is not PROBS and options.get("pos_weight") is None
+    else:
+        own = own_form(options)
+        plain_ = own == forms.Form(passing=own.passing)
+    given = [options[k] for k in ("weight",) if options.get(k) is not None]
+    return plain_ and accuracy.is_light(*tensors, *given, backend=backend)
+
+
 def terms_of(call, tensors, options, upstream, shape):
     """Σ|terms| of every result, and of the gradient of every operand by name; sample dims summed for gradients."""
     weight = options.get("weight")
@@ -253,17 +270,18 @@ def check(case, backend, device="cpu"):
     wide = [t.double().expand(case.shape) for t in tensors]
     value_terms, grad_terms = terms_of(call, wide, options, [g.double() for g in upstream], case.shape)
     sums = torch.float64 if promoted == torch.float64 else torch.float32
+    light = accuracy.LIGHT_UNITS if is_light(call, there, options, backend) else 0.0
     for k, (result, want, terms) in enumerate(zip(results, values, value_terms, strict=True)):
         sample = k == 0 and not call.density
         # A prior takes no part in a sample.
         assert result.dtype == (result_dtype(call, there[:2]) if sample else sums)
         wide_enough = arithmetic(call, there[:2], {}) if sample else compute
-        allowed = units_allowed(call, options)
+        allowed = units_allowed(call, options) + light
         assert_near(result.cpu(), want, terms, wide_enough, to_rows, allowed, f"{call} result {k}")
     for (operand, name), grad, want in zip(wanted(case), grads, full_grads, strict=True):
         like = torch.empty_like(operand)
         assert (grad.shape, grad.dtype) == (like.shape, like.dtype)
         # The reference's formulas promise none.
         assert backend == "reference" or grad.stride() == like.stride()
-        allowed = units_allowed(call, options, name)
+        allowed = units_allowed(call, options, name) + light
         assert_near(grad.cpu(), want, grad_terms[name], compute, to_operand, allowed, f"{call} gradient of {name}")

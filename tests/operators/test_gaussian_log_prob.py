@@ -56,7 +56,7 @@ class TestAccuracy:
         for out, torch_out, (value, terms) in zip(results, theirs, truth(*args), strict=True):
             unit = units(terms, out.dtype)
             errors = accuracy.error(out, value, unit)
-            accuracy.assert_within(accuracy.bar(3, 4), errors, *args)
+            accuracy.assert_within(accuracy.bar(3, 4, of=args), errors, *args)
             torch_errors = accuracy.error(torch_out, value, unit, out.dtype)
             accuracy.assert_no_worse(errors, torch_errors, out.dtype, *args, slack=slack)
 

@@ -116,8 +116,9 @@ def test_one_is_none(dtype):
         for o in ({"pos_weight": 1.0}, {})
     )
     for a, b in zip(with_one, without, strict=True):
-        eps = torch.finfo(a.dtype).eps
-        assert_close(a, b, rtol=4 * eps, atol=4 * eps)
+        # Half types without it have formulas of their own on a GPU.
+        close = 4 * torch.finfo(a.dtype).eps + (accuracy.LIGHT if accuracy.is_light(y, t) else 0.0)
+        assert_close(a, b, rtol=close, atol=close)
 
 
 class TestAccuracy:

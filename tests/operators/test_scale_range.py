@@ -95,7 +95,12 @@ def test_bounds(dtype, param):
             if k and k % 2 == 0 and k <= len(inputs):
                 raw = inputs[k - 1]
                 wanted = torch.where((raw < low) | (raw > high), 0.0, wanted)
-            assert torch.equal(result, wanted)
+            if param == "logvar" and accuracy.is_light(*inputs):
+                # With bounds, and to a prior, half types have float32's formulas.
+                close = 2 * accuracy.LIGHT + (torch.finfo(dtype).eps if result.dtype == dtype else 0.0)
+                torch.testing.assert_close(result, wanted, rtol=close, atol=2 * accuracy.LIGHT)
+            else:
+                assert torch.equal(result, wanted)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -140,6 +145,7 @@ def bernoulli_cases(param, dtype):
 def test_bernoulli(param, dtype):
     inputs, results = bernoulli_cases(param, dtype)
     got = with_grads(lambda y, x: vf.bernoulli_log_prob(y, x, event_ndim=0, param=param), *inputs)
-    bars = (3, 4 if param == "probs" else 3, 3)
+    of_value = accuracy.bar(3, 3, of=inputs if param == "logits" else ())
+    bars = (of_value, 4 if param == "probs" else 3, 3)
     rows = zip(("value", "dlogits", "dx"), bars, got, results, strict=True)
     assert_right((name, bound, errors(value, *exact), inputs) for name, bound, value, exact in rows)

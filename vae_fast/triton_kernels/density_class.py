@@ -39,7 +39,7 @@ def _whole(*_call: Any) -> int:
 class Density(NamedTuple):
     """A density: its name in the table of operators, its term (density.py), and what the term takes of a call.
 
-    Numbers are arguments, in the type that is computed in; a kernel is compiled for the constants. ``is_light``
+    Numbers are arguments, in the type that is computed in; a kernel is compiled for the constants. ``in_few_registers``
     says of which calls FEW_REGISTERS hold a tile, ``parts`` in how many a tile is taken where all of them do not:
     where they are wrong registers are spilled, which tests look for.
     """
@@ -48,7 +48,7 @@ class Density(NamedTuple):
     term: Any
     numbers: Callable[[Any], tuple[float, ...]] = _nothing
     constants: Callable[[Any, Sequence[Tensor | None]], tuple[Any, ...]] = _nothing
-    is_light: Callable[[Any, Sequence[Tensor | None]], bool] = _never
+    in_few_registers: Callable[[Any, Sequence[Tensor | None]], bool] = _never
     parts: Callable[[Any, Sequence[Tensor | None]], int] = _whole
 
 
@@ -185,7 +185,7 @@ def pass_of(call: Call, out: Tensor | None, grads: Sequence[Tensor | None]) -> P
     crowded = sum([t is not None for t in operands]) > FEW_OPERANDS or grads[-1] is not None
     # Sums of columns are kept for each that a thread has.
     crowded = crowded or layout.COLUMN in plan.kinds
-    few = plan.vec > 1 and not double and not crowded and density.is_light(options, operands)
+    few = plan.vec > 1 and not double and not crowded and density.in_few_registers(options, operands)
     registers = launch.FEW_REGISTERS if few else launch.ALL_REGISTERS
     *views, of_upstream = plan.operands
     made = plan.gradients

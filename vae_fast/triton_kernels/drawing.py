@@ -14,7 +14,7 @@ from vae_fast.checks import FLOATS
 from vae_fast.operators import OPERATORS
 from vae_fast.reference.densities import promoted_dtype
 from vae_fast.triton_kernels import launch, layout
-from vae_fast.triton_kernels.forms import ALIKE, form_of, is_plain, parts_of, prior_form_of
+from vae_fast.triton_kernels.forms import ALIKE, are_half, form_of, is_plain, parts_of, prior_form_of
 from vae_fast.triton_kernels.layout import ACCESS_BYTES, Layout, Request
 from vae_fast.triton_kernels.noise import NORMALS
 from vae_fast.triton_kernels.operands import Types, check_upstream, readable, shape_of, spec_of, types_of
@@ -82,7 +82,8 @@ class Draw:
         return *noise, *plan.space_arguments, *numbers, *((o.temperature,) if self.more else ())
 
     def constants(self, groups: int, plan: Layout, aligned: bool, types: Types) -> dict[str, Any]:
-        form, eps, bounded = form_of(self.options)
+        to_prior = len(self.operands) > MOMENTS and self.operands[-1] is not None
+        form, eps, bounded = form_of(self.options, not to_prior and are_half(self.operands))
         constants = {
             "FLOOR": self.free_bits is not None,
             "FORM": form,
@@ -96,12 +97,11 @@ class Draw:
             **plan.constants,
         }
         if self.more:
-            to_prior = len(self.operands) > MOMENTS and self.operands[-1] is not None
             constants["PRIOR"] = prior_form_of(self.options) if to_prior else ALIKE
             constants["TEMPERED"] = self.options.temperature != 1.0
         return constants
 
-    def is_light(self, groups: int, plan: Layout, types: Types) -> bool:
+    def in_few_registers(self, groups: int, plan: Layout, types: Types) -> bool:
         """Whether its kernel needs few registers on Hopper."""
         few = plan.vec > 1 and groups == 1 and types.arithmetic != torch.float64
         return few and is_plain(self.options) and len(self.operands) == MOMENTS

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from vae_fast.sigma import LOGSTD, LOGVAR, PASS
+
+# The form of log σ² in calls whose operands with dims are all of half types: their formulas are light.py's.
+LIGHT = -2
 
 # What bounds do: nothing, clamp with no gradient outside, clamp with the gradient at the bound.
 FREE, STOPPING, PASSING = range(3)
@@ -21,8 +28,18 @@ def _bounds_of(low: float, high: float, bounds_grad: int) -> int:
     return PASSING if bounds_grad == PASS else STOPPING
 
 
-def form_of(options: Any) -> tuple[int, bool, int]:
-    """The posterior's form, whether it has an eps, and what its bounds do."""
+def are_half(parameters: Sequence[Tensor | None], others: Sequence[Tensor | None] = ()) -> bool:
+    """Whether all parameters with dims are of one half type, and others with dims of any, or bytes."""
+    dtypes = {t.dtype for t in parameters if t is not None and t.ndim}
+    if len(dtypes) != 1 or dtypes.pop().itemsize != torch.float16.itemsize:
+        return False
+    return all([t is None or not t.ndim or t.element_size() <= torch.float16.itemsize for t in others])
+
+
+def form_of(options: Any, light: bool = False) -> tuple[int, bool, int]:
+    """The posterior's form, whether it has an eps, and what its bounds do. ``light``: ``LIGHT``, if it is plain."""
+    if light and is_plain(options):
+        return LIGHT, False, FREE
     return options.param, options.param_eps != 0.0, _bounds_of(options.low, options.high, options.bounds_grad)
 
 

@@ -10,7 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 from vae_fast.triton_kernels.density_launch import Density, launchers
-from vae_fast.triton_kernels.forms import ALIKE, are_plain, form_of, parts_of, prior_form_of
+from vae_fast.triton_kernels.forms import ALIKE, are_half, are_plain, form_of, parts_of, prior_form_of
 from vae_fast.triton_kernels.sigma import clamped, within
 from vae_fast.triton_kernels.terms import floored, gaussian_kl
 from vae_fast.triton_kernels.terms_to_prior import clamped_prior, gaussian_kl_to_prior, within_prior
@@ -45,12 +45,14 @@ def _numbers(options: Any) -> tuple[float, ...]:
 
 
 def _constants(options: Any, operands: Sequence[Tensor | None]) -> tuple[Any, ...]:
-    _, _, _, prior_logvar, _ = operands
-    prior_form = ALIKE if prior_logvar is None else prior_form_of(options)
-    return prior_logvar is not None, options.free_bits is not None, *form_of(options), prior_form
+    mu, logvar, prior_mu, prior_logvar, weight = operands
+    to_prior = prior_logvar is not None
+    prior_form = prior_form_of(options) if to_prior else ALIKE
+    form = form_of(options, not to_prior and are_half((mu, logvar, prior_mu), (weight,)))
+    return to_prior, options.free_bits is not None, *form, prior_form
 
 
-def _is_light(options: Any, operands: Sequence[Tensor | None]) -> bool:
+def _in_few_registers(options: Any, operands: Sequence[Tensor | None]) -> bool:
     return are_plain(options)
 
 
@@ -59,4 +61,6 @@ def _parts(options: Any, operands: Sequence[Tensor | None]) -> int:
     return parts_of(options, prior_logvar)
 
 
-gaussian_kl_fwd, gaussian_kl_bwd = launchers(Density("gaussian_kl", _term, _numbers, _constants, _is_light, _parts))
+gaussian_kl_fwd, gaussian_kl_bwd = launchers(
+    Density("gaussian_kl", _term, _numbers, _constants, _in_few_registers, _parts)
+)

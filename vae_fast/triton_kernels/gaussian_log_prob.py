@@ -10,7 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 from vae_fast.triton_kernels.density_launch import Density, launchers
-from vae_fast.triton_kernels.forms import form_of, is_plain
+from vae_fast.triton_kernels.forms import are_half, form_of, is_plain
 from vae_fast.triton_kernels.sigma import clamped, within
 from vae_fast.triton_kernels.terms import gaussian
 
@@ -32,13 +32,14 @@ def _numbers(options: Any) -> tuple[float, ...]:
 
 
 def _constants(options: Any, operands: Sequence[Tensor | None]) -> tuple[Any, ...]:
-    return form_of(options)
+    mean, logvar, *others = operands
+    return form_of(options, are_half((mean, logvar), others))
 
 
-def _is_light(options: Any, operands: Sequence[Tensor | None]) -> bool:
+def _in_few_registers(options: Any, operands: Sequence[Tensor | None]) -> bool:
     return is_plain(options)
 
 
 gaussian_log_prob_fwd, gaussian_log_prob_bwd = launchers(
-    Density("gaussian_log_prob", _term, _numbers, _constants, _is_light)
+    Density("gaussian_log_prob", _term, _numbers, _constants, _in_few_registers)
 )

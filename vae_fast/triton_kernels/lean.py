@@ -9,10 +9,9 @@ import triton.language as tl
 
 from vae_fast.triton_kernels.arithmetic import BIAS_32, DIGITS_32, SHIFT_32, constant, fused, polynomial
 from vae_fast.triton_kernels.exponentials import exp, exp_of_negative, half_exp, half_expm1_and_minus
-from vae_fast.triton_kernels.interpreter import IS_PTX
+from vae_fast.triton_kernels.light import estimated_inverse
 from vae_fast.triton_kernels.softplus import log1p_unit, over_one_plus
 
-_PTX = tl.constexpr(IS_PTX)
 _LOG2E, _LOG2E_LOW = tl.constexpr(1.4426950216293335), tl.constexpr(1.925963033500011e-08)
 _ALL = tl.constexpr(tl.PropagateNan.ALL)
 
@@ -79,17 +78,6 @@ def exp_of_ordinary(x):
 
 
 @triton.jit
-def _reciprocal(a):
-    """1/a for a from 1 to 2, good to 2 units."""
-    if _PTX:
-        return tl.inline_asm_elementwise(
-            "rcp.approx.ftz.f32 $0, $1;", "=f,f", [a], tl.float32, is_pure=True, pack=1
-        )
-    else:
-        return 1.0 / a
-
-
-@triton.jit
 def lean_log1p_unit(e):
     """log(1 + e) for e in [0, 1]."""
     # (log(1 + e) − e)/e, to 4.7e-9.
@@ -116,7 +104,7 @@ def _logistic_of_negative(a):
     sum, m = _split(_most(a, -104.0), constant(a, SHIFT_32 + (BIAS_32 + 64)), 1)
     e = m * _power_of_sum(sum) * constant(a, 2.0**-64)
     whole = e + 1.0
-    estimate = _reciprocal(whole)
+    estimate = estimated_inverse(whole)
     quotient = e * estimate
     return tl.fma(fused(-quotient, whole, e), estimate, quotient), lean_log1p_unit(e)
 

@@ -78,7 +78,7 @@ def _forward_pass(draw: Draw, types: Types, given: Tensor | None, z: Tensor) -> 
     groups = max(1, min(draw.samples, ceil_div(BUSY, plan.programs)))
     alone = value == layout.NONE or plan.segments == 1
     constants = {**draw.constants(groups, plan, aligned, types), "VALUE": value, "ALONE": alone}
-    registers = launch.FEW_REGISTERS if draw.is_light(groups, plan, types) else launch.ALL_REGISTERS
+    registers = launch.FEW_REGISTERS if draw.in_few_registers(groups, plan, types) else launch.ALL_REGISTERS
     kernel = sampling.forward_of_more if draw.more else sampling.forward
     return Pass(
         plan,
@@ -176,7 +176,7 @@ def _backward_pass(
     one = draw.samples == 1
     constants = {**draw.constants(groups, plan, aligned, types), "KINDS": plan.kinds, "ONE": one}
     registers = launch.ALL_REGISTERS
-    if one and draw.is_light(groups, plan, types):
+    if one and draw.in_few_registers(groups, plan, types):
         # Both results' gradients need more where rows share a tile, and a temperature besides.
         more = dkl is not None and (plan.constants["BLOCK_ROWS"] > 1 or draw.options.temperature != 1.0)
         levels = (launch.FEW_REGISTERS, launch.MORE_REGISTERS, launch.ALL_REGISTERS)

@@ -1,7 +1,7 @@
 """What the second argument of a Gaussian is, and σ from it: vae_fast/sigma.py in Triton, in the same words.
 
 r is the raw argument, clamped. FORM is one of that file's forms; where EPS is set, ``eps`` is added to σ (σ² for
-VAR). BOUNDED is one of forms.py's kinds of bounds.
+VAR); LIGHT is forms.py's. BOUNDED is one of forms.py's kinds of bounds.
 """
 
 import triton
@@ -12,6 +12,7 @@ from vae_fast.triton_kernels import forms
 from vae_fast.triton_kernels.arithmetic import clamp, constant, divide, root
 from vae_fast.triton_kernels.exponentials import exp
 from vae_fast.triton_kernels.lean import exp_over, half_exp_over
+from vae_fast.triton_kernels.light import light_exp, light_half_exp
 from vae_fast.triton_kernels.logarithms import log
 from vae_fast.triton_kernels.softplus import logistic, softplus
 from vae_fast.triton_kernels.wide import over, times, wide, wide_exp
@@ -21,6 +22,7 @@ LOGSTD = tl.constexpr(definition.LOGSTD)
 STD = tl.constexpr(definition.STD)
 VAR = tl.constexpr(definition.VAR)
 SOFTPLUS = tl.constexpr(definition.SOFTPLUS)
+LIGHT = tl.constexpr(forms.LIGHT)
 STOPPING = tl.constexpr(forms.STOPPING)
 
 
@@ -52,7 +54,9 @@ def plus_eps(a, eps, EPS: tl.constexpr):
 
 @triton.jit
 def sigma(r, eps, FORM: tl.constexpr, EPS: tl.constexpr):
-    if FORM == LOGVAR:
+    if FORM == LIGHT:
+        value = light_exp(r, 2)
+    elif FORM == LOGVAR:
         value = exp_over(r, 2)
     elif FORM == LOGSTD:
         value = exp_over(r, 1)
@@ -70,7 +74,9 @@ def sigma(r, eps, FORM: tl.constexpr, EPS: tl.constexpr):
 @triton.jit
 def dsigma(r, eps, FORM: tl.constexpr, EPS: tl.constexpr):
     """dσ/dr."""
-    if FORM == LOGVAR:
+    if FORM == LIGHT:
+        return light_half_exp(r, 2)
+    elif FORM == LOGVAR:
         return half_exp_over(r, 2)
     elif FORM == LOGSTD:
         return exp_over(r, 1)
@@ -87,7 +93,7 @@ def dsigma(r, eps, FORM: tl.constexpr, EPS: tl.constexpr):
 
 @triton.jit
 def log_sigma(r, FORM: tl.constexpr):
-    if FORM == LOGVAR:
+    if FORM == LOGVAR or FORM == LIGHT:
         return r * 0.5
     else:
         return r
@@ -96,7 +102,7 @@ def log_sigma(r, FORM: tl.constexpr):
 @triton.jit
 def twice(a, FORM: tl.constexpr):
     """a·d log σ²/dr."""
-    if FORM == LOGVAR:
+    if FORM == LOGVAR or FORM == LIGHT:
         return a
     else:
         return a + a

@@ -6,8 +6,16 @@ import triton.language as tl
 from vae_fast.triton_kernels.arithmetic import constant, divide, power_of_two
 from vae_fast.triton_kernels.exponentials import exp_and_square, half_expm1_and_minus_by_grown, is_ordinary
 from vae_fast.triton_kernels.lean import exp_of_ordinary, half_expm1_of, logistic_of_negative
+from vae_fast.triton_kernels.light import (
+    estimated_inverse,
+    light_exp,
+    light_exp_ordinary,
+    light_growth,
+    light_log1p_over,
+)
 from vae_fast.triton_kernels.logarithms import clamped_log, clamped_log1m
 from vae_fast.triton_kernels.sigma import (
+    LIGHT,
     LOGSTD,
     STD,
     VAR,
@@ -33,8 +41,8 @@ SMALLEST = tl.constexpr(-4096.0)
 
 
 @triton.jit
-def bernoulli(y, t):
-    """t·log σ(y) + (1 − t)·log(1 − σ(y)) and t − σ(y), without a difference that cancels."""
+def bernoulli(y, t, HALF: tl.constexpr):
+    """t·log σ(y) + (1 − t)·log(1 − σ(y)) and t − σ(y), without a difference that cancels. HALF: of half types."""
     size = -tl.abs(y)
     positive = y > 0.0
     # How far t is from what y's sign says.
@@ -42,8 +50,14 @@ def bernoulli(y, t):
     # An infinite logit of the matching target costs nothing; 0·∞ would be NaN.
     cost = tl.where(wrong == 0.0, 0.0, size * wrong)
     # σ(−|y|), and −log σ(|y|).
-    s, log_sum = logistic_of_negative(size)
-    return cost - log_sum, tl.where(positive, s - wrong, wrong - s)
+    if HALF:
+        e = light_exp(size, 1)
+        s = e * estimated_inverse(e + 1.0)
+        log_prob = tl.fma(-e, light_log1p_over(e), cost)
+    else:
+        s, log_sum = logistic_of_negative(size)
+        log_prob = cost - log_sum
+    return log_prob, tl.where(positive, s - wrong, wrong - s)
 
 
 @triton.jit
@@ -86,6 +100,8 @@ def standardised(difference, r, FORM: tl.constexpr):
     ordinary = is_ordinary(size + size)
     if difference.dtype == tl.float64:
         _, _, inv_var = exp_and_square(-size)
+    elif FORM == LIGHT:
+        inv_var = light_exp_ordinary(-r)
     else:
         inv_var = exp_of_ordinary(-(size + size))
     slope = difference * inv_var
@@ -180,7 +196,9 @@ def _gaussian_kl_far(r, eps, FORM: tl.constexpr, EPS: tl.constexpr):
 @triton.jit
 def gaussian_kl(dm, r, eps, FORM: tl.constexpr, EPS: tl.constexpr):
     """KL(N(μ, σ²) ‖ N(μp, 1)), dm = μ − μp, and its derivative by r; that by μ is dm."""
-    if FORM <= LOGSTD and not EPS:
+    if FORM == LIGHT:
+        draw, spread = light_growth(r)
+    elif FORM <= LOGSTD and not EPS:
         growth, spread = half_expm1_of(twice(r, FORM), log_sigma(r, FORM))
         draw = twice(growth, FORM)
     else:
