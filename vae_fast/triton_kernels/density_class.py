@@ -39,9 +39,9 @@ def _whole(*_call: Any) -> int:
 class Density(NamedTuple):
     """A density: its name in the table of operators, its term (density.py), and what the term takes of a call.
 
-    Numbers are arguments, in the type that is computed in; a kernel is compiled for the constants. ``in_few_registers``
-    says of which calls FEW_REGISTERS hold a tile, ``parts`` in how many a tile is taken where all of them do not:
-    where they are wrong registers are spilled, which tests look for.
+    Numbers are arguments, in the type that is computed in; a kernel is compiled for the constants.
+    ``in_few_registers`` says of which calls FEW_REGISTERS hold a tile, ``parts`` in how many a tile is taken where
+    all of them do not: where they are wrong registers are spilled, which tests look for.
     """
 
     name: str
