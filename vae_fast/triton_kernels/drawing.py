@@ -30,7 +30,7 @@ class Draw:
     kernel that has more arguments.
     """
 
-    __slots__ = ("event_ndim", "free_bits", "more", "mu", "operands", "options", "samples")
+    __slots__ = ("event_ndim", "free_bits", "more", "mu", "operands", "options", "samples", "temperature")
 
     def __init__(
         self,
@@ -43,7 +43,9 @@ class Draw:
         self.mu: Tensor = self.operands[0]
         self.options, self.event_ndim, self.free_bits = options, event_ndim, free_bits
         self.samples = math.prod(options.sample_shape)
-        self.more = len(operands) > MOMENTS or options.noise is not None or options.temperature != 1.0
+        # Not every sampler has one.
+        self.temperature: float = getattr(options, "temperature", 1.0)
+        self.more = len(operands) > MOMENTS or options.noise is not None or self.temperature != 1.0
 
     def shape_and_types(self) -> tuple[torch.Size, Types]:
         """What the operands broadcast to, and their dtypes. Raises where no kernel can read them, or the noise."""
@@ -64,7 +66,7 @@ class Draw:
         o = self.options
         noise = (o.seed, o.seed_tensor, o.offset, o.first_sample, self.samples, groups)
         numbers = (self.free_bits or 0.0, o.param_eps, o.low, o.high)
-        return *noise, *plan.space_arguments, *numbers, *((o.temperature,) if self.more else ())
+        return *noise, *plan.space_arguments, *numbers, *((self.temperature,) if self.more else ())
 
     def constants(self, groups: int, plan: Layout, aligned: bool, types: Types) -> dict[str, Any]:
         form, eps, bounded = form_of(self.options)
@@ -83,7 +85,7 @@ class Draw:
         if self.more:
             to_prior = len(self.operands) > MOMENTS and self.operands[-1] is not None
             constants["PRIOR"] = prior_form_of(self.options) if to_prior else ALIKE
-            constants["TEMPERED"] = self.options.temperature != 1.0
+            constants["TEMPERED"] = self.temperature != 1.0
         return constants
 
     def is_light(self, groups: int, plan: Layout, types: Types) -> bool:

@@ -60,7 +60,7 @@ def _draw(draw: Draw, types: Types, z: Tensor, kl: Tensor | None) -> None:
     if kl is not None and plan.segments > 1:
         partials = torch.empty((plan.segments, plan.rows), dtype=torch.float64, device=device)
     args = (
-        *_read(draw, noise, plan),
+        *read_operands(draw, noise, plan),
         target,
         *plan.strides(plan.out),
         step // plan.vec,
@@ -78,7 +78,7 @@ def _draw(draw: Draw, types: Types, z: Tensor, kl: Tensor | None) -> None:
         z.copy_(target.reshape(z.shape))
 
 
-def _read(draw: Draw, noise: Samples, plan: Layout) -> list[Any]:
+def read_operands(draw: Draw, noise: Samples, plan: Layout) -> list[Any]:
     """The operands, and the noise that is given, as kernels take them."""
     args: list[Any] = []
     for t, view in zip(draw.operands, plan.operands, strict=False):
@@ -113,7 +113,7 @@ def backward(upstream: Upstream, draw: Draw, grads: Sequence[Tensor | None]) -> 
         _differentiate(upstream, draw, types, grads)
 
 
-class _Groups:
+class Groups:
     """A gradient to which several groups of samples have each their part, and which is their sum."""
 
     def __init__(self, out: Tensor, groups: int, plan: Layout, types: Types) -> None:
@@ -154,9 +154,9 @@ def _differentiate(upstream: Upstream, draw: Draw, types: Types, grads: Sequence
     if draw.samples >= 2 * GROUP_SAMPLES and dz[0] is not None and _are_each(plan.gradients[:MOMENTS]):
         groups = max(1, min(draw.samples // GROUP_SAMPLES, ceil_div(BUSY, plan.programs)))
     *_, of_dz, of_dkl = plan.operands
-    args = _read(draw, noise, plan)
+    args = read_operands(draw, noise, plan)
     args += (*argument(dz[0], of_dz, plan), dz[1] // plan.vec, *argument(dkl, of_dkl, plan, True))
-    filled: list[GradientOut | _Groups] = []
+    filled: list[GradientOut | Groups] = []
     for k, made in enumerate(plan.gradients[: OPERANDS if draw.more else MOMENTS]):
         grad, step = grads[k] if k < len(grads) else None, 0
         if grad is None:
@@ -165,7 +165,7 @@ def _differentiate(upstream: Upstream, draw: Draw, types: Types, grads: Sequence
             if groups == 1 or k >= MOMENTS:
                 filled.append(GradientOut(grad, made, plan, types.arithmetic, device))
             else:
-                filled.append(_Groups(grad, groups, plan, types))
+                filled.append(Groups(grad, groups, plan, types))
                 step = plan.columns // plan.vec * plan.rows
             args += filled[-1].argument()
         if k < MOMENTS:
