@@ -36,6 +36,17 @@ struct LogProbParams {
   bool total;
 };
 
+// A sum over samples: of float what its additions round away is kept, as the sums of a CPU are double.
+template <class T>
+struct Kept : Compensated<T> {};
+template <>
+struct Kept<double> {
+  double sum = 0;
+
+  __device__ __forceinline__ void add(double x) { sum += x; }
+  __device__ __forceinline__ double whole() const { return sum; }
+};
+
 // The operands of one element of a chunk.
 template <class T, int K, int N>
 __device__ __forceinline__ void pick(const T (&values)[K][N], int j, T (&own)[K]) {
@@ -117,7 +128,7 @@ __global__ void __launch_bounds__(kThreads, 1) log_prob_bwd_kernel(const __grid_
 #pragma unroll
       for (int k = 0; k < K; ++k) load<T, S>(p.in[k], false, walk.offset(p.in[k]), constants[k], chunk, values[k]);
       if (p.step != 2) {
-        Compensated<T> kept[kOwnSums][N];
+        Kept<T> kept[kOwnSums][N];
         const uint64_t index = index_of(p.noise, walk.row, chunk);
 #pragma unroll 1
         for (int64_t s = from; s < to; ++s) {

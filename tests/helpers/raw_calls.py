@@ -74,6 +74,20 @@ def calls(dtype, layout=lambda t: t):
     for priors, needs in (((c, d), (True,) * 4), ((None, small), (True, True, False, True))):
         yield call("rsample_kl_fwd", a, b, *priors, **given, event_ndim=2, **passing, **of_prior)
         yield call("rsample_kl_bwd", dz, g, a, b, *priors, **drawn, event_ndim=2, **of_prior, needs=needs)
+    sums, path = torch.randn(2, 2, 3, dtype=wide), {"q_grad": 1}
+    del given["temperature"]
+    for priors, needs, more in (
+        ((None, None), (True, True, False, False), {}),
+        ((c, d), (True,) * 4, path | of_prior),
+        ((None, small), (False, True, False, True), passing),
+        ((number, None), (True, False, False, False), path),
+    ):
+        yield call("rsample_log_prob_fwd", a, b, *priors, **given, event_ndim=2, **more)
+        yield call("rsample_log_prob_fwd", a, small, *priors, **drawn, event_ndim=2, **more)
+        options = {"event_ndim": 2, **more}
+        yield call("rsample_log_prob_bwd", dz, sums, sums, a, b, *priors, **drawn, **options, needs=needs)
+        yield call("rsample_log_prob_bwd", None, sums, None, a, small, *priors, **given, **options, needs=needs)
+        yield call("rsample_log_prob_bwd", dz, None, sums, a, b, *priors, **drawn, **options, needs=needs)
     for priors, needs in (
         ((None, None), (True, True, False, False)),
         ((c, d), (True,) * 4),
