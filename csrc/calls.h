@@ -250,9 +250,7 @@ struct Sampling {
   }
 
   // One number a row of every sample.
-  Tensor make_sums() const {
-    return empty(z_shape.data(), samples() + space.event, compute_type(args.compute));
-  }
+  Tensor make_sums() const { return empty(z_shape.data(), samples() + space.event, compute_type(args.compute)); }
   // The gradient of such a result.
   View of_sums(const char* name, const OptionalTensor& tensor, int64_t& sample_stride) {
     return of_sample(name, tensor, kept_[kept_of_sums_++], sample_stride, true);

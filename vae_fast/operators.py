@@ -95,8 +95,8 @@ class Wanted(NamedTuple):
 class Operator:
     """An operator's facts.
 
-    ``packed`` says that its first two operands may be the halves of one tensor, ``of_samples`` that a sampler's sums
-    are of every sample.
+    ``packed`` says that its first two operands may be the halves of one tensor, ``of_samples`` that a sampler's
+    sums are of every sample.
     """
 
     name: str

@@ -28,10 +28,10 @@ struct LogProbParams {
   bool path;
   Input dz, dlog_q, dlog_p;
   int64_t dz_sample, dlog_q_sample, dlog_p_sample;
-  bool draws;            // whether ε is needed
-  double* parts;         // [group, what is summed, element], where samples are in groups
-  int step;              // 0: everything; 1: the groups' sums; 2: from them
-  Slot slots[kInputs];   // forward: log q and log p; backward: of the operands
+  bool draws;           // whether ε is needed
+  double* parts;        // [group, what is summed, element], where samples are in groups
+  int step;             // 0: everything; 1: the groups' sums; 2: from them
+  Slot slots[kInputs];  // forward: log q and log p; backward: of the operands
   int* ticket;
   bool total;
 };

@@ -156,7 +156,11 @@ def _of_engine(call):
     yield "weight", {"weight": WEIGHT, "event_ndim": 0}
 
 
-_KINDS = ((_of_engine, PLAIN), (_together, (RSAMPLE_KL_PRIOR, RSAMPLE_LOG_PROB_PRIOR, KL_PRIOR, PROBS, INFLATED)), (_formulas, (COUNT,)))
+_KINDS = (
+    (_of_engine, PLAIN),
+    (_together, (RSAMPLE_KL_PRIOR, RSAMPLE_LOG_PROB_PRIOR, KL_PRIOR, PROBS, INFLATED)),
+    (_formulas, (COUNT,)),
+)
 
 
 def _options(call):

@@ -14,8 +14,8 @@ import vae_fast as vf
 from helpers import accuracy
 from helpers.calls import CONTINUOUS, GAUSSIAN, LOG_PROBS, PLAIN, PROBS
 from helpers.random_cases import cases
-from vae_fast.checking.sample_densities import sample_log_prob
 from vae_fast.checking import forms, formulas, measure
+from vae_fast.checking.sample_densities import sample_log_prob
 
 __all__ = ["cases", "check"]
 

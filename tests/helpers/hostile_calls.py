@@ -248,7 +248,11 @@ class Maker(CountCalls):
         for name in ("prior_mu", "prior_logvar"):
             operands[name] = self.optional(lambda: self.operand(shape, dtypes))
         event_ndim = self.random.randrange(len(shape) + 1)
-        args = operands | {"event_ndim": event_ndim, "q_grad": self.random.randrange(2), "sample_shape": list(samples)}
+        args = operands | {
+            "event_ndim": event_ndim,
+            "q_grad": self.random.randrange(2),
+            "sample_shape": list(samples),
+        }
         args |= self.draw((*samples, *shape)) | self.scale() | self.form("prior_")
         del args["temperature"]
         if not backward:

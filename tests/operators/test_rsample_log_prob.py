@@ -134,7 +134,8 @@ def test_one_result_alone(used, q_grad):
     g = torch.randn_like(outs[0])
     got, want = (torch.autograd.grad(out, tensors, g, allow_unused=True) for out in outs)
     # What a result does not depend on: autograd's own None, or zeros.
-    got, want = ([torch.zeros_like(t) if v is None else v for v, t in zip(vs, tensors)] for vs in (got, want))
+    none = [torch.zeros_like(t) for t in tensors]
+    got, want = ([n if v is None else v for v, n in zip(values, none, strict=True)] for values in (got, want))
     assert_close(got, want, rtol=1e-9, atol=1e-9)
 
 

@@ -29,10 +29,10 @@ def sample_log_prob(
     path: bool = False,
     f: Any = np,
 ) -> SampleElements:
-    """z, −½ε² − ½log σ² − ½log 2π and −½((z − μp)/σp)² − ½log σp² − ½log 2π; μp is 0 and σp 1 where they are None.
+    """z, −½ε² − ½log 2πσ² and −½((z − μp)/σp)² − ½log 2πσp²; μp is 0 and σp 1 where they are None.
 
-    ``path``: log q's slopes are those through z alone, with μ and σ constant in it. What z is off by, of the size of
-    what it is made of, is off in (z − μp)/σp² too.
+    ``path``: log q's slopes are those through z alone, with μ and σ constant in it. What z is off by, of the size
+    of what it is made of, is off in (z − μp)/σp² too.
     """
     form, prior = forms
     z = sample(form, mu, raw, eps, f=f)
@@ -78,4 +78,3 @@ def sample_log_prob(
         (*z.steps, value, difference, slope, slope * eps, square, size * inverse_square, abs(slope) * size),
     )
     return SampleElements(z, log_q, log_p)
-

@@ -1,4 +1,4 @@
-"""The reparameterised sample and the log-densities of posterior and prior at it, in one pass, and their gradients."""
+"""The reparameterised sample and two log-densities at it, the posterior's and the prior's, with their gradients."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ def rsample_log_prob(
         \log p = -\sum \tfrac{1}{2}\Big(\frac{z - \mu_p}{\sigma_p}\Big)^2
         + \log\sigma_p + \tfrac{1}{2}\log 2\pi
 
-    The sums are over the event dims; the prior is N(0, I), or a diagonal Gaussian. z is the ``rsample`` of the same
-    arguments, bit for bit where the prior is of no wider dtype; the densities are those at z before it is rounded to
-    its dtype, and log q is made of ε itself, so that no small σ loses its digits.
+    The sums are over the event dims; the prior is N(0, I), or a diagonal Gaussian. z is the ``rsample`` of the
+    same arguments, bit for bit where the prior is of no wider dtype; the densities are those at z before it is
+    rounded to its dtype, and log q is made of ε itself, so that no small σ loses its digits.
 
     Args:
         mu: mean μ, a tensor of any shape and any floating dtype.
@@ -66,11 +66,11 @@ def rsample_log_prob(
             logvar have together.
         prior_logvar: log σp², or what ``prior_param`` says it is: a tensor, a number, or None for σp = 1. It
             broadcasts to the same shape.
-        event_ndim: how many trailing dims of broadcast(mu, logvar) make one latent vector, which the densities are
-            summed over; 0 for one number an element.
-        q_grad: whose gradient log q has. "total": that by z and by q's parameters together, which for μ is 0 and for
-            log σ −1; "path": that by z alone, −ε/σ, as if q's parameters were detached in log q. The part that is
-            left out, the score function, is 0 on average: sticking the landing and the doubly reparameterised
+        event_ndim: how many trailing dims of broadcast(mu, logvar) make one latent vector, which the densities
+            are summed over; 0 for one number an element.
+        q_grad: whose gradient log q has. "total": that by z and by q's parameters together, which for μ is 0 and
+            for log σ −1; "path": that by z alone, −ε/σ, as if q's parameters were detached in log q. The part that
+            is left out, the score function, is 0 on average: sticking the landing and the doubly reparameterised
             estimators leave it out.
         seed: an int, taken modulo 2⁶⁴, or one int64 element on the tensors' device: z is then a pure function of
             the arguments. Two latents of one model that share a seed draw the same ε: give each its own ``stream``.

@@ -17,7 +17,18 @@ from vae_fast.triton_kernels.sampling_tiles import two_sum
 from vae_fast.triton_kernels.sigma import clamped, dsigma, sigma, within
 from vae_fast.triton_kernels.terms import HALF_LOG_2PI, gaussian, log_scale
 from vae_fast.triton_kernels.terms_to_prior import clamped_prior, within_prior
-from vae_fast.triton_kernels.tiles import ABSENT, NONE, ROW, SHORT, accumulate, add, read, store_partial_sum, write, zero_sum
+from vae_fast.triton_kernels.tiles import (
+    ABSENT,
+    NONE,
+    ROW,
+    SHORT,
+    accumulate,
+    add,
+    read,
+    store_partial_sum,
+    write,
+    zero_sum,
+)
 
 SAME = tl.constexpr(forms.SAME)
 # Places in MODES.
@@ -31,7 +42,9 @@ def _numbers_in(numbers, T: tl.constexpr):
 
 
 @triton.jit
-def _operand(operands, k: tl.constexpr, tile, T: tl.constexpr, MODES: tl.constexpr, SAMPLES: tl.constexpr, VEC: tl.constexpr):
+def _operand(
+    operands, k: tl.constexpr, tile, T: tl.constexpr, MODES: tl.constexpr, SAMPLES: tl.constexpr, VEC: tl.constexpr
+):
     ptr, sample, datum = operands[k]
     return read(ptr, sample, datum, tile, T, MODES[k], SAMPLES, VEC)
 
@@ -145,7 +158,9 @@ def forward(
             term, _, _ = _log_p(value, operands, tile, numbers, FORM, EPS, BOUNDED, PRIOR, MODES, T, SAMPLES, VEC)
             sum_p = add(sum_p, term, tile, ROW)
             write(z + draw * (z_draw * VEC), z_sample, z_datum, tile, value, SAMPLES, VEC)
-        tile, _ = place_noise(program, 0, space, offset, ALIGNED, WALK, SPACE, SAMPLES, BLOCK_ROWS, BLOCK_COLUMNS, VEC)
+        tile, _ = place_noise(
+            program, 0, space, offset, ALIGNED, WALK, SPACE, SAMPLES, BLOCK_ROWS, BLOCK_COLUMNS, VEC
+        )
         _store(log_q, partials_q, sum_q, draw, draws, program, tile, space, SPACE, ALONE)
         _store(log_p, partials_p, sum_p, draw, draws, program, tile, space, SPACE, ALONE)
 
@@ -225,14 +240,18 @@ def backward(
                 _, slope, draw_p = _log_p(
                     m + s * eps, operands, tile, numbers, FORM, EPS, BOUNDED, PRIOR, MODES, T, SAMPLES, VEC
                 )
-                up = _upstream(dlog_p, dlog_p_sample, dlog_p_datum, dlog_p_draw, draw, tile, T, MODES[DLOG_P], SAMPLES, VEC)
+                up = _upstream(
+                    dlog_p, dlog_p_sample, dlog_p_datum, dlog_p_draw, draw, tile, T, MODES[DLOG_P], SAMPLES, VEC
+                )
                 g -= up * slope
                 if KINDS[2] != NONE:
                     mean, mean_low = two_sum(mean, mean_low, up * slope)
                 if KINDS[3] != NONE:
                     scale, scale_low = two_sum(scale, scale_low, up * draw_p)
             if MODES[DLOG_Q] != ABSENT:
-                up = _upstream(dlog_q, dlog_q_sample, dlog_q_datum, dlog_q_draw, draw, tile, T, MODES[DLOG_Q], SAMPLES, VEC)
+                up = _upstream(
+                    dlog_q, dlog_q_sample, dlog_q_datum, dlog_q_draw, draw, tile, T, MODES[DLOG_Q], SAMPLES, VEC
+                )
                 if PATH:
                     g -= up * (eps * divide(constant(s, 1.0), s))
                 else:
@@ -255,7 +274,15 @@ def backward(
             else:
                 ptr, sample, datum, from_group = gradients[k]
                 sum = accumulate(
-                    ptr + group * (from_group * VEC), sample, datum, tile, sums[k], values[k], KINDS[k], SAMPLES, VEC
+                    ptr + group * (from_group * VEC),
+                    sample,
+                    datum,
+                    tile,
+                    sums[k],
+                    values[k],
+                    KINDS[k],
+                    SAMPLES,
+                    VEC,
                 )
                 results = results + (sum,)
         sums = results
@@ -265,6 +292,17 @@ def backward(
 
 
 @triton.jit
-def _upstream(ptr, sample, datum, step, draw, tile, T: tl.constexpr, MODE: tl.constexpr, SAMPLES: tl.constexpr, VEC: tl.constexpr):
+def _upstream(
+    ptr,
+    sample,
+    datum,
+    step,
+    draw,
+    tile,
+    T: tl.constexpr,
+    MODE: tl.constexpr,
+    SAMPLES: tl.constexpr,
+    VEC: tl.constexpr,
+):
     """The gradient of a sample's sum: ``step`` is from one sample to the next, in elements."""
     return read(ptr + draw * step, sample, datum, tile, T, MODE, SAMPLES, VEC)

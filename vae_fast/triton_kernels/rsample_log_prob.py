@@ -43,14 +43,12 @@ def rsample_log_prob_fwd(
     else:
         z = torch.empty((*options.sample_shape, *shape), dtype=types.promoted, device=mu.device)
     data = shape[: len(shape) - options.event_ndim]
-    sums = [
-        torch.empty((*options.sample_shape, *data), dtype=types.sums, device=mu.device) for _ in ("log_q", "log_p")
-    ]
+    log_q = torch.empty((*options.sample_shape, *data), dtype=types.sums, device=mu.device)
+    log_p = torch.empty_like(log_q)
     if z.numel() == 0:
-        sums = [value.zero_() for value in sums]
-    else:
-        _draw(draw, types, z, sums)
-    return z, *sums
+        return z, log_q.zero_(), log_p.zero_()
+    _draw(draw, types, z, (log_q, log_p))
+    return z, log_q, log_p
 
 
 def rsample_log_prob_bwd(
@@ -151,7 +149,8 @@ def _differentiate(upstream: _Upstream, draw: Draw, types: Types, grads: Sequenc
     if draws and options.noise is not None:
         noise = samples_of(options.noise, sample_dims, device)
     dz = NO_SAMPLES if upstream.dz is None else samples_of(upstream.dz, sample_dims, device)
-    read = (noise, dz, _of_sums(upstream.dlog_q, draw, device), _of_sums(upstream.dlog_p, draw, device))
+    of_q, of_p = (_of_sums(gradient, draw, device) for gradient in (upstream.dlog_q, upstream.dlog_p))
+    read: Sequence[Samples] = (noise, dz, of_q, of_p)
     of_grads: list[Spec | None] = [None if g is None else spec_of(g, device) for g in grads]
     plan, aligned, read = plan_of(draw, types, read, (), (tuple(of_grads), None, layout.NONE), 0)
     noise, *of_results = read
@@ -175,7 +174,8 @@ def _differentiate(upstream: _Upstream, draw: Draw, types: Types, grads: Sequenc
             args += filled[-1].argument()
         args.append(step)
     args += _arguments(draw, groups, plan)
-    constants = {**_constants(draw, groups, plan, aligned, types), "KINDS": plan.kinds, "PATH": path, "DRAWS": draws}
+    constants = _constants(draw, groups, plan, aligned, types)
+    constants |= {"KINDS": plan.kinds, "PATH": path, "DRAWS": draws}
     launch.run(log_prob_sampling.backward, plan.programs * groups, device, args, constants)
     for part in filled:
         part.finish()
