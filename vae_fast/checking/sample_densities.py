@@ -26,6 +26,7 @@ def sample_log_prob(
     raw: Array,
     prior_mu: Array = None,
     prior_raw: Array = None,
+    *,
     path: bool = False,
     f: Any = np,
 ) -> SampleElements:

@@ -122,8 +122,9 @@ def _of_samples(
     """The results of a sample and its densities, gradients before they are summed, and what is out of range."""
     shape = t["mu"].shape
     eps = (_drawn(case, shape) if noise is None else noise.cpu()).double().numpy()
-    arrays = (t[name].numpy() if name in t else None for name in OPERATORS[case.op].differentiable)
-    elements = sample_densities.sample_log_prob(case.forms, eps, *arrays, path="path" in case.options)
+    mu, raw, *prior = (t[name].numpy() if name in t else None for name in OPERATORS[case.op].differentiable)
+    path = "path" in case.options
+    elements = sample_densities.sample_log_prob(case.forms, eps, mu, raw, *prior, path=path)
     results: dict[str, Expected] = {}
     grads: dict[str, tuple[Tensor, Tensor]] = {}
     outside = torch.zeros((), dtype=torch.bool)
