@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -92,9 +93,14 @@ def objective(name: str, log_w: Tensor, z: Tensor, through_z: Sequence[Tensor] =
     for t in (z, *through_z):
         if t.requires_grad:
             of_each = weights.flatten(0, 1)[(...,) + (None,) * (t.ndim - 2)].to(t.dtype)
-            t.register_hook(of_each.mul)
+            t.register_hook(partial(_scaled, of_each))
     surrogate = (weights * log_w).sum(1).mean(0)
     return bound, surrogate
+
+
+def _scaled(factor: Tensor, gradient: Tensor | None) -> Tensor | None:
+    # None reaches a result that has no part in what is differentiated, beside another one of its operator.
+    return None if gradient is None else gradient * factor
 
 
 def _checked(log_w: Tensor, dim: int) -> Tensor:

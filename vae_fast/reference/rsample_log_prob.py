@@ -91,14 +91,13 @@ def rsample_log_prob_fwd(mu, logvar, prior_mu, prior_logvar, options, wanted) ->
     return (z if z.dtype == narrow else z.to(narrow), *sums)
 
 
-def rsample_log_prob_bwd(
-    dz, dlog_q, dlog_p, mu, logvar, prior_mu, prior_logvar, options, wanted
-) -> tuple[Tensor | None, ...]:
+def rsample_log_prob_bwd(dz, dlog_q, dlog_p, *operands_and_options) -> tuple[Tensor | None, ...]:
     """All by way of g, what reaches z: dz, log p's slope −(z − μp)/σp², and for "path" log q's, −ε/σ.
 
     dμ = Σ g and dr = dσ/dr·Σ g·ε over samples; of "total", log q's slope by r besides, −d log σ/dr. The prior's are
     those of a Gaussian density.
     """
+    mu, logvar, prior_mu, prior_logvar, options, wanted = operands_and_options
     operands = (mu, logvar, prior_mu, prior_logvar)
     dtype, _ = dtypes(operands)
     form, eps, shape = SigmaForm.of(options), _eps(mu, logvar, dtype, options), broadcast_shape(mu, logvar)

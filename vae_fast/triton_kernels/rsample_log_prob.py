@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vae_fast.operators import Q_GRADS, Wanted
 from vae_fast.triton_kernels import launch, layout, log_prob_sampling
-from vae_fast.triton_kernels.drawing import NO_SAMPLES, NOISE, OPERANDS, Draw, Samples, plan_of, samples_of
+from vae_fast.triton_kernels.drawing import NO_SAMPLES, OPERANDS, Draw, Samples, plan_of, samples_of
 from vae_fast.triton_kernels.layout import BUSY, Layout, ceil_div
 from vae_fast.triton_kernels.operands import (
     NOTHING,
@@ -52,16 +52,9 @@ def rsample_log_prob_fwd(
 
 
 def rsample_log_prob_bwd(
-    dz: Tensor | None,
-    dlog_q: Tensor | None,
-    dlog_p: Tensor | None,
-    mu: Tensor,
-    logvar: Tensor,
-    prior_mu: Tensor | None,
-    prior_logvar: Tensor | None,
-    options: Any,
-    wanted: Wanted,
+    dz: Tensor | None, dlog_q: Tensor | None, dlog_p: Tensor | None, *operands_and_options: Any
 ) -> tuple[Tensor, ...]:
+    mu, logvar, prior_mu, prior_logvar, options, wanted = operands_and_options
     operands = (mu, logvar, prior_mu, prior_logvar)
     gradients = Gradients(operands, (0, 1, 2, 3), wanted, mu.device)
     draw = Draw(operands, options, options.event_ndim)
@@ -158,7 +151,9 @@ def _differentiate(upstream: _Upstream, draw: Draw, types: Types, grads: Sequenc
     if draw.samples >= 2 * GROUP_SAMPLES and all([p.kind in (layout.NONE, layout.EACH) for p in plan.gradients]):
         groups = max(1, min(draw.samples // GROUP_SAMPLES, ceil_div(BUSY, plan.programs)))
     args = read_operands(draw, noise, plan)
-    for (t, step), view, unit in zip(of_results, plan.operands[NOISE + 1 :], (plan.vec, 1, 1), strict=True):
+    *_, of_dz, of_dlog_q, of_dlog_p = plan.operands
+    views = (of_dz, of_dlog_q, of_dlog_p)
+    for (t, step), view, unit in zip(of_results, views, (plan.vec, 1, 1), strict=True):
         args += (*argument(t, view, plan), step // unit)
     filled: list[GradientOut | Groups] = []
     for grad, made in zip(grads, plan.gradients[:OPERANDS], strict=True):
