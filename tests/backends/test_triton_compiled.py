@@ -279,6 +279,11 @@ OF_BOTH = ("mu", "logvar", "prior_mu", "prior_logvar")
 SAMPLERS = {
     "sampling.forward": ((*OF_BOTH, "noise"), ("z",)),
     "sampling.backward": ((*OF_BOTH, "noise", "dz", "dkl"), tuple(f"d{name}" for name in OF_BOTH)),
+    "log_prob_sampling.forward": ((*OF_BOTH, "noise"), ("z",)),
+    "log_prob_sampling.backward": (
+        (*OF_BOTH, "noise", "dz", "dlog_q", "dlog_p"),
+        tuple(f"d{name}" for name in OF_BOTH),
+    ),
     "standard_normal._kernel": ((), ("out",)),
 }
 

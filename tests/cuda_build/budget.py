@@ -148,6 +148,10 @@ def triton():
         for operator in ("rsample", "rsample_kl")
         for of in ("forward", "backward")
     ]
+    each += [
+        ("rsample_log_prob", of, calls.sample_log_prob, {"backward": of == "backward"})
+        for of in ("forward", "backward")
+    ]
     patch = pytest.MonkeyPatch()
     for operator, of, make, options in each:
         for dtype in (torch.float32, torch.bfloat16):
@@ -169,6 +173,9 @@ def triton():
                 f"{op}_E_{bits}": sum(i.op.startswith(f"{op}.E.{bits}") for i in kernel.code)
                 for op in ("LDG", "STG")
             }
+            if make is calls.sample_log_prob:
+                # Of its two loops, over samples and tiles, a cheaper way round goes by the noise.
+                has["MUFU_RSQ"] = sum(i.op.startswith("MUFU.RSQ") for i in kernel.code)
             way = kernel.turn(**has) or kernel.once(**has)
             assert way and any(has.values()), f"{operator}, {of}, {dtype}: no way with {has}"
             slots = round(len(way) * THREADS / tile, 1)

@@ -137,7 +137,7 @@ def forward(
     space = (rows, datum_rows, columns, column_tiles, tiles, segments)
     given = (noise, noise_sample, noise_datum, noise_draw)
     numbers = _numbers_in((param_eps, low, high), T)
-    program, _, first_draw, last_draw = share_of(draws, groups, GROUPED)
+    program, group, first_draw, last_draw = share_of(draws, groups, GROUPED)
     key = key_of(seed, seed_tensor)
     for draw in range(first_draw, last_draw):
         sum_q = zero_sum(ROW, BLOCK_ROWS, BLOCK_COLUMNS)
@@ -151,18 +151,28 @@ def forward(
             eps = noise_of(
                 draw, given, tile, index, first_sample, key, LANES, T, MODES[NOISE], SAMPLES, BLOCK_COLUMNS, VEC
             )
-            size, _ = log_scale(r, numbers[0], FORM, EPS)
+            size, slope = log_scale(r, numbers[0], FORM, EPS)
             term = -tl.fma(eps * 0.5, eps, tl.broadcast_to(size + constant(size, HALF_LOG_2PI), eps.shape))
             sum_q = add(sum_q, term, tile, ROW)
             value = m + sigma(r, numbers[0], FORM, EPS) * eps
-            term, _, _ = _log_p(value, operands, tile, numbers, FORM, EPS, BOUNDED, PRIOR, MODES, T, SAMPLES, VEC)
+            term, dmean, draw_p = _log_p(
+                value, operands, tile, numbers, FORM, EPS, BOUNDED, PRIOR, MODES, T, SAMPLES, VEC
+            )
             sum_p = add(sum_p, term, tile, ROW)
             write(z + draw * (z_draw * VEC), z_sample, z_datum, tile, value, SAMPLES, VEC)
-        tile, _ = place_noise(
+        tile, index = place_noise(
             program, 0, space, offset, ALIGNED, WALK, SPACE, SAMPLES, BLOCK_ROWS, BLOCK_COLUMNS, VEC
         )
         _store(log_q, partials_q, sum_q, draw, draws, program, tile, space, SPACE, ALONE)
         _store(log_p, partials_p, sum_p, draw, draws, program, tile, space, SPACE, ALONE)
+
+
+@triton.jit
+def _plus(high, low, value, ONE: tl.constexpr):
+    if ONE:
+        return high + value, low
+    else:
+        return two_sum(high, low, value)
 
 
 @triton.jit
@@ -189,14 +199,15 @@ def backward(
     segments: tl.int64,
     param_eps: tl.float64, low: tl.float64, high: tl.float64,
     FORM: tl.constexpr, EPS: tl.constexpr, BOUNDED: tl.constexpr, PRIOR: tl.constexpr, MODES: tl.constexpr,
-    KINDS: tl.constexpr, PATH: tl.constexpr, DRAWS: tl.constexpr,
+    KINDS: tl.constexpr, PATH: tl.constexpr, DRAWS: tl.constexpr, ONE: tl.constexpr,
     GROUPED: tl.constexpr, ALIGNED: tl.constexpr, LANES: tl.constexpr, T: tl.constexpr, WALK: tl.constexpr,
     SPACE: tl.constexpr, SAMPLES: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_COLUMNS: tl.constexpr,
     VEC: tl.constexpr,
 ):  # fmt: skip
     """The gradients of all three by every operand; each has the stride from one group of samples to the next.
 
-    DRAWS: whether ε is needed. What reaches z is g: dz, log p's slope, and where PATH log q's.
+    DRAWS: whether ε is needed; ONE: whether there is one sample. What reaches z is g: dz, log p's slope, and where
+    PATH log q's.
     """
     operands = (
         (mu, mu_sample, mu_datum),
@@ -245,9 +256,9 @@ def backward(
                 )
                 g -= up * slope
                 if KINDS[2] != NONE:
-                    mean, mean_low = two_sum(mean, mean_low, up * slope)
+                    mean, mean_low = _plus(mean, mean_low, up * slope, ONE)
                 if KINDS[3] != NONE:
-                    scale, scale_low = two_sum(scale, scale_low, up * draw_p)
+                    scale, scale_low = _plus(scale, scale_low, up * draw_p, ONE)
             if MODES[DLOG_Q] != ABSENT:
                 up = _upstream(
                     dlog_q, dlog_q_sample, dlog_q_datum, dlog_q_draw, draw, tile, T, MODES[DLOG_Q], SAMPLES, VEC
@@ -255,10 +266,10 @@ def backward(
                 if PATH:
                     g -= up * (eps * divide(constant(s, 1.0), s))
                 else:
-                    of_q, of_q_low = two_sum(of_q, of_q_low, up + zero)
-            dm, dm_low = two_sum(dm, dm_low, g)
+                    of_q, of_q_low = _plus(of_q, of_q_low, up + zero, ONE)
+            dm, dm_low = _plus(dm, dm_low, g, ONE)
             if KINDS[1] != NONE:
-                dr, dr_low = two_sum(dr, dr_low, g * eps)
+                dr, dr_low = _plus(dr, dr_low, g * eps, ONE)
         dr = _whole(dr, dr_low)
         if KINDS[1] != NONE:
             dr = dr * dsigma(r, numbers[0], FORM, EPS)

@@ -170,7 +170,7 @@ def _differentiate(upstream: _Upstream, draw: Draw, types: Types, grads: Sequenc
         args.append(step)
     args += _arguments(draw, groups, plan)
     constants = _constants(draw, groups, plan, aligned, types)
-    constants |= {"KINDS": plan.kinds, "PATH": path, "DRAWS": draws}
+    constants |= {"KINDS": plan.kinds, "PATH": path, "DRAWS": draws, "ONE": draw.samples == 1}
     launch.run(log_prob_sampling.backward, plan.programs * groups, device, args, constants)
     for part in filled:
         part.finish()
