@@ -27,10 +27,10 @@ class Draw:
     """A sampler's operands and options, and those of its KL (``event_ndim`` is None where it has none).
 
     ``operands`` are mu and logvar, and a prior's where there is one. ``more`` says whether the call takes the
-    kernel that has more arguments.
+    kernel that has more arguments, ``heavy`` whether registers hold no whole tile of it.
     """
 
-    __slots__ = ("event_ndim", "free_bits", "more", "mu", "operands", "options", "samples", "temperature")
+    __slots__ = ("event_ndim", "free_bits", "heavy", "more", "mu", "operands", "options", "samples", "temperature")
 
     def __init__(
         self,
@@ -43,6 +43,7 @@ class Draw:
         self.mu: Tensor = self.operands[0]
         self.options, self.event_ndim, self.free_bits = options, event_ndim, free_bits
         self.samples = math.prod(options.sample_shape)
+        self.heavy = False
         # Not every sampler has one.
         self.temperature: float = getattr(options, "temperature", 1.0)
         self.more = len(operands) > MOMENTS or options.noise is not None or self.temperature != 1.0
@@ -96,6 +97,8 @@ class Draw:
     @property
     def parts(self) -> int:
         """In how many a tile is taken, where registers do not hold a whole one."""
+        if self.heavy:
+            return 2
         return parts_of(self.options, self.operands[-1]) if len(self.operands) > MOMENTS else 1
 
 

@@ -58,6 +58,7 @@ def rsample_log_prob_bwd(
     operands = (mu, logvar, prior_mu, prior_logvar)
     gradients = Gradients(operands, (0, 1, 2, 3), wanted, mu.device)
     draw = Draw(operands, options, options.event_ndim)
+    draw.heavy = prior_mu is not None or prior_logvar is not None
     shape, types = draw.shape_and_types()
     samples, data = options.sample_shape, shape[: len(shape) - options.event_ndim]
     if dz is not None:
