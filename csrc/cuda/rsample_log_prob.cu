@@ -142,6 +142,16 @@ __global__ void __launch_bounds__(kThreads, 1) log_prob_bwd_kernel(const __grid_
           for (int j = 0; j < N; ++j) eps[j] = g[j] = T(0);
           if (p.draws) eps_of<T, S>(p, keys, s, index, walk, chunk, eps);
           if (has_dz) read(p.dz, p.dz_sample, g);
+          if constexpr (sizeof(T) == 8 && K == 4) {
+            // Read anew: of doubles there are not registers enough for them beside the noise.
+            int64_t nothing = 0;
+#ifdef __CUDA_ARCH__
+            asm volatile("" : "+l"(nothing));
+#endif
+#pragma unroll
+            for (int k = 0; k < K; ++k)
+              load<T, S>(p.in[k], false, walk.offset(p.in[k]) + nothing, constants[k], chunk, values[k]);
+          }
           if (has_dp) {
             read(p.dlog_p, p.dlog_p_sample, own);
 #pragma unroll
