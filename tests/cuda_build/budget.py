@@ -96,6 +96,12 @@ def passes():
             yield operator, "forward", dtype, "even_sample_fwd_kernel" + params, forward, n
             backward = roots | {"LDG_E_128": 2 if kl == "NoKL" else 3, "STG_E_128": 2}
             yield operator, "backward", dtype, "even_sample_bwd_kernel" + params, backward, n
+        # It has no kernels of even chunks.
+        params = rf"<{stored}, LogProbParams<SigmaForm<float, true>, PriorDensity<NoPrior>, HostKeys>>"
+        forward = roots | {"LDG_E_128": 2, "STG_E_128": 1}
+        yield "rsample_log_prob", "forward", dtype, "log_prob_fwd_kernel" + params, forward, n
+        backward = roots | {"LDG_E_128": 3, "STG_E_128": 2}
+        yield "rsample_log_prob", "backward", dtype, "log_prob_bwd_kernel" + params, backward, n
 
 
 def native(libraries):
