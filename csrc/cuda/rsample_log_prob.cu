@@ -149,8 +149,11 @@ __global__ void __launch_bounds__(kThreads, 1) log_prob_bwd_kernel(const __grid_
             asm volatile("" : "+l"(nothing));
 #endif
 #pragma unroll
-            for (int k = 0; k < K; ++k)
-              load<T, S>(p.in[k], false, walk.offset(p.in[k]) + nothing, constants[k], chunk, values[k]);
+            for (int k = 0; k < K; ++k) {
+              const int64_t at = walk.offset(p.in[k]) + nothing;
+              const bool given = k < 2 || p.in[k].data || p.in[k].number;
+              load<T, S>(p.in[k], false, at, given ? constant_of<T>(p.in[k], at) : T(0), chunk, values[k]);
+            }
           }
           if (has_dp) {
             read(p.dlog_p, p.dlog_p_sample, own);
