@@ -113,7 +113,7 @@ release:  ## what a release uploads, into dist/: sdist and wheel built twice to 
 	@PYTHON=$(PYTHON) tests/release/run.sh
 
 test-triton: $(READY)  ## an eighth of the operators' suite in Triton's interpreter, every option compiled for three GPUs
-	@$(TESTS) -q -m triton tests/backends/test_triton_compiled.py $(PYTEST_ARGS)
+	@$(TESTS) -q -m triton tests/backends/test_triton_compiled.py tests/backends/test_triton_launch.py $(PYTEST_ARGS)
 	@PYTHON=$(PYTHON) tests/triton_versions.sh $(PYTEST_ARGS)
 	@VAE_FAST_TEST_CASES=300 TRITON_INTERPRET=1 $(TESTS) -q tests/interpreted --timeout 3600 $(PYTEST_ARGS)
 	@TRITON_INTERPRET=1 $(TESTS) -q -k triton $(OPERATORS) $(SETTINGS) --timeout 3600 $(PYTEST_ARGS)

@@ -61,7 +61,7 @@ if sysconfig.get_platform().endswith(("x86_64", "amd64")):
 NVCC = ["-std=c++17", "-O3", "--fmad=false", "-DVF_LEAN=1", "-Xfatbin=-compress-all"]
 NVCC += ["-Xcompiler=-fPIC,-fvisibility=hidden"]
 # Of the sources in csrc/, those of one device only.
-OF_CPU = {"device_cpu.cpp", "isa.cpp", "schemas.cpp", "mixture.cpp", "mmd.cpp"}
+OF_CPU = {"device_cpu.cpp", "isa.cpp", "schemas.cpp"}
 OF_CUDA = {"device_cuda.cpp", "rescale.cpp"}
 LONG = (
     *("rsample_kl", "negative_binomial_log_prob", "gaussian_kl", "gaussian_log_prob"),

@@ -21,20 +21,32 @@ LOOP, BEFORE_LOOP = 20, 3
 NORMALS = (8, 16)
 
 
-def _rsample_kl(mu, logvar):
-    z, kl = vf.rsample_kl(mu, logvar)
-    return z, kl.sum()
+def _summed(rsample_kl):
+    def function(mu, logvar):
+        z, kl = rsample_kl(mu, logvar)
+        return z, kl.sum()
+
+    return function
+
+
+def _eager_each(mu, logvar):
+    """With a KL for every datum."""
+    return formulas.rsample(mu, logvar), -0.5 * torch.sum(1 + logvar - mu.pow(2) - logvar.exp(), 1)
 
 
 # As the README has them. standard_normal is a function of a seed, and draws none.
 OURS = SimpleNamespace(
     standard_normal=lambda like: vf.standard_normal(like.shape, seed=0),
     rsample=vf.rsample,
-    rsample_kl=_rsample_kl,
+    rsample_kl=_summed(vf.rsample_kl),
+    rsample_kl_each=vf.rsample_kl,
     gaussian_kl=lambda mu, logvar: vf.gaussian_kl(mu, logvar, reduction="sum"),
     bernoulli_log_prob=lambda logits, x: vf.bernoulli_log_prob(logits, x, reduction="sum"),
 )
-EAGER = SimpleNamespace(**vars(formulas.EAGER) | {"standard_normal": lambda like: torch.randn(like.shape)})
+EAGER = SimpleNamespace(
+    **vars(formulas.EAGER)
+    | {"standard_normal": lambda like: torch.randn(like.shape), "rsample_kl_each": _eager_each}
+)
 
 
 @dataclass(frozen=True)
@@ -58,6 +70,7 @@ class Call:
 
     op: str
     both: bool = False
+    each: bool = False  # a number for every datum, and not their sum
 
     @property
     def of_data(self):
@@ -67,14 +80,18 @@ class Call:
     def passing(self):
         return "both" if self.both else "forward"
 
+    def of(self, functions):
+        return getattr(functions, f"{self.op}_each" if self.each else self.op)
+
     def name(self, operands):
         passes = "forward and backward" if self.both else "forward"
-        return f"{self.op} {'x'.join(map(str, operands[0].shape))} {passes}"
+        return f"{self.op} {'x'.join(map(str, operands[0].shape))} {passes}{', a KL a datum' if self.each else ''}"
 
 
 CALLS = (
     Call("rsample_kl"),
     Call("rsample_kl", both=True),
+    Call("rsample_kl", both=True, each=True),
     Call("rsample"),
     Call("rsample", both=True),
     Call("gaussian_kl"),
@@ -121,11 +138,12 @@ class Step:
 
     def upstream(self, call):
         """Gradients of the call's results: z's come of the decoder, a density's is 1."""
-        return {"rsample": self.dz, "rsample_kl": (self.dz, None)}.get(call.op)
+        dkl = torch.ones(len(self.dz)) if call.each else None
+        return {"rsample": self.dz, "rsample_kl": (self.dz, dkl)}.get(call.op)
 
     def hot(self, call, functions):
         """Seconds a call, of a loop."""
-        function, operands, upstream = getattr(functions, call.op), self.operands(call), self.upstream(call)
+        function, operands, upstream = call.of(functions), self.operands(call), self.upstream(call)
 
         def one():
             results = function(*operands)
@@ -146,7 +164,7 @@ class Step:
 
         Of a likelihood the backward pass follows at once; of all else, after the decoder's passes.
         """
-        function, upstream = getattr(functions, call.op), self.upstream(call)
+        function, upstream = call.of(functions), self.upstream(call)
         self.optimiser.step()
         self.optimiser.zero_grad()
         moments = self._encoded()
@@ -169,9 +187,11 @@ class Step:
 
 def wrong(step, call, way):
     """Why a way is not timed; an empty text where it is right."""
-    operands = step.operands(call)
+    operands, functions = step.operands(call), way.functions
+    if call.each:
+        functions = SimpleNamespace(rsample_kl=_summed(call.of(functions)))
     with way.context():
-        return truth.wrong(call.op, way.functions, operands, truth.of(call.op, operands))
+        return truth.wrong(call.op, functions, operands, truth.of(call.op, operands))
 
 
 def timed(step, call, chosen, rounds):

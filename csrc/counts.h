@@ -204,7 +204,7 @@ VF_INLINE auto is_fraction(T x) {
 // 6.40 without FMA; float64 6.40; 6.40). `growth`'s errors are of a part each; h, half the logarithm and both series
 // are smaller than Σ|terms|. The slope's q·share − excess is half of either.
 //
-// Fractions: the value in ε of what is added up, two log Γ's and eight logarithms of either kind (5.00; 5.00 without
+// Fractions: the value in ε of what is added up, two log Γ's and eight logarithms of either kind (5.00; 6.30 without
 // FMA; float64 5.80; 5.80): sixteen sums of ½ each; and the slope likewise, in ε·(8x/(θ(θ + 8)) + Σ_{k<8} x/((θ + k)(θ
 // + k + x)) + |slope|) (6.70; 6.70 without FMA; float64 6.70; 6.70): both are 0 at x = 0 and 1, their terms are not.
 template <class T>
@@ -401,9 +401,9 @@ VF_INLINE Survival<T> survival(T u) {
   return {ldexp_down(e.to_a_unit(), e.n), fma(-scale, fma(e.r * e.r, e.p, e.r), E(1) - scale)};
 }
 
-// A count that is 0 by σ(π) besides, of one that is 0: of u ≥ 0, −log p of its 0. log p (3.60; 3.60 without FMA;
-// float64 4.55; 4.55), share (3.60; 3.60 without FMA; float64 4.90; 4.90), slope (4.60; 4.60 without FMA; float64 5.20;
-// 5.20); where either is far, inflated_far's.
+// A count that is 0 by σ(π) besides, of one that is 0: of u ≥ 0, −log p of its 0. log p (4.75; 4.75 without FMA;
+// float64 4.75; 4.75), share (4.90; 4.90 without FMA; float64 4.90; 4.90), slope (5.70; 5.70 without FMA; float64 5.70;
+// 5.70); where either is far, inflated_far's.
 //
 // σ(π) and σ(−π) are a/s and b/s, one of a and b 1 and the other e^−|π|, s = a + b; log p is that of q/s, q = a +
 // be^−u, whose difference from s, b(1 − e^−u), is known: by artanh of (s − q)/(s + q), of q times a power of two where

@@ -251,19 +251,20 @@ struct MixtureArgs {
   void *dz = nullptr, *dmu = nullptr, *drate = nullptr, *dlog_rate = nullptr, *dlog_weight = nullptr;
 };
 
-// Sums over pairs of points, all in C order and of compute dtype: of each row of x, the sum over all rows of y of the
-// kernel Σ_s c/(c + d²), or e^(−d²/c), at their squared distance; and, where `slopes` is there, that of its derivative
-// by the row of x.
-struct PairsArgs {
+// The squared maximum mean discrepancy of two sets of points, x and y, [points, dims] in C order and of compute dtype:
+// of the kernel Σ_s c/(c + d²) of their squared distances, or e^(−d²/c) of one c. It and the gradients that are asked
+// for, of the points' own shapes; the others are null.
+struct MmdArgs {
   ParallelFor parallel_for = nullptr;
   Device* device = nullptr;
   DType compute;
-  int64_t rows, others, dims;
-  bool exponential;
-  const void *x, *y, *constants;
+  int64_t points[2], dims;
+  const void* of[2];
+  bool exponential, unbiased;
+  const double* constants;
   int64_t n_constants;
-  double* sums;
-  double* slopes = nullptr;
+  void* value;
+  void* gradients[2];
 };
 
 // Every kernel, and what it takes.
@@ -276,19 +277,13 @@ struct PairsArgs {
                       kernel(rsample_bwd, SampleArgs) kernel(rsample_kl_fwd, SampleArgs)                            \
                           kernel(rsample_kl_bwd, SampleArgs) kernel(rsample_log_prob_fwd, SampleLogProbArgs)        \
                               kernel(rsample_log_prob_bwd, SampleLogProbArgs) kernel(standard_normal, NormalArgs)   \
-                                  kernel(rescale, RescaleArgs)
-
-// Those that a CPU alone has; in a table for GPUs they are null.
-#define VF_CPU_KERNELS(kernel) \
-  kernel(gaussian_mixture_fwd, MixtureArgs) kernel(gaussian_mixture_bwd, MixtureArgs) kernel(kernel_sums, PairsArgs)
+                                  kernel(rescale, RescaleArgs) kernel(gaussian_mixture_fwd, MixtureArgs)            \
+                                      kernel(gaussian_mixture_bwd, MixtureArgs) kernel(mmd, MmdArgs)
 
 struct Kernels {
   const char* isa;
 #define VF_KERNEL(name, Args) void (*name)(const Args&);
   VF_KERNELS(VF_KERNEL)
-#undef VF_KERNEL
-#define VF_KERNEL(name, Args) void (*name)(const Args&) = nullptr;
-  VF_CPU_KERNELS(VF_KERNEL)
 #undef VF_KERNEL
 };
 

@@ -76,6 +76,7 @@ class MixtureCall {
   OptionalTensor like_data(const char* name, const OptionalTensor& tensor, int ndim) const {
     if (!tensor) return std::nullopt;
     const Operand operand(name, *tensor);
+    check_readable(name, *tensor, operand.ndim);
     const int64_t size[] = {args.rows, args.dims};
     check_like(operand, size, ndim);
     VF_CHECK(operand.dtype == args.compute, name, " must have the dtype of z");

@@ -8,7 +8,6 @@ namespace VF_ISA {
 
 #define VF_KERNEL(name, Args) void name(const Args&);
 VF_KERNELS(VF_KERNEL)
-VF_CPU_KERNELS(VF_KERNEL)
 #undef VF_KERNEL
 
 inline const Kernels& table_of(const char* isa) {

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The oldest Triton that the kernels are for: interpreted, and compiled ahead of time. Arguments go to pytest.
+# The oldest Triton that the kernels are for: interpreted, compiled ahead of time, and launched. Arguments go to pytest.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 venv=build/triton-venv
@@ -12,5 +12,5 @@ pip install triton==3.6.0 numpy==2.2.6
 export PYTHONPATH=.:tests
 echo "== triton 3.6.0"
 tests() { "$venv/bin/python" -m pytest -q -p no:benchmark -n "${JOBS:-2}" --dist worksteal "$@"; }
-tests tests/backends/test_triton_compiled.py "$@"
+tests tests/backends/test_triton_compiled.py tests/backends/test_triton_launch.py "$@"
 TRITON_INTERPRET=1 tests -W ignore::DeprecationWarning tests/interpreted "$@"

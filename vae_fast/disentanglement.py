@@ -56,7 +56,7 @@ def total_correlation(
         bounds: (low, high), to which logvar is clamped as it is given; either may be None. None: no clamp.
         bounds_grad: logvar's gradient outside the bounds: "zero", as torch.clamp's, or "pass", that of the value at
             the bound.
-        backend: "native" (CPU), "reference" or "auto"; None is what ``use_backend`` says.
+        backend: "reference", "native", "triton" or "auto"; None is what ``use_backend`` says.
 
     Returns:
         log q(z_i) − Σ_d log q(z_id), [B], in nats: its mean estimates the total correlation. float64 where an

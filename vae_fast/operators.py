@@ -417,7 +417,7 @@ PAIRWISE = {
         ),
         Pairwise(
             "mmd",
-            "(Tensor x, Tensor y, Tensor constants, bool exponential, bool unbiased, bool need_dx, bool need_dy) "
+            "(Tensor x, Tensor y, float[] constants, bool exponential, bool unbiased, bool need_dx, bool need_dy) "
             "-> (Tensor mmd, Tensor dx, Tensor dy)",
         ),
     )

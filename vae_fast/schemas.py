@@ -168,9 +168,22 @@ def _fake_mmd_fwd(x, y, constants, exponential, unbiased, need_dx, need_dy):
     return x.new_empty(()), x.new_empty(x.shape if need_dx else 0), y.new_empty(y.shape if need_dy else 0)
 
 
+def _of_one_device(name, layout):
+    """The fake, which as "meta" tensors' kernel may meet operands of other devices."""
+
+    def checked(*args):
+        devices = {arg.device for arg in args if isinstance(arg, Tensor)}
+        if len(devices) > 1:
+            raise ValueError(f"{name}: operands on several devices, {', '.join(sorted(map(str, devices)))}")
+        return layout(*args)
+
+    return checked
+
+
+FAKES_OF_PAIRS = {name: _of_one_device(name, globals()[f"_fake_{name}"]) for name in PAIRWISE_SCHEMAS}
 for _name in PAIRWISE_SCHEMAS:
     _serve(_name, getattr(reference.KERNELS, _name))
-    torch.library.register_fake(f"vae_fast::{_name}", globals()[f"_fake_{_name}"], lib=library)
+    torch.library.register_fake(f"vae_fast::{_name}", FAKES_OF_PAIRS[_name], lib=library)
 
 
 _normals = torch.ops.vae_fast.reference_normals.default

@@ -196,11 +196,11 @@ struct Mixture {
   // stay in the nearest cache.
   void backward(const Panels<T>& panels, int64_t first, int64_t last, int64_t begin, int64_t end, int64_t place,
                 T* dz) const {
-    const int64_t dims = args.dims, each_block = block_of(dims);
+    const int64_t dims = args.dims, each_block = block_of(dims), each_group = group_of(dims);
     const std::unique_ptr<T[]> of_z(new T[each_block * dims * kLanes]);
-    Sums sums(dims, last - first < kGroup ? last - first : kGroup);
-    for (int64_t group = first; group < last; group += kGroup) {
-      const int64_t group_end = group + kGroup < last ? group + kGroup : last;
+    Sums sums(dims, last - first < each_group ? last - first : each_group);
+    for (int64_t group = first; group < last; group += each_group) {
+      const int64_t group_end = group + each_group < last ? group + each_group : last;
       sums.clear();
       for (int64_t block = begin; block < end; block += each_block) {
         const int64_t block_end = block + each_block < end ? block + each_block : end;
@@ -217,8 +217,11 @@ struct Mixture {
   }
 
  private:
-  // Panels of a group.
-  static constexpr int64_t kGroup = 16;
+  // Panels of a group: as many as have 8192 sums, 16 at most.
+  static int64_t group_of(int64_t dims) {
+    const int64_t most = 8192 / ((dims * 3 + 1) * kLanes);
+    return most < 1 ? 1 : most < 16 ? most : 16;
+  }
   // Data of a block: as many as have 256 latents, 16 at most.
   static int64_t block_of(int64_t dims) { return dims <= 16 ? 16 : dims < 256 ? 256 / dims : 1; }
 

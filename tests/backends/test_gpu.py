@@ -121,6 +121,54 @@ class TestStreams:
         assert z.device == mu.device and same_bits([z.cpu()], [vf.rsample(mu.cpu(), 0.0, seed=1)])
 
 
+@pytest.mark.skipif("triton" not in BACKENDS, reason="no Triton")
+class TestKeptKernels:
+    """Triton's compiled kernels, launched again without Triton's own call."""
+
+    @pytest.fixture
+    def triton_s_own(self, monkeypatch):
+        """The kernels of those launches that go its way."""
+        from vae_fast.triton_kernels import launch
+
+        made, run = [], launch.run
+        monkeypatch.setattr(launch, "run", lambda kernel, *more: made.append(kernel) or run(kernel, *more))
+        return made
+
+    @each_call
+    @pytest.mark.parametrize("shape", ((100, 20), (129, 1031)))
+    def test_the_bits_of_triton_s_own_launches(self, monkeypatch, triton_s_own, call, shape):
+        """Of aligned operands, and of those that begin an element later."""
+        from vae_fast.triton_kernels import kept
+
+        aligned = [t.detach() for t in draw(call, shape)]
+        odd = [torch.cat((t.new_zeros(1), t.flatten()))[1:].view(t.shape) for t in aligned]
+        options = {"reduction": "sum"} if call.density else {}
+        for tensors in (aligned, odd):
+            leaves = [t.requires_grad_() for t in tensors]
+            call.with_grads(*leaves, backend="triton", **options)
+            triton_s_own.clear()
+            got = call.with_grads(*leaves, backend="triton", **options)
+            assert kept.KEEPS and not triton_s_own
+            with monkeypatch.context() as patch:
+                patch.setattr(kept, "KEEPS", False)
+                assert same_bits(got, call.with_grads(*leaves, backend="triton", **options))
+            assert triton_s_own
+
+    def test_in_a_graph(self, triton_s_own):
+        """Captured on the stream that captures, as any other launch."""
+        y, x = (torch.rand(512, 784, device="cuda") for _ in range(2))
+        want = vf.bernoulli_log_prob(y, x, backend="triton")
+        triton_s_own.clear()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            got = vf.bernoulli_log_prob(y, x, backend="triton")
+        assert not triton_s_own
+        x.add_(1.0)
+        graph.replay()
+        assert not same_bits([got], [want])
+        assert same_bits([got], [vf.bernoulli_log_prob(y, x, backend="triton")])
+
+
 class TestGraphs:
     @staticmethod
     def captured(function):
@@ -185,6 +233,71 @@ class TestGraphs:
         torch.cuda.synchronize()
         for (_, outs), want in zip(made, expected, strict=True):
             assert same_bits(outs, want)
+
+
+def mixture(backend, mu, logvar, z, log_weight=None):
+    return vf.gaussian_mixture_log_prob(mu, logvar, z, log_weight=log_weight, per_dim=True, backend=backend)
+
+
+def mmd(backend, x, y):
+    return (vf.mmd(x, y, backend=backend),)
+
+
+def with_grads(function, backend, tensors):
+    outs = function(backend, *tensors)
+    upstream = [torch.cos(torch.arange(float(o.numel()), device=o.device)).view(o.shape).to(o.dtype) for o in outs]
+    return [*(o.detach() for o in outs), *torch.autograd.grad(outs, tensors, upstream)]
+
+
+class TestPairs:
+    """Of several tiles of either side and chunks of dims; components for all data, and each datum's own."""
+
+    SIZES = (
+        (mixture, ((300, 40), (300, 40), (200, 40))),
+        (mixture, ((300, 7), (300, 7), (2000, 7), (300,))),
+        (mixture, ((90, 150), (90, 150), (70, 150), (70, 90))),
+        (mixture, ((50, 30, 20), (50, 30, 20), (50, 20), (50, 30))),
+        (mmd, ((300, 40), (500, 40))),
+        (mmd, ((70, 150), (2000, 150))),
+    )
+    each = pytest.mark.parametrize(("function", "sizes"), SIZES, ids=str)
+
+    @staticmethod
+    def drawn(sizes, dtype=torch.float32):
+        return [(torch.randn(s) * 0.5).to("cuda", dtype).requires_grad_() for s in sizes]
+
+    @each
+    @pytest.mark.parametrize("dtype", (torch.float32, torch.float64), ids=str)
+    def test_like_the_reference(self, backend, function, sizes, dtype):
+        tensors = self.drawn(sizes, dtype)
+        exact = [t.detach().cpu().double().requires_grad_() for t in tensors]
+        want = with_grads(function, "reference", exact)
+        close = 2e-5 if dtype == torch.float32 else 1e-13
+        for got, truth in zip(with_grads(function, backend, tensors), want, strict=True):
+            assert got.dtype == dtype
+            assert (got.cpu() - truth).abs().max() <= close * truth.abs().max().clamp(min=1.0)
+
+    @each
+    def test_the_same_bits_in_every_run_and_replay(self, backend, function, sizes):
+        tensors = self.drawn(sizes)
+        want = with_grads(function, backend, tensors)
+        for _ in range(20):
+            assert same_bits(with_grads(function, backend, tensors), want)
+        graph, outs = TestGraphs.captured(lambda: with_grads(function, backend, tensors))
+        for _ in range(3):
+            graph.replay()
+            assert same_bits(outs, want)
+
+    @each
+    def test_memory_is_that_of_the_operands(self, backend, function, sizes):
+        tensors = self.drawn(sizes)
+        with_grads(function, backend, tensors)
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        with_grads(function, backend, tensors)
+        # Sums of parts are doubles of the owners' size, of at most as many points as keep a GPU busy.
+        most = 64 * 512 * 8 * 3 * sizes[0][-1] + 16 * sum(8 * t.numel() for t in tensors)
+        assert torch.cuda.max_memory_allocated() - before <= most
 
 
 class TestLaunches:

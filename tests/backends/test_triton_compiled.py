@@ -28,6 +28,8 @@ from helpers.launched_calls import (
     gaussian,
     kl,
     laplace,
+    mixture,
+    mmd,
     negative_binomial,
     normal,
     poisson,
@@ -340,6 +342,60 @@ def _id(value):
 @pytest.mark.parametrize(("capability", "case"), list(_pairs()), ids=_id)
 def test_every(monkeypatch, capability, case):
     check_case(monkeypatch, capability, case)
+
+
+# Of data, components and dims: a tile of several of each, of all dims that it may have, and chunks of them.
+SIZES = ((64, 50, 2), (512, 500, 40), (64, 50, 300))
+PAIRS = [
+    *(
+        (mixture, sizes, dtype, {"backward": backward, "own": own, "per_dim": per_dim})
+        for sizes in SIZES
+        for dtype in (torch.float32, torch.float64)
+        for own in ("", "weights", "components")
+        for per_dim in BOTH
+        for backward in BOTH
+    ),
+    *(
+        (mmd, sizes, dtype, {"exponential": exponential, "gradients": gradients})
+        for sizes in SIZES
+        for dtype in (torch.float32, torch.float64)
+        for exponential in BOTH
+        for gradients in BOTH
+    ),
+]
+
+
+def pairs_key(case):
+    make, sizes, dtype, options = case
+    words = [name if value is True else value for name, value in options.items() if value]
+    return "-".join((make.__name__, "x".join(map(str, sizes)), str(dtype)[6:], *words))
+
+
+def check_pairs(monkeypatch, capability, case):
+    make, sizes, dtype, options = case
+    function, args = make(sizes, dtype, **options)
+    for compiled in compile_call(monkeypatch, capability, function, *args):
+        check(compiled)
+
+
+@pytest.mark.parametrize(
+    "case",
+    (
+        (mixture, SIZES[1], torch.float32, {"backward": True, "per_dim": True}),
+        (mmd, SIZES[1], torch.float32, {}),
+    ),
+    ids=pairs_key,
+)
+def test_representative_of_pairs(monkeypatch, case):
+    check_pairs(monkeypatch, 90, case)
+
+
+@pytest.mark.triton
+@pytest.mark.parametrize("case", PAIRS, ids=pairs_key)
+def test_every_of_pairs(monkeypatch, case):
+    """Each of one size for one of three GPUs; of the three sizes for all."""
+    turn = PAIRS.index(case) + SIZES.index(case[1])
+    check_pairs(monkeypatch, (80, 90, 100)[turn % 3], case)
 
 
 class Driver:

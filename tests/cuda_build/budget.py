@@ -3,7 +3,8 @@
 A kernel that has more instructions than fit under the time of its bytes is bound by them, and no GPU is needed to
 count them: they are read from the machine code, of the CUDA kernels and of Triton's, on the way that ordinary
 numbers take (machine_code.py), for contiguous operands of one dtype without weights. ceilings.csv has for each what
-is allowed, five hundredths above what was counted when it was last set.
+is allowed, five hundredths above what was counted when it was last set. Of the operators on pairs an element is a
+dim of a pair.
 
     python tests/cuda_build/budget.py FILE...         the library, or cubins; without any, Triton's alone
     python tests/cuda_build/budget.py --set FILE...   sets the ceilings to what is counted
@@ -37,6 +38,15 @@ DENSITIES = {
     "negative_binomial_log_prob": (r"NegativeBinomialDensity<float, false>", 3, 2, True),
     "zero-inflated negative_binomial_log_prob": (r"NegativeBinomialDensity<float, true>", 4, 3, True),
 }
+# Of pairs and dims, in float32: what the terms of pairs take, and a gradient's sums beside them.
+PAIRS = (
+    # (operator, pass, kernel, 16-byte loads of shared memory and fused multiply-adds of a turn, its elements)
+    ("gaussian_mixture_log_prob", "terms", "joint_kernel<float>", 12, 64, 64),
+    ("gaussian_mixture_log_prob", "data", "data_kernel<float, false>", 6, 0, 16),
+    ("gaussian_mixture_log_prob", "components", "components_kernel<float, false>", 5, 0, 16),
+    ("mmd", "terms", "mmd_kernel<float>", 8, 64, 64),
+    ("mmd", "points", "mmd_kernel<float>", 5, 0, 16),
+)
 # storage: (its name in C++, elements of a chunk of 16 bytes, additions of float64 that a chunk's sum ends with)
 STORAGES = {"float32": ("float", 4, 1), "bfloat16": ("BFloat16", 8, 2)}
 
@@ -113,6 +123,11 @@ def native(libraries):
         assert ways, f"{operator}, {of}, {dtype}: of {len(chosen)} kernels none has a loop with {has}"
         way = min(ways, key=len)
         yield Row("native", operator, of, dtype, round(len(way) / elements, 1), loads_first(way))
+    for operator, of, pattern, loads, products, count in PAIRS:
+        (kernel,) = (kernel for name, kernel in found.items() if name.startswith(pattern))
+        way = kernel.turn(LDS_128=loads, FFMA=products)
+        assert way, f"{operator}, {of}: no loop of {loads} loads and {products} fused multiply-adds"
+        yield Row("native", operator, of, "float32", round(len(way) / count, 1), loads_first(way))
 
 
 def triton():

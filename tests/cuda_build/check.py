@@ -26,10 +26,11 @@ FUSED = 2 + 9 + 4 + 4 + 2
 
 def registered():
     assert not native.CUDA_REASON, native.CUDA_REASON
-    for name in (*operators.SCHEMAS, "rescale_"):
+    names = (*operators.SCHEMAS, *operators.PAIRWISE_SCHEMAS)
+    for name in (*names, "rescale_"):
         has = torch._C._dispatch_has_kernel_for_dispatch_key(f"vae_fast::{name}", "CUDA")
         assert has, f"{name} is not registered for CUDA"
-    print(f"{len(operators.SCHEMAS)} raw operators are registered for CUDA")
+    print(f"{len(names)} raw operators are registered for CUDA")
 
 
 def fronts():

@@ -20,6 +20,8 @@ def sources():
     csrc = ROOT / "csrc"
     return [
         csrc / "ops.cpp",
+        csrc / "mixture.cpp",
+        csrc / "mmd.cpp",
         csrc / "operands.cpp",
         csrc / "rescale.cpp",
         *sorted(csrc.glob("cuda/*.cpp")),

@@ -306,6 +306,27 @@ def counts(shape, offset, dtype):
         like_the_reference(f"counts {shape} {offset} {dtype}", likelihood, drawn, {"param": param})
 
 
+def mixture(shape, dtype, own, weights):
+    """Components for all data or each datum's own, and weights so too: all dims together, and each alone."""
+    rows, components, dims = shape
+    of = (rows, components) if own else (components,)
+
+    def likelihood(mu, logvar, z, log_weight=None, *, backend):
+        return vf.gaussian_mixture_log_prob(mu, logvar, z, log_weight=log_weight, per_dim=True, backend=backend)
+
+    drawn = [torch.randn((*of, dims)), torch.randn((*of, dims)) * 0.3, torch.randn(rows, dims)]
+    if weights:
+        drawn.append(torch.randn((rows, components) if weights == "own" else (components,)))
+    like_the_reference(f"mixture {shape} {dtype} {own} {weights}", likelihood, [t.to(dtype) for t in drawn], {})
+
+
+def discrepancy(n, m, dims, dtype):
+    """More constants than one launch takes, which is a sum of two; and the kernel without any."""
+    drawn = [t.to(dtype) for t in (torch.randn(n, dims), torch.randn(m, dims) * 1.3 + 0.2)]
+    for given in ({"scales": [0.1 * k for k in range(1, 19)]}, {"kernel": "rbf", "unbiased": False}):
+        like_the_reference(f"mmd {n} {m} {dims} {dtype}", vf.mmd, drawn, given)
+
+
 def cancelling():
     """Sums over samples of which those that cancel are in one group: what float32 loses of them is kept."""
     mu = torch.zeros(2, 8, requires_grad=True)
@@ -364,4 +385,13 @@ for shape, dtype in itertools.product(((3, 5), (9, 784), (2, 5001)), (torch.floa
     counts(shape, 0, dtype)
 for case in itertools.product(((5, 12), (3, 7)), OFFSETS, (torch.float32, torch.bfloat16)):
     options(*case)
+# Tiles that are not full, of one chunk of dims and of several; a part of several tiles; few data, whose components
+# are in parts.
+for shape, dtype in (((70, 90, 18), torch.float32), ((600, 780, 3), torch.float64), ((3, 300, 5), torch.float32)):
+    for weights in (None, "shared", "own"):
+        mixture(shape, dtype, False, weights)
+for shape, dtype in (((5, 40, 33), torch.float32), ((4, 300, 1), torch.float64)):
+    mixture(shape, dtype, True, "own")
+for sizes in ((70, 140, 18, torch.float32), (600, 780, 3, torch.float64)):
+    discrepancy(*sizes)
 print(digest.hexdigest())

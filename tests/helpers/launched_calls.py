@@ -242,3 +242,23 @@ def normal(shape, dtype, offset=0):
     options = {"sample_shape": (), "shape": shape, "seed": 7, "seed_tensor": None, "offset": offset}
     device = torch.device("cpu")
     return made("standard_normal", {}, {**options, "first_sample": 0, "dtype": dtype, "device": device})
+
+
+def mixture(sizes, dtype, backward=False, own="", per_dim=False):
+    """Of ``own`` "weights" log w is each datum's own, of "components" all is; backward every gradient is wanted."""
+    rows, components, dims = sizes
+    each = (rows, components) if own else (components,)
+    of = (rows, components) if own == "components" else (components,)
+    operands = [torch.empty(s, dtype=dtype) for s in ((rows, dims), *((*of, dims),) * 3, each)]
+    if not backward:
+        return operators.KERNELS.gaussian_mixture_log_prob_fwd, (*operands, per_dim)
+    joint, marginals = torch.empty(rows, dtype=dtype), torch.empty((rows, dims), dtype=dtype)
+    upstream = joint, marginals if per_dim else None
+    return operators.KERNELS.gaussian_mixture_log_prob_bwd, (*upstream, *operands, joint, marginals, *[True] * 5)
+
+
+def mmd(sizes, dtype, exponential=False, gradients=True):
+    n, m, dims = sizes
+    points = [torch.empty((k, dims), dtype=dtype) for k in (n, m)]
+    constants = [1.0] if exponential else [1.0] * 7
+    return operators.KERNELS.mmd_fwd, (*points, constants, exponential, True, gradients, gradients)

@@ -1,6 +1,7 @@
 """A mixture's log-density and the total correlation: values and gradients against the plain cube in float64."""
 
 import math
+import random
 
 import pytest
 import torch
@@ -69,6 +70,33 @@ def test_values_and_gradients(backend, shape, own, weights, dtype):
     # A share of a component is as far off as its logarithm, which is a sum over the dims.
     for got, want in zip(gradients(outs, tensors), gradients(truth, exact), strict=True):
         close(got, want, factor=shape[-1] ** 0.5 * 8, dtype=dtype)
+
+
+@each
+def test_random_calls(backend):
+    """Sizes on both sides of every tile's, operands that need gradients or do not, components of no weight."""
+    rng = random.Random(5)
+    # In Triton's interpreter each takes seconds.
+    for _ in range(3 if backend == "triton" else 30):
+        shape = (
+            rng.choice((1, 2, 31, 64, 65, 90)),
+            rng.choice((1, 3, 16, 33, 64, 100)),
+            rng.choice((1, 2, 16, 17, 33)),
+        )
+        own, weights = rng.random() < 0.3, rng.choice((None, "shared", "own"))
+        dtype = rng.choice(tuple(EPS))
+        tensors = leaves(shape, dtype, own, weights)
+        if weights and shape[1] > 1:
+            with torch.no_grad():
+                tensors[3][..., 0] = -math.inf
+        wanted = [k for k in range(len(tensors)) if rng.random() < 0.7] or [2]
+        for k, t in enumerate(tensors):
+            t.requires_grad_(k in wanted)
+        exact = [t.detach().double().requires_grad_(t.requires_grad) for t in tensors]
+        outs, truth = both(tensors, backend=backend), cube(*exact)
+        got, want = (gradients(o, [t[k] for k in wanted]) for o, t in ((outs, tensors), (truth, exact)))
+        for a, b in zip((*outs, *got), (*truth, *want), strict=True):
+            close(a, b, factor=shape[2] ** 0.5 * 8, dtype=dtype)
 
 
 @each

@@ -445,7 +445,7 @@ class TestWrongCalls:
             ({"layout": "nhwc"}, "unknown layout 'nhwc'; there are contiguous, transposed"),
             ({"inputs": "hard"}, "unknown inputs 'hard'; there are ordinary, extreme"),
             ({"inputs": "bits:1:0:0"}, "unknown inputs"),
-            ({"options": "prior,width"}, "unknown option 'width'; there are plain, bool, bounds"),
+            ({"options": "prior,width"}, "unknown option 'width'; there are plain, biased, bool, bounds"),
             ({"shape": "3x-1"}, "'3x-1' is not a shape such as 8x20"),
             ({"shape": (3, -1)}, "negative size"),
             ({"device": "cpu:cpu"}, "device 'cpu:cpu' is not usable"),

@@ -5,8 +5,10 @@ come since is then promised too.
 """
 
 import argparse
+import ast
 import inspect
 import json
+import re
 from dataclasses import fields
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from vae_fast.cli.info import collect
 from vae_fast.cli.parser import build_parser
 from vae_fast.cli.report import COLUMNS
 
+ROOT = Path(__file__).parents[2]
 HELD = Path(__file__).with_name("promised.json")
 
 
@@ -39,6 +42,37 @@ def parameters(name):
         [p.name, p.kind.name, *([] if p.default is p.empty else [shown(p.default)])]
         for p in inspect.signature(named(name)).parameters.values()
     ]
+
+
+def written(path):
+    """The parameters of the public functions and classes of a file that imports what need not be installed."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    kinds = {"posonlyargs": "POSITIONAL_ONLY", "args": "POSITIONAL_OR_KEYWORD", "kwonlyargs": "KEYWORD_ONLY"}
+    found = {}
+    for node in tree.body:
+        function = node
+        if isinstance(node, ast.ClassDef):
+            (function,) = [f for f in node.body if getattr(f, "name", "") == "__init__"] or [None]
+        if not isinstance(function, ast.FunctionDef):
+            continue
+        given = function.args
+        rows = [[a.arg, kinds[kind]] for kind in kinds for a in getattr(given, kind)]
+        early = rows[: len(rows) - len(given.kwonlyargs)]
+        behind = [*zip(early[len(early) - len(given.defaults) :], given.defaults, strict=True)]
+        behind += zip(rows[len(early) :], given.kw_defaults, strict=True)
+        for row, default in behind:
+            row += [] if default is None else [ast.unparse(default)]
+        found[node.name] = [row for row in rows if row[0] != "self"]
+    return found
+
+
+def of_integrations():
+    """Of what other libraries' code calls, by the names of the site's page; others inherit what is promised."""
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    names = re.findall(r"vae_fast\.(integrations\.(\w+)\.(\w+))", page)
+    folder = Path(vae_fast.__file__).with_name("integrations")
+    found = {module: written(folder / f"{module}.py") for _, module, _ in names}
+    return {name: found[module][what] for name, module, what in names if what in found[module]}
 
 
 def methods(name):
@@ -64,7 +98,7 @@ def face():
     names += [method for name in names for method in methods(name)]
     return {
         "names": sorted(vae_fast.__all__),
-        "parameters": {name: parameters(name) for name in sorted(names)},
+        "parameters": {name: parameters(name) for name in sorted(names)} | of_integrations(),
         "options": options(),
         "info": sorted(collect()),
         "config": sorted(field.name for field in fields(TrainConfig)),
@@ -78,7 +112,8 @@ PROMISED = json.loads(HELD.read_text(encoding="utf-8")) if HELD.is_file() else f
 @pytest.mark.parametrize("name", PROMISED["parameters"])
 def test_a_call_that_worked_works(name):
     """Those by position in their order, and first; all with their defaults; a new one has a default."""
-    now, then = parameters(name), PROMISED["parameters"][name]
+    now = of_integrations()[name] if name.startswith("integrations.") else parameters(name)
+    then = PROMISED["parameters"][name]
     by_position = [p for p in then if p[1] == "POSITIONAL_OR_KEYWORD"]
     assert now[: len(by_position)] == by_position
     assert all(p in now for p in then)

@@ -9,7 +9,7 @@ from .drawing import OTHER, OURS, canvas, save
 
 RESULTS = Path(report.__file__).parent / "results"
 CPU, GPU = "intel-xeon-avx512-2-threads", "nvidia-h200-9-0-16-threads"
-SMALL_CALLS, PAIRS, SCVI = "amd-epyc-avx512-1-threads", "amd-epyc-avx512-2-threads", "intel-xeon-avx512-1-threads"
+SMALL_CALLS, PAIRS, SCVI = "amd-epyc-avx512-1-threads", "amd-epyc-avx512-2-threads", "amd-epyc-avx512-2-threads"
 OPERATORS = ("rsample_kl", "gaussian_kl", "bernoulli_log_prob", "gaussian_log_prob")
 NAMES = {"compile": "torch.compile", "native": "vae_fast, native", "triton": "vae_fast, triton"}
 

@@ -5,6 +5,7 @@
     cases.py     what a case is; words.py: its options by name; defaults.py: the cases tried by default
     choice.py    what is to be checked
     operands.py  a case's tensors, from its seed
+    pairs.py     cases, truth and rows of the operators on pairs
     formulas.py  what an element should be, in float64 or more, and the terms that rounding errors go with;
                  forms.py: σ of each parametrisation
     truth.py     a case's results and gradients: elements weighted and summed
@@ -47,8 +48,8 @@ def check(
 ) -> tuple[Row, ...]:
     """Checks values and gradients of the operators against float64 on this machine; prints nothing.
 
-    Every operator but those on pairs, on every backend available, every device and dtype, in every memory layout
-    and with every option, on ordinary inputs and on extreme ones. Each error is |result − truth| / (ε·Σ|terms|):
+    Every operator, on every backend available, every device and dtype, in every memory layout and with every
+    option, on ordinary inputs and on extreme ones. Each error is |result − truth| / (ε·Σ|terms|):
     truth is the textbook's formula in float64 on the same operands and noise, ε the spacing of the result's dtype
     at 1, and Σ|terms| the sum of the absolute values of what is added up. Up to 3 are allowed, 2 for z, 4 for
     densities of counts (6 by logarithms, whose exponentials are rounded), and 1 + log2 n more for a sum of n; twice
@@ -61,14 +62,15 @@ def check(
             available.
         device: such as "cuda:0". None: the CPU, and a GPU where there is one.
         dtype: a floating dtype or its name, such as "bfloat16". None: float32, float64, bfloat16 and float16.
-        shape: the operands' broadcast shape in every case; ints, or text such as "8x20". None: each case's own.
+        shape: the operands' broadcast shape in every case; ints, or text such as "8x20". Of operators on pairs the
+            sizes of both sides and of the dims, where one is named. None: each case's own.
         layout: how the operands lie in memory, such as "transposed" or "per_feature". None: every way.
         inputs: "ordinary" or "extreme". None: both.
         options: "plain" or words such as "prior,weight,sum" (words.py), or a sequence of them. None: every option.
         seed: decides the operands and the noise, an int from 0 to 2⁶³ − 1; nothing is drawn from PyTorch's
             generators.
         thorough: also derivatives against differences of values (torch.autograd.gradcheck), every float32
-            through the formulas of one argument, and random cases. Hours.
+            through the formulas of one argument, and random cases, but of operators on pairs. Hours.
         cases: how many random cases ``thorough`` tries. 0: none.
         every: of all float32 ``thorough`` takes each ``every``-th one. 0: none.
         progress: called with a line of text now and then. None: nothing is told.

@@ -17,7 +17,7 @@ from vae_fast.checking.cases import (
     parse_shape,
 )
 from vae_fast.checking.defaults import default_shape, default_variants
-from vae_fast.checking.words import OPS, options_text, parse_options
+from vae_fast.checking.words import OPS, PAIRS, options_text, parse_options
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +40,7 @@ def checked(seed: int, **words: Any) -> Choice:
     dtype, device, shape, options = words["dtype"], words["device"], words["shape"], words["options"]
     if isinstance(dtype, torch.dtype):
         dtype = next((name for name, known in DTYPES.items() if known == dtype), str(dtype))
-    _known("op", words["op"], OPS)
+    _known("op", words["op"], (*OPS, *PAIRS))
     _known("dtype", dtype, DTYPES)
     _known("layout", words["layout"], LAYOUTS)
     if not (isinstance(words["inputs"], str) and _bits(words["inputs"])):
@@ -94,7 +94,7 @@ def places(choice: Choice) -> Iterator[tuple[str, str, list[str]]]:
     table = backends()
     devices = [choice.device] if choice.device else ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
     some = False
-    for op in [choice.op] if choice.op else OPS:
+    for op in [choice.op] if choice.op else (*OPS, *PAIRS):
         for device in devices:
             kind = torch.device(device).type
             if choice.backend == "auto":

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vae_fast.checking.cases import Case
+
+if TYPE_CHECKING:
+    from vae_fast.checking.pairs import PairsCase
 
 
 @dataclass(frozen=True)
@@ -18,7 +21,7 @@ class Failure:
     the call raised, and the dtype where that is wrong. ``command`` runs exactly ``case``.
     """
 
-    case: Case
+    case: Case | PairsCase
     result: str
     index: tuple[int, ...]
     operands: dict[str, float]

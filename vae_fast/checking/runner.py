@@ -5,19 +5,21 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
+from vae_fast.checking import pairs
 from vae_fast.checking.cases import DTYPES, Case, shape_text
 from vae_fast.checking.choice import Choice, places, variants
 from vae_fast.checking.rows import Row
 from vae_fast.checking.run import prepare, shrink
 from vae_fast.checking.tally import Tally, on_each
 from vae_fast.checking.thorough import Progress, thorough_rows
-from vae_fast.checking.words import options_text
+from vae_fast.checking.words import PAIRS, options_text
 
 
 def run_check(choice: Choice, thorough: bool, cases: int, every: int, progress: Progress | None) -> tuple[Row, ...]:
     """The rows of the check. Raises ValueError where nothing of what was asked for exists."""
     rows: list[Row] = []
-    found = list(places(choice))
+    everywhere = list(places(choice))
+    found = [place for place in everywhere if place[0] not in PAIRS]
     for op, device, names in found:
         tried = variants(choice, op)
         for dtype in [choice.dtype] if choice.dtype else DTYPES:
@@ -25,6 +27,12 @@ def run_check(choice: Choice, thorough: bool, cases: int, every: int, progress: 
                 if progress:
                     progress(f"{op}, {device}, {dtype}")
                 rows += _rows(op, device, dtype, names, tried)
+    for op, device, names in everywhere:
+        # A shape of the others' is none of pairs.
+        if op in PAIRS and (choice.op or choice.shape is None):
+            if progress:
+                progress(f"{op}, {device}")
+            rows += pairs.rows(op, device, names, choice)
     if not rows:
         shape = "" if choice.shape is None else f" of shape {shape_text(choice.shape)}"
         options = "" if choice.options is None else f" with options {options_text(choice.options)}"

@@ -147,6 +147,11 @@ def _known(texts: tuple[str, ...], words: tuple[str, ...]) -> tuple[str, ...]:
 
 
 OPS = {name: _op(operator) for name, operator in OPERATORS.items()}
+# The words of the operators on pairs (pairs.py).
+PAIRS = {
+    "gaussian_mixture_log_prob": ("per_dim", "weights", "own_weights", "own_components"),
+    "mmd": ("rbf", "biased", "scales"),
+}
 
 
 def options_text(options: tuple[str, ...]) -> str:
@@ -156,7 +161,7 @@ def options_text(options: tuple[str, ...]) -> str:
 def parse_options(text: str) -> tuple[str, ...]:
     """ "prior,sum" → ("prior", "sum"), "plain" → (). Raises ValueError naming the words there are."""
     options = () if text == "plain" else tuple(text.split(","))
-    known = sorted({word for op in OPS.values() for word in op.words})
+    known = sorted({word for words in (*(op.words for op in OPS.values()), *PAIRS.values()) for word in words})
     for word in options:
         if word not in known:
             raise ValueError(f"unknown option {word!r}; there are plain, {', '.join(known)}")

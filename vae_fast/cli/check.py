@@ -23,6 +23,7 @@ _UNITS = (
     "Allowed: 3 (z: 2), and 1 + log2 n more for a sum of n; twice that in float64, where the truth is no better;\n"
     "1/2 more for each factor that a gradient is multiplied by (upstream, weight, 1/n), and up to 7 more where\n"
     "sigma is a softplus or has param_eps added. Of counts 4, and 6 where a parameter is given by its logarithm.\n"
+    "Between pairs, where shares are exponentials of sums, 6, and 12 of gradients.\n"
     "The noise is compared bit by bit.\n"
     "torch: the formulas users write in PyTorch, in the same dtype, extreme inputs too; where vae_fast's result\n"
     "for a half type is float32, in units of that."

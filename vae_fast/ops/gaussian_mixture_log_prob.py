@@ -66,7 +66,7 @@ def gaussian_mixture_log_prob(
         bounds: (low, high), to which logvar is clamped as it is given; either may be None. None: no clamp.
         bounds_grad: logvar's gradient outside the bounds: "zero", as torch.clamp's, or "pass", that of the value at
             the bound.
-        backend: "native" (CPU), "reference" or "auto"; None is what ``use_backend`` says. Under functorch's
+        backend: "reference", "native", "triton" or "auto"; None is what ``use_backend`` says. Under functorch's
             transforms, forward-mode AD, export and for tensor subclasses the reference's operations serve, on the
             whole table.
 

@@ -51,7 +51,7 @@ def mmd(
         scales: s of the inverse multiquadric, each above 0; "rbf" has none.
         unbiased: whether pairs of a point and itself are left out of the first two means, which then are of
             n(n − 1) and m(m − 1) pairs; otherwise of n² and m².
-        backend: "native" (CPU), "reference" or "auto"; None is what ``use_backend`` says. Under functorch's
+        backend: "reference", "native", "triton" or "auto"; None is what ``use_backend`` says. Under functorch's
             transforms, forward-mode AD, export and for tensor subclasses the reference's operations serve, on whole
             tables.
 
@@ -86,7 +86,7 @@ def mmd(
     if not factors:
         raise ValueError("scales must not be empty")
     dtype = compute_dtype(promoted_dtype(x, y))
-    constants = torch.tensor([factor * c for factor in factors], dtype=dtype, device=x.device)
+    constants = [factor * c for factor in factors]
     composite = dispatch.needs_composite(x=x, y=y)
     return _mmd(x.to(dtype), y.to(dtype), (constants, exponential, bool(unbiased)), backend, composite)
 
@@ -115,17 +115,17 @@ class _Mmd(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, y: Tensor, options: Any, name: str) -> Tensor:
         need_x, need_y, *_ = ctx.needs_input_grad
         value, dx, dy = kernel_of(name, f"{OP}_fwd")(x, y, *options, need_x, need_y)
-        constants, *ctx.options = options
-        ctx.save_for_backward(x, y, constants, dx, dy)
+        ctx.options = options
+        ctx.save_for_backward(x, y, dx, dy)
         return value
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> Any:
-        x, y, constants, dx, dy = ctx.saved_tensors
+        x, y, dx, dy = ctx.saved_tensors
         need_x, need_y, *_ = ctx.needs_input_grad
         needs = need_x, need_y
         if torch.is_grad_enabled() or dispatch.batched(upstream):
             # A gradient that is differentiated, or batched: of PyTorch's operations.
-            found = blocks.gradients(lambda: (whole(x, y, constants, *ctx.options),), (x, y), needs, (upstream,))
+            found = blocks.gradients(lambda: (whole(x, y, *ctx.options),), (x, y), needs, (upstream,))
             return *found, None, None
         return *(g * upstream if need else None for g, need in zip((dx, dy), needs, strict=True)), None, None

@@ -8,7 +8,7 @@ of a point and itself, of which each constant's kernel is 1.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ _TERMS = {"cpu": 1 << 16}
 _TERMS_ELSEWHERE = 1 << 22
 
 
-def whole(x: Tensor, y: Tensor, constants: Tensor, exponential: bool, unbiased: bool) -> Tensor:
+def whole(x: Tensor, y: Tensor, constants: Sequence[float], exponential: bool, unbiased: bool) -> Tensor:
     """MMD² of PyTorch's own operations, on the whole tables of differences."""
 
     def mean(a: Tensor, b: Tensor) -> Tensor:
@@ -31,7 +31,13 @@ def whole(x: Tensor, y: Tensor, constants: Tensor, exponential: bool, unbiased: 
 
 
 def mmd_fwd(
-    x: Tensor, y: Tensor, constants: Tensor, exponential: bool, unbiased: bool, need_dx: bool, need_dy: bool
+    x: Tensor,
+    y: Tensor,
+    constants: Sequence[float],
+    exponential: bool,
+    unbiased: bool,
+    need_dx: bool,
+    need_dy: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """MMD² and its gradients by x and y; [0] where one is not wanted. Sums over pairs are in float64."""
     value = torch.zeros((), dtype=torch.float64, device=x.device)
@@ -59,19 +65,19 @@ def mmd_fwd(
     return value.to(x.dtype), dx, dy
 
 
-def _kernel(square: Tensor, constants: Tensor, exponential: bool) -> tuple[Tensor, Tensor]:
+def _kernel(square: Tensor, constants: Sequence[float], exponential: bool) -> tuple[Tensor, Tensor]:
     """k at d², and −2 times its derivative by d²."""
     if exponential:
         values = torch.exp(-square / constants[0])
         return values, values * (2 / constants[0])
     values = slopes = torch.zeros_like(square)
-    for c in constants.unbind():
+    for c in constants:
         over = 1 / (c + square)
         values, slopes = values + c * over, slopes + 2 * c * over * over
     return values, slopes
 
 
-def _of_themselves(points: Tensor, constants: Tensor, exponential: bool) -> float:
+def _of_themselves(points: Tensor, constants: Sequence[float], exponential: bool) -> float:
     return float(len(points) * (1 if exponential else len(constants)))
 
 

@@ -111,14 +111,14 @@ def zero_where_unweighted(value, w, WEIGHT: tl.constexpr):
 def density(
     # Operands and their gradients, the weight and its own at the end: each a pointer, or None.
     operands, gradients, upstream, out, partials, ticket,
-    # As many as a density can have (MOST_OPERANDS of density_launch.py).
+    # As many as a density can have (MOST_OPERANDS of density_class.py).
     sample0: tl.int64, datum0: tl.int64, sample1: tl.int64, datum1: tl.int64,
     sample2: tl.int64, datum2: tl.int64, sample3: tl.int64, datum3: tl.int64,
-    sample4: tl.int64, datum4: tl.int64,
+    sample4: tl.int64, datum4: tl.int64, upstream_sample: tl.int64, upstream_datum: tl.int64,
     dsample0: tl.int64, ddatum0: tl.int64, dsample1: tl.int64, ddatum1: tl.int64,
     dsample2: tl.int64, ddatum2: tl.int64, dsample3: tl.int64, ddatum3: tl.int64,
     dsample4: tl.int64, ddatum4: tl.int64,
-    upstream_sample: tl.int64, upstream_datum: tl.int64, out_sample: tl.int64, out_datum: tl.int64,
+    out_sample: tl.int64, out_datum: tl.int64,
     rows: tl.int64, datum_rows: tl.int64, columns: tl.int64,
     column_tiles: tl.int64, tiles: tl.int64, segments: tl.int64,
     factor: tl.float64,

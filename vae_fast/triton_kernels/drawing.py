@@ -11,6 +11,7 @@ import triton.language as tl
 from torch import Tensor
 
 from vae_fast.checks import FLOATS
+from vae_fast.operators import OPERATORS
 from vae_fast.reference.densities import promoted_dtype
 from vae_fast.triton_kernels import launch, layout
 from vae_fast.triton_kernels.forms import ALIKE, form_of, is_plain, parts_of, prior_form_of
@@ -19,6 +20,8 @@ from vae_fast.triton_kernels.noise import NORMALS
 from vae_fast.triton_kernels.operands import Types, check_upstream, readable, shape_of, spec_of, types_of
 from vae_fast.triton_kernels.walk import Spec
 
+# Where the options of a sample's noise end. In the place of a temperature some samplers have what is no number.
+_TEMPERATURE = OPERATORS["rsample"].Options._fields.index("temperature")
 # mu and logvar; with a prior's; the place of the noise that is given, which comes after all these.
 MOMENTS, OPERANDS, NOISE = 2, 4, 4
 
@@ -63,9 +66,22 @@ class Draw:
             check_upstream("noise", options.noise, (*options.sample_shape, *shape), self.mu.device)
         return shape, types
 
-    def arguments(self, groups: int, plan: Layout) -> tuple[Any, ...]:
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What the options say of a call's class: all but the seed, and where in its noise a sample begins.
+
+        A temperature is a number that may be another one at every call.
+        """
         o = self.options
-        noise = (o.seed, o.seed_tensor, o.offset, o.first_sample, self.samples, groups)
+        seed = None if o.seed_tensor is None else o.seed_tensor.dtype
+        decided = o.offset % NORMALS, seed, self.temperature != 1.0, self.event_ndim
+        rest = o[_TEMPERATURE + hasattr(o, "temperature") :]
+        return *decided, launch.tile_bytes, *o.sample_shape, None, *rest
+
+    def numbers(self, groups: int, plan: Layout) -> tuple[Any, ...]:
+        """What a kernel takes behind its strides."""
+        o = self.options
+        noise = (o.seed, o.offset, o.first_sample, self.samples, groups)
         numbers = (self.free_bits or 0.0, o.param_eps, o.low, o.high)
         return *noise, *plan.space_arguments, *numbers, *((self.temperature,) if self.more else ())
 

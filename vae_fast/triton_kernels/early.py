@@ -12,7 +12,9 @@ import triton.language as tl
 from torch import Tensor
 
 from vae_fast.triton_kernels import launch
+from vae_fast.triton_kernels.kept import Recent
 from vae_fast.triton_kernels.kernel import kernel
+from vae_fast.triton_kernels.launch import Launch
 from vae_fast.triton_kernels.layout import ceil_div, tile_of
 from vae_fast.triton_kernels.tiles import narrow
 
@@ -43,12 +45,12 @@ def _scale(grad, numel, factor, BLOCK: tl.constexpr):
 def _rescale(
     upstream,
     grad0,
-    numel0: tl.int64,
     grad1,
-    numel1: tl.int64,
     grad2,
-    numel2: tl.int64,
     grad3,
+    numel0: tl.int64,
+    numel1: tl.int64,
+    numel2: tl.int64,
     numel3: tl.int64,
     BLOCK: tl.constexpr,
 ):
@@ -60,15 +62,20 @@ def _rescale(
         _scale(grad3, numel3, factor, BLOCK)
 
 
+_launches: Recent[Launch] = Recent()
+
+
 def rescale(grads: Sequence[Tensor], upstream: Tensor) -> None:
     """Multiplies gradients, dense in memory and each of its own dtype, by ``upstream``'s element, in place."""
     present = [grad for grad in grads if grad.numel()]
     if not present:
         return
-    block = tile_of(launch.tile_bytes, max(g.element_size() for g in present))
-    args: list[object] = [upstream.resolve_neg()]
-    for grad in present:
-        args += (grad, grad.numel())
-    args += (None, 0) * (MOST - len(present))
-    programs = min(ceil_div(max(g.numel() for g in present), block), MOST_PROGRAMS)
-    launch.run(_rescale, programs, upstream.device, args, {"BLOCK": block})
+    sizes = [grad.numel() for grad in present]
+    key = (upstream.dtype, upstream.device, launch.tile_bytes, MOST_PROGRAMS, *sizes, *[g.dtype for g in present])
+    found = _launches.find(key)
+    if found is None:
+        block = tile_of(launch.tile_bytes, max(g.element_size() for g in present))
+        programs = min(ceil_div(max(sizes), block), MOST_PROGRAMS)
+        found = _launches.keep(key, Launch(_rescale, programs, upstream.device, {"BLOCK": block}))
+    missing = MOST - len(present)
+    found((upstream.resolve_neg(), *present, *(None,) * missing), (*sizes, *(0,) * missing))

@@ -11,7 +11,11 @@ from typing import Any
 import torch
 import triton.language as tl
 from torch import Tensor
+from triton.compiler import CompiledKernel
+from triton.runtime import driver
 
+from vae_fast.triton_kernels import kept
+from vae_fast.triton_kernels.kept import Recent
 from vae_fast.triton_kernels.kernel import kernel
 from vae_fast.triton_kernels.layout import JOIN_BLOCK, TILE_BYTES, ceil_div, power_of_two
 from vae_fast.triton_kernels.tiles import narrow
@@ -52,14 +56,104 @@ def run(
     args: Sequence[Any],
     constants: dict[str, Any],
     registers: int = ALL_REGISTERS,
-) -> None:
-    """Launches ``kernel`` on the device's current stream."""
+) -> Any:
+    """Launches ``kernel`` on the device's current stream, as Triton does it, and returns what it compiled."""
     chosen = options(registers, _is_hopper(device))
     if device.type == "cuda" and device.index != torch.cuda.current_device():
         with torch.cuda.device(device):
-            kernel[(programs,)](*args, **constants, **chosen)
-    else:
-        kernel[(programs,)](*args, **constants, **chosen)
+            return kernel[(programs,)](*args, **constants, **chosen)
+    return kernel[(programs,)](*args, **constants, **chosen)
+
+
+# Pointers of a kernel, or tuples of them. Those that are not there are None.
+Pointers = Sequence[Any]
+# Which of a kernel's pointers are at a multiple of 16 bytes; 0 where all are.
+Alignment = Any
+# As many of these as a launch keeps kernels for.
+MOST_ALIGNMENTS = 32
+# Bytes by whose multiples Triton tells addresses apart: it compiles anew where one is no multiple.
+ALIGNED = 16
+
+
+class Launch:
+    """A kernel's launch with all that is the same for a class of calls, and the kernels compiled for it.
+
+    A kernel takes pointers first, then numbers, and what it is compiled for at the end. Which pointers there are,
+    and of which dtypes, is the same for every call of a class; numbers are never specialised (kernel.py). So what
+    is left to decide which compiled kernel a call has is how its pointers are aligned.
+    """
+
+    __slots__ = ("_blanks", "_compiled", "_index", "constants", "device", "kernel", "programs", "registers")
+
+    def __init__(
+        self,
+        kernel: Any,
+        programs: int,
+        device: torch.device,
+        constants: dict[str, Any],
+        registers: int = ALL_REGISTERS,
+    ) -> None:
+        self.kernel, self.programs, self.device = kernel, programs, device
+        self.constants, self.registers = constants, registers
+        self._index = device.index or 0
+        # In the places of what a kernel is compiled for, which its machine code does not take.
+        self._blanks = (None,) * len(constants)
+        self._compiled: dict[Alignment, tuple[CompiledKernel, Any, Any, Any]] = {}
+
+    def __call__(self, pointers: Pointers, numbers: Sequence[Any]) -> None:
+        """Launches on the device's current stream."""
+        if not kept.KEEPS:
+            run(self.kernel, self.programs, self.device, (*pointers, *numbers), self.constants, self.registers)
+            return
+        addresses, bits = _addresses(pointers)
+        alignment = _alignment(addresses) if bits % ALIGNED else 0
+        found = self._compiled.get(alignment)
+        if found is None or kept.is_watched(self.kernel):
+            self._run(pointers, numbers, alignment)
+            return
+        # In a forked child that has no GPU this is where PyTorch says so.
+        if driver.active.get_current_device() != self._index:
+            with torch.cuda.device(self.device):
+                self(pointers, numbers)
+            return
+        _, launcher, function, metadata = found
+        stream = driver.active.get_current_stream(self._index)
+        no_hooks = (None, None, None)
+        launcher(*(self.programs, 1, 1, stream, function, metadata, *no_hooks), *addresses, *numbers, *self._blanks)
+
+    def _run(self, pointers: Pointers, numbers: Sequence[Any], alignment: Alignment) -> None:
+        """As Triton does it. What it compiled is kept, unless somebody watched."""
+        args = (*pointers, *numbers)
+        compiled = run(self.kernel, self.programs, self.device, args, self.constants, self.registers)
+        if (
+            isinstance(compiled, CompiledKernel)
+            and len(self._compiled) < MOST_ALIGNMENTS
+            and not kept.is_watched(self.kernel)
+        ):
+            self._compiled[alignment] = compiled, compiled.run, compiled.function, compiled.packed_metadata
+
+
+def _addresses(pointers: Pointers) -> tuple[list[Any], int]:
+    """The tensors' addresses, in the same places, and all their bits together."""
+    addresses: list[Any] = []
+    bits = 0
+    for p in pointers:
+        if p is None:
+            addresses.append(None)
+        elif type(p) is tuple:
+            inner, inner_bits = _addresses(p)
+            addresses.append(tuple(inner))
+            bits |= inner_bits
+        else:
+            address = p.data_ptr()
+            bits |= address
+            addresses.append(address)
+    return addresses, bits
+
+
+def _alignment(addresses: Sequence[Any]) -> Alignment:
+    """Of each address, in the same places, whether it is aligned."""
+    return tuple([_alignment(a) if type(a) is tuple else a is not None and a % ALIGNED == 0 for a in addresses])
 
 
 # ---- tickets ---------------------------------------------------------------------------------------------
@@ -91,7 +185,7 @@ def ticket(device: torch.device) -> Tensor:
     if _fresh.wanted or (device.type == "cuda" and torch.cuda.is_current_stream_capturing()):
         return torch.zeros(1, dtype=torch.int32, device=device)
     if device.type == "cuda":
-        key: tuple[Any, ...] = (device.index, torch.cuda.current_stream(device).cuda_stream)
+        key: tuple[Any, ...] = (device.index, driver.active.get_current_stream(device.index))
     else:
         key = (device.type, threading.get_ident())
     found = _tickets.get(key)
@@ -127,9 +221,16 @@ def _join(
     tl.store(out + column, narrow(total, out.dtype.element_ty), mask=column < columns)
 
 
+_joins: Recent[Launch] = Recent()
+
+
 def join(partials: Tensor, n: int, out: Tensor, factor: float = 1.0) -> None:
     """Sums ``partials`` [n, out.numel()] over n into the contiguous ``out``."""
     columns = out.numel()
-    width = min(power_of_two(columns), JOIN_COLUMNS)
-    constants = {"BLOCK_N": JOIN_BLOCK // width, "BLOCK_COLUMNS": width}
-    run(_join, ceil_div(columns, width), out.device, (partials, out, n, columns, factor), constants)
+    key = columns, partials.dtype, out.dtype, out.device
+    found = _joins.find(key)
+    if found is None:
+        width = min(power_of_two(columns), JOIN_COLUMNS)
+        constants = {"BLOCK_N": JOIN_BLOCK // width, "BLOCK_COLUMNS": width}
+        found = _joins.keep(key, Launch(_join, ceil_div(columns, width), out.device, constants))
+    found((partials, out), (n, columns, factor))

@@ -1,8 +1,9 @@
 """The kernels of a sample and its log-densities: z = μ + σε, log q(z), log p(z), and the gradients of all three.
 
-Operands come in the order mu, logvar, prior_mu, prior_logvar, each as (pointer, stride of a sample, stride of a
-datum), of what is not there any three; MODES are theirs, then that of the noise that is given, and of upstream
-gradients. What there is a sample of, of the call, has a fourth: the stride from one to the next.
+Operands come in the order mu, logvar, prior_mu, prior_logvar; pointers come first, then integers, then numbers.
+Each has a pointer, the stride of a sample and that of a datum, of what is not there any three; MODES are theirs,
+then that of the noise that is given, and of upstream gradients. What there is a sample of, of the call, has one
+stride more, from one to the next.
 """
 
 import triton
@@ -112,12 +113,13 @@ def _store(
 
 @kernel
 def forward(
-    mu, mu_sample: tl.int64, mu_datum: tl.int64, logvar, logvar_sample: tl.int64, logvar_datum: tl.int64,
-    prior_mu, prior_mu_sample: tl.int64, prior_mu_datum: tl.int64, prior_logvar, prior_logvar_sample: tl.int64,
+    mu, logvar, prior_mu, prior_logvar, noise, z, log_q, log_p, partials_q, partials_p, seed_tensor,
+    mu_sample: tl.int64, mu_datum: tl.int64, logvar_sample: tl.int64, logvar_datum: tl.int64,
+    prior_mu_sample: tl.int64, prior_mu_datum: tl.int64, prior_logvar_sample: tl.int64,
     prior_logvar_datum: tl.int64,
-    noise, noise_sample: tl.int64, noise_datum: tl.int64, noise_draw: tl.int64,
-    z, z_sample: tl.int64, z_datum: tl.int64, z_draw: tl.int64, log_q, log_p, partials_q, partials_p,
-    seed: tl.int64, seed_tensor, offset: tl.int64, first_sample: tl.int64, draws: tl.int64, groups: tl.int64,
+    noise_sample: tl.int64, noise_datum: tl.int64, noise_draw: tl.int64,
+    z_sample: tl.int64, z_datum: tl.int64, z_draw: tl.int64,
+    seed: tl.int64, offset: tl.int64, first_sample: tl.int64, draws: tl.int64, groups: tl.int64,
     rows: tl.int64, datum_rows: tl.int64, columns: tl.int64, column_tiles: tl.int64, tiles: tl.int64,
     segments: tl.int64,
     param_eps: tl.float64, low: tl.float64, high: tl.float64,
@@ -183,18 +185,20 @@ def _whole(high, low):
 
 @kernel
 def backward(
-    mu, mu_sample: tl.int64, mu_datum: tl.int64, logvar, logvar_sample: tl.int64, logvar_datum: tl.int64,
-    prior_mu, prior_mu_sample: tl.int64, prior_mu_datum: tl.int64, prior_logvar, prior_logvar_sample: tl.int64,
+    mu, logvar, prior_mu, prior_logvar, noise, dz, dlog_q, dlog_p, dmu, dlogvar, dprior_mu, dprior_logvar,
+    seed_tensor,
+    mu_sample: tl.int64, mu_datum: tl.int64, logvar_sample: tl.int64, logvar_datum: tl.int64,
+    prior_mu_sample: tl.int64, prior_mu_datum: tl.int64, prior_logvar_sample: tl.int64,
     prior_logvar_datum: tl.int64,
-    noise, noise_sample: tl.int64, noise_datum: tl.int64, noise_draw: tl.int64,
-    dz, dz_sample: tl.int64, dz_datum: tl.int64, dz_draw: tl.int64,
-    dlog_q, dlog_q_sample: tl.int64, dlog_q_datum: tl.int64, dlog_q_draw: tl.int64,
-    dlog_p, dlog_p_sample: tl.int64, dlog_p_datum: tl.int64, dlog_p_draw: tl.int64,
-    dmu, dmu_sample: tl.int64, dmu_datum: tl.int64, dmu_group: tl.int64,
-    dlogvar, dlogvar_sample: tl.int64, dlogvar_datum: tl.int64, dlogvar_group: tl.int64,
-    dprior_mu, dprior_mu_sample: tl.int64, dprior_mu_datum: tl.int64, dprior_mu_group: tl.int64,
-    dprior_logvar, dprior_logvar_sample: tl.int64, dprior_logvar_datum: tl.int64, dprior_logvar_group: tl.int64,
-    seed: tl.int64, seed_tensor, offset: tl.int64, first_sample: tl.int64, draws: tl.int64, groups: tl.int64,
+    noise_sample: tl.int64, noise_datum: tl.int64, noise_draw: tl.int64,
+    dz_sample: tl.int64, dz_datum: tl.int64, dz_draw: tl.int64,
+    dlog_q_sample: tl.int64, dlog_q_datum: tl.int64, dlog_q_draw: tl.int64,
+    dlog_p_sample: tl.int64, dlog_p_datum: tl.int64, dlog_p_draw: tl.int64,
+    dmu_sample: tl.int64, dmu_datum: tl.int64, dmu_group: tl.int64,
+    dlogvar_sample: tl.int64, dlogvar_datum: tl.int64, dlogvar_group: tl.int64,
+    dprior_mu_sample: tl.int64, dprior_mu_datum: tl.int64, dprior_mu_group: tl.int64,
+    dprior_logvar_sample: tl.int64, dprior_logvar_datum: tl.int64, dprior_logvar_group: tl.int64,
+    seed: tl.int64, offset: tl.int64, first_sample: tl.int64, draws: tl.int64, groups: tl.int64,
     rows: tl.int64, datum_rows: tl.int64, columns: tl.int64, column_tiles: tl.int64, tiles: tl.int64,
     segments: tl.int64,
     param_eps: tl.float64, low: tl.float64, high: tl.float64,

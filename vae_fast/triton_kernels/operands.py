@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Sequence
-from typing import NamedTuple, overload
+from typing import Any, NamedTuple, overload
 
 import torch
 from torch import Tensor
@@ -105,6 +105,17 @@ def spec_of(tensor: Tensor | None, device: torch.device, leading: bool = False) 
     return Spec(tensor.shape, tensor.stride(), leading, _is_number(tensor, device))
 
 
+def key_of(*tensors: Tensor | None) -> list[Any]:
+    """What a call's class depends on of its tensors, flat, for that is hashed sooner."""
+    key: list[Any] = []
+    for t in tensors:
+        if t is None:
+            key.append(None)
+        else:
+            key += (t.shape, t.stride(), t.dtype, t.device)
+    return key
+
+
 def _is_number(tensor: Tensor, device: torch.device) -> bool:
     """Whether a tensor is passed by its value: 0-d and on the CPU, where the kernel is not; or a Python number."""
     if tensor.ndim or tensor.device.type != "cpu":
@@ -142,6 +153,11 @@ def argument(tensor: Tensor | None, view: View, plan: Layout, leading: bool = Fa
     if view.copy is not None:
         tensor = _copied(tensor, view, plan, leading)
     return tensor, *plan.strides(view)
+
+
+def is_in_place(view: View) -> bool:
+    """Whether an operand is read where it lies, and so by a pointer and strides that its class decides."""
+    return view.mode != NUMBER and view.copy is None
 
 
 def _copied(tensor: Tensor, view: View, plan: Layout, leading: bool = False) -> Tensor:
@@ -194,32 +210,25 @@ class GradientOut:
     """A gradient on its way: what the kernel fills, and what becomes of it afterwards."""
 
     def __init__(
-        self, tensor: Tensor | None, made: Gradient, plan: Layout, compute: torch.dtype, device: torch.device
+        self, tensor: Tensor, made: Gradient, plan: Layout, compute: torch.dtype, device: torch.device
     ) -> None:
         self.tensor, self.made, self.plan = tensor, made, plan
         self.filled = tensor
         self.partials: Tensor | None = None
-        if tensor is None:
-            return
         if made.temporary is not None:
             dtype = compute if made.kind == layout.FULL else tensor.dtype
             self.filled = torch.empty(made.temporary, dtype=dtype, device=device)
         if made.partials:
-            assert self.filled is not None
             shape = (made.partials, self.filled.numel())
             self.partials = torch.empty(shape, dtype=torch.float64, device=device)
 
-    def argument(self) -> Argument:
-        if self.filled is None:
-            return NOTHING
-        if self.partials is not None:
-            return self.partials, 0, 0
-        return self.filled, *self.plan.strides(self.made.view)
+    @property
+    def pointer(self) -> Tensor:
+        """What the kernel fills."""
+        return self.filled if self.partials is None else self.partials
 
     def finish(self) -> None:
         """After the kernel was launched."""
-        if self.tensor is None or self.filled is None:
-            return
         if self.partials is not None:
             launch.join(self.partials, self.made.partials, self.filled)
         if self.filled is not self.tensor:

@@ -14,12 +14,15 @@ import torch
 
 from vae_fast import python_backend, schemas
 from vae_fast.checks import check
-from vae_fast.operators import DEFINITIONS
+from vae_fast.operators import DEFINITIONS, PAIRWISE, PAIRWISE_SCHEMAS
 from vae_fast.triton_kernels import launch
 from vae_fast.triton_kernels.early import rescale
 
 # Of every operator that has a file here.
-_LAUNCHERS = vars(python_backend.kernels(__package__))
+_FOUND = python_backend.kernels(__package__)
+for _pairwise in PAIRWISE:
+    python_backend.add_pairwise(_FOUND, __package__, _pairwise)
+_LAUNCHERS = vars(_FOUND)
 KERNELS = SimpleNamespace(**_LAUNCHERS, rescale=rescale)
 
 
@@ -33,7 +36,9 @@ def _in_memory(tensor: torch.Tensor) -> bool:
 
 def _body(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     def body(*args: Any) -> Any:
-        check(name, args)
+        # Those on pairs check their own.
+        if name not in PAIRWISE_SCHEMAS:
+            check(name, args)
         for arg in args:
             if isinstance(arg, torch.Tensor) and not _in_memory(arg):
                 raise ValueError(f"{name}: a tensor of shape {tuple(arg.shape)} has less memory than that")
@@ -52,6 +57,10 @@ for _op, _qualified, _name in schemas.overloads("vae_fast_triton"):
         library.impl(_qualified, schemas.unpacked(_op, _body(_name, _LAUNCHERS[_name])), _key)
     _fake = schemas.unpacked(_op, schemas.fake(_name))
     torch.library.register_fake(f"vae_fast_triton::{_qualified}", _fake, lib=library)
+for _name in PAIRWISE_SCHEMAS:
+    for _key in ("CPU", "CUDA"):
+        library.impl(_name, _body(_name, _LAUNCHERS[_name]), _key)
+    torch.library.register_fake(f"vae_fast_triton::{_name}", schemas.FAKES_OF_PAIRS[_name], lib=library)
 schemas.attach_gradients("vae_fast_triton", library)
 
 TRACED = SimpleNamespace(**{name: getattr(torch.ops.vae_fast_triton, name).default for name in _LAUNCHERS})

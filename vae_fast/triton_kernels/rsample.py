@@ -9,7 +9,8 @@ from torch import Tensor
 from vae_fast.operators import Wanted
 from vae_fast.triton_kernels.drawing import Draw
 from vae_fast.triton_kernels.operands import Gradients
-from vae_fast.triton_kernels.sampling_launch import Upstream, backward, forward
+from vae_fast.triton_kernels.sampling_class import Upstream
+from vae_fast.triton_kernels.sampling_launch import backward, forward
 
 
 def rsample_fwd(mu: Tensor, logvar: Tensor, options: Any, wanted: Wanted) -> Tensor:

@@ -9,7 +9,8 @@ from torch import Tensor
 from vae_fast.operators import Wanted
 from vae_fast.triton_kernels.drawing import Draw
 from vae_fast.triton_kernels.operands import Gradients
-from vae_fast.triton_kernels.sampling_launch import Upstream, backward, forward
+from vae_fast.triton_kernels.sampling_class import Upstream
+from vae_fast.triton_kernels.sampling_launch import backward, forward
 
 
 def _draw(mu: Tensor, logvar: Tensor, prior_mu: Tensor | None, prior_logvar: Tensor | None, options: Any) -> Draw:

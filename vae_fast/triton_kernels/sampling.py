@@ -1,6 +1,7 @@
 """The samplers' kernels: of a plain call, and of one that has more, a prior, noise of its own or a temperature.
 
-Two of each direction, since each argument makes a launch longer. What they do is sampling_tiles.py's.
+Two of each direction, since each argument makes a launch longer. Pointers come first, then integers, then numbers.
+What they do is sampling_tiles.py's.
 """
 
 import triton.language as tl
@@ -11,9 +12,10 @@ from vae_fast.triton_kernels.sampling_tiles import backward_tiles, forward_tiles
 
 @kernel
 def forward(
-    mu, mu_sample: tl.int64, mu_datum: tl.int64, logvar, logvar_sample: tl.int64, logvar_datum: tl.int64,
-    z, z_sample: tl.int64, z_datum: tl.int64, z_draw: tl.int64, out, partials,
-    seed: tl.int64, seed_tensor, offset: tl.int64, first_sample: tl.int64, draws: tl.int64, groups: tl.int64,
+    mu, logvar, z, out, partials, seed_tensor,
+    mu_sample: tl.int64, mu_datum: tl.int64, logvar_sample: tl.int64, logvar_datum: tl.int64,
+    z_sample: tl.int64, z_datum: tl.int64, z_draw: tl.int64,
+    seed: tl.int64, offset: tl.int64, first_sample: tl.int64, draws: tl.int64, groups: tl.int64,
     rows: tl.int64, datum_rows: tl.int64, columns: tl.int64, column_tiles: tl.int64, tiles: tl.int64,
     segments: tl.int64,
     free_bits: tl.float64, param_eps: tl.float64, low: tl.float64, high: tl.float64,
@@ -42,12 +44,13 @@ def forward(
 
 @kernel
 def forward_of_more(
-    mu, mu_sample: tl.int64, mu_datum: tl.int64, logvar, logvar_sample: tl.int64, logvar_datum: tl.int64,
-    prior_mu, prior_mu_sample: tl.int64, prior_mu_datum: tl.int64, prior_logvar, prior_logvar_sample: tl.int64,
+    mu, logvar, prior_mu, prior_logvar, noise, z, out, partials, seed_tensor,
+    mu_sample: tl.int64, mu_datum: tl.int64, logvar_sample: tl.int64, logvar_datum: tl.int64,
+    prior_mu_sample: tl.int64, prior_mu_datum: tl.int64, prior_logvar_sample: tl.int64,
     prior_logvar_datum: tl.int64,
-    noise, noise_sample: tl.int64, noise_datum: tl.int64, noise_draw: tl.int64,
-    z, z_sample: tl.int64, z_datum: tl.int64, z_draw: tl.int64, out, partials,
-    seed: tl.int64, seed_tensor, offset: tl.int64, first_sample: tl.int64, draws: tl.int64, groups: tl.int64,
+    noise_sample: tl.int64, noise_datum: tl.int64, noise_draw: tl.int64,
+    z_sample: tl.int64, z_datum: tl.int64, z_draw: tl.int64,
+    seed: tl.int64, offset: tl.int64, first_sample: tl.int64, draws: tl.int64, groups: tl.int64,
     rows: tl.int64, datum_rows: tl.int64, columns: tl.int64, column_tiles: tl.int64, tiles: tl.int64,
     segments: tl.int64,
     free_bits: tl.float64, param_eps: tl.float64, low: tl.float64, high: tl.float64, temperature: tl.float64,
@@ -77,12 +80,12 @@ def forward_of_more(
 
 @kernel
 def backward(
-    mu, mu_sample: tl.int64, mu_datum: tl.int64, logvar, logvar_sample: tl.int64, logvar_datum: tl.int64,
-    dz, dz_sample: tl.int64, dz_datum: tl.int64, dz_draw: tl.int64, dkl, dkl_sample: tl.int64,
-    dkl_datum: tl.int64,
-    dmu, dmu_sample: tl.int64, dmu_datum: tl.int64, dmu_group: tl.int64,
-    dlogvar, dlogvar_sample: tl.int64, dlogvar_datum: tl.int64, dlogvar_group: tl.int64,
-    seed: tl.int64, seed_tensor, offset: tl.int64, first_sample: tl.int64, draws: tl.int64, groups: tl.int64,
+    mu, logvar, dz, dkl, dmu, dlogvar, seed_tensor,
+    mu_sample: tl.int64, mu_datum: tl.int64, logvar_sample: tl.int64, logvar_datum: tl.int64,
+    dz_sample: tl.int64, dz_datum: tl.int64, dz_draw: tl.int64, dkl_sample: tl.int64, dkl_datum: tl.int64,
+    dmu_sample: tl.int64, dmu_datum: tl.int64, dmu_group: tl.int64,
+    dlogvar_sample: tl.int64, dlogvar_datum: tl.int64, dlogvar_group: tl.int64,
+    seed: tl.int64, offset: tl.int64, first_sample: tl.int64, draws: tl.int64, groups: tl.int64,
     rows: tl.int64, datum_rows: tl.int64, columns: tl.int64, column_tiles: tl.int64, tiles: tl.int64,
     segments: tl.int64,
     free_bits: tl.float64, param_eps: tl.float64, low: tl.float64, high: tl.float64,
@@ -117,17 +120,17 @@ def backward(
 
 @kernel
 def backward_of_more(
-    mu, mu_sample: tl.int64, mu_datum: tl.int64, logvar, logvar_sample: tl.int64, logvar_datum: tl.int64,
-    prior_mu, prior_mu_sample: tl.int64, prior_mu_datum: tl.int64, prior_logvar, prior_logvar_sample: tl.int64,
+    mu, logvar, prior_mu, prior_logvar, noise, dz, dkl, dmu, dlogvar, dprior_mu, dprior_logvar, seed_tensor,
+    mu_sample: tl.int64, mu_datum: tl.int64, logvar_sample: tl.int64, logvar_datum: tl.int64,
+    prior_mu_sample: tl.int64, prior_mu_datum: tl.int64, prior_logvar_sample: tl.int64,
     prior_logvar_datum: tl.int64,
-    noise, noise_sample: tl.int64, noise_datum: tl.int64, noise_draw: tl.int64,
-    dz, dz_sample: tl.int64, dz_datum: tl.int64, dz_draw: tl.int64, dkl, dkl_sample: tl.int64,
-    dkl_datum: tl.int64,
-    dmu, dmu_sample: tl.int64, dmu_datum: tl.int64, dmu_group: tl.int64,
-    dlogvar, dlogvar_sample: tl.int64, dlogvar_datum: tl.int64, dlogvar_group: tl.int64,
-    dprior_mu, dprior_mu_sample: tl.int64, dprior_mu_datum: tl.int64, dprior_logvar,
-    dprior_logvar_sample: tl.int64, dprior_logvar_datum: tl.int64,
-    seed: tl.int64, seed_tensor, offset: tl.int64, first_sample: tl.int64, draws: tl.int64, groups: tl.int64,
+    noise_sample: tl.int64, noise_datum: tl.int64, noise_draw: tl.int64,
+    dz_sample: tl.int64, dz_datum: tl.int64, dz_draw: tl.int64, dkl_sample: tl.int64, dkl_datum: tl.int64,
+    dmu_sample: tl.int64, dmu_datum: tl.int64, dmu_group: tl.int64,
+    dlogvar_sample: tl.int64, dlogvar_datum: tl.int64, dlogvar_group: tl.int64,
+    dprior_mu_sample: tl.int64, dprior_mu_datum: tl.int64, dprior_logvar_sample: tl.int64,
+    dprior_logvar_datum: tl.int64,
+    seed: tl.int64, offset: tl.int64, first_sample: tl.int64, draws: tl.int64, groups: tl.int64,
     rows: tl.int64, datum_rows: tl.int64, columns: tl.int64, column_tiles: tl.int64, tiles: tl.int64,
     segments: tl.int64,
     free_bits: tl.float64, param_eps: tl.float64, low: tl.float64, high: tl.float64, temperature: tl.float64,

@@ -1,6 +1,8 @@
-// Sums of a kernel over pairs of points and its slopes, row by row: nothing of points × points is kept.
+// The squared maximum mean discrepancy of two sets of points, and its gradients: sums of a kernel over pairs of points,
+// and of its slopes, row by row. Nothing of points × points is kept.
 #include <algorithm>
 #include <memory>
+#include <vector>
 
 #include "../table.h"
 #include "dispatch.h"
@@ -14,13 +16,25 @@ namespace {
 // Panels whose terms are summed in T.
 constexpr int64_t kSteps = 16;
 
+// Sums over pairs of points: of each row of x, that over all rows of y of the kernel at their squared distance; and,
+// where `slopes` is there, that of its derivative by the row of x.
+template <class T>
+struct Pairs {
+  int64_t rows, others, dims;
+  bool exponential;
+  const T *x, *y;
+  const std::vector<T>& constants;
+  double* sums;
+  double* slopes;
+};
+
 // The other points, dim by dim of 16 at a time.
 template <class T>
 class Points {
  public:
-  explicit Points(const PairsArgs& args) : n_(args.others), dims_(args.dims), count_((n_ + kLanes - 1) / kLanes) {
+  explicit Points(const Pairs<T>& args) : n_(args.others), dims_(args.dims), count_((n_ + kLanes - 1) / kLanes) {
     values_.reset(new T[count_ * dims_ * kLanes]());
-    const T* from = static_cast<const T*>(args.y);
+    const T* from = args.y;
     for (int64_t i = 0; i < n_; ++i)
       for (int64_t d = 0; d < dims_; ++d) values_[(i / kLanes * dims_ + d) * kLanes + i % kLanes] = from[i * dims_ + d];
   }
@@ -49,17 +63,16 @@ struct Value {
 };
 
 template <class T>
-VF_INLINE Value<T> kernel_at(const PairsArgs& args, const Lanes<T>& square) {
-  const T* constants = static_cast<const T*>(args.constants);
+VF_INLINE Value<T> kernel_at(const Pairs<T>& args, const Lanes<T>& square) {
   Value<T> made{Lanes<T>::of(0), Lanes<T>::of(0)};
   if (args.exponential) {
-    const T rate = T(1) / constants[0];
+    const T rate = T(1) / args.constants[0];
     made.value = each<T>([&](int k) { return exp(square.pack[k] * splat<Pack<T>>(-rate)); });
     made.slope = each<T>([&](int k) { return made.value.pack[k] * splat<Pack<T>>(2 * rate); });
     return made;
   }
-  for (int64_t s = 0; s < args.n_constants; ++s) {
-    const Pack<T> c = splat<Pack<T>>(constants[s]);
+  for (const T constant : args.constants) {
+    const Pack<T> c = splat<Pack<T>>(constant);
     const Lanes<T> over = each<T>([&](int k) { return splat<Pack<T>>(T(1)) / (c + square.pack[k]); });
     const Lanes<T> term = each<T>([&](int k) { return c * over.pack[k]; });
     made.value = each<T>([&](int k) { return made.value.pack[k] + term.pack[k]; });
@@ -69,8 +82,8 @@ VF_INLINE Value<T> kernel_at(const PairsArgs& args, const Lanes<T>& square) {
 }
 
 template <class T>
-void row(const PairsArgs& args, const Points<T>& others, int64_t i) {
-  const T* point = static_cast<const T*>(args.x) + i * args.dims;
+void row(const Pairs<T>& args, const Points<T>& others, int64_t i) {
+  const T* point = args.x + i * args.dims;
   double total = 0;
   double* wide = args.slopes ? args.slopes + i * args.dims : nullptr;
   const std::unique_ptr<T[]> slopes(wide ? new T[args.dims * kLanes] : nullptr);
@@ -112,13 +125,60 @@ void row(const PairsArgs& args, const Points<T>& others, int64_t i) {
   args.sums[i] = total;
 }
 
+// What the mean over pairs of set `of` with set `with`, times a factor, adds to the value and, where it is there, to
+// the gradient of the first.
+template <class T>
+double mean(const MmdArgs& args, const std::vector<T>& constants, int of, int with, double factor,
+            std::vector<double>* gradient) {
+  const int64_t rows = args.points[of], others = args.points[with];
+  std::vector<double> sums(static_cast<size_t>(rows)), slopes(gradient ? gradient->size() : 0);
+  const Pairs<T> pairs{rows,
+                       others,
+                       args.dims,
+                       args.exponential,
+                       static_cast<const T*>(args.of[of]),
+                       static_cast<const T*>(args.of[with]),
+                       constants,
+                       sums.data(),
+                       gradient ? slopes.data() : nullptr};
+  const Points<T> points(pairs);
+  for_all(args.parallel_for, rows, others * args.dims, [&](int64_t i) { row(pairs, points, i); });
+  double total = 0;
+  for (const double sum : sums) total += sum;
+  const double n = static_cast<double>(rows), m = static_cast<double>(others);
+  // A point's own kernel is 1 a constant.
+  const bool itself = of == with, without = itself && args.unbiased;
+  if (without) total -= n * static_cast<double>(constants.size());
+  const double each = factor / (without ? n * (n - 1) : n * m);
+  // Of a set with itself each point is in two places.
+  for (size_t i = 0; i < slopes.size(); ++i) (*gradient)[i] += (itself ? 2 : 1) * each * slopes[i];
+  return each * total;
+}
+
+template <class T>
+void put(const std::vector<double>& from, void* to) {
+  for (size_t i = 0; i < from.size(); ++i) static_cast<T*>(to)[i] = static_cast<T>(from[i]);
+}
+
 }  // namespace
 
-void kernel_sums(const PairsArgs& args) {
+void mmd(const MmdArgs& args) {
   in_dtype(args.compute, [&](auto number) {
     using T = decltype(number);
-    const Points<T> others(args);
-    for_all(args.parallel_for, args.rows, args.others * args.dims, [&](int64_t i) { row(args, others, i); });
+    const std::vector<T> constants(args.constants, args.constants + args.n_constants);
+    std::vector<double> made[2];
+    std::vector<double>* wanted[2] = {};
+    for (int k = 0; k < 2; ++k)
+      if (args.gradients[k]) {
+        made[k].resize(static_cast<size_t>(args.points[k] * args.dims));
+        wanted[k] = &made[k];
+      }
+    double value = mean(args, constants, 0, 0, 1, wanted[0]);
+    value += mean(args, constants, 1, 1, 1, wanted[1]);
+    value += mean(args, constants, 0, 1, -2, wanted[0]);
+    if (wanted[1]) mean(args, constants, 1, 0, -2, wanted[1]);
+    *static_cast<T*>(args.value) = static_cast<T>(value);
+    for (int k = 0; k < 2; ++k) put<T>(made[k], args.gradients[k]);
   });
 }
 
