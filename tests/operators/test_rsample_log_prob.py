@@ -10,6 +10,8 @@ from helpers.behaviour import with_grads
 from helpers.calls import RSAMPLE_LOG_PROB_PRIOR, same_bits
 from helpers.marks import each_backend
 from helpers.published import compiled
+from helpers.raw_calls import arguments
+from vae_fast import reference
 
 pytestmark = each_backend
 
@@ -137,6 +139,14 @@ def test_one_result_alone(used, q_grad):
     none = [torch.zeros_like(t) for t in tensors]
     got, want = ([n if v is None else v for v, n in zip(values, none, strict=True)] for values in (got, want))
     assert_close(got, want, rtol=1e-9, atol=1e-9)
+
+
+def test_a_prior_has_no_part_in_log_q():
+    """The raw operator's gradients of one are 0, and not what a result's memory held."""
+    operands = [torch.rand(4, 3) for _ in range(4)]
+    args = arguments("rsample_log_prob_bwd", None, torch.ones(4), None, *operands, needs=(True,) * 4)
+    *_, dprior_mu, dprior_logvar = reference.KERNELS.rsample_log_prob_bwd(*args)
+    assert not dprior_mu.any() and not dprior_logvar.any()
 
 
 @pytest.mark.parametrize("wanted", range(4))

@@ -110,7 +110,10 @@ def rsample_log_prob_bwd(dz, dlog_q, dlog_p, *operands_and_options) -> tuple[Ten
 
     path = options.q_grad == _PATH
     g = torch.zeros_like(eps) if dz is None else dz.to(dtype)
-    dprior_mean = dprior_raw = None
+    pairs = zip(operands[2:], wanted.needs[2:], strict=True)
+    dprior_mean, dprior_raw = (
+        torch.zeros_like(t, dtype=dtype) if need and t is not None else None for t, need in pairs
+    )
     sigma = form.sigma(r) if dlog_p is not None or path else None
     z = None if sigma is None else mu.to(dtype) + sigma * eps
     if dlog_p is not None and z is not None:
