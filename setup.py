@@ -65,7 +65,7 @@ OF_CPU = {"device_cpu.cpp", "isa.cpp", "schemas.cpp"}
 OF_CUDA = {"device_cuda.cpp", "rescale.cpp"}
 LONG = (
     *("rsample_kl", "negative_binomial_log_prob", "gaussian_kl", "gaussian_log_prob"),
-    *("student_t_log_prob", "bernoulli_log_prob", "rsample"),
+    *("student_t_log_prob", "rsample_log_prob", "bernoulli_log_prob", "rsample"),
 )
 
 

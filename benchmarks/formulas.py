@@ -39,6 +39,14 @@ def rsample_kl(mu, logvar):
     return mu + torch.randn_like(std) * std, gaussian_kl(mu, logvar)
 
 
+def rsample_log_prob(mu, logvar):
+    """A sample, and log p(z) − log q(z|x) at it."""
+    std = torch.exp(0.5 * logvar)
+    z = mu + torch.randn_like(std) * std
+    log_p = -0.5 * torch.sum(math.log(2 * math.pi) + z.pow(2))
+    return z, log_p - gaussian_log_prob(mu, logvar, z)
+
+
 def gaussian_kl(mu, logvar):
     return -0.5 * torch.sum(1 + logvar - mu.pow(2) - logvar.exp())
 
@@ -111,6 +119,13 @@ def _rsample_kl(mu, logvar):
     return q.rsample(), _kl(mu, logvar)
 
 
+def _rsample_log_prob(mu, logvar):
+    q = _normal(mu, logvar)
+    z = q.rsample()
+    standard = Normal(torch.zeros_like(mu), torch.ones_like(mu), validate_args=False)
+    return z, (standard.log_prob(z) - q.log_prob(z)).sum()
+
+
 def _kl(mu, logvar):
     standard = Normal(torch.zeros_like(mu), torch.ones_like(mu), validate_args=False)
     return kl_divergence(_normal(mu, logvar), standard).sum()
@@ -135,6 +150,7 @@ DISTRIBUTIONS = SimpleNamespace(
     ).sample(),
     rsample=_rsample,
     rsample_kl=_rsample_kl,
+    rsample_log_prob=_rsample_log_prob,
     gaussian_kl=_kl,
     bernoulli_log_prob=lambda y, x: Bernoulli(logits=y, validate_args=False).log_prob(_as(x, y)).sum(),
     gaussian_log_prob=lambda mean, logvar, x: _normal(mean, logvar).log_prob(_as(x, mean)).sum(),

@@ -27,6 +27,10 @@ def _ours(backend):
         z, kl = vf.rsample_kl(mu, logvar, event_ndim=mu.ndim - 1, backend=backend)
         return z, kl.sum()
 
+    def rsample_log_prob(mu, logvar):
+        z, log_q, log_p = vf.rsample_log_prob(mu, logvar, event_ndim=mu.ndim - 1, backend=backend)
+        return z, log_p.sum() - log_q.sum()
+
     def density(op):
         def call(*tensors):
             *parameters, x = tensors
@@ -41,7 +45,8 @@ def _ours(backend):
         return call
 
     densities = {op: density(op) for op, operator in OPERATORS.items() if operator.density}
-    return SimpleNamespace(standard_normal=standard_normal, rsample=rsample, rsample_kl=rsample_kl, **densities)
+    samplers = {"rsample": rsample, "rsample_kl": rsample_kl, "rsample_log_prob": rsample_log_prob}
+    return SimpleNamespace(standard_normal=standard_normal, **samplers, **densities)
 
 
 def _compiled():

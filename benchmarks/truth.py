@@ -23,8 +23,12 @@ def _graded(op, functions, tensors):
 
 
 def of(op, tensors):
-    """The truth of a density on these operands: its sum and gradients; nothing for an operator that has none."""
-    return None if op in ("standard_normal", "rsample") else _graded(op, provider("reference"), _wide(tensors))
+    """The truth of a density on these operands: its sum and gradients; nothing where it hangs on what was drawn."""
+    return (
+        None
+        if op in ("standard_normal", "rsample", "rsample_log_prob")
+        else _graded(op, provider("reference"), _wide(tensors))
+    )
 
 
 def wrong(op, functions, tensors, truth):
@@ -34,6 +38,9 @@ def wrong(op, functions, tensors, truth):
         return _wrong_moments(functions.standard_normal(*tensors).double(), tolerance)
     if op == "rsample":
         return _wrong_sample(*tensors, functions.rsample(*tensors), tolerance)
+    if op == "rsample_log_prob":
+        why = _wrong_sample(*tensors, functions.rsample_log_prob(*tensors)[0], tolerance)
+        return why or _wrong_log_prob(*tensors, *functions.rsample_log_prob(*tensors), tolerance)
     value, slopes = truth
     density, grads = _graded(op, functions, tensors)
     found, wanted = density.double().item(), value.item()
@@ -67,6 +74,20 @@ def _wrong_sample(mu, logvar, z, tolerance):
     slope = sigma * eps / 2
     off = max((dmu.double() - 1).abs().max(), (dlogvar.double() - slope).abs().max() / slope.abs().max()).item()
     return "" if off <= 4 * tolerance else f"gradients of z off by {off:.2g}"
+
+
+def _wrong_log_prob(mu, logvar, z, value, tolerance):
+    """log p(z) − log q(z) is that of the z which was drawn, and has its gradients."""
+    m, v = _wide((mu, logvar))
+    eps = ((z.double() - m) / torch.exp(v / 2)).detach()
+    want = 0.5 * (eps.square() + v - (m + torch.exp(v / 2) * eps).square()).sum()
+    wanted = (want, *torch.autograd.grad(want, (m, v)))
+    found = (value, *torch.autograd.grad(value, (mu, logvar)))
+    for name, a, b in zip(("value", "gradient by mu", "gradient by logvar"), found, wanted, strict=True):
+        error = (a.double() - b).abs().max().item() / b.abs().max().item()
+        if not error <= 4 * tolerance:
+            return f"{name} of the log-densities off by {error:.2g} of its largest"
+    return ""
 
 
 def refuse(run, group, provider, why):

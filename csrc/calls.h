@@ -183,26 +183,25 @@ inline int64_t product(const std::vector<int64_t>& shape) {
   return n;
 }
 
-// The options that both samplers have, and those of the KL.
+// The options that all samplers have, and those of a prior.
 struct SampleOptions {
   const std::vector<int64_t>& sample_shape;
   NoiseOptions noise;
   const OptionalTensor& eps;
-  double temperature;
   SigmaOptions form;
   std::optional<int64_t> event_ndim = std::nullopt;  // none: no rows, as rsample has none
-  std::optional<double> free_bits = std::nullopt;
   SigmaOptions prior_form = {};
 };
 
-// What both directions of both operators have.
+// What both directions of all of them have.
+template <class Args>
 struct Sampling {
   OnDevice device;
   Operand operands[4];  // mu, logvar, prior_mu, prior_logvar
   Space space;
   Arithmetic arithmetic;
   std::vector<int64_t> z_shape;
-  SampleArgs args;
+  Args args;
 
   Sampling(const Tensor& mu, const Tensor& logvar, const SampleOptions& options,
            const OptionalTensor& prior_mu = std::nullopt, const OptionalTensor& prior_logvar = std::nullopt)
@@ -225,12 +224,8 @@ struct Sampling {
     for (int k = 0; k < 4; ++k) args.in[k] = space.view(operands[k]);
     args.noise = options.noise;
     args.eps = of_sample("noise", options.eps, kept_[0], args.eps_sample_stride);
-    args.temperature = options.temperature;
     args.form = options.form;
     args.prior_form = options.prior_form;
-    args.has_free_bits = options.free_bits.has_value();
-    args.free_bits = options.free_bits.value_or(0.0);
-    args.kl = nullptr;
   }
 
   // Of mu's and logvar's dtype: a prior takes no part in it.
@@ -254,10 +249,17 @@ struct Sampling {
     if (dkl) args.dkl = space.leading_view(dkl);
   }
 
+  // One number a row of every sample.
+  Tensor make_sums() const { return empty(z_shape.data(), samples() + space.event, compute_type(args.compute)); }
+  // The gradient of such a result.
+  View of_sums(const char* name, const OptionalTensor& tensor, int64_t& sample_stride) {
+    return of_sample(name, tensor, kept_[kept_of_sums_++], sample_stride, true);
+  }
+
   // The gradients of the first `inputs` operands, by a kernel.
   template <size_t inputs>
-  auto differentiate(void (*kernel)(const SampleArgs&), const bool (&needs)[inputs], const OptionalTensor& packed,
-                     int64_t packed_dim) {
+  auto differentiate(void (*kernel)(const Args&), const bool (&needs)[inputs],
+                     const OptionalTensor& packed = std::nullopt, int64_t packed_dim = 0) {
     return differentiate(kernel, needs, Operand("packed", packed), packed_dim, std::make_index_sequence<inputs>());
   }
 
@@ -271,13 +273,15 @@ struct Sampling {
     own.stride += samples();
   }
 
-  // A view of a tensor of z's shape. One that it points into, if it is not the tensor itself, is kept in `kept`.
-  View of_sample(const char* name, const OptionalTensor& tensor, Tensor& kept, int64_t& sample_stride) const {
+  // A view of a tensor of z's shape, or of its sums'. One that it points into, if it is not the tensor itself, is kept
+  // in `kept`.
+  View of_sample(const char* name, const OptionalTensor& tensor, Tensor& kept, int64_t& sample_stride,
+                 bool sums = false) const {
     sample_stride = 0;
     if (!tensor) return {};
     Operand own(name, *tensor);
     check_floating(own);
-    check_like(own, z_shape.data(), static_cast<int>(z_shape.size()));
+    check_like(own, z_shape.data(), sums ? samples() + space.event : static_cast<int>(z_shape.size()));
     const auto over_samples = [&] {
       View view;
       for (int d = 0; d < samples(); ++d) view.append(own.size[d], own.stride[d]);
@@ -291,11 +295,11 @@ struct Sampling {
     }
     if (!none) sample_stride = over_samples().stride[0];
     skip_samples(own);
-    return space.view(own);
+    return sums ? space.leading_view(own) : space.view(own);
   }
 
   template <size_t inputs, size_t... I>
-  auto differentiate(void (*kernel)(const SampleArgs&), const bool (&needs)[inputs], const Operand& packed,
+  auto differentiate(void (*kernel)(const Args&), const bool (&needs)[inputs], const Operand& packed,
                      int64_t packed_dim, std::index_sequence<I...>) {
     const Operand& mu = operands[0];
     check_packed(packed, packed_dim, mu, operands[1], needs[0], needs[1]);
@@ -311,7 +315,8 @@ struct Sampling {
     return std::make_tuple(results[I]...);
   }
 
-  Tensor kept_[2];
+  Tensor kept_[4];
+  int kept_of_sums_ = 2;
 };
 
 }  // namespace vae_fast

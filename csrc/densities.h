@@ -237,6 +237,33 @@ struct NoPrior {};
 struct StandardPrior {};
 struct AlikePrior {};
 
+// Of a sample z the term of log p(z), and its slopes: `dmean` is that by the prior's mean, which is minus z's. Prior is
+// NoPrior or the form of σp.
+template <class Prior>
+struct PriorDensity {
+  static constexpr bool kStandard = std::is_same_v<Prior, NoPrior>;
+  static constexpr int kInputs = kStandard ? 2 : 4;  // with mu and logvar before its own
+  Prior form;
+
+  template <class T>
+  VF_INLINE GaussianTerm<T> operator()(T z, const T (&in)[kInputs]) const {
+    if constexpr (kStandard) {
+      constexpr Element<T> half_log_2pi = static_cast<Element<T>>(0.91893853320467274178);
+      return {-fma(z * Element<T>(0.5), z, splat<T>(half_log_2pi)), z, T{}};
+    } else {
+      return gaussian(z - in[2], form.clamp(in[3]), form);
+    }
+  }
+  template <class T>
+  VF_INLINE T inside(const T (&in)[kInputs], T grad) const {
+    if constexpr (kStandard) {
+      return grad;
+    } else {
+      return form.inside(in[3], grad);
+    }
+  }
+};
+
 // mu, logvar, prior_mu, prior_logvar.
 template <class E, class Form, class Prior>
 struct KLDensity {

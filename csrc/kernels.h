@@ -168,8 +168,8 @@ struct SoftmaxArgs {
   void* gradient = nullptr;
 };
 
-// rsample and rsample_kl. Rows are those of mu: samples are a loop inside.
-struct SampleArgs {
+// What all samplers have. Rows are those of mu: samples are a loop inside.
+struct SamplerArgs {
   ParallelFor parallel_for = nullptr;  // on a CPU
   Device* device = nullptr;            // on a GPU
   DType compute;                       // float32 or float64
@@ -180,18 +180,31 @@ struct SampleArgs {
   // ε itself, in the noise's place where it is there.
   View eps;
   int64_t eps_sample_stride;
-  double temperature;
   SigmaOptions form, prior_form;
-  bool has_free_bits;
-  double free_bits;
-  // Forward; kl is null for rsample.
+  // Forward.
   View z;
   int64_t z_sample_stride;
-  void* kl;
   // Backward; a view without data is a gradient of 0.
-  View dz, dkl;
+  View dz;
   int64_t dz_sample_stride;
   Gradient gradients[4];  // of `in`
+};
+
+// rsample and rsample_kl; kl is null for rsample.
+struct SampleArgs : SamplerArgs {
+  double temperature;
+  bool has_free_bits;
+  double free_bits;
+  void* kl;
+  View dkl;
+};
+
+// rsample_log_prob: log q and log p, [samples, rows]; `path`: log q's gradient is that by z alone.
+struct SampleLogProbArgs : SamplerArgs {
+  bool path;
+  void *log_q, *log_p;
+  View dlog_q, dlog_p;
+  int64_t dlog_q_sample_stride, dlog_p_sample_stride;
 };
 
 // Gradients of one call, as many as a density's forward pass makes, each dense in memory, of float32 or float64: in
@@ -262,9 +275,10 @@ struct MmdArgs {
               kernel(poisson_log_prob, PoissonArgs) kernel(negative_binomial_of_shares, NegativeBinomialSharesArgs) \
                   kernel(softmax_fwd, SoftmaxArgs) kernel(softmax_bwd, SoftmaxArgs) kernel(rsample_fwd, SampleArgs) \
                       kernel(rsample_bwd, SampleArgs) kernel(rsample_kl_fwd, SampleArgs)                            \
-                          kernel(rsample_kl_bwd, SampleArgs) kernel(standard_normal, NormalArgs)                    \
-                              kernel(rescale, RescaleArgs) kernel(gaussian_mixture_fwd, MixtureArgs)                \
-                                  kernel(gaussian_mixture_bwd, MixtureArgs) kernel(mmd, MmdArgs)
+                          kernel(rsample_kl_bwd, SampleArgs) kernel(rsample_log_prob_fwd, SampleLogProbArgs)        \
+                              kernel(rsample_log_prob_bwd, SampleLogProbArgs) kernel(standard_normal, NormalArgs)   \
+                                  kernel(rescale, RescaleArgs) kernel(gaussian_mixture_fwd, MixtureArgs)            \
+                                      kernel(gaussian_mixture_bwd, MixtureArgs) kernel(mmd, MmdArgs)
 
 struct Kernels {
   const char* isa;

@@ -361,12 +361,25 @@ inline std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> gaussian_kl_bwd(
 
 // ---- rsample and rsample_kl ------------------------------------------------------------------------------
 
+struct SampleCall : Sampling<SampleArgs> {
+  SampleCall(const Tensor& mu, const Tensor& logvar, const SampleOptions& options, double temperature,
+             std::optional<double> free_bits = std::nullopt, const OptionalTensor& prior_mu = std::nullopt,
+             const OptionalTensor& prior_logvar = std::nullopt)
+      : Sampling(mu, logvar, options, prior_mu, prior_logvar) {
+    args.temperature = temperature;
+    args.has_free_bits = free_bits.has_value();
+    args.free_bits = free_bits.value_or(0.0);
+    args.kl = nullptr;
+  }
+};
+
 inline Tensor rsample_fwd(Tensor mu, Tensor logvar, std::vector<int64_t> sample_shape, int64_t seed,
                           OptionalTensor seed_tensor, int64_t offset, int64_t first_sample, OptionalTensor noise,
                           double temperature, int64_t param, double eps, double low, double high, int64_t bounds_grad) {
-  Sampling sampling(mu, logvar,
-                    {sample_shape, noise_of(seed, seed_tensor, offset, first_sample), noise, temperature,
-                     form_of("param", param, eps, low, high, bounds_grad)});
+  SampleCall sampling(mu, logvar,
+                      {sample_shape, noise_of(seed, seed_tensor, offset, first_sample), noise,
+                       form_of("param", param, eps, low, high, bounds_grad)},
+                      temperature);
   Tensor z = sampling.make_z();
   run(kernels().rsample_fwd, sampling.args);
   return z;
@@ -378,9 +391,10 @@ inline std::tuple<Tensor, Tensor> rsample_bwd(Tensor dz, Tensor mu, Tensor logva
                                               int64_t param, double eps, double low, double high, int64_t bounds_grad,
                                               bool need_dmu, bool need_dlogvar, OptionalTensor packed,
                                               int64_t packed_dim) {
-  Sampling sampling(mu, logvar,
-                    {sample_shape, noise_of(seed, seed_tensor, offset, first_sample), noise, temperature,
-                     form_of("param", param, eps, low, high, bounds_grad)});
+  SampleCall sampling(mu, logvar,
+                      {sample_shape, noise_of(seed, seed_tensor, offset, first_sample), noise,
+                       form_of("param", param, eps, low, high, bounds_grad)},
+                      temperature);
   sampling.set_dz(dz);
   return sampling.differentiate(kernels().rsample_bwd, {need_dmu, need_dlogvar}, packed, packed_dim);
 }
@@ -390,11 +404,11 @@ inline std::tuple<Tensor, Tensor> rsample_kl_fwd(
     int64_t seed, OptionalTensor seed_tensor, int64_t offset, int64_t first_sample, OptionalTensor noise,
     double temperature, int64_t event_ndim, std::optional<double> free_bits, int64_t param, double eps, double low,
     double high, int64_t bounds_grad, int64_t prior_param, double prior_eps, double prior_low, double prior_high) {
-  Sampling sampling(mu, logvar,
-                    {sample_shape, noise_of(seed, seed_tensor, offset, first_sample), noise, temperature,
-                     form_of("param", param, eps, low, high, bounds_grad), event_ndim, free_bits,
-                     form_of("prior_param", prior_param, prior_eps, prior_low, prior_high, bounds_grad)},
-                    prior_mu, prior_logvar);
+  SampleCall sampling(mu, logvar,
+                      {sample_shape, noise_of(seed, seed_tensor, offset, first_sample), noise,
+                       form_of("param", param, eps, low, high, bounds_grad), event_ndim,
+                       form_of("prior_param", prior_param, prior_eps, prior_low, prior_high, bounds_grad)},
+                      temperature, free_bits, prior_mu, prior_logvar);
   Tensor z = sampling.make_z();
   Tensor kl = empty(sampling.space.size, sampling.space.event, compute_type(sampling.args.compute));
   sampling.args.kl = data_of(kl);
@@ -409,15 +423,58 @@ inline std::tuple<Tensor, Tensor, Tensor, Tensor> rsample_kl_bwd(
     std::optional<double> free_bits, int64_t param, double eps, double low, double high, int64_t bounds_grad,
     int64_t prior_param, double prior_eps, double prior_low, double prior_high, bool need_dmu, bool need_dlogvar,
     bool need_dprior_mu, bool need_dprior_logvar, OptionalTensor packed, int64_t packed_dim) {
-  Sampling sampling(mu, logvar,
-                    {sample_shape, noise_of(seed, seed_tensor, offset, first_sample), noise, temperature,
-                     form_of("param", param, eps, low, high, bounds_grad), event_ndim, free_bits,
-                     form_of("prior_param", prior_param, prior_eps, prior_low, prior_high, bounds_grad)},
-                    prior_mu, prior_logvar);
+  SampleCall sampling(mu, logvar,
+                      {sample_shape, noise_of(seed, seed_tensor, offset, first_sample), noise,
+                       form_of("param", param, eps, low, high, bounds_grad), event_ndim,
+                       form_of("prior_param", prior_param, prior_eps, prior_low, prior_high, bounds_grad)},
+                      temperature, free_bits, prior_mu, prior_logvar);
   sampling.set_dz(dz);
   sampling.set_dkl(Operand("dkl", dkl));
   return sampling.differentiate(kernels().rsample_kl_bwd, {need_dmu, need_dlogvar, need_dprior_mu, need_dprior_logvar},
                                 packed, packed_dim);
+}
+
+// ---- rsample_log_prob ------------------------------------------------------------------------------------
+
+inline std::tuple<Tensor, Tensor, Tensor> rsample_log_prob_fwd(
+    Tensor mu, Tensor logvar, OptionalTensor prior_mu, OptionalTensor prior_logvar, std::vector<int64_t> sample_shape,
+    int64_t seed, OptionalTensor seed_tensor, int64_t offset, int64_t first_sample, OptionalTensor noise,
+    int64_t event_ndim, int64_t q_grad, int64_t param, double eps, double low, double high, int64_t bounds_grad,
+    int64_t prior_param, double prior_eps, double prior_low, double prior_high) {
+  check_code("q_grad", q_grad, 2);
+  Sampling<SampleLogProbArgs> sampling(
+      mu, logvar,
+      {sample_shape, noise_of(seed, seed_tensor, offset, first_sample), noise,
+       form_of("param", param, eps, low, high, bounds_grad), event_ndim,
+       form_of("prior_param", prior_param, prior_eps, prior_low, prior_high, bounds_grad)},
+      prior_mu, prior_logvar);
+  Tensor z = sampling.make_z(), log_q = sampling.make_sums(), log_p = sampling.make_sums();
+  sampling.args.path = q_grad == 1;
+  sampling.args.log_q = data_of(log_q);
+  sampling.args.log_p = data_of(log_p);
+  run(kernels().rsample_log_prob_fwd, sampling.args);
+  return {z, log_q, log_p};
+}
+
+inline std::tuple<Tensor, Tensor, Tensor, Tensor> rsample_log_prob_bwd(
+    OptionalTensor dz, OptionalTensor dlog_q, OptionalTensor dlog_p, Tensor mu, Tensor logvar, OptionalTensor prior_mu,
+    OptionalTensor prior_logvar, std::vector<int64_t> sample_shape, int64_t seed, OptionalTensor seed_tensor,
+    int64_t offset, int64_t first_sample, OptionalTensor noise, int64_t event_ndim, int64_t q_grad, int64_t param,
+    double eps, double low, double high, int64_t bounds_grad, int64_t prior_param, double prior_eps, double prior_low,
+    double prior_high, bool need_dmu, bool need_dlogvar, bool need_dprior_mu, bool need_dprior_logvar) {
+  check_code("q_grad", q_grad, 2);
+  Sampling<SampleLogProbArgs> sampling(
+      mu, logvar,
+      {sample_shape, noise_of(seed, seed_tensor, offset, first_sample), noise,
+       form_of("param", param, eps, low, high, bounds_grad), event_ndim,
+       form_of("prior_param", prior_param, prior_eps, prior_low, prior_high, bounds_grad)},
+      prior_mu, prior_logvar);
+  sampling.args.path = q_grad == 1;
+  sampling.set_dz(dz);
+  sampling.args.dlog_q = sampling.of_sums("dlog_q", dlog_q, sampling.args.dlog_q_sample_stride);
+  sampling.args.dlog_p = sampling.of_sums("dlog_p", dlog_p, sampling.args.dlog_p_sample_stride);
+  return sampling.differentiate(kernels().rsample_log_prob_bwd,
+                                {need_dmu, need_dlogvar, need_dprior_mu, need_dprior_logvar});
 }
 
 // ---- standard_normal -------------------------------------------------------------------------------------
@@ -447,4 +504,4 @@ inline Tensor standard_normal_fwd(std::vector<int64_t> sample_shape, std::vector
 #define VF_OPERATORS(each)                                                                                       \
   each(bernoulli_log_prob) each(gaussian_log_prob) each(gaussian_kl) each(negative_binomial_log_prob)            \
       each(continuous_bernoulli_log_prob) each(laplace_log_prob) each(student_t_log_prob) each(poisson_log_prob) \
-          each(rsample) each(rsample_kl)
+          each(rsample) each(rsample_kl) each(rsample_log_prob)

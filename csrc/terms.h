@@ -150,6 +150,29 @@ VF_INLINE GaussianTerm<T> gaussian(T difference, T r, const Form& form) {
           select(ordinary, draw, far.draw)};
 }
 
+// log σ and ½ d log σ²/dr.
+template <class T>
+struct LogScale {
+  T log_sigma, draw;
+};
+
+template <class T, class Form>
+VF_RARE LogScale<T> log_scale_far(T r, const Form& form) {
+  const auto f = form.far(r);
+  return {f.log_sigma, f.dlog_var.half().narrow()};
+}
+
+template <class T, class Form>
+VF_INLINE LogScale<T> log_scale(T r, const Form& form) {
+  using E = Element<T>;
+  if (form.logarithmic()) return {form.log_sigma(r), form.twice(splat<T>(E(0.5)))};
+  const T x = form.nearest(r), log_sigma = form.log_sigma_of(x), draw = form.dlog_var(r, x) * E(0.5);
+  const auto ordinary = form.if_ordinary(r, x, splat<T>(0)) == E(0);
+  if (!any(!ordinary)) return {log_sigma, draw};
+  const LogScale<T> far = log_scale_far(r, form);
+  return {select(ordinary, log_sigma, far.log_sigma), select(ordinary, draw, far.draw)};
+}
+
 template <class T>
 struct KLTerm {
   T kl, dmu, draw, dprior_raw;

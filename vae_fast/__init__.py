@@ -23,6 +23,7 @@ from vae_fast.ops.negative_binomial_log_prob import negative_binomial_log_prob
 from vae_fast.ops.poisson_log_prob import poisson_log_prob
 from vae_fast.ops.rsample import rsample
 from vae_fast.ops.rsample_kl import rsample_kl
+from vae_fast.ops.rsample_log_prob import rsample_log_prob
 from vae_fast.ops.standard_normal import standard_normal
 from vae_fast.ops.student_t_log_prob import student_t_log_prob
 from vae_fast.priors import MixturePrior, StandardNormal, VampPrior
@@ -64,6 +65,7 @@ __all__ = [
     "poisson_log_prob",
     "rsample",
     "rsample_kl",
+    "rsample_log_prob",
     "standard_normal",
     "student_t_log_prob",
     "total_correlation",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -70,7 +72,7 @@ def importance_weights(log_w: Tensor, dim: int = 0) -> Tensor:
     return torch.softmax(_checked(log_w, dim), dim)
 
 
-def objective(name: str, log_w: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+def objective(name: str, log_w: Tensor, z: Tensor, through_z: Sequence[Tensor] = ()) -> tuple[Tensor, Tensor]:
     r"""(bound, surrogate) of the log-weights [M, K, B]: [B] each; the surrogate has the objective's gradient.
 
     - ``"stl"``: their average; the caller has made them with φ detached in log q (Roeder, Wu and Duvenaud 2017).
@@ -78,7 +80,8 @@ def objective(name: str, log_w: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
       2018).
     - ``"dreg"``: the same bound. θ and the prior take Σ w̃_k ∂log w_k, the encoder Σ w̃_k² ∂log w_k/∂z · ∂z/∂φ
       (Tucker, Lawson, Gu and Maddison 2019, eq. 8); the caller has detached φ in log q. ``z`` [M·K, B, *latent] is
-      what the log-weights were made of: what comes back to it is scaled once more.
+      what the log-weights were made of: what comes back to it is scaled once more, and so is what comes back to
+      ``through_z``, [M·K, B] each, the parts of the log-weights that depend on z alone and not by way of ``z``.
     """
     if name == "stl":
         bound = log_w.mean((0, 1))
@@ -87,11 +90,17 @@ def objective(name: str, log_w: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
     if name != "dreg":
         return bound, bound
     weights = importance_weights(log_w.detach(), 1)
-    if z.requires_grad:
-        of_each = weights.flatten(0, 1)[(...,) + (None,) * (z.ndim - 2)].to(z.dtype)
-        z.register_hook(lambda gradient: gradient * of_each)
+    for t in (z, *through_z):
+        if t.requires_grad:
+            of_each = weights.flatten(0, 1)[(...,) + (None,) * (t.ndim - 2)].to(t.dtype)
+            t.register_hook(partial(_scaled, of_each))
     surrogate = (weights * log_w).sum(1).mean(0)
     return bound, surrogate
+
+
+def _scaled(factor: Tensor, gradient: Tensor | None) -> Tensor | None:
+    # None reaches a result that has no part in what is differentiated, beside another one of its operator.
+    return None if gradient is None else gradient * factor
 
 
 def _checked(log_w: Tensor, dim: int) -> Tensor:

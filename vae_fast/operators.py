@@ -33,6 +33,8 @@ THETA_PARAMS = {"theta": 0, "log_theta": 1}
 SCALE_PARAMS = {"scale": 0, "log_scale": 1}
 # The gradient of what a bound clamps.
 BOUNDS_GRADS = {"zero": 0, "pass": 1}
+# Whose gradient log q(z|x) has: that by z and by q's parameters, or by z alone.
+Q_GRADS = {"total": 0, "path": 1}
 
 
 class Role(Enum):
@@ -91,13 +93,18 @@ class Wanted(NamedTuple):
 
 @dataclass(frozen=True)
 class Operator:
-    """An operator's facts. ``packed`` says that its first two operands may be the halves of one tensor."""
+    """An operator's facts.
+
+    ``packed`` says that its first two operands may be the halves of one tensor, ``of_samples`` that a sampler's
+    sums are of every sample.
+    """
 
     name: str
     operands: tuple[Operand, ...]
     options: tuple[Option, ...]
     results: tuple[str, ...]
     packed: bool = False
+    of_samples: bool = False
 
     @property
     def title(self) -> str:
@@ -234,7 +241,8 @@ _NOISE = (
     Option("first_sample", "SymInt", 0),
 )
 # ``noise`` is ε itself, of the sample's shape, in place of all these.
-_DRAW = (*_NOISE, Option("noise", "Tensor?", None), Option("temperature", "float", 1.0))
+_GIVEN = Option("noise", "Tensor?", None)
+_DRAW = (*_NOISE, _GIVEN, Option("temperature", "float", 1.0))
 _SAMPLES = Option("sample_shape", "SymInt[]?", ())
 _FREE_BITS = Option("free_bits", "float?", None)
 _X_SCALE = Option("x_scale", "float", 1.0)
@@ -266,6 +274,21 @@ _OPERATORS = (
         options=(_SAMPLES, *_DRAW, Option("event_ndim", "int", 1), _FREE_BITS, *_FORM, *_PRIOR_FORM),
         results=("z", "kl"),
         packed=True,
+    ),
+    Operator(
+        "rsample_log_prob",
+        operands=(*_MOMENTS, *_PRIOR),
+        options=(
+            _SAMPLES,
+            *_NOISE,
+            _GIVEN,
+            Option("event_ndim", "int", 1),
+            Option("q_grad", "int", 0, Q_GRADS),
+            *_FORM,
+            *_PRIOR_FORM,
+        ),
+        results=("z", "log_q", "log_p"),
+        of_samples=True,
     ),
     Operator(
         "gaussian_kl",

@@ -16,9 +16,10 @@ def shapes(operator: Operator, shape: Sequence[int], options: Any) -> Iterator[t
     """Of operands that are of ``shape`` together. Of a sampler the sample comes first; all else sums event dims."""
     if not operator.density:
         yield (*options.sample_shape, *shape)
+    samples = options.sample_shape if operator.of_samples else ()
     for _ in operator.sums:
         whole = operator.density and options.reduction != NONE
-        yield () if whole else tuple(shape)[: len(shape) - options.event_ndim]
+        yield () if whole else (*samples, *tuple(shape)[: len(shape) - options.event_ndim])
 
 
 def _sample(shape: tuple[int, ...], parameters: Sequence[Tensor]) -> Tensor:

@@ -12,11 +12,13 @@ from torch import Tensor, nn
 
 from . import bounds, seeds
 from .nn import BernoulliMLP
+from .ops.arguments import QGrad
 from .ops.bernoulli_log_prob import bernoulli_log_prob
 from .ops.gaussian_kl import gaussian_kl
 from .ops.gaussian_log_prob import gaussian_log_prob
 from .ops.rsample import rsample
 from .ops.rsample_kl import rsample_kl
+from .ops.rsample_log_prob import rsample_log_prob
 from .priors import StandardNormal, check_prior
 
 __all__ = ["VAE", "VAEOutput"]
@@ -171,8 +173,8 @@ class VAE(nn.Module):
         mu, logvar = self.encode(x, index=index)
         # Not self.prior, whose look-up takes a microsecond.
         if self.objective != "elbo" or samples != (1, 1) or not _closed_form(self._modules["prior"]):
-            z = rsample(mu, logvar, (math.prod(samples),), seed=seed, offset=offset, generator=generator)
-            return self._of_samples(x, mu, logvar, z, samples)
+            noise: dict[str, Any] = {"seed": seed, "offset": offset, "generator": generator}
+            return self._of_samples(x, mu, logvar, samples, noise)
         z, kl = rsample_kl(mu, logvar, event_ndim=mu.ndim - 1, seed=seed, offset=offset, generator=generator)
         decoded = self.decode(z)
         _check_event(decoded, x.shape)
@@ -346,8 +348,11 @@ class VAE(nn.Module):
         prior = self._prior_now()
         total = torch.full((x.shape[0],), -torch.inf, dtype=torch.float64, device=mu.device)
         for first in range(0, n_samples, chunk_size):
-            z = rsample(mu, logvar, (min(chunk_size, n_samples - first),), seed=seed, first_sample=first)
-            log_weight = self._log_likelihood_of(x, z) + _log_ratio(prior, mu, logvar, z)
+            count = min(chunk_size, n_samples - first)
+            z, log_q, log_p = rsample_log_prob(
+                mu, logvar, count, event_ndim=mu.ndim - 1, seed=seed, first_sample=first
+            )
+            log_weight = self._log_likelihood_of(x, z) + (_log_prior(prior, z, log_p) - log_q)
             total = torch.logaddexp(total, log_weight.double().logsumexp(0))
         return (total - math.log(n_samples)).to(log_weight.dtype)
 
@@ -379,10 +384,15 @@ class VAE(nn.Module):
             )
         return numbers if pair else (1, *numbers)
 
-    def _of_samples(self, x: Tensor, mu: Tensor, logvar: Tensor, z: Tensor, samples: tuple[int, int]) -> VAEOutput:
-        """The output of an objective of several samples, z [M·K, B, *latent]."""
-        prior = self._prior_now()
-        kl = gaussian_kl(mu, logvar, event_ndim=mu.ndim - 1) if _closed_form(prior) else None
+    def _of_samples(
+        self, x: Tensor, mu: Tensor, logvar: Tensor, samples: tuple[int, int], noise: dict[str, Any]
+    ) -> VAEOutput:
+        """The output of an objective of several samples, drawn from ``noise``."""
+        prior, event_ndim, count = self._prior_now(), mu.ndim - 1, (math.prod(samples),)
+        closed = _closed_form(prior)
+        kl = gaussian_kl(mu, logvar, event_ndim=event_ndim) if closed else None
+        q_grad: QGrad = "path" if self.objective in ("stl", "dreg") else "total"
+        z, log_q, log_p = rsample_log_prob(mu, logvar, count, event_ndim=event_ndim, q_grad=q_grad, **noise)
         shaped = z if self.objective != "miwae" else z.unflatten(0, samples)
         shaped = z[0] if self.n_samples == 1 else shaped
         # By another name, of which "dreg" changes the gradient.
@@ -390,20 +400,20 @@ class VAE(nn.Module):
         log_likelihood = self._log_likelihood_of(x, z)
         mean = log_likelihood.mean(0)
         if self.objective == "elbo":
-            kl = -_log_ratio(prior, mu, logvar, z).mean(0) if kl is None else kl
+            kl = -(_log_prior(prior, z, log_p) - log_q).mean(0) if kl is None else kl
             return VAEOutput(mean - kl, mean, kl, -(mean - self.beta * kl).mean(), shaped)
         if self.beta != 1:
             raise ValueError(
                 f"the objective {self.objective!r} is a bound of its own: beta must be 1, got {self.beta}"
             )
-        if self.objective in ("stl", "dreg"):
-            mu, logvar = mu.detach(), logvar.detach() if isinstance(logvar, Tensor) else logvar
-        ratio = _log_ratio(prior, mu, logvar, z)
+        ratio = _log_prior(prior, z, log_p) - log_q
         if kl is None:
             # What comes back to the z of "dreg" is scaled, and would be none of the KL's.
             kl = -(ratio.detach() if self.objective == "dreg" else ratio).mean(0)
         log_w = (log_likelihood + ratio).unflatten(0, samples)
-        bound, surrogate = bounds.objective(self.objective, log_w, z)
+        # A prior with parameters is met by way of z; one in closed form has none.
+        through_z = (log_q, log_p) if closed else (log_q,)
+        bound, surrogate = bounds.objective(self.objective, log_w, z, through_z)
         loss = -surrogate.mean()
         if self.objective == "dreg":
             # The surrogate's gradient, and the bound's value.
@@ -438,18 +448,17 @@ def _closed_form(prior: Any) -> bool:
     return getattr(prior, "closed_form", False)
 
 
-def _log_ratio(prior: Any, mu: Tensor, logvar: Tensor, z: Tensor) -> Tensor:
-    """log p(z) − log q(z|x) of z [S, B, *latent]: [S, B]."""
+def _log_prior(prior: Any, z: Tensor, standard: Tensor) -> Tensor:
+    """log p(z) of z [S, B, *latent]: [S, B]; ``standard`` is that of N(0, I)."""
     if _closed_form(prior):
-        log_prior = gaussian_log_prob(torch.zeros_like(mu), 0.0, z, event_ndim=mu.ndim - 1)
-    else:
-        log_prior = prior.log_prob(z)
-        if log_prior.shape != z.shape[:2]:
-            raise ValueError(
-                f"the prior's log_prob must return one number a latent vector, {list(z.shape[:2])} "
-                f"of z {list(z.shape)}, got {list(log_prior.shape)}"
-            )
-    return log_prior - gaussian_log_prob(mu, logvar, z, event_ndim=mu.ndim - 1)
+        return standard
+    log_prior: Tensor = prior.log_prob(z)
+    if log_prior.shape != z.shape[:2]:
+        raise ValueError(
+            f"the prior's log_prob must return one number a latent vector, {list(z.shape[:2])} "
+            f"of z {list(z.shape)}, got {list(log_prior.shape)}"
+        )
+    return log_prior
 
 
 def _log_likelihood(decoded: Decoded, x: Tensor) -> Tensor:

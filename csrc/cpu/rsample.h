@@ -43,7 +43,7 @@ class Moments {
   static constexpr int N = KL::kInputs;
 
  public:
-  explicit Moments(const SampleArgs& args) : Moments(args, std::make_index_sequence<N>()) {}
+  explicit Moments(const SamplerArgs& args) : Moments(args, std::make_index_sequence<N>()) {}
 
   void read(int64_t first, int n) {
     for (int k = 0; k < N; ++k) at_[k] = k < 2 || in_[k] ? in_[k].read(first, n) : nullptr;
@@ -59,7 +59,7 @@ class Moments {
 
  private:
   template <size_t... I>
-  Moments(const SampleArgs& args, std::index_sequence<I...>) : in_{Reader<T>(args.in[I])...} {}
+  Moments(const SamplerArgs& args, std::index_sequence<I...>) : in_{Reader<T>(args.in[I])...} {}
 
   std::array<Reader<T>, N> in_;
   const T* at_[N];
@@ -69,7 +69,7 @@ class Moments {
 template <class T>
 class Noise {
  public:
-  explicit Noise(const SampleArgs& args)
+  explicit Noise(const SamplerArgs& args)
       : normals_(args.noise), given_(args.eps), given_stride_(args.eps_sample_stride) {}
 
   // Calls visit(sample, ε) for the samples [from, to), ε of n positions from `first` on.

@@ -9,9 +9,6 @@
 namespace vae_fast {
 namespace cuda {
 
-namespace {
-
-// A view with the samples as its first dim.
 View of_samples(const View& view, int64_t samples, int64_t stride) {
   View all;
   all.data = view.data;
@@ -20,8 +17,6 @@ View of_samples(const View& view, int64_t samples, int64_t stride) {
   for (int d = 0; d < view.ndim; ++d) all.append(view.size[d], view.stride[d]);
   return all;
 }
-
-}  // namespace
 
 Plan::Plan(Device& device, const Rows& rows, int chunk, bool by_column)
     : device_(device), rows_in_(rows), chunk_(chunk), by_column_(by_column), numel_(rows.count * rows.size) {}
@@ -99,6 +94,12 @@ void Plan::chunks_by_index(uint64_t offset, bool each_row) {
   offset_ = offset;
 }
 
+void Plan::chunks_by_sample(uint64_t offset, int64_t each) {
+  by_index_ = true;
+  offset_ = offset;
+  each_sample_ = each;
+}
+
 // The longest rows along which every operand is dense or constant, and what that makes of sums.
 void Plan::find_rows() {
   int64_t n = numel_;
@@ -106,7 +107,9 @@ void Plan::find_rows() {
   for (const Summing& s : slots_)
     if (s.slot.kind == Slot::kRow || (s.features && by_column_)) n = std::gcd(n, s.row_size);
   if (each_row_) n = rows_in_.size;
+  if (each_sample_ > 0) n = std::gcd(n, each_sample_);
   layout_ = Layout(numel_, n);
+  if (each_sample_ > 0) layout_.inner = each_sample_ / n;
   for_views([&](const View& view) { layout_.take_rows(view); });
   for (Summing& s : slots_) {
     if (s.features && by_column_ && s.row_size == n) {
@@ -148,7 +151,7 @@ void Plan::set_phase() {
   if (by_index_) {
     w.phase = static_cast<int64_t>(offset_ % static_cast<uint64_t>(chunk_));
     w.phase_d = each_row_ ? 0 : w.columns % chunk_;
-    w.phase_s = w.phase_d * (w.inner % chunk_) % chunk_;
+    w.phase_s = each_sample_ > 0 ? 0 : w.phase_d * (w.inner % chunk_) % chunk_;
     return;
   }
   const auto modulo = [&](int64_t n) { return (n % chunk_ + chunk_) % chunk_; };

@@ -9,6 +9,9 @@
 namespace vae_fast {
 namespace cuda {
 
+// A view with samples, so far apart, as its first dim.
+View of_samples(const View& view, int64_t samples, int64_t stride);
+
 class Plan {
  public:
   // `chunk` is how many elements a thread takes at a time.
@@ -25,6 +28,9 @@ class Plan {
   // Chunks begin where the element's index plus `offset` is a multiple of `chunk`, not by an operand's memory. With
   // `each_row` a row's index begins at 0, and rows are those of the call.
   void chunks_by_index(uint64_t offset, bool each_row = false);
+  // The same where the call's elements are those of several samples, of `each` elements: rows are (sample, row of it),
+  // and a sample's index begins at 0.
+  void chunks_by_sample(uint64_t offset, int64_t each);
 
   // Whether there is anything for the kernel to do.
   bool resolve();
@@ -105,6 +111,7 @@ class Plan {
   int blocks_ = 0;
   bool total_ = false, by_index_ = false, each_row_ = false;
   uint64_t offset_ = 0;
+  int64_t each_sample_ = 0;
   int* ticket_ = nullptr;
   std::vector<Reading> inputs_;
   std::vector<Writing> outputs_;

@@ -34,6 +34,7 @@ from helpers.launched_calls import (
     normal,
     poisson,
     sample,
+    sample_log_prob,
     student_t,
 )
 from vae_fast.triton_kernels import launch, layout, walk
@@ -181,6 +182,14 @@ OPTIONS = {
             for b in BOTH
         ),
     ],
+    sample_log_prob: [
+        *({"backward": b, "samples": s, "path": s == ()} for b in BOTH for s in ((), (5,), (64,))),
+        *({"backward": b, "offset": 1, "tensor": True, "path": True} for b in BOTH),
+        *({"backward": b, "samples": (64,), "noise": "same"} for b in BOTH),
+        *({"backward": b, "form": (4, 0.1, -1.0, 1.0)} for b in BOTH),
+        *({"backward": b, "prior": size, "samples": (5,)} for b in BOTH for size in ("each", "feature")),
+        *({"backward": b, "prior": "each", "prior_form": (4, 0.1, -1.0, 1.0), "path": True} for b in BOTH),
+    ],
     normal: [{}, {"offset": 3}],
 }
 EVERY = [
@@ -204,7 +213,7 @@ def _representative(case):
     if "float32" in options.values() and (shape, dtype) == ("rows", torch.bfloat16):
         return True
     special = {"form", "free_bits", "tensor", "logvar", "x", "weight", "dx", "prior", "probs", "pos_weight"}
-    special |= {"prior_form", "prior_logvar", "noise", "temperature"}
+    special |= {"prior_form", "prior_logvar", "noise", "temperature", "path"}
     if special & {name for name, value in options.items() if value} or options.get("samples"):
         k = OPTIONS[make].index(options)
         return (shape, dtype) == ("rows", torch.float32) and k % 8 in (0, 3)
@@ -229,7 +238,7 @@ def check(compiled, half=False):
     # The only approximate instructions begin the noise's square root, which what follows rounds correctly, and the
     # quotient of a Bernoulli's slope, which a step of Newton's method follows.
     approximate = compiled.count(r"\S*\.(?:ftz|approx)\S*")
-    draws = compiled.name.startswith(("sampling.", "standard_normal."))
+    draws = compiled.name.startswith(("sampling.", "log_prob_sampling.", "standard_normal."))
     allowed = {"rsqrt.approx.ftz.f32" if draws else "rcp.approx.ftz.f32"}
     # An exponential of half types is one.
     allowed |= {"ex2.approx.ftz.f32"} if half else set()
@@ -275,6 +284,11 @@ OF_BOTH = ("mu", "logvar", "prior_mu", "prior_logvar")
 SAMPLERS = {
     "sampling.forward": ((*OF_BOTH, "noise"), ("z",)),
     "sampling.backward": ((*OF_BOTH, "noise", "dz", "dkl"), tuple(f"d{name}" for name in OF_BOTH)),
+    "log_prob_sampling.forward": ((*OF_BOTH, "noise"), ("z",)),
+    "log_prob_sampling.backward": (
+        (*OF_BOTH, "noise", "dz", "dlog_q", "dlog_p"),
+        tuple(f"d{name}" for name in OF_BOTH),
+    ),
     "standard_normal._kernel": ((), ("out",)),
 }
 

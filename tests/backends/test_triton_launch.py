@@ -22,7 +22,7 @@ from triton.backends.nvidia.driver import CudaLauncher
 from triton.runtime.jit import JITFunction
 
 from helpers.fake_cuda import fake_gpus
-from helpers.launched_calls import MEAN, NONE, SUM, bernoulli, gaussian, kl, normal, sample
+from helpers.launched_calls import MEAN, NONE, SUM, bernoulli, gaussian, kl, normal, sample, sample_log_prob
 from helpers.launched_twice import Both, compare
 from helpers.random_calls import random_calls
 from vae_fast.triton_kernels import kept, launch
@@ -67,10 +67,10 @@ class TestAsTritonLaunches:
         assert compare(monkeypatch, gpus, calls_of(range(100 * part, 100 * part + 40))) > 160
 
     @pytest.mark.parametrize("backward", (False, True))
-    @pytest.mark.parametrize("make", (bernoulli, gaussian, kl, sample))
+    @pytest.mark.parametrize("make", (bernoulli, gaussian, kl, sample, sample_log_prob))
     def test_a_misaligned_address_takes_another_kernel(self, gpus, triton_s_own, make, backward):
         """An element of each operand in turn at no multiple of 16 bytes, and then all of them aligned again."""
-        more = {} if make is sample else {"reduction": NONE}
+        more = {} if make in (sample, sample_log_prob) else {"reduction": NONE}
         function, args = make((64, 32), F32, backward=backward, **more)
         function(*args)
         aligned, compiled = gpus.last.function, len(triton_s_own)
@@ -136,6 +136,8 @@ class TestWhatIsKept:
             (bernoulli, {"reduction": SUM}),
             (kl, {"reduction": NONE}),
             (sample, {}),
+            (sample_log_prob, {}),
+            (sample_log_prob, {"backward": True}),
             (normal, {}),
         ):
             triton_s_own.clear()
@@ -172,6 +174,14 @@ class TestWhatIsKept:
             sample((64, 32), F32, with_kl=False),
             sample((64, 32), F32, noise="float32"),
             sample((64, 32), F32, prior=torch.empty(64, 32)),
+            sample_log_prob((64, 32), F32),
+            sample_log_prob((64, 32), F32, samples=(2,)),
+            sample_log_prob((64, 32), F32, offset=1),
+            sample_log_prob((64, 32), F32, noise="float32"),
+            sample_log_prob((64, 32), F32, prior=torch.empty(64, 32)),
+            sample_log_prob((64, 32), F32, form=(1, 0.0, -1.0, 1.0)),
+            sample_log_prob((64, 32), F32, backward=True),
+            sample_log_prob((64, 32), F32, backward=True, path=True),
         ]
         for function, args in classes:
             function(*args)

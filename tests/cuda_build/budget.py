@@ -107,6 +107,12 @@ def passes():
             yield operator, "forward", dtype, "even_sample_fwd_kernel" + params, forward, n
             backward = roots | {"LDG_E_128": 2 if kl == "NoKL" else 3, "STG_E_128": 2}
             yield operator, "backward", dtype, "even_sample_bwd_kernel" + params, backward, n
+        # It has no kernels of even chunks.
+        params = rf"<{stored}, LogProbParams<SigmaForm<float, true>, PriorDensity<NoPrior>, HostKeys>>"
+        forward = roots | {"LDG_E_128": 2, "STG_E_128": 1}
+        yield "rsample_log_prob", "forward", dtype, "log_prob_fwd_kernel" + params, forward, n
+        backward = roots | {"LDG_E_128": 3, "STG_E_128": 2}
+        yield "rsample_log_prob", "backward", dtype, "log_prob_bwd_kernel" + params, backward, n
 
 
 def native(libraries):
@@ -164,6 +170,10 @@ def triton():
         for operator in ("rsample", "rsample_kl")
         for of in ("forward", "backward")
     ]
+    each += [
+        ("rsample_log_prob", of, calls.sample_log_prob, {"backward": of == "backward"})
+        for of in ("forward", "backward")
+    ]
     patch = pytest.MonkeyPatch()
     for operator, of, make, options in each:
         for dtype in (torch.float32, torch.bfloat16):
@@ -185,6 +195,9 @@ def triton():
                 f"{op}_E_{bits}": sum(i.op.startswith(f"{op}.E.{bits}") for i in kernel.code)
                 for op in ("LDG", "STG")
             }
+            if make is calls.sample_log_prob:
+                # Of its two loops, over samples and tiles, a cheaper way round goes by the noise.
+                has["MUFU_RSQ"] = sum(i.op.startswith("MUFU.RSQ") for i in kernel.code)
             way = kernel.turn(**has) or kernel.once(**has)
             assert way and any(has.values()), f"{operator}, {of}, {dtype}: no way with {has}"
             slots = round(len(way) * THREADS / tile, 1)

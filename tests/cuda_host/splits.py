@@ -265,6 +265,9 @@ def options(shape, offset, dtype):
                 calls.append((vf.rsample_kl, (shape, own), {**noise, "event_ndim": event_ndim, "free_bits": 0.1}))
                 if event_ndim:
                     calls.append((vf.rsample, (shape, own), noise))
+                q_grad = "path" if count else "total"
+                densities = {**noise, "event_ndim": event_ndim, "q_grad": q_grad}
+                calls.append((vf.rsample_log_prob, (shape, own), densities))
         for own in ((3, *shape), shape, (columns,), (3, 1, columns), (3, rows, 1), (3, 1, 1)):
             scaled = {"scale": -0.5, "event_ndim": event_ndim, **form}
             calls.append((vf.gaussian_kl, ((3, *shape), own), {**scaled, "free_bits": 0.1}))

@@ -113,6 +113,8 @@ def _call(op, *optional, **options):
 RSAMPLE = _call("rsample", seed=7)
 RSAMPLE_KL = _call("rsample_kl", seed=7)
 RSAMPLE_KL_PRIOR = _call("rsample_kl", "prior_mu", "prior_logvar", seed=7)
+RSAMPLE_LOG_PROB = _call("rsample_log_prob", seed=7)
+RSAMPLE_LOG_PROB_PRIOR = _call("rsample_log_prob", "prior_mu", "prior_logvar", seed=7)
 KL = _call("gaussian_kl")
 KL_PRIOR = _call("gaussian_kl", "prior_mu", "prior_logvar")
 BERNOULLI = _call("bernoulli_log_prob")
@@ -128,11 +130,14 @@ STUDENT_T = _call("student_t_log_prob")
 COUNTS = (COUNT, INFLATED, POISSON)
 # Of what others have tests of, the engine and its options, they meet a part.
 PLAIN = (CONTINUOUS, LAPLACE, STUDENT_T)
-CALLS = (RSAMPLE, RSAMPLE_KL, RSAMPLE_KL_PRIOR, KL, KL_PRIOR, BERNOULLI, PROBS, GAUSSIAN, *COUNTS, *PLAIN)
+# A sample with its log-densities.
+LOG_PROBS = (RSAMPLE_LOG_PROB, RSAMPLE_LOG_PROB_PRIOR)
+OF_SAMPLES = (RSAMPLE, RSAMPLE_KL, RSAMPLE_KL_PRIOR, *LOG_PROBS)
+CALLS = (*OF_SAMPLES, KL, KL_PRIOR, BERNOULLI, PROBS, GAUSSIAN, *COUNTS, *PLAIN)
 WITH_EVENT = tuple(c for c in CALLS if c.event)
 DENSITIES = tuple(c for c in CALLS if c.density)
 WITH_X = tuple(c for c in CALLS if "x" in c.operands)
-SAMPLERS = (RSAMPLE, RSAMPLE_KL)
+SAMPLERS = (RSAMPLE, RSAMPLE_KL, RSAMPLE_LOG_PROB)
 
 
 def bits(tensor):

@@ -10,7 +10,17 @@ from typing import Any
 import pytest
 import torch
 
-from helpers.calls import CALLS, COUNT, INFLATED, KL_PRIOR, PLAIN, PROBS, RSAMPLE_KL_PRIOR, Call
+from helpers.calls import (
+    CALLS,
+    COUNT,
+    INFLATED,
+    KL_PRIOR,
+    PLAIN,
+    PROBS,
+    RSAMPLE_KL_PRIOR,
+    RSAMPLE_LOG_PROB_PRIOR,
+    Call,
+)
 from vae_fast.operators import FORMS
 
 PARAMS = tuple(FORMS)
@@ -42,7 +52,7 @@ class Case:
     @property
     def differentiable(self):
         """Whether its gradients are the derivatives of its values."""
-        return self.options.get("bounds_grad") != "pass"
+        return self.options.get("bounds_grad") != "pass" and self.options.get("q_grad") != "path"
 
     @property
     def constants(self):
@@ -78,8 +88,10 @@ def _alone(call):
         yield "weight", {"weight": WEIGHT}
     else:
         yield "samples", {"sample_shape": (2, 2), "offset": 3, "first_sample": 2}
-        yield "tempered_stream", {"temperature": 0.7, "stream": 3, "sample_shape": 2}
+        yield "tempered_stream", _having(call, temperature=0.7) | {"stream": 3, "sample_shape": 2}
         yield "noise", {"seed": None, "noise": 7.0, "sample_shape": (2,)}
+        if path := _having(call, q_grad="path"):
+            yield "path", path | {"sample_shape": (2,)}
     if pos_weight := _having(call, pos_weight=2.5):
         yield "pos_weight", pos_weight | {"x_scale": 0.5}
     if free_bits := _having(call, free_bits=0.4):
@@ -119,7 +131,9 @@ def _together(call):
         yield "mean", {"reduction": "mean", "event_ndim": 2} | more
         yield "weight", {"weight": WEIGHT, "event_ndim": 0}
     else:
-        yield "samples", {"sample_shape": (2, 2), "event_ndim": 2, "temperature": 0.5} | more
+        yield "samples", {"sample_shape": (2, 2), "event_ndim": 2} | _having(call, temperature=0.5) | more
+        if path := _having(call, q_grad="path"):
+            yield "path", path | more
     if call.counted:
         yield from _moved(call)
     if _having(call, param_eps=0.1):
@@ -142,7 +156,11 @@ def _of_engine(call):
     yield "weight", {"weight": WEIGHT, "event_ndim": 0}
 
 
-_KINDS = ((_of_engine, PLAIN), (_together, (RSAMPLE_KL_PRIOR, KL_PRIOR, PROBS, INFLATED)), (_formulas, (COUNT,)))
+_KINDS = (
+    (_of_engine, PLAIN),
+    (_together, (RSAMPLE_KL_PRIOR, RSAMPLE_LOG_PROB_PRIOR, KL_PRIOR, PROBS, INFLATED)),
+    (_formulas, (COUNT,)),
+)
 
 
 def _options(call):

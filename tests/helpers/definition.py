@@ -12,9 +12,10 @@ import torch
 
 import vae_fast as vf
 from helpers import accuracy
-from helpers.calls import CONTINUOUS, GAUSSIAN, PLAIN, PROBS
+from helpers.calls import CONTINUOUS, GAUSSIAN, LOG_PROBS, PLAIN, PROBS
 from helpers.random_cases import cases
 from vae_fast.checking import forms, formulas, measure
+from vae_fast.checking.sample_densities import sample_log_prob
 
 __all__ = ["cases", "check"]
 
@@ -140,6 +141,9 @@ def units_allowed(call, options, name=""):
         return 7.0
     if call in PLAIN:
         return 2 * measure.count_bar(options["param"] == "log_scale") + 1
+    if call in LOG_PROBS:
+        # And z's own error, in what the densities' slopes are multiplied by.
+        return 2 * measure.density_bar(form_of(options), name.endswith("logvar")) + 5
     if call.counted:
         return 2 * measure.count_bar(any(logarithms(options).values())) + 1
     return 2 * measure.density_bar(form_of(options), name.endswith("logvar")) + 1
@@ -180,10 +184,12 @@ def terms_of(call, tensors, options, upstream, shape):
     samples = options["sample_shape"]
     noise = {k: options[k] for k in ("seed", "offset", "first_sample", "stream", "noise")}
     eps = vf.rsample(torch.zeros(shape, dtype=torch.float64), 0.0, samples, backend="reference", **noise)
+    over = tuple(range(len(samples)))
+    if call in LOG_PROBS:
+        return terms_of_log_probs(tensors, options, upstream, eps, over)
     whole = [t.expand(eps.shape) for t in tensors[:2]]
     sample = formula(formulas.sample, own_form(options), *whole, eps, temperature=options["temperature"])
     value, slopes = sizes_of(sample, eps.shape)
-    over = tuple(range(len(samples)))
     grads = {name: upstream[0].abs() * terms for name, terms in slopes.items()}
     grads = {name: terms.sum(over) if over else terms for name, terms in grads.items()}
     values = [value]
@@ -192,6 +198,24 @@ def terms_of(call, tensors, options, upstream, shape):
         values.append(kl + (options["free_bits"] or 0.0))
         g = upstream[1].abs().reshape((*upstream[1].shape, *(1,) * options["event_ndim"]))
         grads = {name: grads.get(name, 0.0) + g * terms for name, terms in slopes.items()}
+    return values, grads
+
+
+def terms_of_log_probs(tensors, options, upstream, eps, over):
+    """The same of a sample and its log-densities."""
+    forms = form_of(options)
+    forms = forms if isinstance(forms, formulas.Forms) else formulas.Forms(forms, forms)
+    arrays = [accuracy.doubles(t.expand(eps.shape)) for t in (eps, *tensors)]
+    with np.errstate(all="ignore"):
+        elements = sample_log_prob(forms, *arrays, path=options["q_grad"] == "path")
+    values, grads = [], {}
+    for k, (element, g) in enumerate(zip(elements, upstream, strict=True)):
+        value, slopes = sizes_of((element.value, element.slopes), eps.shape)
+        values.append(value)
+        g = g.abs().reshape((*g.shape, *(1,) * options["event_ndim"])) if k else g.abs()
+        for name, terms in slopes.items():
+            terms = g * terms
+            grads[name] = grads.get(name, 0.0) + (terms.sum(over) if over else terms)
     return values, grads
 
 

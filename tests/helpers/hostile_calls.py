@@ -15,7 +15,7 @@ OPS = torch.ops.vae_fast
 FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 TARGETS = (*FLOATS, torch.uint8, torch.bool)
 NEITHER = (torch.int8, torch.complex64)
-UPSTREAM = ("dz", "dkl", "dlog_prob")
+UPSTREAM = ("dz", "dkl", "dlog_q", "dlog_p", "dlog_prob")
 INF = math.inf
 
 
@@ -238,6 +238,29 @@ class Maker(CountCalls):
             return args
         args |= self.needs(True, packed[0], **operands)
         return args | {"packed": packed[0], "packed_dim": packed[1]}
+
+    def rsample_log_prob(self, backward):
+        shape, dtypes = self.shape(), self.dtypes()
+        mu, logvar = self.operand(shape, dtypes), self.operand(shape, dtypes)
+        shape = torch.broadcast_shapes(mu.shape, logvar.shape)
+        samples = self.random.choice(((), (), (1,), (3,), (2, 2), (0,)))
+        operands = {"mu": mu, "logvar": logvar}
+        for name in ("prior_mu", "prior_logvar"):
+            operands[name] = self.optional(lambda: self.operand(shape, dtypes))
+        event_ndim = self.random.randrange(len(shape) + 1)
+        args = operands | {
+            "event_ndim": event_ndim,
+            "q_grad": self.random.randrange(2),
+            "sample_shape": list(samples),
+        }
+        args |= self.draw((*samples, *shape)) | self.scale() | self.form("prior_")
+        del args["temperature"]
+        if not backward:
+            return args
+        sums = (*samples, *shape[: len(shape) - event_ndim])
+        for name, size in (("dz", (*samples, *shape)), ("dlog_q", sums), ("dlog_p", sums)):
+            args[name] = self.optional(lambda size=size: self.tensor(size, self.random.choice(FLOATS)))
+        return args | self.needs(True, None, **operands)
 
     def rsample(self, backward):
         return self.sampler(backward, False)

@@ -202,6 +202,42 @@ def sample(
     return made("rsample_kl" if with_kl else "rsample", operands, options, operands, upstream)
 
 
+def sample_log_prob(
+    shape,
+    dtype,
+    backward=False,
+    samples=(),
+    path=False,
+    offset=0,
+    tensor=False,
+    form=PLAIN,
+    prior_form=None,
+    logvar=None,
+    prior=None,
+    noise=None,
+):
+    m = torch.empty(shape, dtype=dtype)
+    operands = {"mu": m, "logvar": torch.empty_like(m) if logvar is None else logvar}
+    if prior is not None:
+        operands |= {"prior_mu": prior, "prior_logvar": prior}
+    size = (*samples, *shape)
+    options = {
+        "sample_shape": samples,
+        "seed": 7,
+        "seed_tensor": torch.zeros(1, dtype=torch.int64) if tensor else None,
+        "offset": offset,
+        "noise": None if noise is None else torch.empty(size, dtype=getattr(torch, noise, dtype)),
+        "q_grad": int(path),
+        **form_of(form),
+        **form_of(prior_form or form, True),
+    }
+    upstream = None
+    if backward:
+        of_sums = torch.empty((*samples, shape[0]), dtype=upstream_dtype(dtype))
+        upstream = (torch.empty(size, dtype=dtype), of_sums, of_sums)
+    return made("rsample_log_prob", operands, options, operands, upstream)
+
+
 def normal(shape, dtype, offset=0):
     options = {"sample_shape": (), "shape": shape, "seed": 7, "seed_tensor": None, "offset": offset}
     device = torch.device("cpu")

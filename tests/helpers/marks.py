@@ -27,6 +27,7 @@ needs_native = _needs("native")
 each_call = pytest.mark.parametrize("call", CALLS, ids=str)
 each_density = pytest.mark.parametrize("call", DENSITIES, ids=str)
 each_sampler = pytest.mark.parametrize("call", SAMPLERS, ids=str)
+each_tempered = pytest.mark.parametrize("call", [c for c in SAMPLERS if c.has("temperature")], ids=str)
 each_with_event = pytest.mark.parametrize("call", WITH_EVENT, ids=str)
 each_with_x = pytest.mark.parametrize("call", WITH_X, ids=str)
 

@@ -76,7 +76,7 @@ def options_of(draw, operator, like):
             values[option.name] = draw.choice((None, None, torch.zeros(1, dtype=torch.int64)))
         elif option.name != "noise":
             values[option.name] = draw.choice(CHOICES[option.name])
-    if "temperature" in values:
+    if any(option.name == "noise" for option in operator.options):
         shape = (*values["sample_shape"], *like)
         values["noise"] = draw.choice((None, None, signs(draw, layout(draw, shape, torch.float32))))
     return values
@@ -136,6 +136,7 @@ def random_calls(seed):
     for result in operator.results if backward else ():
         if result in operator.sums:
             size = () if options.get("reduction") else shape[: len(shape) - options["event_ndim"]]
+            size = (*(options["sample_shape"] if operator.of_samples else ()), *size)
         else:
             size = (*options["sample_shape"], *shape)
         absent = len(operator.results) > 1 and draw.random() < 0.2

@@ -165,7 +165,6 @@ def drawn_options(draw, samples, shape):
         "first_sample": draw(st.sampled_from((0, 5, 2**32 - 4))),
         "stream": draw(st.sampled_from((0, 0, 1, 2**32 - 1))),
         "noise": None,
-        "temperature": draw(st.sampled_from((1.0, 1.0, 0.0, 0.625))),
     }
     if draw(st.integers(0, 3)):
         return options
@@ -217,6 +216,10 @@ def cases(draw):
         # A prior makes no sample of another shape.
         tensors[2:] = [t if fits(t.shape, moments) else t.new_tensor(0.5) for t in tensors[2:]]
         options |= drawn_options(draw, samples, moments)
+        if call.has("temperature"):
+            options["temperature"] = draw(st.sampled_from((1.0, 1.0, 0.0, 0.625)))
+        if call.has("q_grad"):
+            options["q_grad"] = draw(st.sampled_from(("total", "path")))
     if call is BERNOULLI and draw(st.integers(0, 3)) == 0:
         options["pos_weight"] = operand(draw, shape, draw(st.sampled_from(TARGETS)), positive=True)
     if call.op in ("rsample_kl", "gaussian_kl"):

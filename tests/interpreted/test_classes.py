@@ -4,7 +4,7 @@ import pytest
 import torch
 from test_branches import LONG, SPLIT, compare, draw
 
-from helpers.calls import BERNOULLI, GAUSSIAN, KL, RSAMPLE, RSAMPLE_KL
+from helpers.calls import BERNOULLI, GAUSSIAN, KL, RSAMPLE, RSAMPLE_KL, RSAMPLE_LOG_PROB
 from vae_fast.triton_kernels import kept
 
 pytestmark = pytest.mark.usefixtures("small_tiles")
@@ -41,6 +41,9 @@ CASES = {
     "samples": (RSAMPLE, (draw, draw), LONG, {"sample_shape": (16,)}, "first_sample", (0, 5, 2**31)),
     "temperatures": (RSAMPLE, (draw, turned), LONG, {}, "temperature", (0.5, 0.25, 2.0)),
     "numbers of samples": (RSAMPLE_KL, (draw, number), LONG, {}, "seed", (1, 2)),
+    "densities": (RSAMPLE_LOG_PROB, (draw, number), LONG, {}, "seed", (1, 2**62, -3)),
+    "densities of copies": (RSAMPLE_LOG_PROB, (turned, feature), LONG, {"sample_shape": 3}, "offset", (4, 8)),
+    "densities of many": (RSAMPLE_LOG_PROB, (draw, draw), SPLIT, {"sample_shape": 16}, "first_sample", (0, 5)),
 }
 
 

@@ -16,6 +16,7 @@ from helpers.calls import (
     GAUSSIAN,
     KL,
     KL_PRIOR,
+    LOG_PROBS,
     RSAMPLE,
     SAMPLERS,
     WITH_X,
@@ -412,7 +413,10 @@ class TestEmpty:
 
 
 def reached(call, i, results):
-    """The results that an operand takes part in: a prior takes none in the sample."""
+    """The results that an operand takes part in: a prior takes none in the sample, a mean none in log q."""
+    if call in LOG_PROBS and call.operands[i] != "logvar":
+        z, _, log_p = results
+        return (log_p,) if call.operands[i].startswith("prior") else (z, log_p)
     return results[1:] if call.operands[i].startswith("prior") and not call.density else results
 
 

@@ -6,7 +6,7 @@ from torch.testing import assert_close
 
 import vae_fast as vf
 from helpers.behaviour import LAYOUTS, leaves, with_grads
-from helpers.calls import RSAMPLE_KL, RSAMPLE_KL_PRIOR, same_bits
+from helpers.calls import RSAMPLE_KL, RSAMPLE_KL_PRIOR, RSAMPLE_LOG_PROB, same_bits
 from helpers.marks import each_backend, each_sampler
 from helpers.published import assert_published
 from vae_fast.distributions import DiagonalNormal
@@ -142,8 +142,13 @@ def test_second_derivatives(call):
         return sum((out**2).sum() for out in given(call, noise, 2)(mu, logvar))
 
     def published(mu, logvar):
-        kl = 0.5 * (mu**2 + logvar.exp() - 1 - logvar).sum(-1) if call is RSAMPLE_KL else torch.zeros(())
-        return ((mu + torch.exp(logvar / 2) * noise.double()) ** 2).sum() + (kl**2).sum()
+        q = torch.distributions.Normal(mu, torch.exp(logvar / 2))
+        z, outs = mu + q.scale * noise.double(), []
+        if call is RSAMPLE_KL:
+            outs = [0.5 * (mu**2 + logvar.exp() - 1 - logvar).sum(-1)]
+        elif call is RSAMPLE_LOG_PROB:
+            outs = [d.log_prob(z).sum(-1) for d in (q, torch.distributions.Normal(torch.zeros_like(mu), 1.0))]
+        return sum((out**2).sum() for out in (z, *outs))
 
     tensors = tuple(moments(torch.float64))
     want = torch.autograd.functional.hessian(published, tensors)

@@ -6,7 +6,7 @@ import torch
 import vae_fast as vf
 from helpers.behaviour import with_grads
 from helpers.calls import same_bits
-from helpers.marks import each_backend, each_sampler
+from helpers.marks import each_backend, each_tempered
 from helpers.published import assert_published, epsilon
 from vae_fast.distributions import DiagonalNormal
 
@@ -49,7 +49,7 @@ def test_the_kl_does_not_see_it(tau, dtype):
     assert torch.equal(tempered(m, v)[1], vf.rsample_kl(m, v, SAMPLES, seed=7)[1])
 
 
-@each_sampler
+@each_tempered
 @each_dtype
 def test_one_is_none(call, dtype):
     tensors = [t.requires_grad_() for t in moments(dtype)]
@@ -57,7 +57,7 @@ def test_one_is_none(call, dtype):
     assert same_bits(call.with_grads(*tensors, temperature=1), call.with_grads(*tensors))
 
 
-@each_sampler
+@each_tempered
 def test_zero_is_the_mean(call):
     mu, logvar = (t.requires_grad_() for t in moments())
     z, *_ = call(mu, logvar, SAMPLES, temperature=0.0)
@@ -66,7 +66,7 @@ def test_zero_is_the_mean(call):
     assert bool((dmu == 4).all()) and bool((dlogvar == 0).all())
 
 
-@each_sampler
+@each_tempered
 @pytest.mark.parametrize("wrong", [-0.5, -1, float("nan"), -float("inf")])
 def test_negative(call, wrong):
     mu = torch.zeros(SHAPE)
@@ -74,7 +74,7 @@ def test_negative(call, wrong):
         call(mu, mu, temperature=wrong)
 
 
-@each_sampler
+@each_tempered
 @pytest.mark.parametrize("wrong", ["1", None, torch.ones(())], ids=str)
 def test_no_number(call, wrong):
     mu = torch.zeros(SHAPE)

@@ -325,6 +325,21 @@ FAULTS = {
         {"rsample_kl_bwd": on_result(2, torch.neg)},
         {"dprior_mu"},
     ),
+    "the score function kept": (
+        "rsample_log_prob",
+        on_named("rsample_log_prob_bwd", "q_grad", lambda code: 0),
+        {"dmu", "dlogvar"},
+    ),
+    "sign of a log-density's prior's gradient": (
+        "rsample_log_prob",
+        {"rsample_log_prob_bwd": on_result(3, torch.neg)},
+        {"dprior_logvar"},
+    ),
+    "prior forgotten in a log-density": (
+        "rsample_log_prob",
+        on_named("rsample_log_prob_fwd", "prior_logvar", lambda prior: None),
+        {"log_p"},
+    ),
     "pos_weight forgotten": (
         "bernoulli_log_prob",
         on_named("bernoulli_log_prob_fwd", "pos_weight", lambda p: None),

@@ -169,6 +169,18 @@ static void run(int64_t rows, int64_t size, Gradient::Kind kind) {
   sample.gradients[1] = gradient(kind, g[1], rows, size);
   kernels().rsample_kl_bwd(sample);
 
+  SampleLogProbArgs densities;
+  static_cast<SamplerArgs&>(densities) = sample;
+  densities.path = true;
+  std::vector<float> of_q(static_cast<size_t>(3 * rows)), of_p(static_cast<size_t>(3 * rows));
+  densities.log_q = of_q.data();
+  densities.log_p = of_p.data();
+  kernels().rsample_log_prob_fwd(densities);
+  densities.dlog_q = over(of_q, rows, 1, size, 0);
+  densities.dlog_p = over(of_p, rows, 1, size, 0);
+  densities.dlog_q_sample_stride = densities.dlog_p_sample_stride = rows;
+  kernels().rsample_log_prob_bwd(densities);
+
   NormalArgs normal;
   normal.parallel_for = on_threads;
   normal.n_samples = rows;

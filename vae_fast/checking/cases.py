@@ -276,6 +276,7 @@ class Case:
             "param": form.param,
             "param_eps": form.eps,
             "bounds_grad": "pass" if form.passing else "zero",
+            "q_grad": "path" if "path" in self.options else "total",
         }
         if "noise" not in self.options:
             values |= {"seed": self.seed, "offset": offset, "first_sample": first_sample}

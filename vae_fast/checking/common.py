@@ -41,11 +41,15 @@ def common(case: Case, operands: Operands) -> tuple[Tensor, ...]:
     if case.location_scale:
         return (_reduced(case, _location_scale(case, t), weight),)
     results = []
-    if case.op in ("rsample", "rsample_kl"):
+    if case.sampled:
         sigma = _sigma(case.form, t["mu"], t["logvar"])
         sigma = sigma if case.temperature == 1.0 else sigma * case.temperature
         eps = _noise(case, t["mu"]) if operands.noise is None else operands.noise.to(t["mu"].dtype)
         results.append(t["mu"] + sigma * eps)
+    if case.spec.of_samples:
+        for normal in _at_sample(case, t):
+            results.append(_reduced(case, normal.log_prob(results[0]), weight))
+        return tuple(results)
     if case.op in ("rsample_kl", "gaussian_kl"):
         kl = _kl(case, t)
         if case.free_bits is not None:
@@ -90,17 +94,27 @@ def _count(case: Case, t: dict[str, Any]) -> Tensor:
     return torch.where(x == 0, torch.logaddexp(pi, none), none + some) - F.softplus(pi)
 
 
+def _at_sample(case: Case, t: dict[str, Any]) -> tuple[Normal, Normal]:
+    """q and the prior, whose densities are those of a sample."""
+    mu, sigma = t["mu"], _sigma(case.form, t["mu"], t["logvar"])
+    if "path" in case.options:
+        mu, sigma = mu.detach(), sigma.detach()
+    return Normal(mu, sigma, validate_args=False), _prior(case, t)
+
+
 def _kl(case: Case, t: dict[str, Any]) -> Tensor:
     mu, raw = t["mu"], t["logvar"]
     if "prior_mu" not in t and case.form.param == "logvar" and not case.form.eps:
         logvar = _clamped(case.form, mu, raw)
         return -0.5 * (1 + logvar - mu**2 - logvar.exp())
-    if "prior_mu" in t:
-        sigma = _sigma(case.prior_form, mu, t["prior_logvar"])
-        prior = Normal(t["prior_mu"], sigma, validate_args=False)
-    else:
-        prior = Normal(torch.zeros_like(mu), torch.ones_like(mu), validate_args=False)
-    return kl_divergence(Normal(mu, _sigma(case.form, mu, raw), validate_args=False), prior)
+    return kl_divergence(Normal(mu, _sigma(case.form, mu, raw), validate_args=False), _prior(case, t))
+
+
+def _prior(case: Case, t: dict[str, Any]) -> Normal:
+    mu = t["mu"]
+    if "prior_mu" not in t:
+        return Normal(torch.zeros_like(mu), torch.ones_like(mu), validate_args=False)
+    return Normal(t["prior_mu"], _sigma(case.prior_form, mu, t["prior_logvar"]), validate_args=False)
 
 
 def _clamped(form: Form, like: Tensor, raw: Tensor | float) -> Tensor:

@@ -58,7 +58,7 @@ def _difference(a: Array, b: Array, f: Any) -> Pair:
     return d, f.where(abs(d) < 1e6, low, 0.0)
 
 
-def _standardised(d: Array, form: Form, r: Array, f: Any) -> Pair:
+def standardised(d: Array, form: Form, r: Array, f: Any) -> Pair:
     """½(d/σ)² and d/σ², both 0 where d is and σ no NaN; 1/σ² may be no number of float64."""
     inverse, square = form.inverse(r, f), form.inverse_square(r, f)
     zero = (d == 0) & (r == r)
@@ -109,7 +109,7 @@ def kl(
     if prior_raw is not None:
         prior_r = prior.clamp(prior_raw, f)
         prior_log_var, prior_sigma = prior.log_var(prior_r, f), prior.sigma(prior_r, f)
-        square, slope = _standardised(difference, prior, prior_r, f)
+        square, slope = standardised(difference, prior, prior_r, f)
     log_var, dlog_var = form.log_var(r, f), form.dlog_var(r, f)
     if form.logarithmic and (prior_raw is None or prior.logarithmic):
         d, low = (log_var, 0.0) if prior_raw is None else _difference(log_var, prior_log_var, f)
@@ -211,7 +211,7 @@ def gaussian(form: Form, mean: Array, raw: Array, x: Array, x_scale: float = 1.0
     """
     r, x = form.clamp(raw, f), x * x_scale
     difference = x - mean
-    square, slope = _standardised(difference, form, r, f)
+    square, slope = standardised(difference, form, r, f)
     log_var, dlog_var = form.log_var(r, f), form.dlog_var(r, f)
     log_2pi = f.log(2 * f.pi * f.ones(()))
     square_terms, slope_terms = square, abs(slope)

@@ -80,7 +80,8 @@ def measured(got: Tensor, want: Expected) -> Tensor:
     unit = units(want.terms.double().numpy(), want.dtype)
     errors = torch.from_numpy(error(got, want.truth.double().numpy(), unit, want.dtype))
     got = got.detach().cpu()
-    return torch.where(want.outside & (~got.isfinite() | (got == 0)), 0.0, errors)
+    errors = torch.where(want.outside & (~got.isfinite() | (got == 0)), 0.0, errors)
+    return errors if want.lost is None else torch.where(want.lost, 0.0, errors)
 
 
 def density_bar(form: Form | Forms, by_scale: bool = False) -> float:

@@ -125,6 +125,7 @@ def _upstreams(case: Case, operands: Operands) -> dict[str, Tensor]:
     tensors = [t for t in (*operands.tensors.values(), operands.weight) if isinstance(t, Tensor)]
     shape = torch.broadcast_shapes(*(t.shape for t in tensors))
     data = () if case.reduction != "none" else shape[: len(shape) - case.event_ndim]
+    data = (*case.sample_shape, *data) if case.spec.of_samples else data
     made = {}
     for k, name in enumerate(case.spec.results):
         whole = (*case.sample_shape, *shape)
@@ -194,6 +195,7 @@ def _operands_at(case: Case, operands: Operands, name: str, index: tuple[int, ..
     if name == "z":
         index = index[len(case.sample_shape) :]
     elif name in case.spec.results:
+        index = index[len(case.sample_shape) :] if case.spec.of_samples else index
         index = (*index, *(0,) * (ndim - len(index)))
     index = (*(0,) * (ndim - len(index)), *index)
     values = {}

@@ -56,8 +56,9 @@ def _derivatives(choice: Choice, found: Sequence[Place], progress: Progress) -> 
             for options in words:
                 shape = choice.shape or ((2, 1, 3) if "event2" in options else (2, 3))
                 case = Case(op, name, device, "float64", shape, options=options, seed=choice.seed)
-                # Differences of NaN are none, and those of a clamp are not the gradients that it passes.
-                if case.exists and not {"masked", "pass"} & set(options):
+                # Differences of NaN are none, and those of a clamp are not the gradients that it passes, nor those
+                # of log q the ones through z alone.
+                if case.exists and not {"masked", "pass", "path"} & set(options):
                     tally.add(case, None, _differentiated(case))
             if tally.cases:
                 yield tally.row(lambda _, failure: failure, errors=False)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from vae_fast import noise
-from vae_fast.checking import formulas
+from vae_fast.checking import formulas, sample_densities
 from vae_fast.checking.cases import Case
 from vae_fast.checking.element import Element, Pair
 from vae_fast.checking.forms import Array
@@ -26,7 +26,8 @@ from vae_fast.operators import OPERATORS
 class Expected(NamedTuple):
     """A result or gradient: its truth and Σ|terms| (float64), the number of elements added up, its dtype.
 
-    ``outside`` marks where a step of the formula leaves the range of the dtype it is computed in.
+    ``outside`` marks where a step of the formula leaves the range of the dtype it is computed in, ``lost`` where
+    the rounding of one is larger than all of its numbers, so that no digit of the result is left.
     """
 
     truth: Tensor
@@ -34,6 +35,7 @@ class Expected(NamedTuple):
     n: int
     dtype: torch.dtype
     outside: Tensor
+    lost: Tensor | None = None
 
 
 class _Element(NamedTuple):
@@ -66,7 +68,9 @@ def expected(case: Case, operands: Operands, upstreams: dict[str, Tensor]) -> di
     results: dict[str, Expected] = {}
     grads: dict[str, tuple[Tensor, Tensor]] = {}
     outside = torch.zeros((), dtype=torch.bool)
-    if case.sampled:
+    if case.spec.of_samples:
+        results, grads, outside = _of_samples(case, full, operands.noise, ups)
+    elif case.sampled:
         given = operands.noise
         eps = _drawn(case, shape) if given is None else given.cpu()
         sample = _sample(case, full, eps.double().numpy())
@@ -74,7 +78,7 @@ def expected(case: Case, operands: Operands, upstreams: dict[str, Tensor]) -> di
         results["z"] = Expected(*sample.value, 1, case.torch_dtype, outside.expand(sample.value[0].shape))
         g = ups["z"]
         grads = {name: (g * slope, g.abs() * terms) for name, (slope, terms) in sample.slopes.items()}
-    if name := case.density:
+    if (name := case.density) and not case.spec.of_samples:
         if operands.pos_weight is not None:
             full["pos_weight"] = operands.pos_weight.cpu().double().expand(shape)
         element = _term(case, full, shape)
@@ -107,8 +111,42 @@ def expected(case: Case, operands: Operands, upstreams: dict[str, Tensor]) -> di
             count = grad.numel() // max(1, given.numel())
             beyond = outside.double().expand(grad.shape).sum_to_size(given.shape) > 0
             grad, terms = grad.sum_to_size(given.shape), terms.sum_to_size(given.shape)
-            results["d" + operand] = Expected(grad, terms, count, given.dtype, beyond)
+            lost = _lost(case, terms) if case.spec.of_samples else None
+            results["d" + operand] = Expected(grad, terms, count, given.dtype, beyond, lost)
     return results
+
+
+def _of_samples(
+    case: Case, t: dict[str, Tensor], noise: Tensor | None, ups: dict[str, Tensor]
+) -> tuple[dict[str, Expected], dict[str, tuple[Tensor, Tensor]], Tensor]:
+    """The results of a sample and its densities, gradients before they are summed, and what is out of range."""
+    shape = t["mu"].shape
+    eps = (_drawn(case, shape) if noise is None else noise.cpu()).double().numpy()
+    mu, raw, *prior = (t[name].numpy() if name in t else None for name in OPERATORS[case.op].differentiable)
+    path = "path" in case.options
+    elements = sample_densities.sample_log_prob(case.forms, eps, mu, raw, *prior, path=path)
+    results: dict[str, Expected] = {}
+    grads: dict[str, tuple[Tensor, Tensor]] = {}
+    outside = torch.zeros((), dtype=torch.bool)
+    for name, of_numbers in elements._asdict().items():
+        element = _tensors(case, of_numbers, eps.shape)
+        value, g, beyond = element.value, ups[name], element.outside.expand(eps.shape)
+        n, dtype = 1, case.torch_dtype
+        if name != "z":
+            n, dtype = math.prod(shape[len(shape) - case.event_ndim :]), case.compute_dtype
+            value = _reduced(case, value[0]), _reduced(case, value[1])
+            beyond = _reduced(case, beyond.double()) > 0
+            g = g.reshape((*g.shape, *(1,) * case.event_ndim))
+        results[name] = Expected(*value, n, dtype, beyond, _lost(case, value[1]))
+        outside = outside | element.outside
+        for operand, (slope, terms) in element.slopes.items():
+            before = grads.get(operand, (torch.zeros(()), torch.zeros(())))
+            grads[operand] = before[0] + g * slope, before[1] + g.abs() * terms
+    return results, grads, outside
+
+
+def _lost(case: Case, terms: Tensor) -> Tensor:
+    return terms > torch.finfo(case.compute_dtype).max
 
 
 def _wide(value: Tensor | float) -> Tensor:

@@ -37,6 +37,7 @@ _WORDS = {
     "eps": ("eps",),
     "log_library": ("library",),
     "bounds_grad": ("pass",),
+    "q_grad": ("path",),
     "reduction": (*WEIGHTS, *REDUCED, "negated"),
     "event_ndim": EVENTS,
     "pos_weight": ("pos_weight",),
@@ -64,6 +65,8 @@ _TOGETHER = (
     "softplus,bounds,pass",
     "samples,softplus,eps",
     "samples,free_bits,var",
+    "samples,path",
+    "noise,path,softplus,eps",
     "softplus,eps,weight,mean",
     "log_mean,log_theta",
     "log_mean,log_theta,eps,weight,mean",
@@ -90,18 +93,23 @@ _SAMPLED_TO_A_PRIOR = (
     "prior,samples,temperature,stream",
     "prior,samples,free_bits,var",
     "prior,noise,event2",
+    "prior,samples,path,offset",
     "prior,softplus,eps",
 )
 
 
 @dataclass(frozen=True)
 class Op:
-    """An operator: its operands in order, its results, the option words it knows, and those tried by default."""
+    """An operator: its operands in order, its results, the option words it knows, and those tried by default.
+
+    ``of_samples``: its sums are of every sample.
+    """
 
     operands: tuple[str, ...]
     results: tuple[str, ...]
     words: tuple[str, ...]
     variants: tuple[str, ...]
+    of_samples: bool
 
 
 def coded(operator: Operator) -> dict[str, tuple[str, ...]]:
@@ -127,11 +135,11 @@ def _op(operator: Operator) -> Op:
         again = (
             (*(f"{formula},{text}" for text in variants), *_known(_TO_A_PRIOR, words))
             if operator.density
-            else (*_SAMPLED_TO_A_PRIOR, *_TO_A_PRIOR)
+            else (*_known(_SAMPLED_TO_A_PRIOR, words), *_TO_A_PRIOR)
         )
         variants = (*variants, formula, *again)
     operands = tuple(operand.name for operand in operator.operands if operand.role in (PARAMETER, DATA))
-    return Op(operands, operator.results, words, variants)
+    return Op(operands, operator.results, words, variants, operator.of_samples)
 
 
 def _known(texts: tuple[str, ...], words: tuple[str, ...]) -> tuple[str, ...]:

@@ -36,6 +36,7 @@ ThetaParam = Literal["theta", "log_theta"]
 ScaleParam = Literal["scale", "log_scale"]
 Reduction = Literal["none", "sum", "mean"]
 BoundsGrad = Literal["zero", "pass"]
+QGrad = Literal["total", "path"]
 Bounds = tuple[float | None, float | None]
 
 

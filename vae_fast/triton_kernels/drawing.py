@@ -20,8 +20,8 @@ from vae_fast.triton_kernels.noise import NORMALS
 from vae_fast.triton_kernels.operands import Types, check_upstream, readable, shape_of, spec_of, types_of
 from vae_fast.triton_kernels.walk import Spec
 
-# Where the options of a sample's noise end.
-_FORM = OPERATORS["rsample"].Options._fields.index("temperature") + 1
+# Where the options of a sample's noise end. In the place of a temperature some samplers have what is no number.
+_TEMPERATURE = OPERATORS["rsample"].Options._fields.index("temperature")
 # mu and logvar; with a prior's; the place of the noise that is given, which comes after all these.
 MOMENTS, OPERANDS, NOISE = 2, 4, 4
 
@@ -30,10 +30,10 @@ class Draw:
     """A sampler's operands and options, and those of its KL (``event_ndim`` is None where it has none).
 
     ``operands`` are mu and logvar, and a prior's where there is one. ``more`` says whether the call takes the
-    kernel that has more arguments.
+    kernel that has more arguments, ``heavy`` whether registers hold no whole tile of it.
     """
 
-    __slots__ = ("event_ndim", "free_bits", "more", "mu", "operands", "options", "samples")
+    __slots__ = ("event_ndim", "free_bits", "heavy", "more", "mu", "operands", "options", "samples", "temperature")
 
     def __init__(
         self,
@@ -46,7 +46,10 @@ class Draw:
         self.mu: Tensor = self.operands[0]
         self.options, self.event_ndim, self.free_bits = options, event_ndim, free_bits
         self.samples = math.prod(options.sample_shape)
-        self.more = len(operands) > MOMENTS or options.noise is not None or options.temperature != 1.0
+        self.heavy = False
+        # Not every sampler has one.
+        self.temperature: float = getattr(options, "temperature", 1.0)
+        self.more = len(operands) > MOMENTS or options.noise is not None or self.temperature != 1.0
 
     def shape_and_types(self) -> tuple[torch.Size, Types]:
         """What the operands broadcast to, and their dtypes. Raises where no kernel can read them, or the noise."""
@@ -71,15 +74,16 @@ class Draw:
         """
         o = self.options
         seed = None if o.seed_tensor is None else o.seed_tensor.dtype
-        decided = o.offset % NORMALS, seed, o.temperature != 1.0, self.event_ndim
-        return *decided, launch.tile_bytes, *o.sample_shape, None, *o[_FORM:]
+        decided = o.offset % NORMALS, seed, self.temperature != 1.0, self.event_ndim
+        rest = o[_TEMPERATURE + hasattr(o, "temperature") :]
+        return *decided, launch.tile_bytes, *o.sample_shape, None, *rest
 
     def numbers(self, groups: int, plan: Layout) -> tuple[Any, ...]:
         """What a kernel takes behind its strides."""
         o = self.options
         noise = (o.seed, o.offset, o.first_sample, self.samples, groups)
         numbers = (self.free_bits or 0.0, o.param_eps, o.low, o.high)
-        return *noise, *plan.space_arguments, *numbers, *((o.temperature,) if self.more else ())
+        return *noise, *plan.space_arguments, *numbers, *((self.temperature,) if self.more else ())
 
     def constants(self, groups: int, plan: Layout, aligned: bool, types: Types) -> dict[str, Any]:
         to_prior = len(self.operands) > MOMENTS and self.operands[-1] is not None
@@ -98,7 +102,7 @@ class Draw:
         }
         if self.more:
             constants["PRIOR"] = prior_form_of(self.options) if to_prior else ALIKE
-            constants["TEMPERED"] = self.options.temperature != 1.0
+            constants["TEMPERED"] = self.temperature != 1.0
         return constants
 
     def in_few_registers(self, groups: int, plan: Layout, types: Types) -> bool:
@@ -109,6 +113,8 @@ class Draw:
     @property
     def parts(self) -> int:
         """In how many a tile is taken, where registers do not hold a whole one."""
+        if self.heavy:
+            return 2
         return parts_of(self.options, self.operands[-1]) if len(self.operands) > MOMENTS else 1
 
 

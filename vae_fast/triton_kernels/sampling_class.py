@@ -85,25 +85,25 @@ def _forward_pass(draw: Draw, types: Types, given: Tensor | None, z: Tensor) -> 
         types,
         Launch(kernel, plan.programs * groups, device, constants, registers),
         groups,
-        _strides(draw, plan),
-        (*_of_noise(draw, plan, noise), *plan.strides(plan.out), step // plan.vec),
+        operand_strides(draw, plan),
+        (*of_noise(draw, plan, noise), *plan.strides(plan.out), step // plan.vec),
         (noise is not before,),
-        _is_in_place(draw, plan),
+        are_in_place(draw, plan),
     )
 
 
-def _strides(draw: Draw, plan: Layout) -> tuple[int, ...]:
+def operand_strides(draw: Draw, plan: Layout) -> tuple[int, ...]:
     """The operands', of as many as the kernel takes."""
     views = plan.operands[: OPERANDS if draw.more else MOMENTS]
     return tuple([stride for view in views for stride in plan.strides(view)])
 
 
-def _of_noise(draw: Draw, plan: Layout, noise: Samples) -> tuple[int, ...]:
+def of_noise(draw: Draw, plan: Layout, noise: Samples) -> tuple[int, ...]:
     """The strides of the noise that is given, if the kernel takes any."""
     return (*plan.strides(plan.operands[NOISE]), noise[1] // plan.vec) if draw.more else ()
 
 
-def _is_in_place(draw: Draw, plan: Layout) -> bool:
+def are_in_place(draw: Draw, plan: Layout) -> bool:
     return all([is_in_place(view) for view in plan.operands[:OPERANDS]])
 
 
@@ -142,7 +142,7 @@ def backward_class(
     return Backward(False, one, is_in_place(one.plan.operands[-1]), writes)
 
 
-def _are_each(gradients: Sequence[layout.Gradient]) -> bool:
+def are_each(gradients: Sequence[layout.Gradient]) -> bool:
     """Whether every gradient is made element by element, or not at all."""
     return all([p.kind in (layout.NONE, layout.EACH) for p in gradients])
 
@@ -160,10 +160,10 @@ def _backward_pass(
     noise, dz = after
     groups = 1
     # The gradients of the prior, which come of the KL alone, are made of all samples at once.
-    if draw.samples >= 2 * GROUP_SAMPLES and dz[0] is not None and _are_each(plan.gradients[:MOMENTS]):
+    if draw.samples >= 2 * GROUP_SAMPLES and dz[0] is not None and are_each(plan.gradients[:MOMENTS]):
         groups = max(1, min(draw.samples // GROUP_SAMPLES, ceil_div(BUSY, plan.programs)))
     *_, of_dz, of_dkl = plan.operands
-    others = [*_of_noise(draw, plan, noise), *plan.strides(of_dz), dz[1] // plan.vec, *plan.strides(of_dkl)]
+    others = [*of_noise(draw, plan, noise), *plan.strides(of_dz), dz[1] // plan.vec, *plan.strides(of_dkl)]
     datum = plan.columns // plan.vec
     for k, (made, grad) in enumerate(zip(plan.gradients, of_grads, strict=True)):
         in_groups = groups > 1 and k < MOMENTS and grad is not None
@@ -187,8 +187,8 @@ def _backward_pass(
         types,
         Launch(kernel, plan.programs * groups, device, constants, registers),
         groups,
-        _strides(draw, plan),
+        operand_strides(draw, plan),
         tuple(others),
         tuple([a is not b for a, b in zip(after, before, strict=True)]),
-        _is_in_place(draw, plan),
+        are_in_place(draw, plan),
     )

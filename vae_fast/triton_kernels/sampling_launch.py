@@ -39,7 +39,7 @@ def forward(draw: Draw) -> tuple[Tensor, Tensor | None]:
     return z, kl
 
 
-def _read(draw: Draw, one: Pass) -> tuple[list[Tensor | None], Sequence[int]]:
+def read_operands(draw: Draw, one: Pass) -> tuple[list[Tensor | None], Sequence[int]]:
     """The operands as the kernel takes them, and their strides."""
     missing = (None,) * ((OPERANDS if draw.more else MOMENTS) - len(draw.operands))
     if one.in_place:
@@ -53,7 +53,7 @@ def _read(draw: Draw, one: Pass) -> tuple[list[Tensor | None], Sequence[int]]:
     return [*pointers, *missing], [*strides, *(0,) * (2 * len(missing))]
 
 
-def _samples(given: Tensor | None, draw: Draw, dense: bool) -> Tensor | None:
+def read_samples(given: Tensor | None, draw: Draw, dense: bool) -> Tensor | None:
     """Noise that is given, or a gradient of samples, as the kernel reads it."""
     if given is None:
         return None
@@ -69,9 +69,9 @@ def _draw(draw: Draw, one: Pass, given: Tensor | None, z: Tensor, kl: Tensor | N
     partials = None
     if kl is not None and plan.segments > 1:
         partials = torch.empty((plan.segments, plan.rows), dtype=torch.float64, device=device)
-    pointers, strides = _read(draw, one)
+    pointers, strides = read_operands(draw, one)
     if draw.more:
-        pointers.append(_samples(given, draw, one.dense[0]))
+        pointers.append(read_samples(given, draw, one.dense[0]))
     one.launch(
         (*pointers, target, kl, partials, draw.options.seed_tensor),
         (*strides, *one.others, *draw.numbers(one.groups, plan)),
@@ -101,7 +101,7 @@ def backward(upstream: Upstream, draw: Draw, grads: Sequence[Tensor | None]) -> 
         _differentiate(upstream, draw, given, grads, found, found.one)
 
 
-class _Groups:
+class Groups:
     """A gradient to which several groups of samples have each their part, and which is their sum."""
 
     def __init__(self, out: Tensor, groups: int, plan: Layout, types: Types) -> None:
@@ -131,10 +131,10 @@ def _differentiate(
     one: Pass,
 ) -> None:
     plan, device = one.plan, draw.mu.device
-    pointers, strides = _read(draw, one)
+    pointers, strides = read_operands(draw, one)
     others: Sequence[int] = one.others
     if draw.more:
-        pointers.append(_samples(given, draw, one.dense[0]))
+        pointers.append(read_samples(given, draw, one.dense[0]))
     dkl = upstream.dkl
     if not found.reads_in_place:
         dkl, sample, datum = argument(dkl, plan.operands[-1], plan, True)
@@ -144,18 +144,18 @@ def _differentiate(
     if not found.writes_in_place:
         for k, grad in enumerate(grads):
             if grad is not None:
-                part: GradientOut | _Groups
+                part: GradientOut | Groups
                 if one.groups == 1 or k >= MOMENTS:
                     part = GradientOut(grad, plan.gradients[k], plan, one.types.arithmetic, device)
                 else:
-                    part = _Groups(grad, one.groups, plan, one.types)
+                    part = Groups(grad, one.groups, plan, one.types)
                 filled.append(part)
                 written[k] = part.pointer
     # Of a prior too where the kernel takes one.
     count = OPERANDS if draw.more else MOMENTS
     written = [*written[:count], *(None,) * (count - len(written))]
     one.launch(
-        (*pointers, _samples(upstream.dz, draw, one.dense[1]), dkl, *written, draw.options.seed_tensor),
+        (*pointers, read_samples(upstream.dz, draw, one.dense[1]), dkl, *written, draw.options.seed_tensor),
         (*strides, *others, *draw.numbers(one.groups, plan)),
     )
     for part in filled:

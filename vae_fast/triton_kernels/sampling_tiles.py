@@ -149,7 +149,7 @@ def forward_tiles(
 
 
 @triton.jit
-def _two_sum(high, low, value):
+def two_sum(high, low, value):
     """A sum in two floats and one more value (Knuth's two-sum)."""
     sum = high + value
     part = sum - high
@@ -231,7 +231,7 @@ def backward_tiles(
                 dm_low, dr_low = dm, dr
                 for draw in range(first_draw, last_draw):
                     d = read(dz + draw * (dz_draw * VEC), dz_sample, dz_datum, tile, T, MODES[DZ], SAMPLES, VEC)
-                    dm, dm_low = _two_sum(dm, dm_low, d)
+                    dm, dm_low = two_sum(dm, dm_low, d)
                     if KINDS[1] != NONE:
                         noise = noise_of(
                             draw,
@@ -247,7 +247,7 @@ def backward_tiles(
                             BLOCK_COLUMNS,
                             VEC,
                         )
-                        dr, dr_low = _two_sum(dr, dr_low, d * noise)
+                        dr, dr_low = two_sum(dr, dr_low, d * noise)
                 # An infinite or NaN sum is not to be corrected.
                 dm = tl.where(tl.abs(dm) < float("inf"), dm + dm_low, dm)
                 dr = tl.where(tl.abs(dr) < float("inf"), dr + dr_low, dr)

@@ -179,6 +179,24 @@ def gaussian(difference, r, eps, FORM: tl.constexpr, EPS: tl.constexpr):
 
 
 @triton.jit
+def log_scale(r, eps, FORM: tl.constexpr, EPS: tl.constexpr):
+    """log σ and ½ d log σ²/dr."""
+    if FORM <= LOGSTD and not EPS:
+        return log_sigma(r, FORM), twice(constant(r, 0.5), FORM)
+    else:
+        x = nearest(r, eps, FORM, EPS)
+        size, draw = log_sigma_of(x, FORM), dlog_var(r, x, eps, FORM, EPS) * 0.5
+        usual = is_usual(r, x, FORM)
+        if FORM == STD or FORM == VAR:
+            # Where a tile ends all is 0.
+            usual = usual | (x == 0.0)
+        if anywhere(usual == 0):
+            _, dlog, far_size, _, _ = far_scale(r, eps, FORM, EPS)
+            size, draw = tl.where(usual, size, far_size), tl.where(usual, draw, narrow(half_of(dlog)))
+        return size, draw
+
+
+@triton.jit
 def standardised_by(difference, x, FORM: tl.constexpr):
     slope = difference * inv_var_of(x, FORM)
     slope = tl.where((difference == 0.0) & (x == x), 0.0, slope)
