@@ -53,8 +53,9 @@ def rsample_log_prob(
         + \log\sigma_p + \tfrac{1}{2}\log 2\pi
 
     The sums are over the event dims; the prior is N(0, I), or a diagonal Gaussian. z is the ``rsample`` of the
-    same arguments, bit for bit where the prior is of no wider dtype; the densities are those at z before it is
-    rounded to its dtype, and log q is made of ε itself, so that no small σ loses its digits.
+    same arguments, bit for bit where the prior is of no wider dtype (of half types on a GPU, whose ``rsample``
+    has a σ of fewer digits, to a rounding); the densities are those at z before it is rounded to its dtype, and
+    log q is made of ε itself, so that no small σ loses its digits.
 
     Args:
         mu: mean μ, a tensor of any shape and any floating dtype.
