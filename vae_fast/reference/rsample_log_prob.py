@@ -110,10 +110,8 @@ def rsample_log_prob_bwd(dz, dlog_q, dlog_p, *operands_and_options) -> tuple[Ten
 
     path = options.q_grad == _PATH
     g = torch.zeros_like(eps) if dz is None else dz.to(dtype)
-    pairs = zip(operands[2:], wanted.needs[2:], strict=True)
-    dprior_mean, dprior_raw = (
-        torch.zeros_like(t, dtype=dtype) if need and t is not None else None for t, need in pairs
-    )
+    dprior_mean = None if prior_mu is None else torch.zeros_like(prior_mu, dtype=dtype)
+    dprior_raw = None if prior_logvar is None else torch.zeros_like(prior_logvar, dtype=dtype)
     sigma = form.sigma(r) if dlog_p is not None or path else None
     z = None if sigma is None else mu.to(dtype) + sigma * eps
     if dlog_p is not None and z is not None:

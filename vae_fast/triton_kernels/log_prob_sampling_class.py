@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vae_fast.operators import Q_GRADS
 from vae_fast.triton_kernels import launch, layout, log_prob_sampling
-from vae_fast.triton_kernels.drawing import NO_SAMPLES, OPERANDS, Draw, Samples, plan_of, samples_of
+from vae_fast.triton_kernels.drawing import NO_SAMPLES, Draw, Samples, plan_of, samples_of
 from vae_fast.triton_kernels.layout import BUSY, Layout, ceil_div
 from vae_fast.triton_kernels.operands import Types, check_upstream, spec_of
 from vae_fast.triton_kernels.sampling_class import (
@@ -138,7 +138,8 @@ def _backward_pass(
         groups = max(1, min(draw.samples // GROUP_SAMPLES, ceil_div(BUSY, plan.programs)))
     noise, *of_results = after
     others = [*of_noise(draw, plan, noise)]
-    views = plan.operands[OPERANDS + 1 :]
+    *_, of_dz, of_dlog_q, of_dlog_p = plan.operands
+    views = of_dz, of_dlog_q, of_dlog_p
     # The sums' have a step in elements.
     for (_, step), view, unit in zip(of_results, views, (plan.vec, 1, 1), strict=True):
         others += (*plan.strides(view), step // unit)
