@@ -60,6 +60,7 @@ class TestTables:
         assert cases == [
             "rsample_kl 100x20 forward",
             "rsample_kl 100x20 forward and backward",
+            "rsample_kl 100x20 forward and backward, a KL a datum",
             "rsample 100x20 forward",
             "rsample 100x20 forward and backward",
             "gaussian_kl 100x20 forward",
