@@ -205,6 +205,6 @@ def assert_same(results, wanted, call):
         # Ordinary numbers, and no test of accuracy: a wrong stride or an element left out shows.
         tolerance = 2e-2 if got.dtype in (torch.bfloat16, torch.float16) else 1e-4
         size = want.double().abs().nan_to_num(0.0, 0.0, 0.0).max() if want.numel() else 0.0
-        # Of equal shares gradients cancel: what rounding leaves of them is not compared.
-        least = max(tolerance * float(size), torch.finfo(got.dtype).eps)
+        # Of equal shares gradients cancel: what the arithmetic's rounding leaves of them is not compared.
+        least = max(tolerance * float(size), torch.finfo(torch.promote_types(got.dtype, torch.float32)).eps)
         torch.testing.assert_close(got, want, rtol=tolerance, atol=least, equal_nan=True, msg=str(call))
