@@ -61,7 +61,10 @@ def test_thorough_tells_how_far_it_is(capsys):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--op", "kl"], "unknown op 'kl'; there are standard_normal, rsample, rsample_kl, gaussian_kl"),
+        (
+            ["--op", "kl"],
+            "unknown op 'kl'; there are standard_normal, rsample, rsample_kl, rsample_log_prob, gaussian_kl",
+        ),
         (["--backend", "cuda"], "--backend 'cuda' is not known: use auto, reference, native, triton"),
         (["--backend", "triton"], "--backend triton is not available here: "),
         (["--device", "tpu:0"], "--device 'tpu:0' cannot be used here"),
