@@ -107,6 +107,8 @@ template <class S, class Params>
 __global__ void __launch_bounds__(kThreads, 1) log_prob_bwd_kernel(const __grid_constant__ Params p) {
   using T = typename Compute<S>::Type;
   constexpr int N = kSampleChunk<S>, K = Params::kInputs, kOwnSums = K == 2 ? kPriorMean : kSums;
+  // Of doubles to a prior there are not registers enough for what is the same for every sample: it is read anew.
+  constexpr bool kAnew = sizeof(T) == 8 && K == 4;
   __shared__ double shared[kThreads / 32];
   const auto& keys = p.keys.get();
   const int group = static_cast<int>(blockIdx.y);
@@ -132,9 +134,13 @@ __global__ void __launch_bounds__(kThreads, 1) log_prob_bwd_kernel(const __grid_
         const uint64_t index = index_of(p.noise, walk.row, chunk);
 #pragma unroll 1
         for (int64_t s = from; s < to; ++s) {
+          Walk here = walk;
+#ifdef __CUDA_ARCH__
+          if constexpr (kAnew) asm volatile("" : "+l"(here.s), "+l"(here.d));
+#endif
           // A gradient of one sample, over the elements.
           const auto read = [&](const Input& input, int64_t step, T(&to)[N]) {
-            const int64_t at = walk.offset(input) + s * step;
+            const int64_t at = here.offset(input) + s * step;
             load<T, S>(input, true, at, constant_of<T>(input, at), chunk, to);
           };
           T eps[N], g[N], own[N];
@@ -142,15 +148,10 @@ __global__ void __launch_bounds__(kThreads, 1) log_prob_bwd_kernel(const __grid_
           for (int j = 0; j < N; ++j) eps[j] = g[j] = T(0);
           if (p.draws) eps_of<T, S>(p, keys, s, index, walk, chunk, eps);
           if (has_dz) read(p.dz, p.dz_sample, g);
-          if constexpr (sizeof(T) == 8 && K == 4) {
-            // Read anew: of doubles there are not registers enough for them beside the noise.
-            int64_t nothing = 0;
-#ifdef __CUDA_ARCH__
-            asm volatile("" : "+l"(nothing));
-#endif
+          if constexpr (kAnew) {
 #pragma unroll
             for (int k = 0; k < K; ++k) {
-              const int64_t at = walk.offset(p.in[k]) + nothing;
+              const int64_t at = here.offset(p.in[k]);
               const bool given = k < 2 || p.in[k].data || p.in[k].number;
               load<T, S>(p.in[k], false, at, given ? constant_of<T>(p.in[k], at) : T(0), chunk, values[k]);
             }
@@ -214,6 +215,14 @@ __global__ void __launch_bounds__(kThreads, 1) log_prob_bwd_kernel(const __grid_
             for (int g = 0; chunk.has(j) && g < p.groups.count; ++g) whole += part[kOwnSums * g * numel];
             sum[k][j] = static_cast<T>(whole);
           }
+      }
+      if constexpr (kAnew) {
+        Walk here = walk;
+#ifdef __CUDA_ARCH__
+        asm volatile("" : "+l"(here.s), "+l"(here.d));
+#endif
+        const int64_t at = here.offset(p.in[1]);
+        load<T, S>(p.in[1], false, at, constant_of<T>(p.in[1], at), chunk, values[1]);
       }
       T gradients[K][N];
 #pragma unroll
