@@ -100,6 +100,15 @@ __global__ void __launch_bounds__(kThreads, kResident<S, false, 1>)
   if (p.total) put_totals(slots, p.ticket, sums, shared);
 }
 
+// The same, of which the compiler does not know it: what is at its offsets is made where it is used, and not kept.
+template <bool hidden>
+__device__ __forceinline__ Walk again(Walk walk) {
+#ifdef __CUDA_ARCH__
+  if constexpr (hidden) asm volatile("" : "+l"(walk.s), "+l"(walk.d));
+#endif
+  return walk;
+}
+
 // What is summed over samples, of each element: g, which reaches z; g·ε; log q's own gradient; the prior's two.
 enum Sum { kG, kGEps, kQ, kPriorMean, kPriorRaw, kSums };
 
@@ -134,10 +143,7 @@ __global__ void __launch_bounds__(kThreads, 1) log_prob_bwd_kernel(const __grid_
         const uint64_t index = index_of(p.noise, walk.row, chunk);
 #pragma unroll 1
         for (int64_t s = from; s < to; ++s) {
-          Walk here = walk;
-#ifdef __CUDA_ARCH__
-          if constexpr (kAnew) asm volatile("" : "+l"(here.s), "+l"(here.d));
-#endif
+          const Walk here = again<kAnew>(walk);
           // A gradient of one sample, over the elements.
           const auto read = [&](const Input& input, int64_t step, T(&to)[N]) {
             const int64_t at = here.offset(input) + s * step;
@@ -217,11 +223,7 @@ __global__ void __launch_bounds__(kThreads, 1) log_prob_bwd_kernel(const __grid_
           }
       }
       if constexpr (kAnew) {
-        Walk here = walk;
-#ifdef __CUDA_ARCH__
-        asm volatile("" : "+l"(here.s), "+l"(here.d));
-#endif
-        const int64_t at = here.offset(p.in[1]);
+        const int64_t at = again<kAnew>(walk).offset(p.in[1]);
         load<T, S>(p.in[1], false, at, constant_of<T>(p.in[1], at), chunk, values[1]);
       }
       T gradients[K][N];
