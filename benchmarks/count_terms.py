@@ -33,6 +33,10 @@ class Operands:
         self.x = (counts * (torch.rand(SHAPE, generator=generator) > zeros)).to(device)
         self.upstream = torch.randn(SHAPE, generator=generator).to(device)
 
+    def of_means(self, likelihood):
+        """The leaves of a likelihood by its mean: (mean, theta) or (mean, theta, zero_logits)."""
+        return [self.mean, self.theta, *([self.zero_logits] if likelihood == "zinb" else [])]
+
     def graded(self, log_prob, *leaves):
         """A call of the log-likelihood with the gradients by these."""
 
@@ -59,13 +63,12 @@ def ways(distributions, likelihood, operands):
     def ours(mean, theta, zero_logits=None):
         return vf.negative_binomial_log_prob(mean, theta, x, zero_logits=zero_logits, eps=1e-8, event_ndim=0)
 
-    leaves = [operands.mean, operands.theta, *([operands.zero_logits] if likelihood == "zinb" else [])]
+    leaves = operands.of_means(likelihood)
     return [operands.graded(f, *leaves) for f in (published, torch.compile(published), ours)]
 
 
 def of_logits(likelihood, operands):
     """Ours of a softmax's logits; of torch.softmax; and of means that are there, all summed over the genes."""
-    more = [operands.zero_logits] if likelihood == "zinb" else []
 
     def fused(logits, log_library, theta, zero_logits=None):
         options = {"param": "softmax", "log_library": log_library, "zero_logits": zero_logits}
@@ -78,14 +81,15 @@ def of_logits(likelihood, operands):
     def of_mean(mean, theta, zero_logits=None):
         return vf.negative_binomial_log_prob(mean, theta, operands.x, zero_logits=zero_logits)
 
-    leaves = operands.logits, operands.log_library, operands.theta, *more
+    mean, *others = operands.of_means(likelihood)
+    leaves = operands.logits, operands.log_library, *others
     calls = [operands.graded(f, *leaves) for f in (fused, apart)]
-    return [*calls, operands.graded(of_mean, operands.mean, operands.theta, *more)]
+    return [*calls, operands.graded(of_mean, mean, *others)]
 
 
 def of_csr(likelihood, operands):
     """Ours of a CSR matrix, and of the same dense one."""
-    leaves = [operands.mean, operands.theta, *([operands.zero_logits] if likelihood == "zinb" else [])]
+    leaves = operands.of_means(likelihood)
 
     def on(x):
         return lambda mean, theta, zero_logits=None: vf.negative_binomial_log_prob(
