@@ -511,15 +511,22 @@ class TestRefusals:
 
 
 def test_the_benchmark(capsys, monkeypatch):
-    """Its rows, of one short step and one epoch: both models arrive at the same ELBO."""
+    """Its rows, of one short step, one call and one epoch: both models arrive at the same ELBO."""
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2]))
-    benchmark = importlib.import_module("benchmarks.scvi")
+    benchmark, terms = (importlib.import_module(f"benchmarks.{name}") for name in ("scvi", "count_terms"))
     monkeypatch.setattr(benchmark, "TRAINED", (256, 40))
+    monkeypatch.setattr(terms, "SHAPE", (64, 40))
     monkeypatch.setattr(scvi.settings, "seed", 0)  # the benchmark sets it
-    arguments = "--genes 40 --likelihood zinb nb --steps 1 --epochs 1 --trainings 1"
+    arguments = "--genes 40 --likelihood zinb nb --steps 1 --terms 1 --epochs 1 --trainings 1"
     assert benchmark.main(arguments.split()) == 0
     rows = [line.split() for line in capsys.readouterr().out.splitlines() if {"zinb", "nb"} & set(line.split())]
-    assert len(rows) == 4
-    for row in rows:
+    of_models = [row for row in rows if any(word.endswith("%") for word in row)]
+    of_terms = [row for row in rows if row not in of_models]
+    assert len(of_models) == 4
+    for row in of_models:
         assert float(row[-1]) < 0
         np.testing.assert_allclose(float(row[-1]), float(row[-2]), rtol=1e-4)
+    assert [row[0] for row in of_terms] == ["zinb", "nb"]
+    for row in of_terms:
+        assert len(row) == 11
+        assert min(map(float, row[1:])) > 0
