@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from . import bounds, seeds
+from . import by_data, seeds, tracing
+from .bounds import OBJECTIVES
 from .nn import BernoulliMLP
 from .ops.arguments import QGrad
 from .ops.bernoulli_log_prob import bernoulli_log_prob
@@ -372,8 +373,8 @@ class VAE(nn.Module):
 
     def _samples(self) -> tuple[int, int]:
         """(M, K): how many bounds there are, of how many samples each."""
-        if self.objective not in bounds.OBJECTIVES:
-            known = ", ".join(map(repr, bounds.OBJECTIVES))
+        if self.objective not in OBJECTIVES:
+            known = ", ".join(map(repr, OBJECTIVES))
             raise ValueError(f"unknown objective {self.objective!r}; there are {known}")
         pair = self.objective == "miwae"
         numbers = self.n_samples if isinstance(self.n_samples, (tuple, list)) else (self.n_samples,)
@@ -388,6 +389,10 @@ class VAE(nn.Module):
         self, x: Tensor, mu: Tensor, logvar: Tensor, samples: tuple[int, int], noise: dict[str, Any]
     ) -> VAEOutput:
         """The output of an objective of several samples, drawn from ``noise``."""
+        if self.objective != "elbo" and self.beta != 1:
+            raise ValueError(
+                f"the objective {self.objective!r} is a bound of its own: beta must be 1, got {self.beta}"
+            )
         prior, event_ndim, count = self._prior_now(), mu.ndim - 1, (math.prod(samples),)
         closed = _closed_form(prior)
         kl = gaussian_kl(mu, logvar, event_ndim=event_ndim) if closed else None
@@ -397,29 +402,36 @@ class VAE(nn.Module):
         shaped = z[0] if self.n_samples == 1 else shaped
         # By another name, of which "dreg" changes the gradient.
         z = z.view_as(z)
-        log_likelihood = self._log_likelihood_of(x, z)
-        mean = log_likelihood.mean(0)
-        if self.objective == "elbo":
-            kl = -(_log_prior(prior, z, log_p) - log_q).mean(0) if kl is None else kl
-            return VAEOutput(mean - kl, mean, kl, -(mean - self.beta * kl).mean(), shaped)
-        if self.beta != 1:
-            raise ValueError(
-                f"the objective {self.objective!r} is a bound of its own: beta must be 1, got {self.beta}"
-            )
-        ratio = _log_prior(prior, z, log_p) - log_q
+        log_p = _log_prior(prior, z, log_p)
+        surrogate, bound, mean = self._estimates(x, z, log_p, log_q, samples, closed)
         if kl is None:
             # What comes back to the z of "dreg" is scaled, and would be none of the KL's.
+            ratio = log_p - log_q
             kl = -(ratio.detach() if self.objective == "dreg" else ratio).mean(0)
-        log_w = (log_likelihood + ratio).unflatten(0, samples)
-        # A prior with parameters is met by way of z; one in closed form has none.
-        through_z = (log_q, log_p) if closed else (log_q,)
-        bound, surrogate = bounds.objective(self.objective, log_w, z, through_z)
-        loss = -surrogate.mean()
+        if self.objective == "elbo":
+            return VAEOutput(mean - kl, mean, kl, self.beta * kl.mean() - surrogate, shaped)
+        loss = -surrogate
         if self.objective == "dreg":
             # The surrogate's gradient, and the bound's value.
             bound = bound.detach()
             loss = loss - (loss.detach() + bound.mean())
         return VAEOutput(bound, mean, kl, loss, shaped)
+
+    def _estimates(
+        self, x: Tensor, z: Tensor, log_p: Tensor, log_q: Tensor, samples: tuple[int, int], closed: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """(average surrogate, bound [B], log p(x|z) averaged over the samples [B]) of by_data.Objective."""
+        name = self.objective
+        if by_data.by_rows(self.decoder) and (closed or name != "dreg"):
+            parameters = tuple(self.decoder.parameters())
+            if by_data.serves(x, z, log_p, log_q, *parameters):
+                own = by_data.Objective(name, samples, self._log_likelihood_at, _width(x, z), parameters)
+                return own(x, z, *((log_p.detach(), log_q.detach()) if name == "elbo" else (log_p, log_q)))
+        log_likelihood = self._log_likelihood_of(x, z)
+        # A prior with parameters is met by way of z; one in closed form has none.
+        through_z = (log_q, log_p) if closed else (log_q,)
+        bound, surrogate = by_data.terms(name, samples, log_likelihood, log_p - log_q, z, through_z)
+        return surrogate.mean(), bound, log_likelihood.mean(0)
 
     def _prior_now(self) -> Any:
         """The prior as one call has it: one that is made of the encoder's outputs runs the encoder once."""
@@ -435,13 +447,24 @@ class VAE(nn.Module):
         return x_float / 255 if x.dtype == torch.uint8 else x_float
 
     def _log_likelihood_of(self, x: Tensor, z: Tensor) -> Tensor:
-        """log p(x|z) of z [S, B, *latent]: [S, B]. Of the package's own Bernoulli decoder without its logits."""
+        """log p(x|z) of z [S, B, *latent]: [S, B]; without a table of logits where nobody asks for one."""
         decoder = self.decoder
+        if not (torch.is_grad_enabled() or tracing.traced()) and by_data.by_rows(decoder):
+            return by_data.log_likelihoods(self._log_likelihood_at, x, z, _width(x, z))
         if isinstance(decoder, BernoulliMLP) and decoder._stores_no_logits() and decoder.out_shape == x.shape[1:]:
             return decoder.log_likelihood(z, x, x_scale=_x_scale(x))
+        return self._log_likelihood_at(x, z)
+
+    def _log_likelihood_at(self, x: Tensor, z: Tensor) -> Tensor:
+        """log p(x|z) of z [S, B, *latent], all at once: [S, B]."""
         decoded = self.decode(z.flatten(0, 1))
         _check_event(decoded, (z.shape[0] * z.shape[1], *x.shape[1:]))
         return _log_likelihood(_split_rows(decoded, z.shape[:2]), x)
+
+
+def _width(x: Tensor, z: Tensor) -> int:
+    """Bytes of a decoded datum."""
+    return math.prod(x.shape[1:]) * z.element_size()
 
 
 def _closed_form(prior: Any) -> bool:

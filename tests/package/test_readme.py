@@ -163,6 +163,7 @@ def test_the_readme_s_table_of_what_it_pays_for():
     many = pages.text(folder / "amd-epyc-avx512-2-threads/iwae.txt")
     rows = {name: re.search(rf"^ *{name} +(.+)$", many, re.M).group(1).split() for name in ("eager", "iwae")}
     assert f"the bound of 50 samples, 784-500-20, ms | {rows['eager'][0]} | {rows['iwae'][0]} |" in text
+    assert f"and its peak memory, MiB | {rows['eager'][2]} | {rows['iwae'][2]} |" in text
     said = f"took {rows['iwae'][1]} times less time than the usual formulas and {rows['iwae'][3]} of their memory"
     assert said in " ".join(pages.text(pages.page("models")).split())
     paired = pages.text(folder / "amd-epyc-avx512-2-threads/calls.txt")

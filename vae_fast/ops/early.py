@@ -85,20 +85,27 @@ class early_gradients:
         _set(self.previous)
 
 
-def wanted(backend: str, reduction: int, arithmetic: torch.dtype, operands: Sequence[Any]) -> bool:
-    """Whether the forward pass of a call computes its gradients too.
+def allowed() -> bool:
+    """Whether a forward pass may make and keep gradients, of whatever operands.
 
-    For a reduction to one number only, whose upstream gradient then scales them. Not where a gradient is of a
-    narrower type than the arithmetic: scaling what is rounded loses accuracy; nor where the weight has one, which
-    forward kernels do not give. Not in a graph, where scaling is a pass that recomputing saves, nor under a
-    dispatch mode, whose tensors may have no values; and not while hooks decide where what is saved lies, which
-    would not see them.
+    Not in a graph, where scaling is a pass that recomputing saves, nor under a dispatch mode, whose tensors may
+    have no values; and not while hooks decide where what is saved lies, which would not see them.
     """
-    if reduction == NONE or backend not in _BACKENDS or tracing.traced():
+    if tracing.traced():
         return False
     if _allowed is None:
         _set(_from_environment())
-    if not _allowed or torch._C._autograd._top_saved_tensors_default_hooks(True) is not None:
+    return bool(_allowed) and torch._C._autograd._top_saved_tensors_default_hooks(True) is None
+
+
+def wanted(backend: str, reduction: int, arithmetic: torch.dtype, operands: Sequence[Any]) -> bool:
+    """Whether the forward pass of a call computes its gradients too, where that is ``allowed``.
+
+    For a reduction to one number only, whose upstream gradient then scales them. Not where a gradient is of a
+    narrower type than the arithmetic: scaling what is rounded loses accuracy; nor where the weight has one, which
+    forward kernels do not give.
+    """
+    if reduction == NONE or backend not in _BACKENDS or not allowed():
         return False
     weight = operands[-1]
     if weight is not None and weight.requires_grad:
