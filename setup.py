@@ -13,7 +13,6 @@ import functools
 import hashlib
 import importlib.metadata
 import os
-import runpy
 import shutil
 import subprocess
 import sys
@@ -30,6 +29,7 @@ ROOT = Path(__file__).parent
 sys.path.insert(0, str(ROOT))  # a build by pip does not look here
 
 import setup_cuda  # noqa: E402
+import setup_operators  # noqa: E402
 
 # The oldest PyTorch whose ABI the binary asks for; TORCH_TARGET_VERSION holds each part of it in a byte.
 TORCH_MINIMUM = (2, 11)
@@ -217,13 +217,6 @@ class Build(build_ext):
         with ThreadPoolExecutor(int(os.environ.get("MAX_JOBS", 0)) or os.cpu_count()) as pool:
             return [o for compiled in pool.map(compile_one, jobs) for o in compiled]
 
-    def write_signatures(self):
-        """The operators' signatures, for csrc/schemas.cpp: read without importing the package."""
-        definitions = runpy.run_path(str(ROOT / "vae_fast/operators.py"))["DEFINITIONS"]
-        folder = Path(self.build_temp)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "signatures.inc").write_text("".join(f'"{definition}",\n' for definition in definitions))
-
     def build_cuda(self, ext):
         folder, toolkit = torch_folder(), cuda_toolkit()
         targets = setup_cuda.targets(toolkit)
@@ -235,8 +228,10 @@ class Build(build_ext):
             "-DVF_DISPATCH_KEY=CUDA",
             "-DVF_ISA=cuda",
             "-DUSE_CUDA",
+            f"-I{self.build_temp}",
             f'-DVF_LAYOUT="{layout()}"',
         ]
+        setup_operators.write(Path(self.build_temp))
         out = Path(self.build_temp) / "cuda"
         out.mkdir(parents=True, exist_ok=True)
 
@@ -312,7 +307,7 @@ class Build(build_ext):
         keys = ["-DVF_DISPATCH_KEY=CPU", "-DVF_SPARSE_DISPATCH_KEY=SparseCsrCPU"]
         own = [*include, f"-DTORCH_TARGET_VERSION={TARGET}", *keys, f"-I{self.build_temp}"]
         own += [f'-DVF_LAYOUT="{layout()}"']
-        self.write_signatures()
+        setup_operators.write(Path(self.build_temp))
         jobs = [(source, "", own) for source in ROOT.glob("csrc/*.cpp") if source.name not in OF_CUDA]
         for name, march in INSTRUCTION_SETS.items():
             chosen = [f"-DVF_ISA={name}", *march, *SCHEDULED]

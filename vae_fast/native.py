@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from vae_fast import schemas
-from vae_fast.operators import OPERATORS, PAIRWISE, PAIRWISE_SCHEMAS, SCHEMAS, Operator, Pairwise
+from vae_fast.operators import OPERATORS, PAIRWISE, PAIRWISE_SCHEMAS, Operator, Pairwise
 
 FOLDER = Path(__file__).parent
 LIBRARY = FOLDER / "_cpu.abi3.so"
@@ -125,7 +125,9 @@ OPS = {
 # And of them those that read a CSR matrix of data, on a CPU.
 OF_SPARSE = tuple(name for name, operator in OPERATORS.items() if _registered(operator, "SparseCsrCPU"))
 KERNELS = SimpleNamespace(
-    **{name: getattr(torch.ops.vae_fast, name).default for name in (*SCHEMAS, *PAIRWISE_SCHEMAS)}, rescale=_rescale
+    **schemas.kernels("vae_fast"),
+    **{name: schemas.overload("vae_fast", name) for name in PAIRWISE_SCHEMAS},
+    rescale=_rescale,
 )
 # The same in graphs, with gradients of their own.
 GRAPH = schemas.in_graphs("vae_fast")

@@ -4,6 +4,11 @@ Of an operator <op> there is a raw operator <op>_fwd, which takes operands and o
 takes upstream gradients before them. A density's _fwd also makes gradients, for an upstream gradient of 1, of all
 operands but the weight. A shape may be None, which stands for (): AOTInductor passes an empty list so.
 
+A raw operator's overload "common" is for most calls there are: without optional operands, and with nothing but a
+seed, event dims, a reduction and a scale told otherwise than by the options' defaults. Every argument that is not
+there saves a call of it a tenth of a microsecond. Its results are the long one's, but for the gradients of what it
+has not.
+
 Without torch, since the build reads the signatures too: the compiled library defines the operators in a process
 that has not this package.
 """
@@ -13,7 +18,7 @@ from __future__ import annotations
 import math
 from collections import namedtuple
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -74,13 +79,15 @@ class _Required:
 class Option(NamedTuple):
     """What is no operand: its type in the language of PyTorch's schemas, and its value where nothing is said.
 
-    ``codes`` are the numbers that stand for the words which the public function takes.
+    ``codes`` are the numbers that stand for the words which the public function takes. ``common`` says that common
+    calls have it too; in all others than these it has its default.
     """
 
     name: str
     type: str
     default: Any = _Required
     codes: dict[str, int] | None = None
+    common: bool = False
 
 
 class Wanted(NamedTuple):
@@ -96,7 +103,7 @@ class Operator:
     """An operator's facts.
 
     ``packed`` says that its first two operands may be the halves of one tensor, ``of_samples`` that a sampler's
-    sums are of every sample.
+    sums are of every sample. ``overload`` is that of its raw operators.
     """
 
     name: str
@@ -105,6 +112,7 @@ class Operator:
     results: tuple[str, ...]
     packed: bool = False
     of_samples: bool = False
+    overload: str = ""
 
     @property
     def title(self) -> str:
@@ -114,7 +122,7 @@ class Operator:
     @property
     def density(self) -> bool:
         """Whether it sums terms, which a weight may multiply; otherwise it draws noise."""
-        return any(operand.role == WEIGHT for operand in self.operands)
+        return all(option.name != "seed" for option in self.options)
 
     @cached_property
     def counted(self) -> bool:
@@ -139,6 +147,15 @@ class Operator:
         return tuple(operand.name for operand in others) if self.density else ()
 
     @cached_property
+    def common(self) -> Operator | None:
+        """The same of a common call's arguments; None where there is no operand to begin with."""
+        if not self.operands:
+            return None
+        operands = tuple(operand for operand in self.operands if not operand.optional)
+        options = tuple(option for option in self.options if option.common)
+        return replace(self, operands=operands, options=options, overload="common")
+
+    @cached_property
     def Options(self) -> Any:
         """The options' record: a NamedTuple of the schema's names in the schema's order."""
         with_default = [option.default for option in self.options if option.default is not _Required]
@@ -147,7 +164,7 @@ class Operator:
     @cached_property
     def forward(self) -> Signature:
         made = self.differentiable_in_forward
-        return Signature(f"{self.name}_fwd", self, (), made, (*self.results, *(f"d{name}" for name in made)))
+        return Signature("fwd", self, (), made, (*self.results, *(f"d{name}" for name in made)))
 
     @cached_property
     def backward(self) -> Signature | None:
@@ -156,7 +173,7 @@ class Operator:
             return None
         upstream = tuple(f"d{result}" for result in self.results)
         made = self.differentiable
-        return Signature(f"{self.name}_bwd", self, upstream, made, tuple(f"d{name}" for name in made))
+        return Signature("bwd", self, upstream, made, tuple(f"d{name}" for name in made))
 
     @property
     def schemas(self) -> dict[str, str]:
@@ -168,11 +185,21 @@ class Operator:
 class Signature:
     """A raw operator's arguments: upstream gradients, operands, options, which gradients are wanted."""
 
-    name: str
+    direction: str
     operator: Operator
     upstream: tuple[str, ...]
     needs: tuple[str, ...]
     results: tuple[str, ...]
+
+    @cached_property
+    def name(self) -> str:
+        """The raw operator's: rsample_kl_fwd, rsample_kl_fwd_common."""
+        return "_".join(filter(None, (self.operator.name, self.direction, self.operator.overload)))
+
+    @cached_property
+    def qualified(self) -> str:
+        """As PyTorch has it: rsample_kl_fwd, rsample_kl_fwd.common."""
+        return ".".join(filter(None, (f"{self.operator.name}_{self.direction}", self.operator.overload)))
 
     @cached_property
     def split(self) -> Callable[[tuple[Any, ...]], tuple[tuple[Any, ...], Any, Wanted]]:
@@ -198,6 +225,16 @@ class Signature:
             yield "Tensor? packed=None"
             yield "int packed_dim=0"
 
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The arguments'."""
+        return tuple(argument.split()[-1].partition("=")[0] for argument in self._arguments())
+
+    @cached_property
+    def types(self) -> tuple[str, ...]:
+        """The arguments', in the language of PyTorch's schemas."""
+        return tuple(argument.split()[0] for argument in self._arguments())
+
     @property
     def schema(self) -> str:
         """In the language of PyTorch's schemas, without the name."""
@@ -214,9 +251,9 @@ _PRIOR = (
     Operand("prior_logvar", "scale", neutral=1.0, optional=True),
 )
 _SUM = (
-    Option("event_ndim", "int", 1),
-    Option("reduction", "int", 0, REDUCTIONS),
-    Option("scale", "float", 1.0),
+    Option("event_ndim", "int", 1, common=True),
+    Option("reduction", "int", 0, REDUCTIONS, common=True),
+    Option("scale", "float", 1.0, common=True),
 )
 # Infinite bounds are none.
 _FORM = (
@@ -235,8 +272,8 @@ _PRIOR_FORM = (
 )
 # ``seed`` holds 64 bits as a signed integer; ``seed_tensor``, one int64 element, replaces it where given.
 _NOISE = (
-    Option("seed", "SymInt", 0),
-    Option("seed_tensor", "Tensor?", None),
+    Option("seed", "SymInt", 0, common=True),
+    Option("seed_tensor", "Tensor?", None, common=True),
     Option("offset", "SymInt", 0),
     Option("first_sample", "SymInt", 0),
 )
@@ -271,7 +308,7 @@ _OPERATORS = (
     Operator(
         "rsample_kl",
         operands=(*_MOMENTS, *_PRIOR),
-        options=(_SAMPLES, *_DRAW, Option("event_ndim", "int", 1), _FREE_BITS, *_FORM, *_PRIOR_FORM),
+        options=(_SAMPLES, *_DRAW, Option("event_ndim", "int", 1, common=True), _FREE_BITS, *_FORM, *_PRIOR_FORM),
         results=("z", "kl"),
         packed=True,
     ),
@@ -282,7 +319,7 @@ _OPERATORS = (
             _SAMPLES,
             *_NOISE,
             _GIVEN,
-            Option("event_ndim", "int", 1),
+            Option("event_ndim", "int", 1, common=True),
             Option("q_grad", "int", 0, Q_GRADS),
             *_FORM,
             *_PRIOR_FORM,
@@ -387,6 +424,48 @@ SIGNATURES = {
 SCHEMAS = {name: schema for operator in _OPERATORS for name, schema in operator.schemas.items()}
 
 
+class Shortened(NamedTuple):
+    """The raw operator of common calls, of which ``long`` is the one of all calls.
+
+    ``arguments`` are the long one's: the place of each among the short one's, or the value that it has there, in a
+    tuple. ``results`` are the places of the short one's among the long one's.
+    """
+
+    signature: Signature
+    long: Signature
+    arguments: tuple[int | tuple[Any], ...]
+    results: tuple[int, ...]
+
+    @classmethod
+    def of(cls, short: Signature, long: Signature) -> Shortened:
+        values: dict[str, Any] = {option.name: option.default for option in long.operator.options}
+        values |= {operand.name: None for operand in long.operator.operands} | {f"need_d{n}": False for n in long.needs}
+        places = (short.names.index(n) if n in short.names else (values[n],) for n in long.names)
+        return cls(short, long, tuple(places), tuple(long.results.index(result) for result in short.results))
+
+    def lengthened(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """A function of the long one's arguments as one of the short one's."""
+
+        def call(*args: Any) -> Any:
+            given = (*args, *(None, 0))[: len(self.signature.names)]  # "packed" and its dim have defaults
+            made = function(*(part[0] if isinstance(part, tuple) else given[part] for part in self.arguments))
+            if len(self.long.results) == 1:
+                return made
+            first, *others = (made[k] for k in self.results)
+            return (first, *others) if others else first
+
+        return call
+
+
+COMMON = {
+    short.name: Shortened.of(short, long)
+    for operator in _OPERATORS
+    if operator.common is not None
+    for short, long in ((operator.common.forward, operator.forward), (operator.common.backward, operator.backward))
+    if short is not None and long is not None
+}
+
+
 class Pairwise(NamedTuple):
     """An operator on pairs of a datum and a component, whose operands do not broadcast: its raw operators' schemas.
 
@@ -428,12 +507,23 @@ PAIRWISE_SCHEMAS = {name: schema for pairwise in PAIRWISE.values() for name, sch
 # standard_normal_fwd.
 NORMALS = f"({SCHEMAS['standard_normal_fwd'].replace('ScalarType dtype, ', '')[1:]}"
 
-# Those whose overload "autograd" has a gradient, for graphs made of operators; the default one has none.
-DIFFERENTIABLE = tuple(operator.forward.name for operator in _OPERATORS if operator.backward)
+# Those with another overload, which has a gradient, for graphs made of operators; they themselves have none.
+DIFFERENTIABLE = {
+    made.forward.name: f"{made.forward.qualified}{'_' if made.overload else '.'}autograd"
+    for operator in _OPERATORS
+    for made in (operator, operator.common)
+    if made is not None and made.backward is not None
+}
+
+
+def _schema(name: str) -> str:
+    return COMMON[name].signature.schema if name in COMMON else SCHEMAS[name]
+
 
 # What is defined: every operator and overload with its signature.
 DEFINITIONS = (
     *(name + schema for name, schema in (SCHEMAS | PAIRWISE_SCHEMAS).items()),
-    *(f"{name}.autograd{SCHEMAS[name]}" for name in DIFFERENTIABLE),
+    *(short.signature.qualified + short.signature.schema for short in COMMON.values()),
+    *(overload + _schema(name) for name, overload in DIFFERENTIABLE.items()),
     f"reference_normals{NORMALS}",
 )

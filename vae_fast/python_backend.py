@@ -12,7 +12,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
-from vae_fast.operators import PAIRWISE, SIGNATURES, Signature
+from vae_fast.operators import COMMON, PAIRWISE, SIGNATURES, Signature
 
 
 def of_arguments(signature: Signature, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -41,3 +41,9 @@ def add_pairwise(kernels: SimpleNamespace, package: str, op: str) -> None:
     module = importlib.import_module(f"{package}.{op}")
     for name in PAIRWISE[op].schemas:
         setattr(kernels, name, getattr(module, name))
+
+
+def add_common(kernels: SimpleNamespace) -> None:
+    """Adds those of common calls' arguments, which are the others by what these take."""
+    for name, short in COMMON.items():
+        setattr(kernels, name, short.lengthened(getattr(kernels, short.long.name)))

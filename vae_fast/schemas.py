@@ -1,7 +1,8 @@
 """The raw operators torch.ops.vae_fast.<op>_fwd and <op>_bwd: fakes, and the body that always serves.
 
 Their signatures stand in operators.py. A raw operator is a pure function without autograd (its overload "autograd"
-has a gradient: what a graph of operators is made of). Its tensor arguments broadcast against each other; the
+has a gradient: what a graph of operators is made of; the overload "common" is for calls of few arguments, and
+"common_autograd" both). Its tensor arguments broadcast against each other; the
 outputs of ``_bwd`` have the shape and dtype of the argument they belong to and the strides of
 ``torch.empty_like`` of it. A gradient whose ``need_…`` is false comes back with shape (0,). The densities'
 ``_fwd`` also returns gradients, for an upstream gradient of 1, where their ``need_…`` is true; the weight's, last
@@ -30,7 +31,15 @@ from torch import Tensor
 
 from vae_fast import noise, reference
 from vae_fast.checks import check, check_devices
-from vae_fast.operators import DEFINITIONS, DIFFERENTIABLE, OPERATORS, PAIRWISE_SCHEMAS, SCHEMAS, Signature
+from vae_fast.operators import (
+    COMMON,
+    DEFINITIONS,
+    DIFFERENTIABLE,
+    OPERATORS,
+    PAIRWISE_SCHEMAS,
+    SCHEMAS,
+    Signature,
+)
 from vae_fast.results import LAYOUTS
 
 library = torch.library.Library("vae_fast", "DEF")
@@ -108,6 +117,8 @@ def _serve(name, body) -> None:
 
 def _body(name: str):
     """The reference's function, with its results laid out as the fake says."""
+    if name in COMMON:
+        return COMMON[name].lengthened(_body(COMMON[name].long.name))
     compute, layout = getattr(reference.KERNELS, name), LAYOUTS[name]
 
     def body(*args):
@@ -123,6 +134,8 @@ def _body(name: str):
 
 def fake(name: str):
     """The results' layouts; as "meta" tensors' kernel it may meet operands of other devices."""
+    if name in COMMON:
+        return COMMON[name].lengthened(fake(COMMON[name].long.name))
 
     def layout(*args):
         check_devices(name, args)
@@ -131,19 +144,30 @@ def fake(name: str):
     return layout
 
 
-def _names(namespace: str) -> list[str]:
-    """The raw operators that a namespace has."""
-    packet = getattr(torch.ops, namespace)
-    return [name for name in SCHEMAS if hasattr(packet, name)]
+def overload(namespace: str, qualified: str):
+    """The operator that a namespace has by a name, in which its overload's may be; None where it has none."""
+    packet, _, kind = qualified.partition(".")
+    return getattr(getattr(getattr(torch.ops, namespace), packet, None), kind or "default", None)
+
+
+def kernels(namespace: str):
+    """The raw operators that a namespace has, by name."""
+    found = {name: overload(namespace, name) for name in SCHEMAS}
+    found |= {name: overload(namespace, short.signature.qualified) for name, short in COMMON.items()}
+    return {name: op for name, op in found.items() if op is not None}
+
+
+def _differentiable(namespace: str):
+    """Those with a gradient, by the names of those without."""
+    names = DIFFERENTIABLE.keys() & kernels(namespace)
+    return {name: overload(namespace, DIFFERENTIABLE[name]) for name in sorted(names)}
 
 
 def overloads(namespace: str):
     """Every operator of a namespace, with its name and that of its function."""
-    packet = getattr(torch.ops, namespace)
-    for name in _names(namespace):
-        yield getattr(packet, name).default, name, name
-        if name in DIFFERENTIABLE:
-            yield getattr(packet, name).autograd, f"{name}.autograd", name
+    for table in (kernels(namespace), _differentiable(namespace)):
+        for name, op in table.items():
+            yield op, op._name.partition("::")[2], name
 
 
 for _op, _qualified, _name in overloads("vae_fast"):
@@ -211,15 +235,15 @@ def _(info, in_dims, *args):
 
 
 def attach_gradients(namespace: str, lib: torch.library.Library) -> None:
-    """Gives each overload "autograd" of a namespace the gradient that its operator's ``_bwd`` computes."""
-    packet = getattr(torch.ops, namespace)
+    """Gives each overload for graphs of a namespace the gradient that its operator's ``_bwd`` computes."""
     for operator in OPERATORS.values():
-        if operator.backward is not None and hasattr(packet, operator.backward.name):
-            _attach(packet, operator.forward, operator.backward, lib)
+        for made in (operator, operator.common):
+            if made and made.backward and overload(namespace, made.backward.qualified):
+                _attach(namespace, made.forward, made.backward, lib)
 
 
-def _attach(packet, forward: Signature, backward_: Signature, lib) -> None:
-    fwd, bwd = getattr(packet, forward.name).autograd, getattr(packet, backward_.name).default
+def _attach(namespace: str, forward: Signature, backward_: Signature, lib) -> None:
+    fwd, bwd = overload(namespace, DIFFERENTIABLE[forward.name]), overload(namespace, backward_.qualified)
     names = [argument.name for argument in fwd._schema.arguments]
     n_upstream, n_args = len(backward_.upstream), len(names) - len(forward.needs)
     reference_bwd = unpacked(bwd, getattr(reference.KERNELS, backward_.name))
@@ -235,10 +259,11 @@ def _attach(packet, forward: Signature, backward_: Signature, lib) -> None:
         needs = [ctx.needs_input_grad[names.index(operand)] for operand in backward_.needs]
         compute = reference_bwd if torch.is_grad_enabled() else bwd
         grads = compute(*upstream[:n_upstream], *args, *needs)
+        grads = (grads,) if isinstance(grads, Tensor) else grads
         found = {name: g for name, g, need in zip(backward_.needs, grads, needs, strict=True) if need}
         return tuple(found.get(name) for name in names)
 
-    qualified = f"{fwd.namespace}::{forward.name}.autograd"
+    qualified = f"{namespace}::{DIFFERENTIABLE[forward.name]}"
     torch.library.register_autograd(qualified, backward, setup_context=setup_context, lib=lib)
 
 
@@ -247,11 +272,8 @@ attach_gradients("vae_fast", library)
 
 def in_graphs(namespace: str) -> SimpleNamespace:
     """A namespace's operators by name as graphs hold them: with gradients, called with what a package can hold."""
-    packet = getattr(torch.ops, namespace)
-    overload = {name: "autograd" if name in DIFFERENTIABLE else "default" for name in _names(namespace)}
-    return SimpleNamespace(
-        **{name: packable(getattr(getattr(packet, name), kind)) for name, kind in overload.items()}
-    )
+    held = kernels(namespace) | _differentiable(namespace)
+    return SimpleNamespace(**{name: packable(op) for name, op in held.items()})
 
 
 def by_device(op):

@@ -14,6 +14,9 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
+sys.path.insert(0, str(ROOT))
+
+import setup_operators  # noqa: E402
 
 
 def sources():
@@ -38,12 +41,13 @@ def build(folder, sanitizers=""):
     package, objects = folder / "vae_fast", folder / "objects"
     objects.mkdir(parents=True, exist_ok=True)
     shutil.copytree(ROOT / "vae_fast", package, ignore=shutil.ignore_patterns("*.so", "_build.txt", "__pycache__"))
+    setup_operators.write(objects)
     compiler = os.environ.get("CXX", "g++")
     # As nvcc is called, where it matters: no contraction, a multiply-add where it is written.
     flags = ["-std=c++17", "-O1", "-ffp-contract=off", "-fno-strict-aliasing", "-fPIC", "-march=native"]
     flags += ["-fvisibility=hidden", "-Wno-psabi", "-DVF_ISA=cuda", "-DVF_LEAN=1", "-DVF_DISPATCH_KEY=CPU"]
     flags += ["-DTORCH_TARGET_VERSION=0x020b000000000000", "-isystem", str(torch_folder / "include")]
-    flags += ["-I", str(HERE), *os.environ.get("CXXFLAGS", "").split()]
+    flags += ["-I", str(HERE), "-I", str(objects), *os.environ.get("CXXFLAGS", "").split()]
     if sanitizers:
         flags += [f"-fsanitize={sanitizers}", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-g"]
 

@@ -6,6 +6,7 @@ import types
 import torch
 
 from vae_fast import front, reference
+from vae_fast.operators import COMMON
 
 backends = importlib.import_module("vae_fast.backends")
 
@@ -15,7 +16,8 @@ def install(monkeypatch, kernels, ops=backends.OPS, devices=("cpu",)):
     # The compiled front has kernels of its own.
     monkeypatch.setattr(front.state, "on", False)
     monkeypatch.setitem(backends._TABLE, "native", backends.Backend("native", True, "", devices, tuple(ops)))
-    monkeypatch.setitem(backends._KERNELS, "native", types.SimpleNamespace(**kernels))
+    of_common = {name: short.lengthened(kernels[short.long.name]) for name, short in COMMON.items() if short.long.name in kernels}
+    monkeypatch.setitem(backends._KERNELS, "native", types.SimpleNamespace(**kernels | of_common))
     monkeypatch.setattr(backends, "_AUTO", backends._automatic())
 
 

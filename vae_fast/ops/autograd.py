@@ -7,29 +7,56 @@ first two operands, and its gradient is made in one buffer (packed.py).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from operator import itemgetter
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from vae_fast.backends import kernel
-from vae_fast.operators import OPERATORS
+from vae_fast.operators import OPERATORS, Operator
 from vae_fast.ops import dispatch, early
 from vae_fast.ops.noise_source import Drawn
 
 # What a call is beside its tensors: operator, backend, dim, options. One argument, since each costs.
 Call = tuple[str, str, int | None, Any]
 
+# The operators, and beside each that of common calls.
+_ALL = OPERATORS | {f"{name}_common": made.common for name, made in OPERATORS.items() if made.common is not None}
+_compiling = torch.compiler.is_compiling
 # The raw operators' names, which take longer to put together than to look up.
-_FWD = {name: f"{name}_fwd" for name in OPERATORS}
-_BWD = {name: f"{name}_bwd" for name in OPERATORS}
-_VALUE_ALONE = {name: (False,) * len(operator.differentiable_in_forward) for name, operator in OPERATORS.items()}
+_FWD = {name: operator.forward.name for name, operator in _ALL.items()}
+_BWD = {name: operator.backward.name for name, operator in _ALL.items() if operator.backward is not None}
+_VALUE_ALONE = {name: (False,) * len(operator.differentiable_in_forward) for name, operator in _ALL.items()}
 # Of the operators that have operands without a gradient, which have one.
 _DIFFERENTIABLE = {
     name: tuple(operand.differentiable for operand in operator.operands)
-    for name, operator in OPERATORS.items()
+    for name, operator in _ALL.items()
     if not all(operand.differentiable for operand in operator.operands)
 }
+
+
+class _Common(NamedTuple):
+    """What makes a call of an operator a common one: as many operands, and these options' defaults."""
+
+    op: str
+    operands: int
+    defaults: Any
+    rare: Any
+    kept: Any
+    # The places of both, for compilers, whose traces call no itemgetter that they have not seen being made.
+    places: tuple[tuple[Any, ...], tuple[Any, ...]]
+
+    @classmethod
+    def of(cls, operator: Operator, common: Operator) -> _Common:
+        kept = tuple(k for k, option in enumerate(operator.options) if option.common)
+        rare = tuple(k for k in range(len(operator.options)) if k not in kept) or (slice(0),)
+        defaults = itemgetter(*rare)([option.default for option in operator.options])
+        name = f"{operator.name}_{common.overload}"
+        return cls(name, len(common.operands), defaults, itemgetter(*rare), itemgetter(*kept), (rare, kept))
+
+
+_COMMON = {name: _Common.of(made, made.common) for name, made in OPERATORS.items() if made.common is not None}
 
 
 class Density(torch.autograd.Function):
@@ -41,7 +68,7 @@ class Density(torch.autograd.Function):
         operands = tensors if dim is None else _halves(tensors, dim)
         needs: Sequence[bool] = _VALUE_ALONE[op]
         if in_forward:
-            *needs, _ = _needs(op, ctx)
+            needs = _needs(op, ctx)[: len(needs)]  # not the weight's
         value, *grads = kernel(backend, _FWD[op])(*operands, *options, *needs)
         early.keep(ctx, grads if in_forward else None)
         return value
@@ -87,6 +114,9 @@ def _drawing(options: Any, seed_tensor: Tensor | None, noise: Tensor | None) -> 
     """The options of a draw with their tensors, which autograd saves by itself."""
     if seed_tensor is None and noise is None:
         return options
+    if type(options) is tuple:
+        seed, _, *others = options
+        return (seed, seed_tensor, *others)
     return options._replace(seed_tensor=seed_tensor, noise=noise)
 
 
@@ -105,7 +135,10 @@ def _needs(op: str, ctx: Any) -> Sequence[bool]:
 
 def _wanted(op: str, needs: Sequence[bool], grads: Sequence[Tensor | None]) -> list[Tensor | None]:
     """The gradients that autograd asked for, each in its operand's place; a kernel's others are empty."""
-    wanted = [grad if need else None for need, grad in zip(needs, grads, strict=True)]
+    if isinstance(grads, Tensor):
+        grads = (grads,)
+    # Gradients of a forward pass have a None for the weight, which a common call has not.
+    wanted = [grad if need else None for need, grad in zip(needs, grads, strict=False)]
     if op in _DIFFERENTIABLE:
         rest = iter(wanted)
         return [next(rest) if can else None for can in _DIFFERENTIABLE[op]]
@@ -121,21 +154,43 @@ def _packed(
     return [both, *(grad if need else None for need, grad in zip(others, grads, strict=True))]
 
 
+def call(
+    op: str, backend: str, operands: Sequence[Any], options: Any, dim: int | None = None, noise: Any = None
+) -> tuple[Call, Sequence[Any]]:
+    """A call and its tensors; of a common one, which the native backend has an overload for, those that are there.
+
+    The options of a common one are a plain tuple. ``noise`` is the caller's ε, which the options have not.
+    """
+    if backend == "native" and noise is None:
+        name, count, defaults, rare, kept, places = _COMMON[op]
+        present = [t for t in operands if t is not None]
+        if len(present) == (count if dim is None else count - 1):
+            if _compiling():
+                rare, kept = itemgetter(*places[0]), itemgetter(*places[1])
+            if rare(options) == defaults:
+                return (name, backend, dim, kept(options)), present
+    return (op, backend, dim, options), operands
+
+
 def density(
     op: str, backend: str, operands: Sequence[Any], options: Any, composite: bool, arithmetic: torch.dtype
 ) -> Any:
     """A density of checked operands (arguments.py), the weight the last of them, on a backend."""
-    if composite or not dispatch.differentiable(*operands):
-        fwd = kernel("reference" if composite else backend, _FWD[op])
-        return fwd(*operands, *options, *_VALUE_ALONE[op])[0]
-    in_forward = early.wanted(backend, options.reduction, arithmetic, operands)
-    return Density.apply((op, backend, None, options), in_forward, *dispatch.distinct(operands))
+    differentiable = not composite and dispatch.differentiable(*operands)
+    in_forward = differentiable and early.wanted(backend, options.reduction, arithmetic, operands)
+    called, operands = call(op, "reference" if composite else backend, operands, options)
+    if differentiable:
+        return Density.apply(called, in_forward, *dispatch.distinct(operands))
+    op, backend, _, options = called
+    return kernel(backend, _FWD[op])(*operands, *options, *_VALUE_ALONE[op])[0]
 
 
 def draw(op: str, backend: str, operands: Sequence[Any], options: Any, composite: bool, drawn: Drawn) -> Any:
     """A sampler's results of checked operands; ``drawn`` has what the options have not, their tensors."""
     tensors = (drawn.seed_tensor, drawn.noise)
-    if composite or not dispatch.differentiable(*operands):
-        fwd = kernel("reference" if composite else backend, _FWD[op])
-        return fwd(*operands, *_drawing(options, *tensors))
-    return Draw.apply((op, backend, None, options), *dispatch.distinct((*tensors, *operands)))
+    differentiable = not composite and dispatch.differentiable(*operands)
+    called, operands = call(op, "reference" if composite else backend, operands, options, noise=drawn.noise)
+    if differentiable:
+        return Draw.apply(called, *dispatch.distinct((*tensors, *operands)))
+    op, backend, _, options = called
+    return kernel(backend, _FWD[op])(*operands, *_drawing(options, *tensors))

@@ -15,7 +15,7 @@ from vae_fast import front
 from vae_fast.backends import choose
 from vae_fast.operators import OPERATORS
 from vae_fast.ops import arguments, dispatch
-from vae_fast.ops.autograd import Density, Draw
+from vae_fast.ops.autograd import Density, Draw, call
 from vae_fast.ops.gaussian_kl import gaussian_kl
 from vae_fast.ops.gaussian_log_prob import gaussian_log_prob
 from vae_fast.ops.noise_source import Drawn, source
@@ -51,6 +51,11 @@ def _drawn(
     return drawn, {"seed": drawn.seed, "first_sample": drawn.first_sample, "temperature": tau}
 
 
+def _draw(op: str, backend: str, tensors: tuple[Any, ...], record: Any, dim: int, drawn: Drawn) -> Any:
+    called, tensors = call(op, backend, tensors, record, dim, drawn.noise)
+    return Draw.apply(called, drawn.seed_tensor, drawn.noise, *tensors)
+
+
 @public
 def sample(
     moments: Tensor, dim: int, *, drawn: dict[str, Any], form: dict[str, Any], backend: str | None
@@ -64,8 +69,8 @@ def sample(
         return rsample(mu, logvar, **options)
     name = choose("rsample", moments.device, backend, mu.numel())
     noise, of_noise = _drawn(mu, **drawn)
-    call = ("rsample", name, dim, _OPTIONS["rsample"](**of_noise, **_form(**form)))
-    z: Tensor = Draw.apply(call, noise.seed_tensor, noise.noise, moments)
+    record = _OPTIONS["rsample"](**of_noise, **_form(**form))
+    z: Tensor = _draw("rsample", name, (moments,), record, dim, noise)
     return z
 
 
@@ -82,8 +87,8 @@ def sample_kl(
         return rsample_kl(mu, logvar, **options)
     name = choose("rsample_kl", moments.device, backend, mu.numel())
     noise, of_noise = _drawn(mu, **drawn)
-    call = ("rsample_kl", name, dim, _OPTIONS["rsample_kl"](event_ndim=event_ndim, **of_noise, **_form(**form)))
-    z, kl = Draw.apply(call, noise.seed_tensor, noise.noise, moments, None, None)
+    record = _OPTIONS["rsample_kl"](event_ndim=event_ndim, **of_noise, **_form(**form))
+    z, kl = _draw("rsample_kl", name, (moments, None, None), record, dim, noise)
     return z, kl
 
 
@@ -113,7 +118,8 @@ def kl(
     name = choose("gaussian_kl", moments.device, backend, moments.numel() // 2)
     codes = {f"prior_{name}": value for name, value in _form(**prior).items()}
     record = _OPTIONS["gaussian_kl"](event_ndim=event_ndim, **_form(**form), **codes)
-    out: Tensor = Density.apply(("gaussian_kl", name, dim, record), False, moments, prior_mu, prior_logvar, None)
+    called, tensors = call("gaussian_kl", name, (moments, prior_mu, prior_logvar, None), record, dim)
+    out: Tensor = Density.apply(called, False, *tensors)
     return out
 
 
@@ -137,5 +143,6 @@ def log_prob(
         return gaussian_log_prob(mean, logvar, x, **options)
     name = choose("gaussian_log_prob", moments.device, backend, moments.numel() // 2)
     record = _OPTIONS["gaussian_log_prob"](event_ndim=event_ndim, scale=scale, **_form(**form))
-    out: Tensor = Density.apply(("gaussian_log_prob", name, dim, record), False, moments, x, None)
+    called, tensors = call("gaussian_log_prob", name, (moments, x, None), record, dim)
+    out: Tensor = Density.apply(called, False, *tensors)
     return out

@@ -15,4 +15,5 @@ from vae_fast.operators import PAIRWISE
 KERNELS = python_backend.kernels(__name__)
 for _op in PAIRWISE:
     python_backend.add_pairwise(KERNELS, __name__, _op)
+python_backend.add_common(KERNELS)
 """A function of the raw operator's arguments for every raw operator."""

@@ -5,7 +5,6 @@ An operator in Python costs a call several times what launching the kernel does;
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -50,7 +49,7 @@ def _body(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
 library = torch.library.Library("vae_fast_triton", "DEF")
 for _definition in DEFINITIONS:
-    if re.split(r"[.(]", _definition)[0] in _LAUNCHERS:
+    if _definition.partition("(")[0].removesuffix(".autograd") in _LAUNCHERS:
         library.define(_definition, tags=(torch.Tag.pt2_compliant_tag,))
 for _op, _qualified, _name in schemas.overloads("vae_fast_triton"):
     for _key in ("CPU", "CUDA"):
