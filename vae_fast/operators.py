@@ -447,8 +447,9 @@ class Shortened(NamedTuple):
         """A function of the long one's arguments as one of the short one's."""
 
         def call(*args: Any) -> Any:
-            given = (*args, *(None, 0))[: len(self.signature.names)]  # "packed" and its dim have defaults
-            made = function(*(part[0] if isinstance(part, tuple) else given[part] for part in self.arguments))
+            # Of the last ones some may be left out: "packed" and its dim.
+            parts = (part for part in self.arguments if isinstance(part, tuple) or part < len(args))
+            made = function(*(part[0] if isinstance(part, tuple) else args[part] for part in parts))
             if len(self.long.results) == 1:
                 return made
             first, *others = (made[k] for k in self.results)

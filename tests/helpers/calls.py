@@ -40,6 +40,14 @@ class Call:
         """Whether its data are counts, of which parameters are positive."""
         return self.operator.counted
 
+    @property
+    def served(self):
+        """The operator that compiled kernels are called by: that of a common call's arguments, or of all."""
+        given = {operand.name for operand in self.operator.operands if operand.optional}.intersection(self.operands)
+        common = self.operator.common
+        told = set(self.options).difference(option.name for option in common.options)
+        return self.operator if given or told else common
+
     def has(self, option):
         """Whether it takes an option, by its public name."""
         names = {o.name for o in (*self.operator.options, *self.operator.operands)}

@@ -12,13 +12,19 @@ backends = importlib.import_module("vae_fast.backends")
 
 
 def install(monkeypatch, kernels, ops=backends.OPS, devices=("cpu",)):
-    """Makes a backend under the name "native" of raw operators by name."""
+    """Makes a backend under the name "native" of raw operators by name, common calls by those of all."""
     # The compiled front has kernels of its own.
     monkeypatch.setattr(front.state, "on", False)
     monkeypatch.setitem(backends._TABLE, "native", backends.Backend("native", True, "", devices, tuple(ops)))
-    of_common = {name: short.lengthened(kernels[short.long.name]) for name, short in COMMON.items() if short.long.name in kernels}
-    monkeypatch.setitem(backends._KERNELS, "native", types.SimpleNamespace(**kernels | of_common))
+    found = types.SimpleNamespace(**kernels)
+    for name, short in COMMON.items():
+        setattr(found, name, short.lengthened(_later(found, short.long.name)))
+    monkeypatch.setitem(backends._KERNELS, "native", found)
     monkeypatch.setattr(backends, "_AUTO", backends._automatic())
+
+
+def _later(kernels, name):
+    return lambda *args: getattr(kernels, name)(*args)
 
 
 def plant(monkeypatch, **faults):

@@ -31,6 +31,7 @@ from types import SimpleNamespace
 import importlib
 from benchmarks import __main__, formulas, providers
 from vae_fast import front
+from vae_fast.operators import COMMON
 
 backends = importlib.import_module("vae_fast.backends")
 if sys.argv[1] == "value of eager":
@@ -45,6 +46,7 @@ elif sys.argv[1] == "gradient of native":
         return log_prob, *(g if g is None else -g for g in grads)
 
     kernels["bernoulli_log_prob_fwd"] = fwd
+    kernels["bernoulli_log_prob_fwd_common"] = COMMON["bernoulli_log_prob_fwd_common"].lengthened(fwd)
     backends._TABLE["native"] = backends.Backend("native", True, "", ("*",), backends.OPS)
     front.state.on = False
     backends._KERNELS["native"] = SimpleNamespace(**kernels)
