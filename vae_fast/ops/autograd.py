@@ -23,7 +23,7 @@ Call = tuple[str, str, int | None, Any]
 
 # The operators, and beside each that of common calls.
 _ALL = OPERATORS | {f"{name}_common": made.common for name, made in OPERATORS.items() if made.common is not None}
-_compiling = torch.compiler.is_compiling
+_compiling, _SymInt = torch.compiler.is_compiling, torch.SymInt
 # The raw operators' names, which take longer to put together than to look up.
 _FWD = {name: operator.forward.name for name, operator in _ALL.items()}
 _BWD = {name: operator.backward.name for name, operator in _ALL.items() if operator.backward is not None}
@@ -46,6 +46,8 @@ class _Common(NamedTuple):
     kept: Any
     # The places of both, for compilers, whose traces call no itemgetter that they have not seen being made.
     places: tuple[tuple[Any, ...], tuple[Any, ...]]
+    # Of the rare ones those that a trace may hold as symbols: no graph is bound to what they are not.
+    symbols: tuple[int, ...]
 
     @classmethod
     def of(cls, operator: Operator, common: Operator) -> _Common:
@@ -53,7 +55,10 @@ class _Common(NamedTuple):
         rare = tuple(k for k in range(len(operator.options)) if k not in kept) or (slice(0),)
         defaults = itemgetter(*rare)([option.default for option in operator.options])
         name = f"{operator.name}_{common.overload}"
-        return cls(name, len(common.operands), defaults, itemgetter(*rare), itemgetter(*kept), (rare, kept))
+        symbols = tuple(k for k, o in enumerate(operator.options) if o.type == "SymInt" and not o.common)
+        return cls(
+            name, len(common.operands), defaults, itemgetter(*rare), itemgetter(*kept), (rare, kept), symbols
+        )
 
 
 _COMMON = {name: _Common.of(made, made.common) for name, made in OPERATORS.items() if made.common is not None}
@@ -162,9 +167,12 @@ def call(
     The options of a common one are a plain tuple. ``noise`` is the caller's ε, which the options have not.
     """
     if backend == "native" and noise is None:
-        name, count, defaults, rare, kept, places = _COMMON[op]
+        name, count, defaults, rare, kept, places, symbols = _COMMON[op]
         present = [t for t in operands if t is not None]
         if len(present) == (count if dim is None else count - 1):
+            for k in symbols:
+                if isinstance(options[k], _SymInt):
+                    return (op, backend, dim, options), operands
             if _compiling():
                 rare, kept = itemgetter(*places[0]), itemgetter(*places[1])
             if rare(options) == defaults:
