@@ -35,7 +35,7 @@ help:  ## list the commands
 	@echo "  PYTHON=$(PYTHON) makes the environment VENV=$(VENV)"
 
 # The pins go first: the package then finds its torch there, and no other one is fetched.
-$(READY): requirements-dev.txt pyproject.toml setup.py setup_cuda.py vae_fast/_version.py vae_fast/operators.py $(wildcard csrc/*.* csrc/cpu/*.* csrc/cuda/*.* csrc/front/*.*)
+$(READY): requirements-dev.txt pyproject.toml setup.py setup_cuda.py setup_operators.py vae_fast/_version.py vae_fast/operators.py $(wildcard csrc/*.* csrc/cpu/*.* csrc/cuda/*.* csrc/front/*.*)
 	@$(PYTHON) -c 'import sys; sys.exit("vae_fast needs Python >= 3.10, and $(PYTHON) is %d.%d: use make PYTHON=..." % sys.version_info[:2] if sys.version_info < (3, 10) else 0)'
 	@echo "installing the pinned versions into $(VENV); the first time takes minutes"
 	@$(PYTHON) -m venv $(VENV)

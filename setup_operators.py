@@ -1,4 +1,4 @@
-"""What the build writes of the table of operators, for csrc: the table is read without the package, and without torch.
+"""What the build writes of the table of operators for csrc; it reads the table without the package and torch.
 
 signatures.inc has every operator's signature, as schemas.cpp defines it; common.inc, for ops.cpp, the functions of
 common calls, each of which is the long one with the other arguments' defaults.

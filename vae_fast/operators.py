@@ -439,7 +439,8 @@ class Shortened(NamedTuple):
     @classmethod
     def of(cls, short: Signature, long: Signature) -> Shortened:
         values: dict[str, Any] = {option.name: option.default for option in long.operator.options}
-        values |= {operand.name: None for operand in long.operator.operands} | {f"need_d{n}": False for n in long.needs}
+        values |= {operand.name: None for operand in long.operator.operands}
+        values |= {f"need_d{name}": False for name in long.needs}
         places = (short.names.index(n) if n in short.names else (values[n],) for n in long.names)
         return cls(short, long, tuple(places), tuple(long.results.index(result) for result in short.results))
 

@@ -1,4 +1,4 @@
-"""The raw operators of a common call's few arguments: the results and errors of the long ones, and who calls them."""
+"""The raw operators of a common call's arguments: results and errors of the long ones, and who asks for them."""
 
 import pytest
 import torch
@@ -180,7 +180,6 @@ def test_compiled_graphs_hold_it(call):
 def test_a_place_that_is_computed():
     """A traced offset is compared with its default by no graph that could not know it."""
 
-
     def draw(mu, place):
         return vf.rsample(mu, 0.0, seed=3, offset=place.item(), backend="native")
 
@@ -202,7 +201,8 @@ class _Module(torch.nn.Module):
 
 def test_every_operator_has_both():
     """But for that without operands; and of kernels those of the library, not the reference."""
-    assert set(COMMON) == {f"{name}_{way}_common" for name in OPERATORS if OPERATORS[name].operands for way in ("fwd", "bwd")}
+    of_operands = [name for name, operator in OPERATORS.items() if operator.operands]
+    assert set(COMMON) == {f"{name}_{direction}_common" for name in of_operands for direction in ("fwd", "bwd")}
     for short in COMMON.values():
         assert torch._C._dispatch_has_kernel_for_dispatch_key(f"vae_fast::{short.signature.qualified}", "CPU")
     assert native.REASON == "" and set(operators.DIFFERENTIABLE) >= {s for s in COMMON if "_fwd" in s}

@@ -90,6 +90,7 @@ def test_sdist_holds_what_a_build_needs(sdist):
     assert {
         "setup.py",
         "setup_cuda.py",
+        "setup_operators.py",
         "pyproject.toml",
         "README.md",
         "LICENSE",

@@ -198,7 +198,7 @@ def test_on_every_backend(copy):
     pytest.importorskip("triton")
     if not vf.backends()["native"].available:
         pytest.skip(vf.backends()["native"].reason)
-    for name in ("setup.py", "setup_cuda.py", "pyproject.toml", "README.md", "LICENSE"):
+    for name in ("setup.py", "setup_cuda.py", "setup_operators.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, copy)
     shutil.copytree(ROOT / "csrc", copy / "csrc")
     follow(copy, "vae_fast", "csrc")

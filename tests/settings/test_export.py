@@ -157,6 +157,7 @@ class Sampling(nn.Module):
             vf.standard_normal((3,), seed=4),
             vf.standard_normal((), seed=4),
             vf.gaussian_kl(mu, logvar, 0.5, reduction="mean", bounds=(-1.0, None)),
+            vf.gaussian_kl(mu, logvar, reduction="sum", scale=0.5),
         )
 
 

@@ -51,8 +51,8 @@ def _drawn(
     return drawn, {"seed": drawn.seed, "first_sample": drawn.first_sample, "temperature": tau}
 
 
-def _draw(op: str, backend: str, tensors: tuple[Any, ...], record: Any, dim: int, drawn: Drawn) -> Any:
-    called, tensors = call(op, backend, tensors, record, dim, drawn.noise)
+def _draw(op: str, backend: str, operands: tuple[Any, ...], record: Any, dim: int, drawn: Drawn) -> Any:
+    called, tensors = call(op, backend, operands, record, dim, drawn.noise)
     return Draw.apply(called, drawn.seed_tensor, drawn.noise, *tensors)
 
 
