@@ -64,6 +64,12 @@ class _Common(NamedTuple):
 _COMMON = {name: _Common.of(made, made.common) for name, made in OPERATORS.items() if made.common is not None}
 
 
+@torch.compiler.assume_constant_result
+def _constant(op: str) -> Any:
+    """The same for a compiler, which would ask at every call whether each number that it read is what it was."""
+    return tuple(None if isinstance(part, itemgetter) else part for part in _COMMON[op])
+
+
 class Density(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, call: Call, in_forward: bool, *tensors: Any) -> Any:
@@ -167,7 +173,7 @@ def call(
     The options of a common one are a plain tuple. ``noise`` is the caller's ε, which the options have not.
     """
     if backend == "native" and noise is None:
-        name, count, defaults, rare, kept, places, symbols = _COMMON[op]
+        name, count, defaults, rare, kept, places, symbols = _constant(op) if _compiling() else _COMMON[op]
         present = [t for t in operands if t is not None]
         if len(present) == (count if dim is None else count - 1):
             for k in symbols:
