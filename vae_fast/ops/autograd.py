@@ -50,12 +50,17 @@ class Density(torch.autograd.Function):
     def backward(ctx: Any, upstream: Any) -> Any:
         op, backend, dim, options = ctx.call
         needs = _needs(op, ctx)
-        grads = early.take(ctx, backend, upstream)
+        kept = early.take(ctx, upstream)
+        grads = None if kept is None else early.scaled(kept, backend, upstream)
         if grads is None:
             bwd = dispatch.backward_kernel(backend, _BWD[op], upstream)
             if dim is not None:
                 return None, None, *_packed(bwd, (upstream,), ctx.saved_tensors, options, needs, dim)
-            grads = bwd(upstream, *ctx.saved_tensors, *options, *needs)
+            args = (upstream, *ctx.saved_tensors, *options, *needs)
+            if kept is not None and early.are_rounded(kept):
+                grads = kernel(backend, "with_kept")(kept, bwd, args)
+            else:
+                grads = bwd(*args)
         return None, None, *_wanted(op, needs, grads)
 
 
@@ -128,7 +133,7 @@ def density(
     if composite or not dispatch.differentiable(*operands):
         fwd = kernel("reference" if composite else backend, _FWD[op])
         return fwd(*operands, *options, *_VALUE_ALONE[op])[0]
-    in_forward = early.wanted(backend, options.reduction, arithmetic, operands)
+    in_forward = early.wanted(op, backend, options, arithmetic, operands)
     return Density.apply((op, backend, None, options), in_forward, *dispatch.distinct(operands))
 
 
