@@ -33,6 +33,9 @@ class KeptFactor {
   // Which magnitudes of a bfloat16, as integers, it only gives another exponent: [least, end).
   VF_INLINE uint16_t least() const { return least_; }
   VF_INLINE uint16_t end() const { return end_; }
+  // What it adds to one as an integer, and the sign that it changes.
+  VF_INLINE uint16_t shift() const { return shift_; }
+  VF_INLINE uint16_t sign() const { return sign_; }
   // Whether 0 stays 0, of whichever sign. By a factor above 1 what was too small for its type may be so no more.
   VF_INLINE bool keeps_zero() const { return keeps_zero_; }
 
