@@ -88,9 +88,9 @@ struct DensityTensors {
   int64_t packed_dim = 0;
 };
 
-// Gradients of a forward pass, for an upstream gradient of 1, on their way to a backward pass that may leave them as they
-// are, or scale them (DensityCall::kept): one an operand, undefined where there is none. An operator's signature has no
-// place for them. They go beside it, on the thread that makes the call.
+// Gradients of a forward pass, for an upstream gradient of 1, on their way to a backward pass that may leave them as
+// they are, or scale them (DensityCall::kept): one an operand, undefined where there is none. An operator's signature
+// has no place for them. They go beside it, on the thread that makes the call.
 class KeptGradients {
  public:
   explicit KeptGradients(const OptionalTensor* of_operands) { current_ = of_operands; }
@@ -139,8 +139,8 @@ std::array<Tensor, inputs + 2> run_density(void (*kernel)(const Args&), Args& ar
                   operands[inputs], tensors.upstream, options);
   const PackedGradient whole(tensors.packed, tensors.packed_dim);
   const OptionalTensor* kept = KeptGradients::take(tensors);
-  GradientOut gradients[] = {GradientOut(tensors.needs[I], operands[I], anchor, space, args.compute,
-                                         kept ? kept[I] : whole.half(I))...};
+  GradientOut gradients[] = {
+      GradientOut(tensors.needs[I], operands[I], anchor, space, args.compute, kept ? kept[I] : whole.half(I))...};
   for (size_t k = 0; k < inputs; ++k) {
     args.in[k] = space.view(operands[k]);
     args.gradients[k] = gradients[k].spec();

@@ -50,7 +50,7 @@ class KeptFactor {
   VF_INLINE bool multiply(uint32_t& number) const {
     const uint32_t magnitude = number & 0x7FFFFFFFu;
     const bool zero = magnitude == 0, may = may_be(static_cast<uint16_t>(magnitude >> 16)) || (zero && keeps_zero_);
-    number = (zero ? number : number + (uint32_t{shift_} << 16)) ^ uint32_t{sign_} << 16;
+    number = (zero ? number : number + (uint32_t{shift_} << 16)) ^ uint32_t { sign_ } << 16;
     return may;
   }
 

@@ -58,8 +58,10 @@ __device__ __forceinline__ T scaled(T upstream, T scale, T divisor) {
 // Operands are inputs of the plan in their order, then the weight and the upstream gradient.
 template <class Op>
 DensityParams<Op> density_params(const DensityCall& args, const Plan& plan, const Op& op) {
-  DensityParams<Op> p{plan.work(), op,           {}, plan.input(Op::Density::kInputs + 1),
-                      args.scale,  args.divisor, {}, plan.ticket(),
+  DensityParams<Op> p{plan.work(),  op,
+                      {},           plan.input(Op::Density::kInputs + 1),
+                      args.scale,   args.divisor,
+                      {},           plan.ticket(),
                       plan.total(), args.kept && plan.in_place()};
   for (int k = 0; k < Op::kInputs; ++k) p.in[k] = plan.input(k);
   for (int k = 0; k < Op::kSlots; ++k) p.slots[k] = plan.slot(k);

@@ -1,5 +1,5 @@
-// Gradients that a forward pass kept, made those of an upstream gradient that the device alone knows: a thread leaves its
-// own as they are, or scales them, or makes them anew.
+// Gradients that a forward pass kept, made those of an upstream gradient that the device alone knows: a thread leaves
+// its own as they are, or scales them, or makes them anew.
 #pragma once
 
 #include "../kept.h"
@@ -25,8 +25,8 @@ class KeptPairs {
   // Of an element that is not there: one that may be multiplied.
   __device__ __forceinline__ Half some() const { return {static_cast<uint16_t>(some_)}; }
 
-  // Multiplies a pair, and sets bits of `wrong` where it may not. The upper bit of a half is free for carries, which say
-  // what its magnitude is no less than: the least that may be, the first that is too much, and 1 if 0 may be.
+  // Multiplies a pair, and sets bits of `wrong` where it may not. The upper bit of a half is free for carries, which
+  // say what its magnitude is no less than: the least that may be, the first that is too much, and 1 if 0 may be.
   __device__ __forceinline__ void multiply(uint32_t& pair, uint32_t& wrong) const {
     const uint32_t magnitude = pair & 0x7FFF7FFFu;
     wrong |= ((magnitude + one_) & ~(magnitude + least_)) | (magnitude + end_);
@@ -115,8 +115,8 @@ __device__ __forceinline__ bool scales_kept(const Params& p) {
         if (slot.kind == Slot::kNone) continue;
         const int64_t offset = walk.offset(slot.out);
         const bool floats = !kEven && slot.out.dtype == DType::kFloat32;
-        const bool here = floats ? scale_floats(slot.out, offset, chunk, factor)
-                                 : scale_halves(slot.out, offset, chunk, pairs);
+        const bool here =
+            floats ? scale_floats(slot.out, offset, chunk, factor) : scale_halves(slot.out, offset, chunk, pairs);
         all = all && here;
       }
     }

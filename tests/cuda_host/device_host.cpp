@@ -76,8 +76,6 @@ void keep(OptionalTensor grad0, OptionalTensor grad1, OptionalTensor grad2, Opti
 STABLE_TORCH_LIBRARY(vae_fast_host, m) {
   m.def("keep(Tensor? grad0, Tensor? grad1, Tensor? grad2, Tensor? grad3) -> ()");
 }
-STABLE_TORCH_LIBRARY_IMPL(vae_fast_host, CompositeExplicitAutograd, m) {
-  m.impl("keep", TORCH_BOX(&vae_fast::keep));
-}
+STABLE_TORCH_LIBRARY_IMPL(vae_fast_host, CompositeExplicitAutograd, m) { m.impl("keep", TORCH_BOX(&vae_fast::keep)); }
 
 extern "C" __attribute__((visibility("default"))) const char* vae_fast_cpu_isa() { return "cuda on the host"; }

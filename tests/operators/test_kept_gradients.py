@@ -135,7 +135,9 @@ def test_only_where_it_must(call, backend):
     assert any(g[40, 300].isnan() for g in made)
     for got, expected in zip(made, want, strict=True):
         kept = ~got.isnan()
-        assert kept.float().mean() > (0.9 if backend[0] == "native" else -1) and torch.equal(got[kept], expected[kept])
+        assert kept.float().mean() > (0.9 if backend[0] == "native" else -1) and torch.equal(
+            got[kept], expected[kept]
+        )
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=str)

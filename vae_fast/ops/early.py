@@ -22,8 +22,8 @@ ENVIRONMENT_VARIABLE = "VAE_FAST_EARLY_GRADIENTS"
 # Backends whose forward kernels give gradients at hardly any cost beside the values.
 _BACKENDS = ("native", "triton")
 _EXACT = (torch.float32, torch.float64)
-# Those whose backward kernels scale gradients that were rounded, or make them anew, element by element. Of the native
-# ones the compiled front alone can hand them over (csrc/front/call.cpp).
+# Those whose backward kernels scale gradients that were rounded, or make them anew, element by element. To the native
+# ones the compiled front alone hands them over (csrc/front/call.cpp).
 _SCALING = ("triton",)
 # Of a mean that may be a softmax's share, whose gradient is not its kernel's own: the code that says so.
 _SOFTMAX = {
@@ -55,12 +55,16 @@ class early_gradients:
     """Whether later calls, or those in a ``with`` block, may keep gradients that their forward pass made.
 
     With ``reduction="sum"`` and ``"mean"`` the native and triton backends write the gradients while the data is at
-    hand, which saves the backward pass a reading of every operand. Those of bfloat16 are rounded by then: an upstream
-    gradient of ±2ⁿ scales them exactly, and any other one, or where a result would leave bfloat16's normal numbers,
-    has them made anew. float16's are never kept, for it is scaled to save what its numbers cannot hold. Until that backward pass each differentiable
+    hand, which saves the backward pass a reading of every operand. Until that backward pass each differentiable
     operand then has a buffer of its size beside it: 12 MB of operands are 24 MB held. ``early_gradients(False)``
     leaves exactly what PyTorch's own operations would hold, the operands; gradients are then made in the backward
     pass. While saved-tensor hooks are active (activation checkpointing, ``save_on_cpu``) it is so in any case.
+
+    An upstream gradient other than 1 multiplies them. Those of bfloat16, which are rounded by then, are made anew
+    where it is not ±2ⁿ, or would take them out of bfloat16's normal numbers: so they are what a backward pass makes
+    without any being kept. A factor costs least as the operator's own ``scale=``. float16's are never kept, for a
+    gradient scaler is there to save what its numbers cannot hold; nor are bfloat16's of a call some of whose
+    gradients are summed over a broadcast dim, or a softmax's.
 
     The setting is the process's; the environment variable VAE_FAST_EARLY_GRADIENTS, 0 or 1, sets its start value.
 
