@@ -94,18 +94,29 @@ def test_every_factor(call, reduction, factor, backend):
 
 @pytest.mark.filterwarnings("ignore:(over|under)flow encountered:RuntimeWarning")
 @each_density
-@pytest.mark.parametrize("exponent", [None, -118, -130, 122])
-def test_numbers_at_both_ends(call, exponent, backend):
-    """Of weights that make gradients 0, subnormal or infinite, or of scales that make all of them nearly so."""
+@pytest.mark.parametrize("some", [0.0, 2.0**-124, 2.0**-140, 2.0**126, None], ids=str)
+def test_numbers_at_both_ends(call, some, backend):
+    """Of weights that make some gradients 0, subnormal or infinite; or scales that make all of them nearly so."""
     tensors = drawn(call, (5, 48), backend[1])
     weight = torch.ones(5, 48, device=backend[1])
-    weight[1, ::3], weight[2, 7:11], weight[3, 40], weight[4, 8:] = 0.0, 2.0**-124, 2.0**-140, 2.0**126
-    options = {"weight": weight} if exponent is None else {"scale": 2.0**exponent}
-    for factor in (1.0, -1.0, 2.0, -(2.0**-7), 2.0**-120, 2.0**100):
-        same(
-            gradients(call, tensors, factor, backend, **options),
-            made_anew(call, tensors, factor, backend, **options),
-        )
+    weight[1, ::7], weight[3, 40:] = some or 0.0, some or 0.0
+    kinds = [{"scale": 2.0**n} for n in (-118, -130, 122)] if some is None else [{"weight": weight}]
+    for options in kinds:
+        for factor in (1.0, -1.0, 2.0, -(2.0**-7), 2.0**-120, 2.0**100):
+            same(
+                gradients(call, tensors, factor, backend, **options),
+                made_anew(call, tensors, factor, backend, **options),
+            )
+
+
+def test_what_was_rounded_to_the_least_normal_number(backend):
+    """Which has a digit less than twice as much has."""
+    logits, x = torch.zeros(16, 16, dtype=torch.bfloat16), torch.ones(16, 16, dtype=torch.bfloat16)
+    tensors = logits.to(backend[1]).requires_grad_(), x.to(backend[1])
+    weight = torch.full((16, 16), 2.0**-125 * (1 - 0.75 * 2.0**-8), device=backend[1])
+    for factor, least in ((1.0, 2.0**-126), (2.0, 2.0**-125 - 2.0**-133)):
+        (made,) = gradients(BERNOULLI, tensors, factor, backend, weight=weight)
+        assert (made == least).all()
 
 
 @each_density

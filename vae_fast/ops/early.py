@@ -22,7 +22,7 @@ ENVIRONMENT_VARIABLE = "VAE_FAST_EARLY_GRADIENTS"
 # Backends whose forward kernels give gradients at hardly any cost beside the values.
 _BACKENDS = ("native", "triton")
 _EXACT = (torch.float32, torch.float64)
-# Those whose backward kernels scale gradients that were rounded, or make them anew, element by element. To the native
+# Those whose backward kernels scale gradients that were rounded, or make them anew, element by element. To native
 # ones the compiled front alone hands them over (csrc/front/call.cpp).
 _SCALING = ("triton",)
 # Of a mean that may be a softmax's share, whose gradient is not its kernel's own: the code that says so.
