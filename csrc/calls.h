@@ -88,6 +88,34 @@ struct DensityTensors {
   int64_t packed_dim = 0;
 };
 
+// Gradients of a forward pass, for an upstream gradient of 1, on their way to a backward pass that may leave them as
+// they are, or scale them (DensityCall::kept): one an operand, undefined where there is none. An operator's signature
+// has no place for them. They go beside it, on the thread that makes the call.
+class KeptGradients {
+ public:
+  explicit KeptGradients(const OptionalTensor* of_operands) { current_ = of_operands; }
+  KeptGradients(const KeptGradients&) = delete;
+  ~KeptGradients() { current_ = nullptr; }
+
+  // Those of a density's call, where there is one for each gradient that is asked for, like the operand; else null.
+  template <size_t inputs>
+  static const OptionalTensor* take(const DensityTensors<inputs>& tensors) {
+    const OptionalTensor* kept = current_;
+    current_ = nullptr;
+    for (size_t k = 0; kept && k <= inputs; ++k) {
+      if (!tensors.needs[k] || !tensors.operands[k]) continue;
+      const Operand &operand = tensors.operands[k], gradient("gradient", kept[k]);
+      const bool alike = gradient && gradient.dtype == operand.dtype && gradient.ndim == operand.ndim &&
+                         std::equal(operand.size, operand.size + operand.ndim, gradient.size);
+      if (!alike) return nullptr;
+    }
+    return kept;
+  }
+
+ private:
+  static inline thread_local const OptionalTensor* current_ = nullptr;
+};
+
 // Whether a call's elements are walked in C order, whatever their strides: as a CSR matrix has them.
 template <class Args>
 bool in_c_order(const Args& args) {
@@ -110,12 +138,15 @@ std::array<Tensor, inputs + 2> run_density(void (*kernel)(const Args&), Args& ar
   const Sums sums(tensors.device, args, space, arithmetic_of(parameters, others), in_c_order(args) ? Operand() : anchor,
                   operands[inputs], tensors.upstream, options);
   const PackedGradient whole(tensors.packed, tensors.packed_dim);
-  GradientOut gradients[] = {GradientOut(tensors.needs[I], operands[I], anchor, space, args.compute, whole.half(I))...};
+  const OptionalTensor* kept = KeptGradients::take(tensors);
+  GradientOut gradients[] = {
+      GradientOut(tensors.needs[I], operands[I], anchor, space, args.compute, kept ? kept[I] : whole.half(I))...};
   for (size_t k = 0; k < inputs; ++k) {
     args.in[k] = space.view(operands[k]);
     args.gradients[k] = gradients[k].spec();
   }
   args.dweight = gradients[inputs].spec();
+  args.kept = kept != nullptr;
   run(kernel, args);
   std::array<Tensor, inputs + 2> results{sums.finish(), gradients[I].finish()...};
   if (whole) {

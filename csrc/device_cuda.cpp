@@ -19,18 +19,60 @@ void check(const char* what, cudaError_t error) {
     throw std::runtime_error(std::string("vae_fast: ") + what + ": " + cudaGetErrorString(error));
 }
 
-// An int that is 0 for what a stream does next, and never freed: at exit the device may be gone before it. Not from
-// PyTorch's allocator, whose memory may be a graph's to reuse. Another thread's capture does not mind.
-int* lasting_zero(void* stream) {
-  cudaStreamCaptureMode mode = cudaStreamCaptureModeRelaxed;
-  check("cudaThreadExchangeStreamCaptureMode", cudaThreadExchangeStreamCaptureMode(&mode));
+// While it is there this thread may do what would break another one's capture, or its own, if it were part of it.
+class Uncaptured {
+ public:
+  Uncaptured() { check("cudaThreadExchangeStreamCaptureMode", cudaThreadExchangeStreamCaptureMode(&mode_)); }
+  Uncaptured(const Uncaptured&) = delete;
+  ~Uncaptured() { (void)cudaThreadExchangeStreamCaptureMode(&mode_); }
+
+ private:
+  cudaStreamCaptureMode mode_ = cudaStreamCaptureModeRelaxed;
+};
+
+// Ints that are 0 for what a stream does next, and never freed: at exit the device may be gone before them. Not from
+// PyTorch's allocator, whose memory may be a graph's to reuse.
+int* lasting_zeros(int64_t count, cudaStream_t stream) {
   void* memory = nullptr;
-  const cudaError_t error = cudaMalloc(&memory, sizeof(int));
-  check("cudaThreadExchangeStreamCaptureMode", cudaThreadExchangeStreamCaptureMode(&mode));
-  check("cudaMalloc", error);
-  check("cudaMemsetAsync", cudaMemsetAsync(memory, 0, sizeof(int), static_cast<cudaStream_t>(stream)));
+  const auto bytes = static_cast<size_t>(count) * sizeof(int);
+  check("cudaMalloc", cudaMalloc(&memory, bytes));
+  check("cudaMemsetAsync", cudaMemsetAsync(memory, 0, bytes, stream));
   return static_cast<int*>(memory);
 }
+
+int* lasting_zero(void* stream) {
+  const Uncaptured uncaptured;
+  return lasting_zeros(1, static_cast<cudaStream_t>(stream));
+}
+
+// Zeros of a device for calls that are captured, one each: a graph may be replayed beside another, on any stream. They
+// are made on a stream of their own and there before a graph is, so that none has to set its own.
+class CapturedTickets {
+ public:
+  // The next one; null where all are taken.
+  int* next() {
+    if (taken_ == kMost) return nullptr;
+    if (!all_) make();
+    return all_ + taken_++;
+  }
+
+ private:
+  // 256 KiB: graphs of so many calls that are alive, or were.
+  static constexpr int64_t kMost = int64_t{1} << 16;
+
+  void make() {
+    const Uncaptured uncaptured;
+    cudaStream_t stream = nullptr;
+    check("cudaStreamCreateWithFlags", cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+    int* made = lasting_zeros(kMost, stream);
+    check("cudaStreamSynchronize", cudaStreamSynchronize(stream));
+    check("cudaStreamDestroy", cudaStreamDestroy(stream));
+    all_ = made;
+  }
+
+  int* all_ = nullptr;
+  int64_t taken_ = 0;
+};
 
 Tensor zeroed_int() {
   const int64_t one = 1;
@@ -62,15 +104,21 @@ void* OnDevice::scratch(int64_t bytes) {
 }
 
 int* OnDevice::ticket() {
-  // Every kernel leaves it at 0, and the kernels of a stream run one after the other: one is enough for each. A graph
-  // has its own, since it may be replayed on any stream.
+  // Every kernel leaves it at 0, and the kernels of a stream run one after the other: one is enough for each. A call of
+  // a graph has its own, since that may be replayed on any stream.
+  static std::mutex mutex;
   cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
   check("cudaStreamIsCapturing", cudaStreamIsCapturing(static_cast<cudaStream_t>(stream), &status));
   if (status != cudaStreamCaptureStatusNone) {
+    static auto& captured = *new std::map<int32_t, CapturedTickets>();
+    {
+      const std::lock_guard<std::mutex> lock(mutex);
+      if (int* own = captured[index_].next()) return own;
+    }
+    // One of the graph's memory, which every replay sets to 0.
     scratch_.push_back(zeroed_int());
     return static_cast<int*>(scratch_.back().data_ptr());
   }
-  static std::mutex mutex;
   static auto& tickets = *new std::map<std::pair<int32_t, void*>, int*>();
   const std::lock_guard<std::mutex> lock(mutex);
   int*& found = tickets[std::make_pair(index_, stream)];

@@ -72,6 +72,9 @@ struct DensityCall {
   double scale;    // of the result
   double divisor;  // "mean": the number of data; else 1
   Gradient dweight;
+  // Where gradients go there stand those of a forward pass, for an upstream gradient of 1: kept.h. Each is kEach, of
+  // bfloat16 or float32.
+  bool kept = false;
 };
 
 // And one of `inputs` operands, of which the first `parameters` decide the result's dtype: of a GPU's storage types

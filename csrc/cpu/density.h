@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "dispatch.h"
+#include "kept.h"
 #include "nonzeros.h"
 #include "rows.h"
 
@@ -271,6 +272,8 @@ struct AsTheyAre {
 
 template <class T, class Around, class Args, class Op, size_t... I>
 void run_density(const Args& args, const Op& op, double cost, std::index_sequence<I...> all) {
+  const KeptTiles kept(args, args.gradients);
+  if (kept.as_they_are()) return;
   const Pieces pieces(args.rows);
   const int64_t units = units_of(pieces, args.gradients[I]..., args.dweight);
   const std::array<GradientSum<T>, Op::kInputs> sums{GradientSum<T>(args.gradients[I], pieces, units)...};
@@ -293,6 +296,7 @@ void run_density(const Args& args, const Op& op, double cost, std::index_sequenc
         if (piece % per_block == 0) around.begin(row);
         double running = 0;
         pieces.template for_tiles<T>(piece, [&](int64_t first, int n) {
+          if (kept.scale(first, n)) return;
           tiles(unit, piece, first, n, terms);
           if (rows) rows.add(piece, first, n, terms, running);
         });

@@ -5,6 +5,7 @@
 #include "../densities.h"
 #include "columns.h"
 #include "even_density.h"
+#include "kept.h"
 #include "reduce.h"
 #include "storage.h"
 
@@ -46,6 +47,10 @@ __global__ void __launch_bounds__(kThreads, kResident<S, false, Op::Traits::kLoa
   using T = typename Op::Number;
   constexpr int N = kChunk<S>, kSlots = Op::kSlots, kFirst = kValue ? 0 : 1, kLast = kGrad ? kSlots : 1;
   __shared__ double shared[kThreads / 32];
+  if constexpr (kGrad && kKeeps<S>) {
+    // There are no sums then, which a block's threads would make together.
+    if (p.kept && scales_kept<S, N>(p)) return;
+  }
   const bool total = p.total;
   const T scale = static_cast<T>(p.scale), divisor = static_cast<T>(p.divisor);
   const bool has_upstream = p.upstream.data != nullptr || p.upstream.number;

@@ -45,6 +45,7 @@ struct DensityParams {
   Slot slots[Op::kSlots];  // the value, or in its place the weight's gradient, then the other gradients
   int* ticket;
   bool total;
+  bool kept = false;  // the gradients that are there may be scaled: kept.h
 };
 
 // The upstream gradient of every element, times what the reduction makes of it.
@@ -57,9 +58,11 @@ __device__ __forceinline__ T scaled(T upstream, T scale, T divisor) {
 // Operands are inputs of the plan in their order, then the weight and the upstream gradient.
 template <class Op>
 DensityParams<Op> density_params(const DensityCall& args, const Plan& plan, const Op& op) {
-  DensityParams<Op> p{plan.work(), op,           {}, plan.input(Op::Density::kInputs + 1),
-                      args.scale,  args.divisor, {}, plan.ticket(),
-                      plan.total()};
+  DensityParams<Op> p{plan.work(),  op,
+                      {},           plan.input(Op::Density::kInputs + 1),
+                      args.scale,   args.divisor,
+                      {},           plan.ticket(),
+                      plan.total(), args.kept && plan.in_place()};
   for (int k = 0; k < Op::kInputs; ++k) p.in[k] = plan.input(k);
   for (int k = 0; k < Op::kSlots; ++k) p.slots[k] = plan.slot(k);
   return p;

@@ -4,6 +4,7 @@
 
 #include "density_params.h"
 #include "even.h"
+#include "kept.h"
 
 namespace vae_fast {
 namespace cuda {
@@ -97,6 +98,10 @@ __global__ void __launch_bounds__(kThreads, kResident<S, true, Op::Traits::kLoad
   constexpr int N = kChunk<S>, kSlots = Op::kSlots, kInputs = Op::kInputs;
   constexpr int kFirst = kValue ? 0 : 1, kLast = kGrad ? kSlots : 1;
   __shared__ double shared[kThreads / 32];
+  if constexpr (kGrad && kKeeps<S>) {
+    // There are no sums then, which a block's threads would make together.
+    if (p.kept && scales_kept<S, N>(p)) return;
+  }
   const bool total = p.total;
   const float scale = static_cast<float>(p.scale), divisor = static_cast<float>(p.divisor);
   const bool has_upstream = p.upstream.data != nullptr || p.upstream.number;

@@ -27,6 +27,12 @@ bool Plan::main() const {
   return false;
 }
 
+bool Plan::in_place() const {
+  for (const Summing& s : slots_)
+    if (s.slot.kind != Slot::kNone && !s.each) return false;
+  return scatters_.empty();
+}
+
 bool Plan::even() const {
   const Work& w = work_;
   const auto apart = [&](const void* data, DType dtype, int64_t s, int64_t d) {

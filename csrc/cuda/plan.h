@@ -53,6 +53,8 @@ class Plan {
   const Output& columns_out(int k) const { return slots_[k].slot.out; }
   // Whether the main kernel has something to do.
   bool main() const;
+  // Whether it has nothing but gradients of an element each, and writes them where they belong.
+  bool in_place() const;
   // Whether all chunks are even: all of their columns are there, and they are aligned in every operand and result.
   bool even() const;
 

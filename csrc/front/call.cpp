@@ -9,6 +9,7 @@
 #include <torch/csrc/dynamo/compiled_autograd.h>
 #include <torch/csrc/utils/pybind.h>
 
+#include <algorithm>
 #include <cmath>
 #include <mutex>
 
@@ -87,7 +88,24 @@ bool differentiable(const Call& call) {
   return false;
 }
 
-// Whether the forward pass makes the gradients too, as vae_fast/ops/early.py says.
+// Whether every gradient that a call may be asked for is of bfloat16 or float32, of all of the call's elements, and its
+// kernel's own.
+bool of_all_elements(const Call& call, const Operand (&operands)[kMostOperands]) {
+  const Operator& op = *call.op;
+  if (op.softmax >= 0 && call.numbers[op.form].integer == op.softmax) return false;
+  const Space space(Operands(operands, op.operands.size()));
+  for (size_t k = 0; k < op.operands.size(); ++k) {
+    const Tensor& t = call.tensors[k];
+    if (!t.defined() || !t.requires_grad()) continue;
+    const Operand& own = operands[k];
+    const bool all = own.ndim == space.ndim && std::equal(own.size, own.size + own.ndim, space.size);
+    if (!all || t.scalar_type() == at::kDouble || t.device().type() != kDeviceType) return false;
+  }
+  return true;
+}
+
+// Whether the forward pass makes the gradients too, as vae_fast/ops/early.py says; in bfloat16 where they are of all
+// elements, so that a kernel may scale them or make them anew, element by element.
 bool early_wanted(const Call& call) {
   const Operator& op = *call.op;
   if (!settings.early || call.packed || op.reduction < 0 || call.numbers[op.reduction].integer == 0) return false;
@@ -101,13 +119,17 @@ bool early_wanted(const Call& call) {
   const Arithmetic arithmetic =
       arithmetic_of(Operands(operands, parameters), Operands(operands + parameters, operands + op.operands.size()));
   const bool in_double = arithmetic.compute == DType::kFloat64;
+  bool rounded = false;
   for (size_t k = 0; k < op.operands.size(); ++k) {
     const Tensor& t = call.tensors[k];
     if (!t.defined() || !t.requires_grad()) continue;
     if (op.operands[k].differentiable && !op.operands[k].in_forward) return false;
-    if (t.scalar_type() != at::kDouble && (in_double || t.scalar_type() != at::kFloat)) return false;
+    if (!in_double && t.scalar_type() == at::kBFloat16)
+      rounded = true;
+    else if (t.scalar_type() != at::kDouble && (in_double || t.scalar_type() != at::kFloat))
+      return false;
   }
-  return true;
+  return !rounded || of_all_elements(call, operands);
 }
 
 // Whether gradients of a forward pass times this factor are those of the backward pass. On a CPU not where it is not
@@ -175,11 +197,18 @@ struct Backward final : Node {
     early.clear();
   }
 
-  // The kept gradients times the upstream one.
-  bool take_early(const Tensor& upstream, variable_list& grads) {
+  // The kept gradients times the upstream one; false where there are none. Rounded ones, which the backward pass itself
+  // scales, go to `rounded`.
+  bool take_early(const Tensor& upstream, variable_list& grads, std::array<OptionalTensor, kMostOperands>& rounded) {
     if (early.empty()) return false;
     variable_list kept = std::move(early);
     early.clear();
+    const auto is_rounded = [](const Tensor& t) { return t.defined() && t.scalar_type() == at::kBFloat16; };
+    if (std::any_of(kept.begin(), kept.end(), is_rounded)) {
+      for (size_t k = 0; k < kept.size(); ++k)
+        if (kept[k].defined()) rounded[k] = std::move(kept[k]);
+      return false;
+    }
     if (!scales(upstream)) return false;
     rescale(kept, upstream);
     grads = std::move(kept);
@@ -235,7 +264,8 @@ struct Backward final : Node {
       plain = plain && (!t.defined() || is_plain(t));
     }
     if (!any) return grads;
-    if (plain && op.density && upstream[0].numel() == 1 && take_early(upstream[0], grads)) return grads;
+    std::array<OptionalTensor, kMostOperands> rounded;
+    if (plain && op.density && upstream[0].numel() == 1 && take_early(upstream[0], grads, rounded)) return grads;
 
     Tensors tensors;
     for (int k = 0; k < op.tensors(); ++k) tensors[k] = saved[k].unpack();
@@ -248,6 +278,7 @@ struct Backward final : Node {
     Results made;
     if (plain) {
       RECORD_FUNCTION(op.backward_name.c_str(), std::vector<c10::IValue>());
+      const KeptGradients kept(rounded.data());
       run_raw(call, tensors, moments, op.raw->backward, upstream, needs, made);
     } else {
       const variable_list seen = in_python(call, tensors, upstream, needs, seed);

@@ -64,6 +64,7 @@ PyObject* define(PyObject*, PyObject* facts) {
   op->node_name = given["node"].cast<std::string>();
   op->density = given["density"].cast<bool>();
   op->below = given["below"].cast<int64_t>();
+  op->softmax = given["softmax"].cast<int>();
   op->results = given["results"].cast<int>();
   op->shapes = given["shapes"].cast<int>();
   op->positional = given["positional"].cast<int>();

@@ -55,6 +55,8 @@ struct Operator {
   bool density = false;
   // Without a named backend, calls of fewer elements only; −1: all.
   int64_t below = -1;
+  // Of a mean that may be a softmax's share, the code that says so; else −1.
+  int softmax = -1;
   // Places among the numbers; −1 where there is none.
   int event_ndim = -1, reduction = -1, seed = -1, offset = -1, first_sample = -1, form = -1, prior_form = -1,
       dtype = -1;

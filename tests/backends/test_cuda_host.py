@@ -60,6 +60,15 @@ def test_like_the_definition(package, schedule):
     assert done.returncode == 0, done.stdout[-3000:]
 
 
+def test_kept_gradients(package):
+    """Left, scaled or made anew by each thread; all of them are for `make test-cuda-host`."""
+    pytest_ = (str(Path(sys.executable).with_name("pytest")), "-q", "-p", "no:cacheprovider")
+    chosen = "not triton and (gaussian_kl or float32 or least or strides)"
+    done = run(package, *pytest_, "operators/test_kept_gradients.py", "-k", chosen)
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert "skipped" not in done.stdout
+
+
 @pytest.fixture(scope="module")
 def split_forward(package):
     """What the results of every split come to where blocks and threads run one after another."""

@@ -194,6 +194,38 @@ class TestGraphs:
             graph.replay()
             assert same_bits(outs, call.with_grads(*tensors, reduction="sum", backend=backend))
 
+    def test_no_memory_is_set(self, backend, tmp_path):
+        """A graph's sums have counters that were 0 before, and leave them so: no node fills memory."""
+        tensors = draw(BERNOULLI, (512, 784))
+        vf.bernoulli_log_prob(*tensors, reduction="sum", backend=backend)
+        graph = torch.cuda.CUDAGraph()
+        graph.enable_debug_mode()
+        with torch.cuda.graph(graph), torch.no_grad():
+            out = vf.bernoulli_log_prob(*tensors, reduction="sum", backend=backend)
+        graph.replay()
+        torch.cuda.synchronize()
+        assert same_bits([out], [vf.bernoulli_log_prob(*tensors, reduction="sum", backend=backend).detach()])
+        graph.debug_dump(str(tmp_path / "graph.dot"))
+        nodes = (tmp_path / "graph.dot").read_text().lower()
+        assert "density" in nodes and "memset" not in nodes and "fill" not in nodes
+
+    @pytest.mark.parametrize("factor", [1.0, -0.5, 3.0])
+    def test_replays_scale_gradients_that_were_kept(self, backend, factor):
+        y, x = (t.detach().bfloat16() for t in draw(BERNOULLI, (512, 784)))
+        y.requires_grad_()
+        upstream = torch.full((), factor, device="cuda")
+
+        def gradient():
+            out = vf.bernoulli_log_prob(y, x, reduction="sum", backend=backend)
+            return torch.autograd.grad(out, y, upstream)
+
+        graph, grads = self.captured(gradient)
+        for other in (factor, 1.0, 2.0**-7, 0.3):
+            upstream.fill_(other)
+            graph.replay()
+            with vf.early_gradients(False):
+                assert torch.equal(*grads, *gradient())
+
     def test_replays_draw_fresh_noise(self, backend):
         mu, logvar = draw(RSAMPLE_KL, (100, 20))
 

@@ -32,6 +32,7 @@ from helpers.launched_calls import (
     mmd,
     negative_binomial,
     normal,
+    of_kept,
     poisson,
     sample,
     sample_log_prob,
@@ -192,6 +193,17 @@ OPTIONS = {
     ],
     normal: [{}, {"offset": 3}],
 }
+# Of gradients that a forward pass kept.
+KEPT = {
+    bernoulli: [{}, {"dx": True, "probs": True}],
+    gaussian: [{}, {"weight": "each"}, {"x": "float32"}],
+    kl: [{}, {"prior": True}],
+    negative_binomial: [{}, {"zero_logits": "each"}],
+    poisson: [{}],
+    continuous_bernoulli: [{}],
+    laplace: [{}],
+    student_t: [{}],
+}
 EVERY = [
     (make, shape, dtype, options)
     for make, kinds in OPTIONS.items()
@@ -257,6 +269,10 @@ def reads_and_writes(compiled):
         *operands, upstream = c["MODES"]
         modes = {("operands", k): mode for k, mode in enumerate(operands)} | {("upstream",): upstream}
         kinds = {("gradients", k): kind for k, kind in enumerate(c["KINDS"])}
+        if c["KEPT"]:
+            # Scaled, they are read and written; made anew, written.
+            written = [name for name, kind in kinds.items() if kind == layout.EACH]
+            return [name for name, mode in modes.items() if mode == walk.COLUMNS] + written, written * 2
     else:
         operands, gradients = SAMPLERS[compiled.name.removesuffix("_of_more")]
         modes = {(name,): mode for name, mode in zip(operands, c.get("MODES", ()), strict=True)}
@@ -296,7 +312,10 @@ SAMPLERS = {
 def check_case(monkeypatch, capability, case):
     make, name, dtype, options = case
     shape = SHAPES[name]
-    function, args = make(shape, dtype, **operand(options, shape, dtype))
+    given = operand(options, shape, dtype)
+    kept = given.pop("kept", False)
+    call = make(shape, dtype, **given)
+    function, args = of_kept(call) if kept else call
     first, *rest = compile_call(monkeypatch, capability, function, *args)
     for compiled in (first, *rest):
         check(compiled, dtype.itemsize == torch.float16.itemsize)
@@ -320,6 +339,26 @@ def check_case(monkeypatch, capability, case):
         # Both halves of a product are one multiplication; of a pair's eight Triton 3.6 takes one apart at most.
         apart = first.count(r"mul\.hi\S*").total()
         assert apart <= (roots if triton.__version__.startswith("3.6.") else 0)
+
+
+OF_KEPT = [
+    (make, shape, torch.bfloat16, {"reduction": SUM, "backward": True, "kept": True, **options})
+    for make, kinds in KEPT.items()
+    for options in kinds
+    for shape in SHAPES
+]
+
+
+@pytest.mark.parametrize("case", [c for c in OF_KEPT if c[0] in (bernoulli, kl) and c[1] == "rows"], ids=key)
+def test_kept(monkeypatch, case):
+    check_case(monkeypatch, 90, case)
+
+
+@pytest.mark.triton
+@pytest.mark.parametrize("case", OF_KEPT, ids=key)
+def test_every_of_kept(monkeypatch, case):
+    """Each for one of three GPUs."""
+    check_case(monkeypatch, (80, 90, 100)[OF_KEPT.index(case) % 3], case)
 
 
 @pytest.mark.parametrize("case", [*filter(_representative, EVERY)], ids=key)

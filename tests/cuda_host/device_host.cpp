@@ -1,7 +1,7 @@
 // Tensors on the CPU, seen as a GPU's: what csrc/device_cuda.cpp is for those of a GPU. A Python number is a number;
 // every other tensor is read by the kernels. Fresh memory comes with its bytes set, so that what is read unwritten
 // shows.
-#include "../../csrc/device.h"
+#include "../../csrc/calls.h"
 
 #include <torch/csrc/stable/ops.h>
 
@@ -57,6 +57,25 @@ void read_seed(const Tensor& seed, NoiseOptions& noise) {
 
 bool sums_in_kernel(const View& index, int64_t, bool) { return cuda::sums_in_kernel(index); }
 
+namespace {
+
+// Gradients for the next backward pass of a density, one an operand: a front's part, which these kernels have none of.
+void keep(OptionalTensor grad0, OptionalTensor grad1, OptionalTensor grad2, OptionalTensor grad3) {
+  static OptionalTensor all[8];
+  static std::optional<KeptGradients> kept;
+  all[0] = grad0;
+  all[1] = grad1;
+  all[2] = grad2;
+  all[3] = grad3;
+  kept.emplace(all);
+}
+
+}  // namespace
 }  // namespace vae_fast
+
+STABLE_TORCH_LIBRARY(vae_fast_host, m) {
+  m.def("keep(Tensor? grad0, Tensor? grad1, Tensor? grad2, Tensor? grad3) -> ()");
+}
+STABLE_TORCH_LIBRARY_IMPL(vae_fast_host, CompositeExplicitAutograd, m) { m.impl("keep", TORCH_BOX(&vae_fast::keep)); }
 
 extern "C" __attribute__((visibility("default"))) const char* vae_fast_cpu_isa() { return "cuda on the host"; }

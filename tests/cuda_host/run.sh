@@ -20,7 +20,7 @@ LD_PRELOAD="$("$CXX" -print-file-name=libasan.so) $("$CXX" -print-file-name=libu
   ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=0 UBSAN_OPTIONS=print_stacktrace=1 \
   PYTHONPATH="$here/$build/asan" VAE_FAST_TEST_CASES="${VAE_FAST_TEST_CASES:-2000}" \
   suite tests/backends/test_native.py tests/operators/test_{bernoulli_log_prob,gaussian_kl,gaussian_log_prob,negative_binomial_log_prob}.py \
-  tests/operators/test_{rsample,rsample_kl,gradient_in_forward,noise_bits,scale_range}.py \
+  tests/operators/test_{rsample,rsample_kl,gradient_in_forward,kept_gradients,noise_bits,scale_range}.py \
   tests/operators/test_{agreement,derivatives,dtypes,layouts,options,weights}.py \
   tests/operators/test_{given_noise,passing_bounds,pos_weight,prior_forms,rsample_kl_prior,rsample_log_prob,streams,temperature}.py \
   tests/operators/test_{gaussian_mixture_log_prob,mmd}.py tests/backends/test_hostile_pairs.py "${@:3}"

@@ -9,7 +9,7 @@ import math
 import torch
 
 from vae_fast.operators import OPERATORS
-from vae_fast.triton_kernels import operators
+from vae_fast.triton_kernels import early, operators
 
 INF = math.inf
 PLAIN = (0, 0.0, -INF, INF)
@@ -40,6 +40,16 @@ def density(op, operands, options, needs, backward, reduction):
     elif reduction == NONE:
         needs = ()
     return made(op, operands, {"reduction": reduction, **options}, needs, upstream)
+
+
+def of_kept(call):
+    """A backward pass that has gradients, one like each operand, to scale."""
+    function, args = call
+    ours = vars(operators.KERNELS)
+    operator = next(o for o in OPERATORS.values() if o.backward and ours[o.backward.name] is function)
+    tensors = dict(zip((o.name for o in operator.operands), args[1:], strict=False))
+    kept = [torch.empty(0) if (t := tensors[n]) is None else torch.empty_like(t) for n in operator.backward.needs]
+    return lambda *given: early.with_kept(kept, function, given), args
 
 
 def form_of(form, prior=False):

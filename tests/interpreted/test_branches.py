@@ -4,6 +4,7 @@ Each call is compared with the reference in float64 of the same values: the kern
 """
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -215,6 +216,24 @@ class TestTickets:
         with launch.fresh_tickets():
             assert launch.ticket(device) is not kept
         assert launch.ticket(device) is kept
+
+    def test_each_captured_call_has_its_own(self, monkeypatch):
+        """One that is 0 already, as long as there are some: without a launch that makes it so."""
+        device = torch.device("cuda", 0)
+        monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+        monkeypatch.setattr(torch.cuda, "current_stream", lambda device: SimpleNamespace(synchronize=lambda: None))
+        monkeypatch.setattr(launch, "MOST_CAPTURED", 3)
+        monkeypatch.setitem(launch._captured, 0, launch._zeros_to_capture(torch.device("cpu")))
+        own = [launch.ticket(device) for _ in range(2)]
+        with launch.fresh_tickets():
+            own.append(launch.ticket(device))
+        assert len({t.data_ptr() for t in own}) == 3
+        assert all(t.data_ptr() % launch.ALIGNED == 0 and not t.any() for t in own)
+        fresh = torch.zeros(1)
+        monkeypatch.setattr(torch, "zeros", lambda *args, **options: fresh)
+        assert launch.ticket(device) is fresh
+        # Nor are there any on a GPU that was first met in a capture.
+        assert launch.ticket(torch.device("cuda", 1)) is fresh
 
     def test_the_last_one_to_finish_adds_up(self, monkeypatch):
         """A ticket that is not 0 at the start: nobody is the last, and no result is written."""

@@ -88,12 +88,17 @@ class Density(torch.autograd.Function):
     def backward(ctx: Any, upstream: Any) -> Any:
         op, backend, dim, options = ctx.call
         needs = _needs(op, ctx)
-        grads = early.take(ctx, backend, upstream)
+        kept = early.take(ctx, upstream)
+        grads = None if kept is None else early.scaled(kept, backend, upstream)
         if grads is None:
             bwd = dispatch.backward_kernel(backend, _BWD[op], upstream)
             if dim is not None:
                 return None, None, *_packed(bwd, (upstream,), ctx.saved_tensors, options, needs, dim)
-            grads = bwd(upstream, *ctx.saved_tensors, *options, *needs)
+            args = (upstream, *ctx.saved_tensors, *options, *needs)
+            if kept is not None and early.are_rounded(kept):
+                grads = kernel(backend, "with_kept")(kept, bwd, args)
+            else:
+                grads = bwd(*args)
         return None, None, *_wanted(op, needs, grads)
 
 
@@ -191,7 +196,7 @@ def density(
 ) -> Any:
     """A density of checked operands (arguments.py), the weight the last of them, on a backend."""
     differentiable = not composite and dispatch.differentiable(*operands)
-    in_forward = differentiable and early.wanted(backend, options.reduction, arithmetic, operands)
+    in_forward = differentiable and early.wanted(op, backend, options, arithmetic, operands)
     called, operands = call(op, "reference" if composite else backend, operands, options)
     if differentiable:
         return Density.apply(called, in_forward, *dispatch.distinct(operands))

@@ -40,7 +40,7 @@ def _missing() -> str:
 REASON = _missing()
 
 KERNELS: Any = None
-"""A function for every raw operator, and ``rescale`` of early.py."""
+"""A function for every raw operator, and ``rescale`` and ``with_kept`` of early.py."""
 TRACED: Any = None
 """The same as operators of their own, torch.ops.vae_fast_triton.<op>_fwd and _bwd: what a compiler sees."""
 GRAPH: Any = None

@@ -7,6 +7,7 @@ what they share: operands of any layout, weights, upstream gradients, and sums o
 import triton
 import triton.language as tl
 
+from vae_fast.triton_kernels.early import anew
 from vae_fast.triton_kernels.kernel import kernel
 from vae_fast.triton_kernels.tiles import (
     ABSENT,
@@ -125,10 +126,12 @@ def density(
     number0: tl.float64, number1: tl.float64, number2: tl.float64, number3: tl.float64,
     TERM: tl.constexpr, CONSTANTS: tl.constexpr,
     MODES: tl.constexpr, KINDS: tl.constexpr, VALUE: tl.constexpr, ALONE: tl.constexpr,
-    T: tl.constexpr, WALK: tl.constexpr, SPACE: tl.constexpr, SAMPLES: tl.constexpr,
+    KEPT: tl.constexpr, T: tl.constexpr, WALK: tl.constexpr, SPACE: tl.constexpr, SAMPLES: tl.constexpr,
     BLOCK_ROWS: tl.constexpr, BLOCK_COLUMNS: tl.constexpr, VEC: tl.constexpr,
 ):  # fmt: skip
     """A call's sums and gradients. MODES are the operands' and, at the end, the upstream gradient's.
+
+    KEPT: the gradients are there for an upstream gradient of 1, each of an element, and no sum is wanted.
 
     ``TERM(operands, g, numbers, CONSTANTS)`` gives elements' terms, and g times their derivatives by each operand
     but the weight. That multiplies g and the term; where it is 0 all results are 0, but its own gradient, the term.
@@ -149,7 +152,13 @@ def density(
     numbers = tl.full((), number0, T), tl.full((), number1, T), tl.full((), number2, T), tl.full((), number3, T)
     value = zero_sum(VALUE, BLOCK_ROWS, BLOCK_COLUMNS)
     sums = zero_sums(KINDS, BLOCK_ROWS, BLOCK_COLUMNS)
-    for step in range(tiles):
+    steps = tiles
+    if KEPT:
+        steps = anew(
+            gradients, dstrides, upstream, program, space, factor,
+            KINDS, WALK, SPACE, SAMPLES, BLOCK_ROWS, BLOCK_COLUMNS, VEC,
+        )  # fmt: skip
+    for step in range(steps):
         tile = place(program, step, space, WALK, SPACE, SAMPLES, BLOCK_ROWS, BLOCK_COLUMNS, VEC)
         values = read_operands(operands, strides, tile, T, MODES, N, SAMPLES, VEC)
         reaching = upstream_of(upstream, upstream_sample, upstream_datum, tile, factor, T, UPSTREAM, SAMPLES, VEC)

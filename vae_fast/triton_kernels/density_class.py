@@ -68,8 +68,8 @@ class Pass(NamedTuple):
     gradients_in_place: bool
 
 
-# What a pass makes.
-BOTH, VALUE, GRADIENTS = range(3)
+# What a pass makes; SCALED: gradients, of those that were kept for an upstream gradient of 1.
+BOTH, VALUE, GRADIENTS, SCALED = range(4)
 
 
 class Class(NamedTuple):
@@ -165,13 +165,15 @@ def _strides(plan: Layout, views: Sequence[View]) -> list[int]:
     return strides + [0] * (2 * (MOST_OPERANDS - len(views)))
 
 
-def pass_of(call: Call, out: Tensor | None, grads: Sequence[Tensor | None]) -> Pass:
+def pass_of(call: Call, making: int, out: Tensor | None, grads: Sequence[Tensor | None]) -> Pass:
     """A class's pass, of a call that is of it."""
     density, options, operands, types = call.density, call.options, call.operands, call.of.types
     plan = _plan(call, out, grads)
     value = layout.NONE if out is None else _value(options)
     alone = plan.programs == 1 if value == layout.ALL else plan.segments == 1
     double = types.arithmetic == torch.float64
+    made = plan.gradients
+    in_place = all([g.temporary is None and not g.partials for g in made])
     constants = {
         "TERM": density.term,
         "CONSTANTS": density.constants(options, operands),
@@ -179,6 +181,8 @@ def pass_of(call: Call, out: Tensor | None, grads: Sequence[Tensor | None]) -> P
         "KINDS": plan.kinds,
         "VALUE": value,
         "ALONE": alone,
+        # Only what is written where it belongs can have been kept there.
+        "KEPT": making == SCALED and in_place,
         "T": tl.float64 if double else tl.float32,
         **plan.constants,
     }
@@ -188,7 +192,6 @@ def pass_of(call: Call, out: Tensor | None, grads: Sequence[Tensor | None]) -> P
     few = plan.vec > 1 and not double and not crowded and density.in_few_registers(options, operands)
     registers = launch.FEW_REGISTERS if few else launch.ALL_REGISTERS
     *views, of_upstream = plan.operands
-    made = plan.gradients
     return Pass(
         plan,
         Launch(engine.density, plan.programs, call.of.device, constants, registers),
@@ -198,5 +201,5 @@ def pass_of(call: Call, out: Tensor | None, grads: Sequence[Tensor | None]) -> P
         (*_strides(plan, [g.view for g in made]), *plan.strides(plan.out), *plan.space_arguments),
         all([is_in_place(view) for view in plan.operands]),
         plan.out.copy is None and (alone or value in (layout.NONE, layout.EACH)),
-        all([g.temporary is None and not g.partials for g in made]),
+        in_place,
     )

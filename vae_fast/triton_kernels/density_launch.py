@@ -13,12 +13,13 @@ from torch import Tensor
 from vae_fast.checks import dtypes_of
 from vae_fast.operators import OPERATORS, PARAMETER, WEIGHT, Operand, Wanted
 from vae_fast.reference.densities import MEAN
-from vae_fast.triton_kernels import launch, layout
+from vae_fast.triton_kernels import early, launch, layout
 from vae_fast.triton_kernels.density_class import (
     BOTH,
     GRADIENTS,
     MOST_NUMBERS,
     MOST_OPERANDS,
+    SCALED,
     VALUE,
     Call,
     Class,
@@ -82,8 +83,9 @@ def launchers(
         *tensors, options, wanted = args
         operands, upstream = [t if t is None else readable(t) for t in tensors], readable(upstream)
         call = Call(density, of(operands, upstream, options, wanted), operands, upstream, options)
-        gradients = Gradients(operands, differentiable, wanted, call.of.device)
-        _launch(call, GRADIENTS, None, gradients.each)
+        kept = early.taken([operands[k] for k in differentiable], wanted.needs)
+        gradients = Gradients(operands, differentiable, wanted, call.of.device, kept)
+        _launch(call, GRADIENTS if kept is None else SCALED, None, gradients.each)
         return gradients.finished()
 
     return fwd, bwd
@@ -146,7 +148,7 @@ def _launch(call: Call, making: int, out: Tensor | None, grads: Sequence[Tensor 
         return
     one = call.of.passes.get(making)
     if one is None:
-        one = call.of.passes[making] = pass_of(call, out, grads)
+        one = call.of.passes[making] = pass_of(call, making, out, grads)
     read: Sequence[Tensor | None] = call.operands
     upstream: Tensor | None = call.upstream
     strides: Sequence[int] = one.strides

@@ -165,6 +165,9 @@ class _Fresh(threading.local):
 
 _fresh = _Fresh()
 _tickets: dict[tuple[Any, ...], Tensor] = {}
+# Of each GPU, tickets for calls that are captured: 512 KiB.
+MOST_CAPTURED = 1 << 15
+_captured: dict[int, Iterator[Tensor]] = {}
 
 
 @contextlib.contextmanager
@@ -180,18 +183,31 @@ def fresh_tickets() -> Iterator[None]:
 def ticket(device: torch.device) -> Tensor:
     """A counter that is 0 when a kernel begins: one a stream, whose kernels follow each other and leave it at 0.
 
-    A captured graph gets one of its own, which every replay sets to 0: it may run beside other work of its stream.
+    A captured call gets one of its own, since its graph may be replayed beside other work of its stream: one that
+    was 0 before, if there is one left; else one that every replay sets to 0.
     """
-    if _fresh.wanted or (device.type == "cuda" and torch.cuda.is_current_stream_capturing()):
+    captured = device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+    if captured and (own := next(_captured.get(device.index, iter(())), None)) is not None:
+        return own
+    if _fresh.wanted or captured:
         return torch.zeros(1, dtype=torch.int32, device=device)
     if device.type == "cuda":
         key: tuple[Any, ...] = (device.index, driver.active.get_current_stream(device.index))
+        if device.index not in _captured:
+            _captured[device.index] = _zeros_to_capture(device)
     else:
         key = (device.type, threading.get_ident())
     found = _tickets.get(key)
     if found is None:
         found = _tickets[key] = torch.zeros(1, dtype=torch.int32, device=device)
     return found
+
+
+def _zeros_to_capture(device: torch.device) -> Iterator[Tensor]:
+    """Tickets for later captures, aligned as any tensor's memory is, and 0 whichever stream they are used on."""
+    made = torch.zeros(MOST_CAPTURED, ALIGNED // torch.int32.itemsize, dtype=torch.int32, device=device)
+    torch.cuda.current_stream(device).synchronize()
+    return map(made.__getitem__, range(MOST_CAPTURED))
 
 
 # ---- joining partial sums --------------------------------------------------------------------------------

@@ -179,19 +179,24 @@ class Gradients:
     """The tensors of gradients, one for each operand; None for those that are not ``wanted``.
 
     ``made`` are the operands' places that ``wanted.needs`` are of. The first two gradients may be the halves of
-    one, ``wanted.packed``'s.
+    one, ``wanted.packed``'s; or all may be ``kept`` ones (early.py), to be scaled where they are.
     """
 
     def __init__(
-        self, operands: Sequence[Tensor | None], made: Sequence[int], wanted: Wanted, device: torch.device
+        self,
+        operands: Sequence[Tensor | None],
+        made: Sequence[int],
+        wanted: Wanted,
+        device: torch.device,
+        kept: Sequence[Tensor] | None = None,
     ) -> None:
         self.operands, self.made = operands, made
         self.whole = None if wanted.packed is None else torch.empty_like(wanted.packed)
         self.each: list[Tensor | None] = [None] * len(operands)
-        for k, need in zip(made, wanted.needs, strict=True):
+        for n, (k, need) in enumerate(zip(made, wanted.needs, strict=True)):
             operand = operands[k]
             if need and operand is not None and (self.whole is None or k > 1):
-                self.each[k] = torch.empty_like(operand, device=device)
+                self.each[k] = torch.empty_like(operand, device=device) if kept is None else kept[n]
         if self.whole is not None:
             self.each[0], self.each[1] = self.whole.chunk(2, wanted.packed_dim)
 

@@ -15,14 +15,14 @@ from vae_fast import python_backend, schemas
 from vae_fast.checks import check
 from vae_fast.operators import DEFINITIONS, PAIRWISE, PAIRWISE_SCHEMAS
 from vae_fast.triton_kernels import launch
-from vae_fast.triton_kernels.early import rescale
+from vae_fast.triton_kernels.early import rescale, with_kept
 
 # Of every operator that has a file here.
 _FOUND = python_backend.kernels(__package__)
 for _pairwise in PAIRWISE:
     python_backend.add_pairwise(_FOUND, __package__, _pairwise)
 _LAUNCHERS = vars(_FOUND)
-KERNELS = SimpleNamespace(**_LAUNCHERS, rescale=rescale)
+KERNELS = SimpleNamespace(**_LAUNCHERS, rescale=rescale, with_kept=with_kept)
 
 
 def _in_memory(tensor: torch.Tensor) -> bool:
