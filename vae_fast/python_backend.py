@@ -37,7 +37,8 @@ def kernels(package: str) -> SimpleNamespace:
 
 
 def add_pairwise(kernels: SimpleNamespace, package: str, op: str) -> None:
-    """Adds those of an operator on pairs, whose functions take the raw operators' arguments as they are."""
-    module = importlib.import_module(f"{package}.{op}")
-    for name in PAIRWISE[op].schemas:
-        setattr(kernels, name, getattr(module, name))
+    """Adds those of an operator on pairs, if any; the functions take the raw operators' arguments as they are."""
+    module = f"{package}.{op}"
+    if importlib.util.find_spec(module) is not None:
+        for name in PAIRWISE[op].schemas:
+            setattr(kernels, name, getattr(importlib.import_module(module), name))

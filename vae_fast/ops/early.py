@@ -19,7 +19,7 @@ from vae_fast.reference.densities import NONE
 ENVIRONMENT_VARIABLE = "VAE_FAST_EARLY_GRADIENTS"
 
 # Backends whose forward kernels give gradients at hardly any cost beside the values.
-_BACKENDS = ("native", "triton")
+BACKENDS = ("native", "triton")
 _EXACT = (torch.float32, torch.float64)
 
 _WORDS = {"": True, "1": True, "true": True, "on": True, "0": False, "false": False, "off": False}
@@ -105,7 +105,7 @@ def wanted(backend: str, reduction: int, arithmetic: torch.dtype, operands: Sequ
     narrower type than the arithmetic: scaling what is rounded loses accuracy; nor where the weight has one, which
     forward kernels do not give.
     """
-    if reduction == NONE or backend not in _BACKENDS or not allowed():
+    if reduction == NONE or backend not in BACKENDS or not allowed():
         return False
     weight = operands[-1]
     if weight is not None and weight.requires_grad:
@@ -121,17 +121,27 @@ def keep(ctx: Any, grads: Sequence[Tensor] | None) -> None:
     ctx.early = [] if grads is None else [grads]
 
 
+def kept(ctx: Any) -> Sequence[Tensor] | None:
+    """The gradients kept, once: whoever has them may write to them. None where there are none."""
+    if not ctx.early:
+        return None
+    try:
+        grads: Sequence[Tensor] = ctx.early.pop()
+    except IndexError:
+        return None
+    return grads
+
+
 def take(ctx: Any, backend: str, upstream: Tensor) -> Sequence[Tensor | None] | None:
     """The forward's gradients times ``upstream``, once, and None for the weight's.
 
     None where there are none, where a graph of them, or a batch, is wanted; and for an upstream gradient that is
     not finite, which must not turn the zeros of masked or clamped elements into NaN.
     """
-    if not ctx.early or torch.is_grad_enabled() or tracing.traced() or dispatch.batched(upstream):
+    if torch.is_grad_enabled() or tracing.traced() or dispatch.batched(upstream):
         return None
-    try:
-        grads: Sequence[Tensor] = ctx.early.pop()
-    except IndexError:
+    grads = kept(ctx)
+    if grads is None:
         return None
     if upstream.device.type != "cpu":
         # On the device: to look at the factor here would wait for it.
