@@ -57,7 +57,7 @@ def logistic_mixture_log_prob_fwd(
 ) -> tuple[Tensor, ...]:
     """The log-density, and the gradients by the first four of its product with dlog_prob; [0] where not wanted."""
     bins, needs = Bins(*rest[:5]), rest[5:]
-    _check(logits, mean, log_scale, coefficients, x, dlog_prob, needs)
+    check(logits, mean, log_scale, coefficients, x, dlog_prob, needs)
     operands = (logits, mean, log_scale, coefficients)
     value = mean.new_empty(mean.shape[:2])
     made = [
@@ -77,7 +77,7 @@ def logistic_mixture_log_prob_fwd(
     return value, *made
 
 
-def _check(
+def check(
     logits: Tensor,
     mean: Tensor,
     log_scale: Tensor,
@@ -86,6 +86,7 @@ def _check(
     dlog_prob: Tensor | None,
     needs: tuple[bool, ...],
 ) -> None:
+    """Raises ValueError where the raw operator's arguments do not fit each other."""
     if mean.ndim != 4 or 0 in mean.shape[2:] or mean.dtype not in (torch.float32, torch.float64):
         raise ValueError(
             f"mean must be [outer, inner, channels, components] of float32 or float64, with a channel and a "
