@@ -28,6 +28,7 @@ from helpers.launched_calls import (
     gaussian,
     kl,
     laplace,
+    logistics,
     mixture,
     mmd,
     negative_binomial,
@@ -365,6 +366,14 @@ PAIRS = [
         for exponential in BOTH
         for gradients in BOTH
     ),
+    *(
+        (logistics, sizes, dtype, {"gradients": gradients, "coefficients": coefficients, "first": first})
+        for sizes in SIZES
+        for dtype in (torch.float32, torch.float64)
+        for gradients in BOTH
+        for coefficients in BOTH
+        for first in BOTH
+    ),
 ]
 
 
@@ -386,6 +395,7 @@ def check_pairs(monkeypatch, capability, case):
     (
         (mixture, SIZES[1], torch.float32, {"backward": True, "per_dim": True}),
         (mmd, SIZES[1], torch.float32, {}),
+        (logistics, SIZES[0], torch.float32, {"gradients": True, "first": True}),
     ),
     ids=pairs_key,
 )
