@@ -121,27 +121,17 @@ def keep(ctx: Any, grads: Sequence[Tensor] | None) -> None:
     ctx.early = [] if grads is None else [grads]
 
 
-def kept(ctx: Any) -> Sequence[Tensor] | None:
-    """The gradients kept, once: whoever has them may write to them. None where there are none."""
-    if not ctx.early:
-        return None
-    try:
-        grads: Sequence[Tensor] = ctx.early.pop()
-    except IndexError:
-        return None
-    return grads
-
-
 def take(ctx: Any, backend: str, upstream: Tensor) -> Sequence[Tensor | None] | None:
     """The forward's gradients times ``upstream``, once, and None for the weight's.
 
     None where there are none, where a graph of them, or a batch, is wanted; and for an upstream gradient that is
     not finite, which must not turn the zeros of masked or clamped elements into NaN.
     """
-    if torch.is_grad_enabled() or tracing.traced() or dispatch.batched(upstream):
+    if not ctx.early or torch.is_grad_enabled() or tracing.traced() or dispatch.batched(upstream):
         return None
-    grads = kept(ctx)
-    if grads is None:
+    try:
+        grads: Sequence[Tensor] = ctx.early.pop()
+    except IndexError:
         return None
     if upstream.device.type != "cpu":
         # On the device: to look at the factor here would wait for it.

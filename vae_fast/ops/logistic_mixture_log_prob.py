@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from vae_fast import tracing
 from vae_fast.backends import choose, kernel
 from vae_fast.ops import arguments, blocks, dispatch, early
 from vae_fast.ops.arguments import Reduction
@@ -263,9 +262,7 @@ class _LogisticMixture(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *args: Any) -> Any:
         *operands, call, name = args
-        in_forward = (
-            call.reduction != "none" and name in early.BACKENDS and not tracing.traced() and early.allowed()
-        )
+        in_forward = call.reduction != "none" and name in early.BACKENDS and early.allowed()
         needs = ctx.needs_input_grad[:4] if in_forward else (False,) * 4
         upstream = call.upstream(operands[1][..., 0, 0], operands[1].new_ones(())) if in_forward else None
         values, *gradients = kernel(name, f"{OP}_fwd")(*operands, upstream, *call.bins, *needs)
