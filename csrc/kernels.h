@@ -270,6 +270,30 @@ struct MmdArgs {
   void* gradients[2];
 };
 
+// A table over [outer, inner, channels, components] of any strides; without channels, or components, of a stride of 0.
+struct StridedTable {
+  void* data = nullptr;
+  int64_t outer = 0, inner = 0, channel = 0, component = 0;
+};
+
+// A mixture of discretised logistics over the channels of each of outer × inner pixels. The tables are of compute
+// dtype: logits [outer, inner, components], mean and log_scale [outer, inner, channels, components], coefficients of a
+// channel's mean by those before it, of which there may be no table, x [outer, inner, channels] and the upstream
+// gradient [outer, inner], 1 where there is none. The log-density, in C order, and the gradients that are asked for;
+// the others have no data.
+struct LogisticMixtureArgs {
+  ParallelFor parallel_for = nullptr;
+  Device* device = nullptr;
+  DType compute;
+  int64_t outer, inner, channels, components;
+  StridedTable logits, mean, log_scale, coefficients, x, upstream;
+  double half_width, min_log_scale, low, high, density_below;
+  void* log_prob;
+  StridedTable dlogits, dmean, dlog_scale, dcoefficients;
+
+  bool gradients() const { return dlogits.data || dmean.data || dlog_scale.data || dcoefficients.data; }
+};
+
 // Every kernel, and what it takes.
 #define VF_KERNELS(kernel)                                                                                          \
   kernel(bernoulli_log_prob, BernoulliArgs) kernel(gaussian_log_prob, GaussianArgs) kernel(gaussian_kl, KLArgs)     \
@@ -281,7 +305,8 @@ struct MmdArgs {
                           kernel(rsample_kl_bwd, SampleArgs) kernel(rsample_log_prob_fwd, SampleLogProbArgs)        \
                               kernel(rsample_log_prob_bwd, SampleLogProbArgs) kernel(standard_normal, NormalArgs)   \
                                   kernel(rescale, RescaleArgs) kernel(gaussian_mixture_fwd, MixtureArgs)            \
-                                      kernel(gaussian_mixture_bwd, MixtureArgs) kernel(mmd, MmdArgs)
+                                      kernel(gaussian_mixture_bwd, MixtureArgs) kernel(mmd, MmdArgs)                \
+                                          kernel(logistic_mixture, LogisticMixtureArgs)
 
 struct Kernels {
   const char* isa;

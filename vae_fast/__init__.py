@@ -18,6 +18,7 @@ from vae_fast.ops.gaussian_log_prob import gaussian_log_prob
 from vae_fast.ops.gaussian_mixture_log_prob import gaussian_mixture_log_prob
 from vae_fast.ops.laplace_log_prob import laplace_log_prob
 from vae_fast.ops.linear_bernoulli_log_prob import linear_bernoulli_log_prob
+from vae_fast.ops.logistic_mixture_log_prob import logistic_mixture_log_prob
 from vae_fast.ops.mmd import mmd
 from vae_fast.ops.negative_binomial_log_prob import negative_binomial_log_prob
 from vae_fast.ops.poisson_log_prob import poisson_log_prob
@@ -60,6 +61,7 @@ __all__ = [
     "kl_per_dim",
     "laplace_log_prob",
     "linear_bernoulli_log_prob",
+    "logistic_mixture_log_prob",
     "mmd",
     "negative_binomial_log_prob",
     "poisson_log_prob",

@@ -501,6 +501,13 @@ PAIRWISE = {
             "(Tensor x, Tensor y, float[] constants, bool exponential, bool unbiased, bool need_dx, bool need_dy) "
             "-> (Tensor mmd, Tensor dx, Tensor dy)",
         ),
+        Pairwise(
+            "logistic_mixture_log_prob",
+            "(Tensor logits, Tensor mean, Tensor log_scale, Tensor? coefficients, Tensor x, Tensor? dlog_prob, "
+            "float half_width, float min_log_scale, float low, float high, float density_below, bool need_dlogits, "
+            "bool need_dmean, bool need_dlog_scale, bool need_dcoefficients) -> "
+            "(Tensor log_prob, Tensor dlogits, Tensor dmean, Tensor dlog_scale, Tensor dcoefficients)",
+        ),
     )
 }
 PAIRWISE_SCHEMAS = {name: schema for pairwise in PAIRWISE.values() for name, schema in pairwise.schemas.items()}

@@ -192,6 +192,12 @@ def _fake_mmd_fwd(x, y, constants, exponential, unbiased, need_dx, need_dy):
     return x.new_empty(()), x.new_empty(x.shape if need_dx else 0), y.new_empty(y.shape if need_dy else 0)
 
 
+def _fake_logistic_mixture_log_prob_fwd(logits, mean, log_scale, coefficients, x, dlog_prob, *rest):
+    operands, needs = (logits, mean, log_scale, coefficients), rest[-4:]
+    made = (torch.empty_like(t) if need else mean.new_empty(0) for t, need in zip(operands, needs, strict=True))
+    return mean.new_empty(mean.shape[:2]), *made
+
+
 def _of_one_device(name, layout):
     """The fake, which as "meta" tensors' kernel may meet operands of other devices."""
 

@@ -275,6 +275,15 @@ def mmd(backend, x, y):
     return (vf.mmd(x, y, backend=backend),)
 
 
+def logistics(backend, logits, mean, log_scale, coefficients):
+    x = torch.arange(mean[..., 0].numel(), device=mean.device).mul(37).remainder(256).view(mean.shape[:-1])
+    return (
+        vf.logistic_mixture_log_prob(
+            logits, mean, log_scale - 2, x.to(torch.uint8), coefficients=coefficients, backend=backend
+        ),
+    )
+
+
 def with_grads(function, backend, tensors):
     outs = function(backend, *tensors)
     upstream = [torch.cos(torch.arange(float(o.numel()), device=o.device)).view(o.shape).to(o.dtype) for o in outs]
@@ -291,6 +300,7 @@ class TestPairs:
         (mixture, ((50, 30, 20), (50, 30, 20), (50, 20), (50, 30))),
         (mmd, ((300, 40), (500, 40))),
         (mmd, ((70, 150), (2000, 150))),
+        (logistics, ((3, 700, 10), (3, 700, 3, 10), (3, 700, 3, 10), (3, 700, 3, 10))),
     )
     each = pytest.mark.parametrize(("function", "sizes"), SIZES, ids=str)
 

@@ -36,6 +36,8 @@ def sound(rng, name):
         args = {"x": strided(rng, (n + 2, d), dtype), "y": strided(rng, (k + 2, d), dtype), "constants": constants}
         flags = ("unbiased", "need_dx", "need_dy")
         return args | {"exponential": exponential} | {flag: rng.random() < 0.6 for flag in flags}
+    if name == "logistic_mixture_log_prob_fwd":
+        return sound_logistics(rng, dtype, (rng.choice((0, 1, 3)), n), d if d < 9 else 4, k)
     of = rng.choice(((k, d), (n, k, d)))
     weights = (n, k) if len(of) == 3 else rng.choice(((k,), (n, k)))
     args = {"z": (n, d), "mu": of, "rate": of, "log_rate": of, "log_weight": weights}
@@ -50,6 +52,26 @@ def sound(rng, name):
     }
     needs = {f"need_{name}": rng.random() < 0.7 for name in args}
     return upstream | args | {"log_prob": joint, "marginals": marginals} | needs
+
+
+def sound_logistics(rng, dtype, data, channels, components):
+    pairs = channels * (channels - 1) // 2
+    shapes = {
+        "logits": (*data, components),
+        "mean": (*data, channels, components),
+        "log_scale": (*data, channels, components),
+        "coefficients": (*data, pairs, components),
+        "x": (*data, channels),
+        "dlog_prob": data,
+    }
+    args = {name: strided(rng, shape, dtype) for name, shape in shapes.items()}
+    needs = {f"need_d{name}": rng.random() < 0.6 for name in ("logits", "mean", "log_scale", "coefficients")}
+    if rng.random() < 0.3:
+        args["coefficients"], needs["need_dcoefficients"] = None, False
+    if rng.random() < 0.3:
+        args["dlog_prob"] = None
+    bins = {"half_width": 0.1, "min_log_scale": -1.0, "low": -0.9, "high": 0.9, "density_below": 0.01}
+    return args | bins | needs
 
 
 def spoilt(rng, args):

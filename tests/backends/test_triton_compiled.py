@@ -28,6 +28,7 @@ from helpers.launched_calls import (
     gaussian,
     kl,
     laplace,
+    logistics,
     mixture,
     mmd,
     negative_binomial,
@@ -388,6 +389,8 @@ def test_every(monkeypatch, capability, case):
 
 # Of data, components and dims: a tile of several of each, of all dims that it may have, and chunks of them.
 SIZES = ((64, 50, 2), (512, 500, 40), (64, 50, 300))
+# Of pixels, channels and components.
+OF_PIXELS = ((64, 1, 5), (512, 3, 10), (70, 4, 30))
 PAIRS = [
     *(
         (mixture, sizes, dtype, {"backward": backward, "own": own, "per_dim": per_dim})
@@ -403,6 +406,14 @@ PAIRS = [
         for dtype in (torch.float32, torch.float64)
         for exponential in BOTH
         for gradients in BOTH
+    ),
+    *(
+        (logistics, sizes, dtype, {"gradients": gradients, "coefficients": coefficients, "first": first})
+        for sizes in OF_PIXELS
+        for dtype in (torch.float32, torch.float64)
+        for gradients in BOTH
+        for coefficients in BOTH
+        for first in BOTH
     ),
 ]
 
@@ -425,6 +436,7 @@ def check_pairs(monkeypatch, capability, case):
     (
         (mixture, SIZES[1], torch.float32, {"backward": True, "per_dim": True}),
         (mmd, SIZES[1], torch.float32, {}),
+        (logistics, OF_PIXELS[1], torch.float32, {"gradients": True, "first": True}),
     ),
     ids=pairs_key,
 )
@@ -436,7 +448,7 @@ def test_representative_of_pairs(monkeypatch, case):
 @pytest.mark.parametrize("case", PAIRS, ids=pairs_key)
 def test_every_of_pairs(monkeypatch, case):
     """Each of one size for one of three GPUs; of the three sizes for all."""
-    turn = PAIRS.index(case) + SIZES.index(case[1])
+    turn = PAIRS.index(case) + (OF_PIXELS if case[0] is logistics else SIZES).index(case[1])
     check_pairs(monkeypatch, (80, 90, 100)[turn % 3], case)
 
 

@@ -49,6 +49,11 @@ PAIRS = (
     ("mmd", "terms", "mmd_kernel<float>", 8, 64, 64),
     ("mmd", "points", "mmd_kernel<float>", 5, 0, 16),
 )
+# Of pixels, a channel's term of a component, in float32: (pass, kernel, loads and stores of a turn).
+LOGISTICS = (
+    ("value", "logistic_mixture_kernel<float, false>", {"LDG": 3, "STG": 0}),
+    ("gradients", "logistic_mixture_kernel<float, true>", {"LDG": 3, "STG": 2}),
+)
 # storage: (its name in C++, elements of a chunk of 16 bytes, additions of float64 that a chunk's sum ends with)
 STORAGES = {"float32": ("float", 4, 1), "bfloat16": ("BFloat16", 8, 2)}
 
@@ -131,6 +136,11 @@ def native(libraries):
         way = kernel.turn(LDS_128=loads, FFMA=products)
         assert way, f"{operator}, {of}: no loop of {loads} loads and {products} fused multiply-adds"
         yield Row("native", operator, of, "float32", round(len(way) / count, 1), loads_first(way))
+    for of, pattern, has in LOGISTICS:
+        (kernel,) = (kernel for name, kernel in found.items() if name.startswith(pattern))
+        way = kernel.turn(**has)
+        assert way, f"logistic_mixture_log_prob, {of}: no loop with {has}"
+        yield Row("native", "logistic_mixture_log_prob", of, "float32", round(len(way), 1), loads_first(way))
 
 
 def triton():

@@ -25,6 +25,7 @@ def sources():
         csrc / "ops.cpp",
         csrc / "mixture.cpp",
         csrc / "mmd.cpp",
+        csrc / "logistic_mixture.cpp",
         csrc / "operands.cpp",
         csrc / "rescale.cpp",
         *sorted(csrc.glob("cuda/*.cpp")),

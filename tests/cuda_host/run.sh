@@ -23,7 +23,7 @@ LD_PRELOAD="$("$CXX" -print-file-name=libasan.so) $("$CXX" -print-file-name=libu
   tests/operators/test_{rsample,rsample_kl,gradient_in_forward,kept_gradients,noise_bits,scale_range}.py \
   tests/operators/test_{agreement,derivatives,dtypes,layouts,options,weights}.py \
   tests/operators/test_{given_noise,passing_bounds,pos_weight,prior_forms,rsample_kl_prior,rsample_log_prob,streams,temperature}.py \
-  tests/operators/test_{gaussian_mixture_log_prob,mmd}.py tests/backends/test_hostile_pairs.py "${@:3}"
+  tests/operators/test_{gaussian_mixture_log_prob,logistic_mixture_log_prob,mmd}.py tests/backends/test_hostile_pairs.py "${@:3}"
 
 for schedule in reverse 1 2; do
   echo "== schedule $schedule"

@@ -333,6 +333,24 @@ def discrepancy(n, m, dims, dtype):
         like_the_reference(f"mmd {n} {m} {dims} {dtype}", vf.mmd, drawn, given)
 
 
+def logistics(pixels, channels, components, dtype, first):
+    """Of several blocks, the last not full; a network's channels last, and first."""
+    pairs = channels * (channels - 1) // 2
+    x = torch.randint(0, 256, (2, pixels, channels), dtype=torch.uint8)
+    parts = [components * n for n in (1, channels, channels, pairs)]
+
+    def likelihood(h, *, backend):
+        logits, *others = (h.movedim(1, 2) if first else h).split(parts, 2)
+        of = zip(others, (channels, channels, pairs), strict=True)
+        mean, log_scale, coefficients = (t.unflatten(2, (n, components)) for t, n in of)
+        return vf.logistic_mixture_log_prob(
+            logits, mean, log_scale - 2, x, coefficients=coefficients, backend=backend
+        )
+
+    h = torch.randn((2, sum(parts), pixels) if first else (2, pixels, sum(parts)))
+    like_the_reference(f"logistics {pixels} {channels} {dtype} {first}", likelihood, [h.to(dtype)], {})
+
+
 def cancelling():
     """Sums over samples of which those that cancel are in one group: what float32 loses of them is kept."""
     mu = torch.zeros(2, 8, requires_grad=True)
@@ -400,4 +418,7 @@ for shape, dtype in (((5, 40, 33), torch.float32), ((4, 300, 1), torch.float64))
     mixture(shape, dtype, True, "own")
 for sizes in ((70, 140, 18, torch.float32), (600, 780, 3, torch.float64)):
     discrepancy(*sizes)
+for sizes in ((300, 3, 4, torch.float32), (700, 1, 3, torch.float32), (130, 4, 2, torch.float64)):
+    for first in (False, True):
+        logistics(*sizes, first)
 print(digest.hexdigest())

@@ -267,6 +267,23 @@ def mixture(sizes, dtype, backward=False, own="", per_dim=False):
     return operators.KERNELS.gaussian_mixture_log_prob_bwd, (*upstream, *operands, joint, marginals, *[True] * 5)
 
 
+def logistics(sizes, dtype, gradients=False, coefficients=True, first=False):
+    """Of ``first`` a network's channels come first, and else last."""
+    pixels, channels, components = sizes
+    pairs = channels * (channels - 1) // 2 if coefficients else 0
+    parts = [components, channels * components, channels * components, pairs * components]
+    shape = (2, sum(parts), pixels) if first else (2, pixels, sum(parts))
+    whole = torch.empty(shape, dtype=dtype).movedim(1, 2) if first else torch.empty(shape, dtype=dtype)
+    logits, mean, log_scale, slopes = whole.split(parts, 2)
+    mean, log_scale = (t.unflatten(2, (channels, components)) for t in (mean, log_scale))
+    slopes = slopes.unflatten(2, (pairs, components)) if pairs else None
+    x, upstream = torch.empty((2, pixels, channels), dtype=dtype), torch.empty((2, pixels), dtype=dtype)
+    needs = gradients, gradients, gradients, gradients and pairs > 0
+    bins = 1 / 255, -7.0, -0.999, 0.999, 1e-5 if first else 0.0
+    given = logits, mean, log_scale, slopes, x, upstream if gradients else None
+    return operators.KERNELS.logistic_mixture_log_prob_fwd, (*given, *bins, *needs)
+
+
 def mmd(sizes, dtype, exponential=False, gradients=True):
     n, m, dims = sizes
     points = [torch.empty((k, dims), dtype=dtype) for k in (n, m)]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import vae_fast as vf
-from vae_fast.triton_kernels import pairs
+from vae_fast.triton_kernels import logistic_mixture_log_prob, pairs
 
 pytestmark = pytest.mark.usefixtures("small_tiles")
 
@@ -69,6 +69,23 @@ def test_mmd(options, dtype):
     drawn = [torch.randn(13, 6), 1.3 * torch.randn(22, 6) + 0.2]
     for unbiased in (True, False):
         compare(functools.partial(vf.mmd, unbiased=unbiased, **options), drawn, dtype)
+
+
+@pytest.mark.parametrize("dtype", CLOSE, ids=str)
+@pytest.mark.parametrize("options", ({}, {"density_below": 1e-2, "levels": 16}), ids=str)
+def test_logistics(options, dtype, monkeypatch):
+    """Of several tiles of pixels, the last not full; coefficients and none."""
+    monkeypatch.setattr(logistic_mixture_log_prob, "_PIXELS", 4)
+    x = torch.randint(0, 16, (5, 2), dtype=torch.uint8)
+
+    def call(logits, mean, log_scale, coefficients=None, *, backend):
+        return vf.logistic_mixture_log_prob(
+            logits, mean, log_scale - 2, x, coefficients=coefficients, backend=backend, **options
+        )
+
+    drawn = [torch.randn(5, 3), torch.randn(5, 2, 3), torch.randn(5, 2, 3), torch.randn(5, 1, 3)]
+    compare(call, drawn, dtype)
+    compare(call, drawn[:3], dtype)
 
 
 def test_gradients_that_nobody_wants():

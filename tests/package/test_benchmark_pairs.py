@@ -25,7 +25,7 @@ def test_a_row_a_way(capsys):
     assert all(row[2] == "1.0" for row in timed if row[0] == "eager")
 
 
-@pytest.mark.parametrize("k", range(4))
+@pytest.mark.parametrize("k", range(5))
 def test_what_is_wrong_is_not_timed(monkeypatch, capsys, k):
     case = pairs.CASES[k]
     wrong = (*case[:3], lambda *operands: case[3](*operands) * 1.001, case[4])

@@ -55,6 +55,14 @@ FAULTS = {
         ("mmd_fwd", on_result(1, lambda v: v * 1.001), "dx"),
         ("mmd_fwd", on_result(2, lambda v: v * 1.001), "dy"),
     ),
+    "logistic_mixture_log_prob": (
+        ("logistic_mixture_log_prob_fwd", on_result(0, lambda v: v * (1 + 1e-4)), "log_prob"),
+        ("logistic_mixture_log_prob_fwd", on_argument(2, lambda s: s + 1e-4), "log_prob"),
+        *(
+            ("logistic_mixture_log_prob_fwd", on_result(k, lambda v: v * 1.001), name)
+            for k, name in ((1, "dlogits"), (2, "dmean"), (3, "dlog_scale"), (4, "dcoefficients"))
+        ),
+    ),
 }
 
 

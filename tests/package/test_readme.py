@@ -31,7 +31,7 @@ def test_python_blocks_run(page):
 
 
 def test_the_pages_that_run():
-    assert len(RUN) == 19 and pages.README in RUN
+    assert len(RUN) == 20 and pages.README in RUN
 
 
 def the_block_with(text):

@@ -48,6 +48,6 @@ LD_PRELOAD="$("$CXX" -print-file-name=libasan.so) $("$CXX" -print-file-name=libu
   tests/operators/test_{bernoulli_log_prob,gaussian_kl,gaussian_log_prob,negative_binomial_log_prob,rsample,rsample_kl}.py \
   tests/operators/test_{agreement,derivatives,dtypes,layouts,options,weights,gradient_in_forward,noise_bits,refusals}.py \
   tests/operators/test_{given_noise,passing_bounds,pos_weight,prior_forms,rsample_kl_prior,rsample_log_prob,streams,temperature}.py \
-  tests/operators/test_{gaussian_mixture_log_prob,mmd}.py \
+  tests/operators/test_{gaussian_mixture_log_prob,logistic_mixture_log_prob,mmd}.py \
   tests/backends/test_{native,threads,front,front_nodes,hostile_calls,hostile_pairs,storage_dtypes}.py "${@:3}"
 rm -rf -- "$build"

@@ -228,21 +228,60 @@ static void run_pairs(int64_t rows, int64_t components, int64_t dims, bool own) 
   args.dlog_weight = dlog_weight.data();
   kernels().gaussian_mixture_bwd(args);
 
-  std::vector<double> sums(rows), slopes(rows * dims);
-  PairsArgs pairs;
-  pairs.parallel_for = on_threads;
-  pairs.compute = DType::kFloat32;
-  pairs.rows = rows;
-  pairs.others = n;
-  pairs.dims = dims;
-  pairs.exponential = own;
-  pairs.x = z.data();
-  pairs.y = mu.data();
-  pairs.constants = ones.data();
-  pairs.n_constants = own ? 1 : 2;
-  pairs.sums = sums.data();
-  pairs.slopes = slopes.data();
-  kernels().kernel_sums(pairs);
+  float value;
+  const double constants[] = {0.5, 2.0};
+  MmdArgs mmd;
+  mmd.parallel_for = on_threads;
+  mmd.compute = DType::kFloat32;
+  mmd.points[0] = rows;
+  mmd.points[1] = n;
+  mmd.dims = dims;
+  mmd.of[0] = z.data();
+  mmd.of[1] = mu.data();
+  mmd.exponential = own;
+  mmd.unbiased = true;
+  mmd.constants = constants;
+  mmd.n_constants = own ? 1 : 2;
+  mmd.value = &value;
+  mmd.gradients[0] = dz.data();
+  mmd.gradients[1] = dmu.data();
+  kernels().mmd(mmd);
+}
+
+// Pixels whose channels come last, or first.
+static void run_logistics(int64_t outer, int64_t inner, bool first) {
+  constexpr int64_t kChannels = 3, kComponents = 5;
+  const auto table = [&](std::vector<float>& numbers, int64_t channels, int64_t components) {
+    const int64_t all = channels * components;
+    numbers.resize(outer * inner * all, 0.25f);
+    const int64_t step = first ? inner : 1;
+    return StridedTable{numbers.data(), inner * all, first ? 1 : all, components * step, step};
+  };
+  std::vector<float> numbers[9], values(outer * inner);
+  LogisticMixtureArgs args;
+  args.parallel_for = on_threads;
+  args.compute = DType::kFloat32;
+  args.outer = outer;
+  args.inner = inner;
+  args.channels = kChannels;
+  args.components = kComponents;
+  args.logits = table(numbers[0], 1, kComponents);
+  args.mean = table(numbers[1], kChannels, kComponents);
+  args.log_scale = table(numbers[2], kChannels, kComponents);
+  args.coefficients = table(numbers[3], kChannels, kComponents);
+  args.x = table(numbers[4], kChannels, 1);
+  args.half_width = 1.0 / 255;
+  args.min_log_scale = -7;
+  args.low = -0.999;
+  args.high = 0.999;
+  args.density_below = 0;
+  args.log_prob = values.data();
+  kernels().logistic_mixture(args);
+  args.dlogits = table(numbers[5], 1, kComponents);
+  args.dmean = table(numbers[6], kChannels, kComponents);
+  args.dlog_scale = table(numbers[7], kChannels, kComponents);
+  args.dcoefficients = table(numbers[8], kChannels, kComponents);
+  kernels().logistic_mixture(args);
 }
 
 int main(int argc, char**) {
@@ -251,7 +290,10 @@ int main(int argc, char**) {
     for (const Gradient::Kind kind : {Gradient::kEach, Gradient::kRow, Gradient::kPartial})
       for (const auto& [rows, size] : {std::pair<int64_t, int64_t>{3, 40000}, {4000, 7}, {1, 100000}, {60, 1000}})
         run(rows, size, kind);
-    for (const bool own : {false, true}) run_pairs(200, 70, 20, own);
+    for (const bool own : {false, true}) {
+      run_pairs(200, 70, 20, own);
+      run_logistics(3, 1000, own);
+    }
   };
   std::thread other(all);
   all();

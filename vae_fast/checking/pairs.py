@@ -1,6 +1,7 @@
 """The operators on pairs: what is tried of them, the truth from whole tables in float64, and their rows.
 
-A case's shape is (data, components, dims), or of a discrepancy (points, other points, dims). Errors are measured as
+A case's shape is (data, components, dims), or of a discrepancy (points, other points, dims); what is a mixture of
+logistics' stands in logistic_pairs.py. Errors are measured as
 those of the other operators; terms are those of the shares too, whose errors are those of the logarithms that they
 are exponentials of.
 """
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 import vae_fast
+from vae_fast.checking import logistic_pairs
 from vae_fast.checking.cases import DTYPES, shape_text
 from vae_fast.checking.rows import Failure, Row
 from vae_fast.checking.words import PAIRS, options_text
@@ -28,6 +30,7 @@ _VARIANTS = {
         *(("own_components",), ("per_dim", "own_weights", "own_components")),
     ),
     "mmd": ((), ("rbf",), ("biased",), ("biased", "scales"), ("rbf", "biased")),
+    "logistic_mixture_log_prob": logistic_pairs.VARIANTS,
 }
 LAYOUTS = ("contiguous", "transposed")
 INPUTS = ("ordinary", "extreme")
@@ -61,13 +64,17 @@ class PairsCase:
     @property
     def exists(self) -> bool:
         known = self.layout in LAYOUTS and self.inputs in INPUTS and set(self.options) <= set(PAIRS[self.op])
-        return known and len(self.shape) == 3 and min(self.shape) > (1 if self.op == "mmd" else 0)
+        # Of one channel there are no coefficients.
+        sizes = len(self.shape) == 3 and not ("coefficients" in self.options and self.shape[2] == 1)
+        return known and sizes and min(self.shape) > (1 if self.op == "mmd" else 0)
 
     @property
     def names(self) -> tuple[str, ...]:
         """The operands'."""
         if self.op == "mmd":
             return "x", "y"
+        if self.op == "logistic_mixture_log_prob":
+            return logistic_pairs.names(self.options)
         weighted = {"weights", "own_weights"} & set(self.options)
         return ("mu", "logvar", "z", "log_weight") if weighted else ("mu", "logvar", "z")
 
@@ -106,7 +113,9 @@ def draw(case: PairsCase) -> dict[str, Tensor]:
         return torch.randn(shape, generator=rng, dtype=torch.float64)
 
     far = case.inputs == "extreme"
-    if case.op == "mmd":
+    if case.op == "logistic_mixture_log_prob":
+        made = logistic_pairs.draw(case)
+    elif case.op == "mmd":
         made = {"x": normal(n, d), "y": 1.3 * normal(k, d) + 0.2}
         # One point that hardly has a neighbour.
         made["x"][0] += 1e4 if far else 0.0
@@ -135,6 +144,8 @@ def upstreams(case: PairsCase, outs: Sequence[Tensor]) -> list[Tensor]:
 
 def call(case: PairsCase, operands: dict[str, Tensor]) -> list[Tensor]:
     """The public function's results."""
+    if case.op == "logistic_mixture_log_prob":
+        return logistic_pairs.call(case, operands)
     if case.op == "mmd":
         options = _discrepancy(case)
         return [vae_fast.mmd(*operands.values(), backend=case.backend, **options)]
@@ -158,6 +169,8 @@ def _discrepancy(case: PairsCase) -> dict[str, Any]:
 
 def whole(case: PairsCase, operands: dict[str, Tensor]) -> list[Tensor]:
     """The results as users write them in PyTorch, of whole tables, in the operands' dtype."""
+    if case.op == "logistic_mixture_log_prob":
+        return [logistic_pairs.whole(case, operands)]
     if case.op == "mmd":
         return [_whole_discrepancy(case, *operands.values())]
     mu, logvar, z, *weight = operands.values()
@@ -199,7 +212,7 @@ def expected(case: PairsCase, operands: dict[str, Tensor], given: Sequence[Tenso
     grads = torch.autograd.grad(outs, tuple(exact.values()), [g.double().cpu() for g in given])
     with torch.no_grad():
         plain = {name: t.detach() for name, t in exact.items()}
-        terms = (_terms_of_discrepancy if case.op == "mmd" else _terms_of_mixture)(case, plain, given)
+        terms = _TERMS[case.op](case, plain, given)
     truths = dict(zip(case.results, (out.detach() for out in outs), strict=True))
     truths |= {f"d{name}": grad for name, grad in zip(exact, grads, strict=True)}
     return {name: Wanted(truth, terms[name]) for name, truth in truths.items()}
@@ -274,6 +287,12 @@ def _terms_of_discrepancy(case: PairsCase, t: dict[str, Tensor], given: Sequence
     return found
 
 
+_TERMS = {
+    "gaussian_mixture_log_prob": _terms_of_mixture,
+    "mmd": _terms_of_discrepancy,
+    "logistic_mixture_log_prob": logistic_pairs.terms,
+}
+
 # ---- measured --------------------------------------------------------------------------------------------
 
 
@@ -282,12 +301,15 @@ def bar(case: PairsCase, name: str) -> float:
 
     ½u² is of a difference, a product with a rounded exponential and a square, 5 units; a gradient's summand has
     such factors beside its share, is multiplied by an upstream gradient, and 2 more where it is two that cancel. A
-    discrepancy's kernel has the square's errors once and its slope twice. Sums as everywhere.
+    discrepancy's kernel has the square's errors once and its slope twice. Sums as everywhere. Of logistics the
+    terms are larger, and hold what their exponents are rounded by: 3 and 6.
     """
     n = math.prod(case.shape)
     share = 1.0 if case.dtype == "float64" else 1e-7 / torch.finfo(torch.float32).eps
     bound = 6.0 if name in case.results else 12.0
     bound += share * (1 + math.log2(n))
+    if case.op == "logistic_mixture_log_prob":
+        bound *= 0.5
     return 2 * bound if case.dtype == "float64" else bound
 
 

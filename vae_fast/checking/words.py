@@ -151,6 +151,7 @@ OPS = {name: _op(operator) for name, operator in OPERATORS.items()}
 PAIRS = {
     "gaussian_mixture_log_prob": ("per_dim", "weights", "own_weights", "own_components"),
     "mmd": ("rbf", "biased", "scales"),
+    "logistic_mixture_log_prob": ("coefficients", "levels", "edges", "density"),
 }
 
 

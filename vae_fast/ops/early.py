@@ -20,7 +20,7 @@ from vae_fast.reference.densities import NONE
 ENVIRONMENT_VARIABLE = "VAE_FAST_EARLY_GRADIENTS"
 
 # Backends whose forward kernels give gradients at hardly any cost beside the values.
-_BACKENDS = ("native", "triton")
+BACKENDS = ("native", "triton")
 _EXACT = (torch.float32, torch.float64)
 # Those whose backward kernels scale gradients that were rounded, or make them anew, element by element. To native
 # ones the compiled front alone hands them over (csrc/front/call.cpp).
@@ -122,7 +122,7 @@ def wanted(op: str, backend: str, options: Any, arithmetic: torch.dtype, operand
     narrower type than the arithmetic: scaling what is rounded loses accuracy, unless it is bfloat16's and a kernel
     looks; nor where the weight has one, which forward kernels do not give.
     """
-    if options.reduction == NONE or backend not in _BACKENDS or not allowed():
+    if options.reduction == NONE or backend not in BACKENDS or not allowed():
         return False
     weight = operands[-1]
     if weight is not None and weight.requires_grad:

@@ -56,7 +56,7 @@ for _op, _qualified, _name in schemas.overloads("vae_fast_triton"):
         library.impl(_qualified, schemas.unpacked(_op, _body(_name, _LAUNCHERS[_name])), _key)
     _fake = schemas.unpacked(_op, schemas.fake(_name))
     torch.library.register_fake(f"vae_fast_triton::{_qualified}", _fake, lib=library)
-for _name in PAIRWISE_SCHEMAS:
+for _name in _LAUNCHERS.keys() & PAIRWISE_SCHEMAS.keys():
     for _key in ("CPU", "CUDA"):
         library.impl(_name, _body(_name, _LAUNCHERS[_name]), _key)
     torch.library.register_fake(f"vae_fast_triton::{_name}", schemas.FAKES_OF_PAIRS[_name], lib=library)
