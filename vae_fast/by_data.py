@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -72,26 +72,44 @@ def terms(
 
 @dataclass(frozen=True)
 class Objective:
-    """What is asked of the samples: bounds.objective's name, (M, K), how a decoder's output is read, its width."""
+    """What is asked of the samples: bounds.objective's name, (M, K); what a decoder makes of them, and how wide."""
 
     name: str
     samples: tuple[int, int]
+    decoder: nn.Module
     likelihood: Likelihood
     width: int
-    parameters: tuple[Tensor, ...]
 
     def __call__(self, x: Tensor, z: Tensor, log_p: Tensor, log_q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(average surrogate, bound [B], average log p(x|z) [B]); log p(z) and log q(z|x) are [S, B].
 
         Of "elbo" the surrogate and the bound are of log p(x|z) alone.
         """
-        return _ByData.apply(self, x, z, log_p, log_q, *self.parameters)
+        return _ByData.apply(self, x, z, log_p, log_q, *self.decoder.parameters())
+
+    def with_parameters(self, parameters: Sequence[Tensor]) -> Objective:
+        """The same of the decoder as it was called with these, which may be others by now (functional_call)."""
+        names = [name for name, _ in self.decoder.named_parameters()]
+        own = dict(zip((f"decoder.{name}" for name in names), parameters, strict=True))
+        called = _Likelihood(self.decoder, self.likelihood)
+        return replace(self, likelihood=lambda x, z: torch.func.functional_call(called, own, (x, z)))
 
     def of(self, x: Tensor, z: Tensor, log_p: Tensor, log_q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(surrogate, bound, average log p(x|z)), [b] each. What comes back to the tensors of "dreg" is scaled."""
         log_likelihood = self.likelihood(x, z)
         bound, surrogate = terms(self.name, self.samples, log_likelihood, log_p - log_q, z, (log_p, log_q))
         return surrogate, bound, log_likelihood.mean(0)
+
+
+class _Likelihood(nn.Module):
+    """A likelihood as a module that has the decoder's parameters."""
+
+    def __init__(self, decoder: nn.Module, likelihood: Likelihood) -> None:
+        super().__init__()
+        self.decoder, self.likelihood = decoder, likelihood
+
+    def forward(self, x: Tensor, z: Tensor) -> Tensor:
+        return self.likelihood(x, z)
 
 
 class _ByData(torch.autograd.Function):
@@ -112,19 +130,21 @@ class _ByData(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor | None) -> Any:
         x, *tensors = ctx.saved_tensors
-        objective, needs = ctx.objective, ctx.needs_input_grad[2:]
+        z, log_p, log_q, *parameters = tensors
+        needs = ctx.needs_input_grad[2:]
         whole = torch.is_grad_enabled() or any(map(dispatch.batched, upstream))
         factor, *others = upstream
         if not whole and factor is not None and ctx.early and all(g is None for g in others):
             kept = ctx.early.pop()
             return None, None, *(None if g is None else g.mul_(factor.to(g.dtype)) for g in kept)
+        objective = ctx.objective.with_parameters(parameters)
         with ctx.autocast():
             if not whole:
                 return None, None, *_Made(objective, x, tensors, needs, upstream).gradients
 
             def once_more() -> Any:
                 # Views, since what comes back to the tensors of "dreg" is scaled.
-                surrogate, bound, mean = objective.of(x, *(t.view_as(t) for t in tensors[:3]))
+                surrogate, bound, mean = objective.of(x, *(t.view_as(t) for t in (z, log_p, log_q)))
                 return surrogate.mean(), bound, mean
 
             return None, None, *blocks.gradients(once_more, tensors, needs, upstream)
@@ -142,10 +162,12 @@ class _Made:
         upstream: Sequence[Tensor | None],
     ) -> None:
         self.gradients = [_accumulator(t) if need else None for t, need in zip(tensors, needs, strict=True)]
-        sampled, parameters = tensors[:3], objective.parameters
+        z, log_p, log_q, *parameters = tensors
+        sampled = (z, log_p, log_q)
+        self.parameters = parameters
         of_mean, *of_data = upstream
         found = []
-        for at in _blocks(x, sampled[0], objective.width):
+        for at in _blocks(x, z, objective.width):
             with torch.enable_grad():
                 leaves = [t[:, at].detach().requires_grad_(need) for t, need in zip(sampled, needs, strict=False)]
                 outs = objective.of(x[at], *leaves)
@@ -169,8 +191,8 @@ class _Made:
         for k, grad in zip(wanted, found, strict=True):
             made = self.gradients[k]
             if grad is not None and made is not None:
-                # Of a datum's own tensors its part; of a parameter a part of the sum.
-                made[:, at].copy_(grad) if k < 3 else made.add_(grad)
+                # Of the data's own tensors their part; of a parameter a part of the sum.
+                made[:, at].copy_(grad) if k < len(inputs) - len(self.parameters) else made.add_(grad)
 
 
 def _accumulator(t: Tensor) -> Tensor:

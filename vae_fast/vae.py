@@ -423,9 +423,8 @@ class VAE(nn.Module):
         """(average surrogate, bound [B], log p(x|z) averaged over the samples [B]) of by_data.Objective."""
         name = self.objective
         if by_data.by_rows(self.decoder) and (closed or name != "dreg"):
-            parameters = tuple(self.decoder.parameters())
-            if by_data.serves(x, z, log_p, log_q, *parameters):
-                own = by_data.Objective(name, samples, self._log_likelihood_at, _width(x, z), parameters)
+            if by_data.serves(x, z, log_p, log_q, *self.decoder.parameters()):
+                own = by_data.Objective(name, samples, self.decoder, self._log_likelihood_at, _width(x, z))
                 return own(x, z, *((log_p.detach(), log_q.detach()) if name == "elbo" else (log_p, log_q)))
         log_likelihood = self._log_likelihood_of(x, z)
         # A prior with parameters is met by way of z; one in closed form has none.

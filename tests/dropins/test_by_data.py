@@ -195,15 +195,23 @@ class TestAutograd:
         assert len(seen) == 1
         assert torch.equal(seen[0], weight)
 
-    def test_of_functional_call(self):
+    @pytest.mark.parametrize("leaves", [True, False])
+    @pytest.mark.parametrize("create_graph", [False, True])
+    @pytest.mark.parametrize("use", ["loss", "terms"])
+    def test_of_functional_call(self, use, create_graph, leaves):
+        def loss(out):
+            return out.loss if use == "loss" else out.elbo.square().sum()
+
         vae = model()
-        doubled = {name: (2 * p).requires_grad_() for name, p in vae.named_parameters()}
-        loss = torch.func.functional_call(vae, doubled, (data(),), {"seed": 3}).loss
-        found = torch.autograd.grad(loss, list(doubled.values()))
+        doubled = {
+            name: 2 * p if not leaves else (2 * p).detach().requires_grad_() for name, p in vae.named_parameters()
+        }
+        out = torch.func.functional_call(vae, doubled, (data(),), {"seed": 3})
+        found = torch.autograd.grad(loss(out), list(doubled.values()), create_graph=create_graph)
         with torch.no_grad():
             for p in vae.parameters():
                 p.mul_(2)
-        torch.testing.assert_close(list(found), at_once(vae)[5:])
+        torch.testing.assert_close(list(found), at_once(vae, loss)[5:])
 
 
 class TestElsewhere:
