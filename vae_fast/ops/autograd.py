@@ -64,10 +64,13 @@ class _Common(NamedTuple):
 _COMMON = {name: _Common.of(made, made.common) for name, made in OPERATORS.items() if made.common is not None}
 
 
-@torch.compiler.assume_constant_result
 def _constant(op: str) -> Any:
     """The same for a compiler, which would ask at every call whether each number that it read is what it was."""
     return tuple(None if isinstance(part, itemgetter) else part for part in _COMMON[op])
+
+
+# What torch.compiler.assume_constant_result does once it has imported all of torch._dynamo.
+_constant._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 class Density(torch.autograd.Function):
