@@ -92,7 +92,7 @@ def share_out(config, items):
 def thin_out(config, items):
     """In Triton's interpreter, of each operators' test and call, every eighth case: it takes seconds for one.
 
-    tests/interpreted is made for it, and runs whole, but in make test, which runs every sixth case of its tests.
+    tests/interpreted is made for it, and runs whole, but in make test, which runs every eighth case of its tests.
     """
     share, of_all = int(os.environ.get("VAE_FAST_TEST_SHARE", "8")), "VAE_FAST_TEST_SHARE" in os.environ
 
