@@ -146,6 +146,29 @@ if __name__ == "__main__":
 """
 
 
+FORK_PIXELS = """
+import os, signal
+import torch
+import vae_fast as vf
+from helpers.calls import BERNOULLI
+
+def graded():
+    torch.manual_seed(0)
+    operands = torch.randn(2, 4), torch.randn(2, 3, 4), torch.randn(2, 3, 4).requires_grad_(), torch.zeros(2, 3)
+    vf.logistic_mixture_log_prob(*operands).sum().backward()
+
+torch.set_num_threads(2)
+BERNOULLI.with_grads(*BERNOULLI.draw((131, 307)))
+graded()
+child = os.fork()
+if child == 0:
+    signal.alarm(30)
+    graded()
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0, "the child hangs"
+"""
+
+
 class ElboDataset(torch.utils.data.Dataset):
     """Data whose items are computed with the operators, in the loader's forked workers."""
 
@@ -173,12 +196,19 @@ class TestFork:
     @pytest.mark.parametrize(("shape", "num_threads"), [((5, 7), 0), (LARGE, 1)])
     def test_child(self, shape, num_threads, backend):
         """Large inputs with one thread, as DataLoader's workers have: PyTorch's own pool is not inherited."""
-        command = [sys.executable, "-c", FORK, *map(str, (*shape, num_threads))]
+        self.run(backend, FORK, *map(str, (*shape, num_threads)))
+
+    def test_child_with_pixels(self, backend):
+        """Of PyTorch's functions some wait for its threads whatever the size: softmax, logsigmoid."""
+        self.run(backend, FORK_PIXELS)
+
+    def run(self, backend, code, *arguments):
         tests = Path(__file__).parents[1]
         environment = os.environ | {
             "VAE_FAST_BACKEND": backend,
             "PYTHONPATH": os.pathsep.join([str(tests), str(tests.parent)]),
         }
+        command = [sys.executable, "-c", code, *arguments]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr
 

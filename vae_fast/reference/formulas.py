@@ -64,6 +64,30 @@ def logistic(y: Tensor) -> Tensor:
     return torch.where(below, e / (1.0 + e), torch.sigmoid(y))
 
 
+def exp_of_magnitude(y: Tensor) -> Tensor:
+    """e^−|y|, of which the derivatives at 0 are those from above."""
+    return torch.exp(torch.where(y < 0, y, -y))
+
+
+def softplus(y: Tensor) -> Tensor:
+    """log(1 + e^y), and −log σ(−y).
+
+    Not by PyTorch's softplus and logsigmoid: these have other bits at the ends of what each thread computes, and
+    logsigmoid goes through the pool of threads at any size, which hangs in a forked child.
+    """
+    return torch.where(y < 0, 0.0, y) + torch.log1p(exp_of_magnitude(y))
+
+
+def log_softmax(y: Tensor, event_ndim: int) -> Tensor:
+    """Over the event dims. PyTorch's log_softmax and softmax hang in a forked child, as logsigmoid does."""
+    dims = tuple(range(-event_ndim, 0))
+    # Of no elements there is no largest one.
+    top = y.detach().amax(dims, keepdim=True) if y.numel() else 0.0
+    # In float64, since PyTorch's order of a long sum is not ours.
+    total = torch.exp(y - top).sum(dims, keepdim=True, dtype=torch.float64)
+    return (y - top) - torch.log(total).to(y.dtype)
+
+
 def corrected(value: Tensor, error: Tensor, slope: Tensor) -> Tensor:
     """value + error·slope, a first-order correction; an infinite value needs none."""
     return torch.where((error == 0) | torch.isinf(value), value, value + error * slope)

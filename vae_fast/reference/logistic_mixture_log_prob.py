@@ -20,6 +20,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from vae_fast.reference.formulas import log_softmax, softplus
+
 # Terms of a block: on a CPU so that it stays in a core's cache.
 _TERMS = {"cpu": 1 << 16}
 _TERMS_ELSEWHERE = 1 << 22
@@ -43,7 +45,7 @@ def whole(operands: Sequence[Any], bins: Bins) -> Tensor:
     logits, mean, log_scale, coefficients, x = operands
     distance = _distance(mean, coefficients, x)
     terms, _ = _terms(distance, log_scale.clamp(min=bins.min_log_scale), x.unsqueeze(-1), bins)
-    return torch.logsumexp(torch.log_softmax(logits, -1) + terms.sum(-2), -1)
+    return torch.logsumexp(log_softmax(logits, 1) + terms.sum(-2), -1)
 
 
 def logistic_mixture_log_prob_fwd(
@@ -151,7 +153,13 @@ def _terms(distance: Tensor, log_scale: Tensor, x: Tensor, bins: Bins) -> tuple[
 
 
 def _log_sigmoid(t: Tensor) -> Tensor:
-    return torch.nn.functional.logsigmoid(t)
+    return -softplus(-t)
+
+
+def _shares(t: Tensor) -> Tensor:
+    """Softmax over the last dim (not PyTorch's: ``log_softmax`` of formulas.py)."""
+    e = torch.exp(t - t.amax(-1, keepdim=True))
+    return e / e.sum(-1, keepdim=True)
 
 
 def _log_inner(w: Tensor, log_w: Tensor) -> Tensor:
@@ -171,14 +179,14 @@ def _with_gradients(operands: Sequence[Any], upstream: Tensor, bins: Bins) -> tu
     logits, mean, log_scale, coefficients, x = operands
     wide = x.unsqueeze(-1)
     terms, parts = _terms(_distance(mean, coefficients, x), log_scale.clamp(min=bins.min_log_scale), wide, bins)
-    log_weight = torch.log_softmax(logits, -1)
+    log_weight = log_softmax(logits, 1)
     joint = log_weight + terms.sum(-2)
     value = torch.logsumexp(joint, -1)
     # Shares that sum to 1, whatever the value is rounded by; none of a pixel that no component has.
-    share = torch.where(value.unsqueeze(-1) == -math.inf, 0.0, torch.softmax(joint, -1))
+    share = torch.where(value.unsqueeze(-1) == -math.inf, 0.0, _shares(joint))
     # Of no upstream gradient there is none, whatever the pixel is.
     factor = upstream.unsqueeze(-1) if upstream.ndim else upstream
-    share, weight = (torch.where(factor == 0, 0.0, factor * t) for t in (share, torch.softmax(logits, -1)))
+    share, weight = (torch.where(factor == 0, 0.0, factor * t) for t in (share, _shares(logits)))
     by_distance, by_log_scale = _slopes(parts, bins)
     each = share.unsqueeze(-2)
     # A share of 0 is none of an infinite slope.

@@ -19,7 +19,7 @@ from vae_fast.reference.densities import (
     weighted,
     with_gradients,
 )
-from vae_fast.reference.formulas import half_expm1
+from vae_fast.reference.formulas import exp_of_magnitude, half_expm1, log_softmax, softplus
 
 _OP = "negative_binomial_log_prob"
 MEAN, SOFTMAX, LOG_THETA = MEAN_PARAMS["mean"], MEAN_PARAMS["softmax"], THETA_PARAMS["log_theta"]
@@ -93,48 +93,29 @@ def _dead(logits: Tensor, none: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     far = total < (1e-270 if total.dtype == torch.float64 else 1e-30)
     total = torch.where(far, 1.0, total)
     up = none + logits
-    value = torch.where(far, _softplus(-up) - _softplus(-logits), -torch.log1p(lost / total))
+    value = torch.where(far, softplus(-up) - softplus(-logits), -torch.log1p(lost / total))
     share = torch.where(far, _logistic(-up), own / total)
     return value, share, torch.where(far, alive - _logistic(-up), dead / total * lost)
 
 
-# PyTorch's own sigmoid and softplus have other bits at the ends of what each thread computes.
-def _small(y: Tensor) -> Tensor:
-    """e^−|y|, of which the derivatives at 0 are those from above."""
-    return torch.exp(torch.where(y < 0, y, -y))
-
-
+# As softplus: PyTorch's own sigmoid has other bits at the ends of what each thread computes.
 def _logistic(y: Tensor) -> Tensor:
-    e = _small(y)
+    e = exp_of_magnitude(y)
     return torch.where(y < 0, e, 1.0) / (e + 1.0)
-
-
-def _softplus(y: Tensor) -> Tensor:
-    return torch.where(y < 0, 0.0, y) + torch.log1p(_small(y))
-
-
-def _log_shares(mean: Tensor, event_ndim: int) -> Tensor:
-    """log softmax over the event dims."""
-    dims = tuple(range(-event_ndim, 0))
-    # Of no elements there is no largest one.
-    top = mean.detach().amax(dims, keepdim=True) if mean.numel() else 0.0
-    # In float64, since PyTorch's order of a long sum is not ours.
-    total = torch.exp(mean - top).sum(dims, keepdim=True, dtype=torch.float64)
-    return (mean - top) - torch.log(total).to(mean.dtype)
 
 
 def _parameters(mean, theta, zero_logits, log_library, options, dtype: torch.dtype) -> tuple[Tensor | None, ...]:
     """Mean, θ and π: of a softmax the logarithm of the mean, of whatever weights."""
     if options.param != SOFTMAX:
         return mean, theta, zero_logits
-    log_mean = _log_shares(mean.to(dtype), options.event_ndim)
+    log_mean = log_softmax(mean.to(dtype), options.event_ndim)
     return log_mean if log_library is None else log_mean + log_library.to(dtype), theta, zero_logits
 
 
 def _by_logits(by_log: Tensor, mean: Tensor, options) -> Tensor:
     """A gradient by the logits of a softmax, of that by the logarithms of its shares."""
     total = by_log.sum(tuple(range(-options.event_ndim, 0)), keepdim=True, dtype=torch.float64)
-    return by_log - torch.exp(_log_shares(mean, options.event_ndim)) * total.to(by_log.dtype)
+    return by_log - torch.exp(log_softmax(mean, options.event_ndim)) * total.to(by_log.dtype)
 
 
 def _terms(parameters, x: Tensor, mask: Tensor | None, options, dtype: torch.dtype) -> Tensor:
@@ -143,7 +124,7 @@ def _terms(parameters, x: Tensor, mask: Tensor | None, options, dtype: torch.dty
     value = _value(count)
     if logits is None:
         return value
-    return torch.where(x == 0, _dead(logits, count.none)[0], value - _softplus(logits))
+    return torch.where(x == 0, _dead(logits, count.none)[0], value - softplus(logits))
 
 
 def _dtypes(mean, theta, zero_logits, log_library, x, weight) -> tuple[torch.dtype, torch.dtype]:
