@@ -1,13 +1,15 @@
-"""What the operators that work a few pairs or rows at a time share: when PyTorch's own operations serve instead."""
+"""What operators that work a few pairs or rows at a time share: weights of data, reductions, whole tables."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from vae_fast import tracing
+from vae_fast.ops import arguments
 from vae_fast.ops.arguments import Reduction
 
 
@@ -35,6 +37,22 @@ def gradients(
         outs, grads = [out for out, _ in given], [grad for _, grad in given]
         found = iter(torch.autograd.grad(outs, wanted, grads, create_graph=True))
     return tuple(next(found) if need else None for need in needs)
+
+
+def weight_of_data(weight: Any, data: tuple[int, ...], name: str, operand: Tensor) -> Tensor | None:
+    """A weight a datum, checked against an operand by its name; without a gradient."""
+    found = arguments.weights("weight", weight)
+    if found is None:
+        return None
+    arguments.same_device(name, operand, weight=found)
+    if arguments.broadcast_shape("the data", data, weight=found) != data:
+        raise ValueError(f"weight must broadcast to the data's shape {data}, got {tuple(found.shape)}")
+    return found.detach()
+
+
+def weighted(values: Tensor, weight: Tensor | None) -> Tensor:
+    """Values, one a datum, times its weight: where that is 0 neither a value nor a gradient, whatever they were."""
+    return values if weight is None else torch.where(weight == 0, 0.0, values) * weight.to(values.dtype)
 
 
 def reduced(result: Tensor, reduction: Reduction, scale: float) -> Tensor:

@@ -98,13 +98,13 @@ def gaussian_mixture_log_prob(
     arguments.same_device("mu", mu, **given)
     _fit(mu, raw, z, log_w)
     data = tuple(z.shape[:-1])
-    by_datum = _weight(weight, z, data)
+    by_datum = blocks.weight_of_data(weight, data, "z", z)
     operands = _operands(mu, raw, z, log_w, form)
     joint, marginals = _mixture(operands, per_dim, backend, dispatch.needs_composite(**given))
     results = [joint.reshape(data)]
     if per_dim:
         results.append(marginals.sum(-1).reshape(data))
-    results = [_reduced(result, by_datum, reduction, scale) for result in results]
+    results = [blocks.reduced(blocks.weighted(result, by_datum), reduction, scale) for result in results]
     return tuple(results) if per_dim else results[0]
 
 
@@ -119,16 +119,6 @@ def _fit(mu: Tensor, raw: Tensor, z: Tensor, log_w: Tensor | None) -> None:
         raise ValueError(f"logvar must broadcast to mu's shape, got {shapes}")
     if log_w is not None and tuple(log_w.shape) not in ((mu.shape[-2],), (*data, mu.shape[-2])):
         raise ValueError(f"log_weight must be [K] or [*data, K] of {shapes}, got {list(log_w.shape)}")
-
-
-def _weight(weight: Any, z: Tensor, data: tuple[int, ...]) -> Tensor | None:
-    found = arguments.weights("weight", weight)
-    if found is None:
-        return None
-    arguments.same_device("z", z, weight=found)
-    if arguments.broadcast_shape("the data", data, weight=found) != data:
-        raise ValueError(f"weight must broadcast to the data's shape {data}, got {tuple(found.shape)}")
-    return found.detach()
 
 
 def _operands(mu: Tensor, raw: Tensor, z: Tensor, log_w: Tensor | None, form: SigmaForm) -> tuple[Tensor, ...]:
@@ -187,10 +177,3 @@ class _Mixture(torch.autograd.Function):
             return *found, None, None
         made = kernel(ctx.name, f"{OP}_bwd")(by_joint, by_dim, *operands, joint, marginals, *needs)
         return *(g if need else None for g, need in zip(made, needs, strict=True)), None, None
-
-
-def _reduced(result: Tensor, weight: Tensor | None, reduction: Reduction, scale: float) -> Tensor:
-    if weight is not None:
-        # Where it is 0 there is neither a value nor a gradient, whatever they would be.
-        result = torch.where(weight == 0, 0.0, result) * weight.to(result.dtype)
-    return blocks.reduced(result, reduction, scale)

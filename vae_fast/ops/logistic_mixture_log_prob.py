@@ -124,7 +124,8 @@ def logistic_mixture_log_prob(
     event = arguments.event_dims(event_ndim, x.shape, "x")
     if event == 0:
         raise ValueError("event_ndim must be 1 at least: the channels of a pixel are of one datum")
-    by_datum = _weight(weight, x, data)
+    by_datum = blocks.weight_of_data(weight, data, "x", x)
+    by_datum = None if by_datum is None else by_datum.to(x.device)
     dtype = compute_dtype(promoted_dtype(*(t for n, t in given.items() if t is not None and n != "x")))
     operands = [t if t is None else t.to(dtype) for n, t in given.items() if n != "x"]
     composite = dispatch.needs_composite(**given, weight=by_datum)
@@ -147,13 +148,9 @@ class _Call(NamedTuple):
 
     def of(self, values: Tensor) -> Tensor:
         """The weighted values, one a pixel, or their sum: made of those of the log-density."""
-        if self.weight is not None:
-            # Where it is 0 there is neither a value nor a gradient, whatever they would be.
-            weight = self.weight.expand(values.shape)
-            values = torch.where(weight == 0, 0.0, values) * weight.to(values.dtype)
-        if self.reduction == "none":
-            return values * self.scale if self.scale != 1.0 else values
-        return (values.sum(dtype=torch.float64) * self.scale).to(values.dtype)
+        # The scale of a mean has the number of data in it.
+        reduction: Reduction = "none" if self.reduction == "none" else "sum"
+        return blocks.reduced(blocks.weighted(values, self.weight), reduction, self.scale)
 
     def upstream(self, values: Tensor, given: Tensor) -> Tensor:
         """The gradient of the log-density of every pixel, of the result's."""
@@ -197,16 +194,6 @@ def _fit(logits: Tensor, mean: Tensor, log_scale: Tensor, coefficients: Tensor |
     if coefficients is not None and tuple(coefficients.shape) != (*data, pairs, components):
         wanted = [*data, pairs, components]
         raise ValueError(f"coefficients must be {wanted}, [*data, C(C - 1)/2, K], got {list(coefficients.shape)}")
-
-
-def _weight(weight: Any, x: Tensor, data: tuple[int, ...]) -> Tensor | None:
-    found = arguments.weights("weight", weight)
-    if found is None:
-        return None
-    arguments.same_device("x", x, weight=found)
-    if arguments.broadcast_shape("the data", data, weight=found) != data:
-        raise ValueError(f"weight must broadcast to the data's shape {data}, got {tuple(found.shape)}")
-    return found.detach().to(x.device)
 
 
 def _scaled(x: Tensor, levels: int, dtype: torch.dtype) -> Tensor:
