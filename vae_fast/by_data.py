@@ -120,12 +120,13 @@ class _ByData(torch.autograd.Function):
         ctx.objective = objective
         ctx.autocast = _autocast(x.device.type)
         one = (torch.ones((), device=x.device), None, None)
-        made = _Made(objective, x, tensors, ctx.needs_input_grad[2:], one)
-        ctx.early = [made.gradients]
+        results, gradients = _made(objective, x, tensors, ctx.needs_input_grad[2:], one)
+        ctx.early = [gradients]
         if objective.name == "dreg":
             # The bound's gradient would not be that of its estimate.
-            ctx.mark_non_differentiable(made.results[1])
-        return made.results
+            _, bound, _ = results
+            ctx.mark_non_differentiable(bound)
+        return results
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor | None) -> Any:
@@ -140,7 +141,8 @@ class _ByData(torch.autograd.Function):
         objective = ctx.objective.with_parameters(parameters)
         with ctx.autocast():
             if not whole:
-                return None, None, *_Made(objective, x, tensors, needs, upstream).gradients
+                _, gradients = _made(objective, x, tensors, needs, upstream)
+                return None, None, *gradients
 
             def once_more() -> Any:
                 # Views, since what comes back to the tensors of "dreg" is scaled.
@@ -150,49 +152,52 @@ class _ByData(torch.autograd.Function):
             return None, None, *blocks.gradients(once_more, tensors, needs, upstream)
 
 
-class _Made:
+def _made(
+    objective: Objective,
+    x: Tensor,
+    tensors: Sequence[Tensor],
+    needs: Sequence[bool],
+    upstream: Sequence[Tensor | None],
+) -> tuple[tuple[Tensor, ...], list[Tensor | None]]:
     """The results of all blocks, and the gradients by the tensors that need one, for an upstream gradient each."""
-
-    def __init__(
-        self,
-        objective: Objective,
-        x: Tensor,
-        tensors: Sequence[Tensor],
-        needs: Sequence[bool],
-        upstream: Sequence[Tensor | None],
-    ) -> None:
-        self.gradients = [_accumulator(t) if need else None for t, need in zip(tensors, needs, strict=True)]
-        z, log_p, log_q, *parameters = tensors
-        sampled = (z, log_p, log_q)
-        self.parameters = parameters
-        of_mean, *of_data = upstream
-        found = []
-        for at in _blocks(x, z, objective.width):
-            with torch.enable_grad():
-                leaves = [t[:, at].detach().requires_grad_(need) for t, need in zip(sampled, needs, strict=False)]
-                outs = objective.of(x[at], *leaves)
-            each = None if of_mean is None else (of_mean / len(x)).expand(outs[0].shape)
-            grads = (each, *(None if g is None else g[at] for g in of_data))
-            self._add(at, outs, [*leaves, *parameters], grads)
-            found.append([out.detach() for out in outs])
-        surrogate, bound, mean = (torch.cat(of_blocks) for of_blocks in zip(*found, strict=True))
-        self.results = surrogate.mean(), bound, mean
-        for k, (t, made) in enumerate(zip(tensors, self.gradients, strict=True)):
-            self.gradients[k] = made if made is None else made.to(t.dtype)
-
-    def _add(
-        self, at: slice, outs: Sequence[Tensor], inputs: Sequence[Tensor], upstream: Sequence[Tensor | None]
-    ) -> None:
-        wanted = [k for k, made in enumerate(self.gradients) if made is not None]
-        given = [(out, g.to(out.dtype)) for out, g in zip(outs, upstream, strict=True) if g is not None]
-        found = torch.autograd.grad(
-            [out for out, _ in given], [inputs[k] for k in wanted], [g for _, g in given], allow_unused=True
+    gradients = [_accumulator(t) if need else None for t, need in zip(tensors, needs, strict=True)]
+    z, log_p, log_q, *parameters = tensors
+    of_z, of_log_p, of_log_q, *of_parameters = gradients
+    of_mean, *of_data = upstream
+    found = []
+    for at in _blocks(x, z, objective.width):
+        with torch.enable_grad():
+            leaves = [
+                t[:, at].detach().requires_grad_(need) for t, need in zip((z, log_p, log_q), needs, strict=False)
+            ]
+            outs = objective.of(x[at], *leaves)
+        each = None if of_mean is None else (of_mean / len(x)).expand(outs[0].shape)
+        # Of the data's own tensors their part; of a parameter all of it, which is a sum.
+        places = [None if g is None else g[:, at] for g in (of_z, of_log_p, of_log_q)]
+        _add(
+            [*places, *of_parameters],
+            outs,
+            [*leaves, *parameters],
+            (each, *(g if g is None else g[at] for g in of_data)),
         )
-        for k, grad in zip(wanted, found, strict=True):
-            made = self.gradients[k]
-            if grad is not None and made is not None:
-                # Of the data's own tensors their part; of a parameter a part of the sum.
-                made[:, at].copy_(grad) if k < len(inputs) - len(self.parameters) else made.add_(grad)
+        found.append([out.detach() for out in outs])
+    surrogate, bound, mean = (torch.cat(of_blocks) for of_blocks in zip(*found, strict=True))
+    rounded = [made if made is None else made.to(t.dtype) for t, made in zip(tensors, gradients, strict=True)]
+    return (surrogate.mean(), bound, mean), rounded
+
+
+def _add(
+    to: Sequence[Tensor | None], outs: Sequence[Tensor], by: Sequence[Tensor], upstream: Sequence[Tensor | None]
+) -> None:
+    """Adds a block's gradients by these to where they belong, if anywhere."""
+    wanted = [(place, t) for place, t in zip(to, by, strict=True) if place is not None]
+    given = [(out, g.to(out.dtype)) for out, g in zip(outs, upstream, strict=True) if g is not None]
+    found = torch.autograd.grad(
+        [out for out, _ in given], [t for _, t in wanted], [g for _, g in given], allow_unused=True
+    )
+    for (place, _), grad in zip(wanted, found, strict=True):
+        if grad is not None:
+            place.add_(grad)
 
 
 def _accumulator(t: Tensor) -> Tensor:
