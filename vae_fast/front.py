@@ -245,7 +245,7 @@ def functions_of(op: str, signature: inspect.Signature, below_on_cuda: int) -> F
         "results": len(operator.results),
         "shapes": len(shapes),
         "positional": len(positional),
-        "softmax": max([(option.codes or {}).get("softmax", -1) for option in numbers], default=-1),
+        "softmax": operator.softmax,
         "operands": facts,
         "defaults": [
             option.default if isinstance(option.default, (int, float, type(None))) else 0 for option in numbers

@@ -147,6 +147,11 @@ class Operator:
         return tuple(operand.name for operand in others) if self.density else ()
 
     @cached_property
+    def softmax(self) -> int:
+        """The code of a mean that is a softmax's share, whose gradient is not its kernel's own; −1 without any."""
+        return max(((option.codes or {}).get("softmax", -1) for option in self.options), default=-1)
+
+    @cached_property
     def common(self) -> Operator | None:
         """The same of a common call's arguments; None where there is no operand to begin with."""
         if not self.operands:

@@ -25,13 +25,6 @@ _EXACT = (torch.float32, torch.float64)
 # Those whose backward kernels scale gradients that were rounded, or make them anew, element by element. To native
 # ones the compiled front alone hands them over (csrc/front/call.cpp).
 _SCALING = ("triton",)
-# Of a mean that may be a softmax's share, whose gradient is not its kernel's own: the code that says so.
-_SOFTMAX = {
-    name: option.codes["softmax"]
-    for name, operator in OPERATORS.items()
-    for option in operator.options
-    if option.codes and "softmax" in option.codes
-}
 
 _WORDS = {"": True, "1": True, "true": True, "on": True, "0": False, "false": False, "off": False}
 # None: the environment's value is read at the first call that asks, so that importing never fails.
@@ -140,7 +133,8 @@ def wanted(op: str, backend: str, options: Any, arithmetic: torch.dtype, operand
 
 def _of_all_elements(op: str, options: Any, operands: Sequence[Any]) -> bool:
     """Whether each gradient is of bfloat16 or float32, of all of the call's elements, and its kernel's own."""
-    if op in _SOFTMAX and options.param == _SOFTMAX[op]:
+    softmax = OPERATORS[op].softmax
+    if softmax >= 0 and options.param == softmax:
         return False
     device, shape = operands[0].device, torch.broadcast_shapes(*[t.shape for t in operands if t is not None])
     return all(
