@@ -257,7 +257,7 @@ def check(compiled, half=False):
     allowed |= {"ex2.approx.ftz.f32"} if half else set()
     assert set(approximate) <= allowed, approximate
     assert compiled.count(r"(?:mul|add|sub)\.f(?:32|64)") == {}, "operations that the assembler may fuse"
-    assert compiled.count(r"(?:atom|red)\S*\.[bf](?:16|32|64)\S*") == {}
+    assert compiled.count(r"(?:atom|red)\.\S*[bf](?:16|32|64)\S*") == {}
     used = compiled.resources()
     assert used["STACK"] == used["LOCAL"] == 0, f"registers are spilled: {used}"
     return compiled

@@ -156,22 +156,25 @@ def plan_of(
     others: tuple[Any, ...],
     results: Results,
     step: int,
+    sums: int = 0,
 ) -> tuple[Layout, bool, Sequence[Samples]]:
     """The layout of a call, whether every row's noise begins with a counter, and the samples as they are read.
 
     The call reads its operands, ``samples`` and ``others``, in this order. ``step`` is from one sample to the next
-    of what is written.
+    of what is written. The last ``sums`` of the samples have one value a row: a step of theirs of any size leaves
+    the other accesses as wide as they are.
     """
     device, options = draw.mu.device, draw.options
     dims = len(options.sample_shape)
     specs: list[Spec | None] = [None if t is None else spec_of(t, device) for t in draw.operands]
     specs += (None,) * (OPERANDS - len(specs))
-    for t, each in samples:
+    for k, (t, each) in enumerate(samples):
         if t is None:
             specs.append(None)
         else:
             specs.append(Spec(t.shape[dims:], t.stride()[dims:]))
-            step = math.gcd(step, each)
+            if k < len(samples) - sums:
+                step = math.gcd(step, each)
     request = Request(
         (*specs, *others),
         *results,
@@ -186,7 +189,7 @@ def plan_of(
     for k, (t, _) in enumerate(samples):
         if t is not None and plan.operands[OPERANDS + k].copy is not None:
             copied = (*samples[:k], _dense(t, dims), *samples[k + 1 :])
-            return plan_of(draw, types, copied, others, results, step)
+            return plan_of(draw, types, copied, others, results, step, sums)
     if options.noise is None and (options.offset % NORMALS or (plan.rows != 1 and plan.columns % NORMALS)):
         return layout.layout(request._replace(room=NORMALS - 1)), False, samples
     return plan, True, samples

@@ -132,7 +132,7 @@ def _backward_pass(
     read = (given, upstream.dz, over_event(upstream.dlog_q, draw), over_event(upstream.dlog_p, draw))
     before: Sequence[Samples] = [NO_SAMPLES if t is None else samples_of(t, dims, device) for t in read]
     of_grads = tuple([None if g is None else spec_of(g, device) for g in grads])
-    plan, aligned, after = plan_of(draw, types, before, (), (of_grads, None, layout.NONE), 0)
+    plan, aligned, after = plan_of(draw, types, before, (), (of_grads, None, layout.NONE), 0, sums=2)
     groups = 1
     if draw.samples >= 2 * GROUP_SAMPLES and are_each(plan.gradients):
         groups = max(1, min(draw.samples // GROUP_SAMPLES, ceil_div(BUSY, plan.programs)))
