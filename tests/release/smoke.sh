@@ -7,7 +7,8 @@ wheel=$(realpath "$1") torch=$2
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 work=$(mktemp -d)
 trap 'rm -rf -- "$work"' EXIT
-sed "s/^torch==.*/torch==$torch/" requirements-dev.txt >"$work/pins.txt"
+# A torch for CUDA brings the Triton that it is for.
+sed "s/^torch==.*/torch==$torch/; /^triton==/d" requirements-dev.txt >"$work/pins.txt"
 # The other pins are of versions for Python 3.11 and later.
 "${PYTHON:-python3}" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || echo "torch==$torch" >"$work/pins.txt"
 cd "$work"
