@@ -9,8 +9,6 @@ work=$(mktemp -d)
 trap 'rm -rf -- "$work"' EXIT
 # A torch for CUDA brings the Triton that it is for.
 sed "s/^torch==.*/torch==$torch/; /^triton==/d" requirements-dev.txt >"$work/pins.txt"
-# The other pins are of versions for Python 3.11 and later.
-"${PYTHON:-python3}" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || echo "torch==$torch" >"$work/pins.txt"
 cd "$work"
 "${PYTHON:-python3}" -m venv env
 env/bin/python -m pip --quiet --disable-pip-version-check --no-input install --constraint pins.txt "vae_fast[train] @ file://$wheel"
