@@ -7,8 +7,8 @@ wheel=$(realpath "$1") torch=$2
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 work=$(mktemp -d)
 trap 'rm -rf -- "$work"' EXIT
-# A torch for CUDA brings the Triton that it is for.
-sed "s/^torch==.*/torch==$torch/; /^triton==/d" requirements-dev.txt >"$work/pins.txt"
+# What a torch needs itself, it says: its own Triton, and an older setuptools.
+sed "s/^torch==.*/torch==$torch/; /^triton==/d; /^setuptools==/d" requirements-dev.txt >"$work/pins.txt"
 cd "$work"
 "${PYTHON:-python3}" -m venv env
 env/bin/python -m pip --quiet --disable-pip-version-check --no-input install --constraint pins.txt "vae_fast[train] @ file://$wheel"
