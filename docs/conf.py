@@ -4,7 +4,10 @@ import re
 import sys
 import types
 
+from docutils import nodes
+
 import vae_fast
+from tools.changed_lines import changed_lines
 
 project = "vae_fast"
 author = "the vae_fast developers"
@@ -14,6 +17,7 @@ release = version = vae_fast.__version__
 extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
     "sphinx.ext.napoleon",
     "sphinx.ext.mathjax",
     "sphinx_copybutton",
@@ -25,6 +29,8 @@ html_title = f"vae_fast {release}"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 exclude_patterns = ["results"]
+# A page for each name of api.md, which the build writes into docs/api.
+templates_path = ["_templates"]
 
 myst_enable_extensions = ["dollarmath", "deflist"]
 myst_heading_anchors = 3
@@ -66,5 +72,19 @@ def _escaped(found):
     return found.group() if emphasis else "\\" + found.group()
 
 
+def _skipped(app, what, name, obj, skip, options):
+    """A field of a tuple is said of the tuple, and has no text of its own."""
+    return True if (getattr(obj, "__doc__", None) or "").startswith("Alias for field number") else None
+
+
+def _highlighted(app, doctree):
+    """What takes the place of a user's line is marked in each example."""
+    for block in doctree.findall(nodes.literal_block):
+        if block.get("language") == "python":
+            block["highlight_args"] = {"hl_lines": changed_lines(block.astext())}
+
+
 def setup(app):
     app.connect("autodoc-process-docstring", _plain, priority=100)
+    app.connect("autodoc-skip-member", _skipped)
+    app.connect("doctree-read", _highlighted)
