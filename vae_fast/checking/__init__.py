@@ -5,7 +5,8 @@
     cases.py     what a case is; words.py: its options by name; defaults.py: the cases tried by default
     choice.py    what is to be checked
     operands.py  a case's tensors, from its seed
-    pairs.py     cases, truth and rows of the operators on pairs
+    pairs.py     cases, truth and rows of the operators on pairs, each of which has a module: gaussian_pairs.py,
+                 logistic_pairs.py, mmd_pairs.py; normals.py: what operands are drawn from
     formulas.py  what an element should be, in float64 or more, and the terms that rounding errors go with;
                  forms.py: σ of each parametrisation
     truth.py     a case's results and gradients: elements weighted and summed

@@ -6,7 +6,6 @@ of logarithms of sigmoids and of 1 − e^−w, in float64, of which nothing canc
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -15,20 +14,26 @@ import torch
 from torch import Tensor
 
 import vae_fast
+from vae_fast.checking.normals import normals
 
 VARIANTS = ((), ("coefficients",), ("levels",), ("edges", "coefficients"), ("density", "coefficients"))
+# Of pairs.bar: the terms hold what exponents are rounded by.
+LOOSENESS = 0.5
 
 
-def names(options: Sequence[str]) -> tuple[str, ...]:
-    """The operands with a gradient."""
-    names = ("logits", "mean", "log_scale")
-    return (*names, "coefficients") if "coefficients" in options else names
+def exists(case: Any) -> bool:
+    # Of one channel there are no coefficients.
+    return min(case.shape) > (1 if "coefficients" in case.options and case.shape[2] == 1 else 0)
+
+
+def results(options: Sequence[str]) -> tuple[str, ...]:
+    return ("log_prob",)
 
 
 def draw(case: Any) -> dict[str, Tensor]:
     """The operands in float64. Extreme: s from e⁻⁹ to e³ beside data, a component far off, one of no weight."""
     n, k, c = case.shape
-    normal = functools.partial(_normal, torch.Generator().manual_seed(case.seed))
+    normal = normals(case.seed)
     far = case.inputs == "extreme"
     scatter = 3.0 if far else 0.7
     made = {
@@ -41,10 +46,6 @@ def draw(case: Any) -> dict[str, Tensor]:
     if "coefficients" in case.options:
         made["coefficients"] = normal(n, c * (c - 1) // 2, k)
     return made
-
-
-def _normal(rng: torch.Generator, *shape: int) -> Tensor:
-    return torch.randn(shape, generator=rng, dtype=torch.float64)
 
 
 def data(case: Any) -> Tensor:
@@ -102,7 +103,7 @@ def _conditional(mean: Tensor, coefficients: Sequence[Tensor], x: Tensor) -> Ten
     return torch.stack(rows, 1)
 
 
-def whole(case: Any, operands: dict[str, Tensor]) -> Tensor:
+def whole(case: Any, operands: dict[str, Tensor]) -> list[Tensor]:
     """As it is written in PyTorch, of the whole table, in the operands' dtype."""
     logits, mean, log_scale, *coefficients = operands.values()
     x = _scaled(case, mean)
@@ -122,7 +123,7 @@ def whole(case: Any, operands: dict[str, Tensor]) -> Tensor:
     low, high = _edges(case)
     wide = x.unsqueeze(-1)
     terms = torch.where(wide < low, below, torch.where(wide > high, above, middle))
-    return _log_sum_exp(torch.log_softmax(logits, -1) + terms.sum(1))
+    return [_log_sum_exp(torch.log_softmax(logits, -1) + terms.sum(1))]
 
 
 def _log_sum_exp(t: Tensor) -> Tensor:
@@ -177,4 +178,4 @@ def _of_components(case: Any, t: dict[str, Tensor]) -> Tensor:
     """log Π_c P of every component: [pixels, components]."""
     components = range(t["logits"].shape[-1])
     # A mixture of one.
-    return torch.stack([whole(case, {name: v[..., k : k + 1] for name, v in t.items()}) for k in components], -1)
+    return torch.stack([whole(case, {name: v[..., k : k + 1] for name, v in t.items()})[0] for k in components], -1)
