@@ -44,21 +44,22 @@ class _Common(NamedTuple):
     defaults: Any
     rare: Any
     kept: Any
-    # The places of both, for compilers, whose traces call no itemgetter that they have not seen being made.
-    places: tuple[tuple[Any, ...], tuple[Any, ...]]
+    # Place and default of each rare one, and the places of those kept, for compilers: their traces call no
+    # itemgetter that they have not seen being made, and those of torch 2.11 compare no tuples of unequal tuples.
+    rare_ones: tuple[tuple[Any, Any], ...]
+    kept_ones: tuple[int, ...]
     # Of the rare ones those that a trace may hold as symbols: no graph is bound to what they are not.
     symbols: tuple[int, ...]
 
     @classmethod
     def of(cls, operator: Operator, common: Operator) -> _Common:
         kept = tuple(k for k, option in enumerate(operator.options) if option.common)
-        rare = tuple(k for k in range(len(operator.options)) if k not in kept) or (slice(0),)
-        defaults = itemgetter(*rare)([option.default for option in operator.options])
+        rare = tuple((k, option.default) for k, option in enumerate(operator.options) if not option.common)
+        of_rare = itemgetter(*(k for k, _ in rare))
+        defaults = of_rare([option.default for option in operator.options])
         name = f"{operator.name}_{common.overload}"
         symbols = tuple(k for k, o in enumerate(operator.options) if o.type == "SymInt" and not o.common)
-        return cls(
-            name, len(common.operands), defaults, itemgetter(*rare), itemgetter(*kept), (rare, kept), symbols
-        )
+        return cls(name, len(common.operands), defaults, of_rare, itemgetter(*kept), rare, kept, symbols)
 
 
 _COMMON = {name: _Common.of(made, made.common) for name, made in OPERATORS.items() if made.common is not None}
@@ -181,15 +182,19 @@ def call(
     The options of a common one are a plain tuple. ``noise`` is the caller's ε, which the options have not.
     """
     if backend == "native" and noise is None:
-        name, count, defaults, rare, kept, places, symbols = _constant(op) if _compiling() else _COMMON[op]
+        made = _constant(op) if _compiling() else _COMMON[op]
+        name, count, defaults, rare, kept, rare_ones, kept_ones, symbols = made
         present = [t for t in operands if t is not None]
         if len(present) == (count if dim is None else count - 1):
             for k in symbols:
                 if isinstance(options[k], _SymInt):
                     return (op, backend, dim, options), operands
             if _compiling():
-                rare, kept = itemgetter(*places[0]), itemgetter(*places[1])
-            if rare(options) == defaults:
+                kept = itemgetter(*kept_ones)
+                common = all([options[k] == default for k, default in rare_ones])
+            else:
+                common = rare(options) == defaults
+            if common:
                 return (name, backend, dim, kept(options)), present
     return (op, backend, dim, options), operands
 
