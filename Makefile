@@ -128,7 +128,7 @@ test-gpu:  ## on a CUDA GPU, with GPU_PYTHON: the operators' suite, settings, gr
 test-torch:  ## one binary under the oldest and the newest torch that it is for
 	@PYTHON=$(PYTHON) tests/wheel/torch_versions.sh
 
-benchmark: $(READY)  ## time each operator and whole steps against PyTorch's ways, five minutes; tables into benchmarks/results
+benchmark: $(READY)  ## time each operator and whole steps against PyTorch's ways, a quarter of an hour; tables into benchmarks/results
 	@mkdir -p build
 	@$(BIN)/python -m benchmarks --benchmark-json build/benchmark.json $(BENCHMARK_ARGS)
 	@$(BIN)/python -m benchmarks.report build/benchmark.json --command "make benchmark"

@@ -135,7 +135,7 @@ def test_speed_figures_are_a_committed_results_files():
     assert f"`{content['command']}`, {conditions['date'][:10]}, {conditions['device']}" in text
     assert f"torch {conditions['versions']['torch'].partition('+')[0]}, {conditions['threads']} threads" in text
     gains = re.findall(r"^\| ([^|]+) \| ([\d.]+) % \| (-?[\d.]+) % \|$", text, re.M)
-    assert len(gains) == 3
+    assert len(gains) == 4
     for model, share, saved in gains:
         step, ours = (medians[f"training step of {model}", p] for p in ("eager", "native"))
         assert share == f"{100 * medians[f'bound of {model}', 'eager'] / step:.1f}"

@@ -8,7 +8,7 @@ from benchmarks import plots, report
 from .drawing import OTHER, OURS, canvas, save
 
 RESULTS = Path(report.__file__).parent / "results"
-CPU, GPU = "intel-xeon-avx512-2-threads", "nvidia-h200-9-0-16-threads"
+CPU, GPU = "amd-epyc-avx512-2-threads", "nvidia-h200-9-0-16-threads"
 SMALL_CALLS, PAIRS, SCVI = "amd-epyc-avx512-1-threads", "amd-epyc-avx512-2-threads", "amd-epyc-avx512-2-threads"
 OPERATORS = ("rsample_kl", "gaussian_kl", "bernoulli_log_prob", "gaussian_log_prob")
 NAMES = {"compile": "torch.compile", "native": "vae_fast, native", "triton": "vae_fast, triton"}
@@ -75,7 +75,7 @@ def memory(path):
     """Peaks beside the operands."""
     providers = "compile", "native"
     panels = {CPU: ("4096x128", "4096x128", "4096x3072", "4096x3072"), GPU: ("4096x3072",) * 4}
-    names = {CPU: "two threads of a Xeon", GPU: "an H200"}
+    names = {CPU: "two threads of an EPYC", GPU: "an H200"}
     found = [(names[m], figure_of(m, "peak_bytes", shapes, providers)) for m, shapes in panels.items()]
     _panels(path, found, providers, "eager's peak over this one")
 
