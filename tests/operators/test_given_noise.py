@@ -52,14 +52,21 @@ def test_antithetic(call, dtype):
 
 @each_sampler
 @each_dtype
-def test_is_what_is_drawn(call, dtype):
-    """Of a seed's own normals, bit for bit: the sample, and every gradient."""
+def test_is_what_is_drawn(call, dtype, backend):
+    """Of a seed's own normals, bit for bit: the sample, and every gradient. Triton's sums have another order."""
     tensors = [t.requires_grad_() for t in moments(dtype)]
     normals = torch.stack([vf.standard_normal(SHAPE, seed=7, sample=k, dtype=torch.float32) for k in range(2)])
     upstream = [torch.randn_like(out) for out in call(*tensors, 2)]
     drawn = with_grads(lambda *t: call(*t, 2), *tensors, upstream=upstream)
     for noise in (normals, normals.double()):
-        assert same_bits(with_grads(given(call, noise, 2), *tensors, upstream=upstream), drawn)
+        got = with_grads(given(call, noise, 2), *tensors, upstream=upstream)
+        if backend == "triton":
+            sums = slice(1, len(upstream))
+            for a, b in zip(got[sums], drawn[sums], strict=True):
+                eps = 8 * torch.finfo(b.dtype).eps
+                assert_close(a, b, rtol=eps, atol=eps)
+            got = (got[0], *drawn[sums], *got[len(upstream) :])
+        assert same_bits(got, drawn)
 
 
 @each_sampler

@@ -132,7 +132,7 @@ class Probe:
 class TestAutocast:
     @each_half
     @each_kind
-    def test_a_step(self, vae, half):
+    def test_a_step(self, vae, half, backend):
         """The networks' outputs are half, the densities float32: those of the same numbers, widened."""
         probe = Probe(vae)
         x = data(8)
@@ -147,7 +147,14 @@ class TestAutocast:
         z, kl = vf.rsample_kl(mu.float(), logvar.float(), seed=3)
         density = vf.bernoulli_log_prob if len(decoded) == 1 else vf.gaussian_log_prob
         log_likelihood = density(*(t.float() for t in decoded), x)
-        assert same_bits((out.z, out.kl, out.log_likelihood), (z.to(half), kl, log_likelihood))
+        if backend == "triton" or device() == "cuda":
+            # Half types have formulas of their own there, of terms within 1e-5.
+            eps = torch.finfo(half).eps
+            torch.testing.assert_close(out.z, z.to(half), rtol=eps, atol=eps)
+            torch.testing.assert_close(out.kl, kl, rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(out.log_likelihood, log_likelihood, rtol=1e-5, atol=1e-5)
+        else:
+            assert same_bits((out.z, out.kl, out.log_likelihood), (z.to(half), kl, log_likelihood))
         # 8 or 11 bits of precision through four layers, against float32 throughout.
         full = vae(x, seed=3)
         eps = torch.finfo(half).eps
