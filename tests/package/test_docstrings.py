@@ -19,7 +19,8 @@ import torch
 import vae_fast
 from helpers import pages
 
-DIRECTIVE = re.compile(r"^\.\. auto(?:function|class):: vae_fast\.(\S+)", re.M)
+# On a page of their own, or in a list of names that have one each.
+DIRECTIVE = re.compile(r"^(?:\.\. auto(?:function|class)::|  ) vae_fast\.(\S+)$", re.M)
 LISTED = [name for page in pages.PAGES for name in DIRECTIVE.findall(pages.text(page))]
 INTEGRATIONS = Path(vae_fast.integrations.__file__).parent
 # What has no formula, and so no source: settings, and what looks at them.

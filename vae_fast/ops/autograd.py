@@ -55,8 +55,10 @@ class _Common(NamedTuple):
     def of(cls, operator: Operator, common: Operator) -> _Common:
         kept = tuple(k for k, option in enumerate(operator.options) if option.common)
         rare = tuple((k, option.default) for k, option in enumerate(operator.options) if not option.common)
-        of_rare = itemgetter(*(k for k, _ in rare))
-        defaults = of_rare([option.default for option in operator.options])
+        # An operator may have none.
+        places: list[Any] = [k for k, _ in rare] or [slice(0)]
+        of_rare = itemgetter(*places)
+        defaults = of_rare(tuple(option.default for option in operator.options))
         name = f"{operator.name}_{common.overload}"
         symbols = tuple(k for k, o in enumerate(operator.options) if o.type == "SymInt" and not o.common)
         return cls(name, len(common.operands), defaults, of_rare, itemgetter(*kept), rare, kept, symbols)
