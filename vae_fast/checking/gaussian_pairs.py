@@ -41,9 +41,8 @@ def draw(case: Any) -> dict[str, Tensor]:
         made["logvar"] -= 2 * math.log(1000.0)
         near = made["mu"] if made["mu"].ndim == 2 else made["mu"][:, 0]
         made["z"] = near[torch.arange(n) % len(near)] + 0.001 * made["z"]
-    own = "own_weights" in case.options
-    if own or "weights" in case.options:
-        own = own or len(of) == 2
+    if {"weights", "own_weights"} & set(case.options):
+        own = len(of) == 2 or "own_weights" in case.options
         made["log_weight"] = torch.log_softmax(normal(*((n, k) if own else (k,))), -1)
     return made
 

@@ -23,7 +23,7 @@ LOOSENESS = 0.5
 
 def exists(case: Any) -> bool:
     # Of one channel there are no coefficients.
-    return min(case.shape) > (1 if "coefficients" in case.options and case.shape[2] == 1 else 0)
+    return min(case.shape) > 0 and not ("coefficients" in case.options and case.shape[2] == 1)
 
 
 def results(options: Sequence[str]) -> tuple[str, ...]:
