@@ -109,17 +109,19 @@ struct Chunk {
   }
 };
 
-template <class T, class S, int N, bool kEven>
-__device__ __forceinline__ void load_run(const void* data, DType dtype, int64_t offset, const Chunk<N, kEven>& chunk,
-                                         T (&to)[N]) {
+// A dense operand's chunk as it is stored.
+template <class S, int N, bool kEven>
+__device__ __forceinline__ Vector<S, N> read_run(const void* data, int64_t offset, const Chunk<N, kEven>& chunk) {
   const S* at = static_cast<const S*>(data) + offset + chunk.column;
+  if (chunk.at_once(at)) return *reinterpret_cast<const Vector<S, N>*>(at);
   Vector<S, N> v;
-  if (chunk.at_once(at)) {
-    v = *reinterpret_cast<const Vector<S, N>*>(at);
-  } else {
 #pragma unroll
-    for (int j = 0; j < N; ++j) v.set(j, chunk.has(j) ? at[j] : S{});
-  }
+  for (int j = 0; j < N; ++j) v.set(j, chunk.has(j) ? at[j] : S{});
+  return v;
+}
+
+template <class T, class S, int N>
+__device__ __forceinline__ void widen_run(Vector<S, N> v, DType dtype, T (&to)[N]) {
   if constexpr (std::is_same_v<S, Half>) {
     if (dtype == DType::kBFloat16) {
 #pragma unroll
@@ -136,6 +138,12 @@ __device__ __forceinline__ void load_run(const void* data, DType dtype, int64_t 
 #pragma unroll
     for (int j = 0; j < N; ++j) to[j] = static_cast<T>(widen(v.get(j)));
   }
+}
+
+template <class T, class S, int N, bool kEven>
+__device__ __forceinline__ void load_run(const void* data, DType dtype, int64_t offset, const Chunk<N, kEven>& chunk,
+                                         T (&to)[N]) {
+  widen_run(read_run<S>(data, offset, chunk), dtype, to);
 }
 
 template <class T>
@@ -300,6 +308,31 @@ struct Walk {
   __device__ __forceinline__ int64_t offset(const Input& input) const { return s * input.s + d * input.d; }
   __device__ __forceinline__ int64_t offset(const Output& out) const { return s * out.s + d * out.d; }
 };
+
+// The chunks of all operands, which are of storage type S, at the walk's row. Of half types all are read before any is
+// widened: which of the two they are is a branch, and no compiler moves a load over one.
+template <class T, class S, int K, int N, bool kEven>
+__device__ __forceinline__ void load_all(const Input (&in)[K], const Walk& walk, const T (&constants)[K],
+                                         const Chunk<N, kEven>& chunk, T (&to)[K][N]) {
+  if constexpr (std::is_same_v<S, Half>) {
+    Vector<S, N> stored[K];
+#pragma unroll
+    for (int k = 0; k < K; ++k)
+      if (in[k].dense) stored[k] = read_run<S>(in[k].data, walk.offset(in[k]), chunk);
+#pragma unroll
+    for (int k = 0; k < K; ++k) {
+      if (in[k].dense) {
+        widen_run(stored[k], in[k].dtype, to[k]);
+      } else {
+#pragma unroll
+        for (int j = 0; j < N; ++j) to[k][j] = constants[k];
+      }
+    }
+  } else {
+#pragma unroll
+    for (int k = 0; k < K; ++k) load<T, S>(in[k], false, walk.offset(in[k]), constants[k], chunk, to[k]);
+  }
+}
 
 }  // namespace cuda
 }  // namespace vae_fast

@@ -83,8 +83,11 @@ __global__ void __launch_bounds__(kThreads, 1)
     weights += static_cast<double>(exp_of_share(weight));
     T sum = T(0);
     int64_t pair = 0;
-    for (int64_t c = 0; c < p.channels; pair += c, ++c)
-      sum += bin_term(p.bins, x.at(c, 0), distance_of(mean, coefficients, x, c, k, pair), log_scale.at(c, k)).value;
+    for (int64_t c = 0; c < p.channels; pair += c, ++c) {
+      // Read before the distance, which is waited for.
+      const T scale = log_scale.at(c, k);
+      sum += bin_term(p.bins, x.at(c, 0), distance_of(mean, coefficients, x, c, k, pair), scale).value;
+    }
     const T term = weight + sum;
     all.add(term);
     if constexpr (kSlopes) terms.at(0, k) = term;
@@ -107,8 +110,8 @@ __global__ void __launch_bounds__(kThreads, 1)
       if (dlogits.data) dlogits.at(0, k) = share - weight;
       int64_t pair = 0;
       for (int64_t c = 0; c < p.channels; pair += c, ++c) {
-        const T distance = distance_of(mean, coefficients, x, c, k, pair);
-        const BinTerm<T> term = bin_term(p.bins, x.at(c, 0), distance, log_scale.at(c, k));
+        const T scale = log_scale.at(c, k), distance = distance_of(mean, coefficients, x, c, k, pair);
+        const BinTerm<T> term = bin_term(p.bins, x.at(c, 0), distance, scale);
         const T by_mean = times(share, term.by_mean);
         if (dmean.data) dmean.at(c, k) = by_mean;
         if (dlog_scale.data) dlog_scale.at(c, k) = times(share, term.by_log_scale);

@@ -64,8 +64,7 @@ __global__ void __launch_bounds__(kThreads, kResident<S, false, kHas<typename Pa
     for (int64_t column = walk.first; column < walk.last; column += static_cast<int64_t>(p.work.group) * N) {
       const Chunk<N> chunk(column, p.work.columns);
       T values[K][N], sigma[N];
-#pragma unroll
-      for (int k = 0; k < K; ++k) load<T, S>(p.in[k], false, walk.offset(p.in[k]), constants[k], chunk, values[k]);
+      load_all<T, S>(p.in, walk, constants, chunk, values);
 #pragma unroll
       for (int j = 0; j < N; ++j) sigma[j] = p.form.sigma(p.form.clamp(values[1][j])) * temperature;
       if constexpr (kHas<KL>) {

@@ -74,8 +74,7 @@ __global__ void __launch_bounds__(kThreads, kResident<S, false, 1>)
     for (int64_t column = walk.first; column < walk.last; column += static_cast<int64_t>(p.work.group) * N) {
       const Chunk<N> chunk(column, p.work.columns);
       T values[K][N], z[N], log_q[N], log_p[N];
-#pragma unroll
-      for (int k = 0; k < K; ++k) load<T, S>(p.in[k], false, walk.offset(p.in[k]), constants[k], chunk, values[k]);
+      load_all<T, S>(p.in, walk, constants, chunk, values);
       eps_of<T, S>(p, keys, sample, index_of(p.noise, row, chunk), walk, chunk, z);
 #pragma unroll
       for (int j = 0; j < N; ++j) {
@@ -136,8 +135,7 @@ __global__ void __launch_bounds__(kThreads, 1) log_prob_bwd_kernel(const __grid_
     for (int64_t column = walk.first; column < walk.last; column += static_cast<int64_t>(p.work.group) * N) {
       const Chunk<N> chunk(column, p.work.columns);
       T values[K][N], sum[kOwnSums][N];
-#pragma unroll
-      for (int k = 0; k < K; ++k) load<T, S>(p.in[k], false, walk.offset(p.in[k]), constants[k], chunk, values[k]);
+      load_all<T, S>(p.in, walk, constants, chunk, values);
       if (p.step != 2) {
         Kept<T> kept[kOwnSums][N];
         const uint64_t index = index_of(p.noise, walk.row, chunk);

@@ -11,6 +11,9 @@ from functools import cached_property
 from pathlib import Path
 
 _LINE = re.compile(r"/\*([0-9a-f]{4,})\*/\s+(?:@(!?U?P\w+)\s+)?([A-Z][\w.]+)\s*([^;]*)")
+_REGISTER = re.compile(r"\bR(\d+)")
+# What has no register that it writes, or writes to memory alone.
+_WRITES_NONE = ("ST", "RED", "BAR", "BRA", "BRX", "CALL", "EXIT", "RET", "NOP", "WARPSYNC", "BSYNC", "MEMBAR")
 # What ends a run of instructions that are all issued or none.
 _JUMPS = {"BRA", "BRX", "CALL", "EXIT", "RET"}
 
@@ -51,6 +54,29 @@ class Instruction:
     @property
     def is_conditional(self):
         return bool(self.predicate) or ".DIV" in self.op or bool(re.match(r"!?U?P\d", self.args))
+
+    @property
+    def is_load(self):
+        """Whether it reads a chunk of global memory; what is ordered with other threads' accesses is no chunk."""
+        return bool(re.fullmatch(r"LDG\.E(\.64|\.128)?(\.CONSTANT)?", self.op))
+
+    @property
+    def written(self):
+        """The registers that a load writes."""
+        first, bits = int(_REGISTER.match(self.args)[1]), re.search(r"\.(64|128)", self.op)
+        return range(first, first + (int(bits[1]) // 32 if bits else 1))
+
+    @property
+    def read(self):
+        """The registers that are named among its sources; of numbers of several registers the first."""
+        own = 0 if self.op.startswith(_WRITES_NONE) or not self.args.startswith("R") else 1
+        return {int(register) for register in _REGISTER.findall(",".join(self.args.split(",")[own:]))}
+
+    @property
+    def offset(self):
+        """What an access's address has beside its register."""
+        found = re.search(r"\+(-?0x[0-9a-f]+)\]", self.args)
+        return int(found[1], 16) if found else 0
 
     @property
     def target(self):
@@ -106,24 +132,38 @@ class Kernel:
             found[start] = Block(self.code[start:end], tuple(n for n in follow if n < len(self.code)))
         return found
 
-    def turn(self, **wanted):
+    @cached_property
+    def loops(self):
+        """(address of a loop's head, address of the last instruction of a block that goes back there), each."""
+        return tuple(
+            (self.code[to].at, block.code[-1].at)
+            for n, block in self.blocks.items()
+            for to in block.follow
+            if to <= n
+        )
+
+    def innermost(self, instruction):
+        """The shortest loop around an instruction; None outside of all."""
+        around = ((end - head, head) for head, end in self.loops if head <= instruction.at <= end)
+        return min(around, default=None)
+
+    def turn(self, without=None, **wanted):
         """The instructions of the cheapest way round a loop that has so many of each kind, or None.
 
-        ``wanted``: of instructions that begin so (LDG_E_128 for LDG.E.128), how many. Rare branches make a way
-        longer, and a call is the last resort, so that the cheapest is that of ordinary numbers. An instruction that
-        is predicated off counts: it takes an issue slot all the same.
+        ``wanted``: of instructions that begin so (LDG_E_128 for LDG.E.128), how many; ``without``: a pattern that
+        none matches. Rare branches make a way longer, and a call is the last resort, so that the cheapest is that
+        of ordinary numbers. An instruction that is predicated off counts: it takes an issue slot all the same.
         """
-        heads = {to for n, block in self.blocks.items() for to in block.follow if to <= n}
         best = None
-        for head in heads:
-            best = self._way(head, wanted, lambda block, head=head: head in block.follow, best) or best
+        for head in {to for n, block in self.blocks.items() for to in block.follow if to <= n}:
+            best = self._way(head, wanted, lambda block, head=head: head in block.follow, best, without) or best
         return best
 
     def once(self, **wanted):
         """The instructions of the cheapest way from a kernel's beginning to its end, with so many of each kind."""
         return self._way(0, wanted, lambda block: block.code[-1].base == "EXIT")
 
-    def _way(self, start, wanted, ends, known=None):
+    def _way(self, start, wanted, ends, known=None, without=None):
         """The cheapest way from a block to one that ``ends``, if it is cheaper than the known one."""
         goal = tuple(wanted.values())
         ways, seen = [(self.blocks[start].cost, tuple(0 for _ in goal), start, ())], set()
@@ -132,6 +172,8 @@ class Kernel:
             if known and cost >= len(known):
                 break
             block = self.blocks[n]
+            if without and any(re.search(without, f"{i.op} {i.args}") for i in block.code):
+                continue
             had = tuple(a + b for a, b in zip(had, block.having(wanted), strict=True))
             if (n, had) in seen or any(a > b for a, b in zip(had, goal, strict=True)):
                 continue

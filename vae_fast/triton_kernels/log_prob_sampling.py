@@ -153,8 +153,6 @@ def forward(
             eps = noise_of(
                 draw, given, tile, index, first_sample, key, LANES, T, MODES[NOISE], SAMPLES, BLOCK_COLUMNS, VEC
             )
-            # Noise that is given may be one value a row, which is a term of each of its elements.
-            eps = tl.broadcast_to(eps, (BLOCK_ROWS, BLOCK_COLUMNS))
             size, slope = log_scale(r, numbers[0], FORM, EPS)
             term = -tl.fma(eps * 0.5, eps, tl.broadcast_to(size + constant(size, HALF_LOG_2PI), eps.shape))
             sum_q = add(sum_q, term, tile, ROW)
@@ -249,7 +247,6 @@ def backward(
                 eps = noise_of(
                     draw, given, tile, index, first_sample, key, LANES, T, MODES[NOISE], SAMPLES, BLOCK_COLUMNS, VEC
                 )
-                eps = eps + zero
             if MODES[DZ] != ABSENT:
                 g += read(dz + draw * (dz_draw * VEC), dz_sample, dz_datum, tile, T, MODES[DZ], SAMPLES, VEC)
             if MODES[DLOG_P] != ABSENT:

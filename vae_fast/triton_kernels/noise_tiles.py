@@ -71,9 +71,10 @@ def noise_of(
     BLOCK_COLUMNS: tl.constexpr,
     VEC: tl.constexpr,
 ):
-    """A sample's ε."""
+    """A sample's ε, one number an element: given noise may be one value a row."""
     if MODE == ABSENT:
         return normals(index, first_sample + draw, key, BLOCK_COLUMNS, LANES).to(T)
     else:
         ptr, sample, datum, step = given
-        return read(ptr + draw * (step * VEC), sample, datum, tile, T, MODE, SAMPLES, VEC)
+        noise = read(ptr + draw * (step * VEC), sample, datum, tile, T, MODE, SAMPLES, VEC)
+        return tl.broadcast_to(noise, tile[6].shape)

@@ -89,6 +89,8 @@ def _term(operands, g, numbers, CONSTANTS: tl.constexpr):
     big: tl.constexpr = 2.0**1000 if double else 2.0**100
     nothing: tl.constexpr = 2.0**-54 if double else 2.0**-25
     one = constant(df, 1.0)
+    # What df is needed for alone comes first: its load would else come after arithmetic of the others.
+    value, slope = _half_step(df * 0.5)
     difference = x * numbers[0] - loc
     inverse, y = divide(one, df), under(difference, sigma, BY_LOG)
     more = inverse + 1.0
@@ -110,7 +112,6 @@ def _term(operands, g, numbers, CONSTANTS: tl.constexpr):
     least: tl.constexpr = 2.0**-969 if double else 2.0**-102
     faint = (tl.abs(y) < least) & (difference != 0.0)
     dloc = tl.where(faint, _faint_slope(difference, more, sigma, BY_LOG), dloc)
-    value, slope = _half_step(df * 0.5)
     log_prob = ((value - constant(df, HALF_LOG_2PI)) - log_sigma) - loss
     by_df = tl.where(inverse == 0.0, inverse, ((slope - excess) + share * inverse) * 0.5)
     if not BY_LOG:

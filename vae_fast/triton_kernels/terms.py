@@ -106,7 +106,8 @@ def standardised(difference, r, FORM: tl.constexpr):
         inv_var = exp_of_ordinary(-(size + size))
     slope = difference * inv_var
     half_square = difference * 0.5 * slope
-    if anywhere(ordinary == 0):
+    # The difference is asked as well: its loads would else be put after the branch.
+    if anywhere((ordinary == 0) | is_big(half_square)):
         whole, n, _ = exp_and_square(-size)
         m, n = halved(tl.where(size == float("inf"), 0.0, whole), n)
         root = power_of_two(n)
