@@ -35,31 +35,39 @@ __global__ void __launch_bounds__(kThreads, kResident<S, true, kEvenLoad<S, Para
     char *zs = start_of(p.z, walk), *kls = kKL ? start_of(p.slots[0].out, walk) : nullptr;
     const uint64_t index = index_of(p.noise, walk.row, Chunk<N, true>(walk.first, p.work.columns));
     const uint32_t columns = columns_of(walk);
+    // With the KL's terms as they are or summed: a loop each.
+    const auto chunks = [&](auto as_they_are) {
 #pragma unroll 1
-    for (uint32_t place = 0; place < columns; place += static_cast<uint32_t>(p.work.group) * N) {
-      Raw<N> of_mu, of_raw;
-      fetch<S, Kind::kOwn>(of_mu, mus, place);
-      fetch<S, Kind::kOwn>(of_raw, raws, place);
-      float mu[N], raw[N], z[N];
-      numbers<S, Kind::kOwn>(of_mu, kStorage<S>, mu);
-      numbers<S, Kind::kOwn>(of_raw, kStorage<S>, raw);
-      if constexpr (kKL) {
-        float terms[N];
+      for (uint32_t place = 0; place < columns; place += static_cast<uint32_t>(p.work.group) * N) {
+        Raw<N> of_mu, of_raw;
+        fetch<S, Kind::kOwn>(of_mu, mus, place);
+        fetch<S, Kind::kOwn>(of_raw, raws, place);
+        float mu[N], raw[N], z[N];
+        numbers<S, Kind::kOwn>(of_mu, kStorage<S>, mu);
+        numbers<S, Kind::kOwn>(of_raw, kStorage<S>, raw);
+        if constexpr (kKL) {
+          float terms[N];
 #pragma unroll
-        for (int j = 0; j < N; ++j) {
-          float unused[2];
-          even_kl(p.kl, mu[j], raw[j], 1.0f, terms[j], unused);
+          for (int j = 0; j < N; ++j) {
+            float unused[2];
+            even_kl(p.kl, mu[j], raw[j], 1.0f, terms[j], unused);
+          }
+          if constexpr (decltype(as_they_are)::value) {
+            put<float>(terms, kls, place);
+          } else {
+            sums[0] += even_sum(terms);
+          }
         }
-        if (each) {
-          put<float>(terms, kls, place);
-        } else {
-          sums[0] += even_sum(terms);
-        }
+        normals(keys, p.noise.first_sample, index + place, z);
+#pragma unroll
+        for (int j = 0; j < N; ++j) z[j] = fma(p.form.sigma(p.form.clamp(raw[j])), z[j], mu[j]);
+        put<S>(z, zs, place);
       }
-      normals(keys, p.noise.first_sample, index + place, z);
-#pragma unroll
-      for (int j = 0; j < N; ++j) z[j] = fma(p.form.sigma(p.form.clamp(raw[j])), z[j], mu[j]);
-      put<S>(z, zs, place);
+    };
+    if (kKL && each) {
+      chunks(std::bool_constant<kKL>());
+    } else {
+      chunks(std::false_type());
     }
     if (!kKL || p.total || each) continue;
     put_row(p.slots[0], p.work, walk, group_sum(sums[0], p.work.group, shared));
@@ -84,18 +92,20 @@ __global__ void __launch_bounds__(kThreads, kResident<S, true, kEvenLoad<S, Para
     char *dmus = start_of(p.slots[0].out, walk), *draws = start_of(p.slots[1].out, walk);
     const float dkl = kKL && walk.some ? constant_of<float>(p.dkl, walk.offset(p.dkl)) : 0.0f;
     const uint64_t index = index_of(p.noise, walk.row, Chunk<N, true>(walk.first, p.work.columns));
-    const uint32_t columns = columns_of(walk);
+    const uint32_t columns = columns_of(walk), step = static_cast<uint32_t>(p.work.group) * N;
+    // Each is stepped by itself: made of `place` they took more instructions.
+    uint64_t counter = index / kPerCounter, at = 0;
 #pragma unroll 1
-    for (uint32_t place = 0; place < columns; place += static_cast<uint32_t>(p.work.group) * N) {
+    for (uint32_t place = 0; place < columns; place += step, counter += step / kPerCounter, at += step * sizeof(S)) {
       Raw<N> of_mu, of_raw, of_dz;
-      fetch<S, Kind::kOwn>(of_raw, raws, place);
-      fetch<S, Kind::kOwn>(of_dz, dzs, place);
-      if (kKL) fetch<S, Kind::kOwn>(of_mu, mus, place);
+      fetch<S, Kind::kOwn>(of_raw, raws + at, 0);
+      fetch<S, Kind::kOwn>(of_dz, dzs + at, 0);
+      if (kKL) fetch<S, Kind::kOwn>(of_mu, mus + at, 0);
       float mu[N], raw[N], dm[N], dr[N];
       numbers<S, Kind::kOwn>(of_raw, kStorage<S>, raw);
       numbers<S, Kind::kOwn>(of_dz, kStorage<S>, dm);
       if (kKL) numbers<S, Kind::kOwn>(of_mu, kStorage<S>, mu);
-      normals(keys, p.noise.first_sample, index + place, dr);
+      normals_from(keys, p.noise.first_sample, counter, dr);
 #pragma unroll
       for (int j = 0; j < N; ++j) {
         dr[j] = dm[j] * dr[j] * p.form.dsigma(p.form.clamp(raw[j]));
@@ -107,8 +117,8 @@ __global__ void __launch_bounds__(kThreads, kResident<S, true, kEvenLoad<S, Para
         }
         dr[j] = p.form.inside(raw[j], dr[j]);
       }
-      put<S>(dm, dmus, place);
-      put<S>(dr, draws, place);
+      put<S>(dm, dmus + at, 0);
+      put<S>(dr, draws + at, 0);
     }
   }
 }

@@ -58,18 +58,33 @@ void in_keys(const NoiseOptions& noise, Body body) {
   body(DeviceKeys(noise));
 }
 
-// ε of N indices from a multiple of kPerCounter on.
+// The lower word by itself: where a compiler knows it as part of 64 bits, it multiplies those.
+__device__ __forceinline__ uint32_t word_of(uint64_t number) {
+  uint32_t word = static_cast<uint32_t>(number);
+#ifdef __CUDA_ARCH__
+  asm("" : "+r"(word));
+#endif
+  return word;
+}
+
+// ε of N indices, from a counter's first on.
 template <int N, class Keys>
-__device__ __forceinline__ void normals(const Keys& keys, uint64_t sample, uint64_t index, float (&eps)[N]) {
+__device__ __forceinline__ void normals_from(const Keys& keys, uint64_t sample, uint64_t first, float (&eps)[N]) {
 #pragma unroll
   for (int j = 0; j < N; j += kPerCounter) {
-    const uint64_t counter = (index + static_cast<uint64_t>(j)) / kPerCounter;
-    uint32_t x0 = static_cast<uint32_t>(counter), x1 = static_cast<uint32_t>(counter >> 32);
-    uint32_t x2 = static_cast<uint32_t>(sample), x3 = static_cast<uint32_t>(sample >> 32);
+    const uint64_t counter = first + static_cast<uint64_t>(j / kPerCounter);
+    uint32_t x0 = word_of(counter), x1 = static_cast<uint32_t>(counter >> 32);
+    uint32_t x2 = word_of(sample), x3 = static_cast<uint32_t>(sample >> 32);
     philox4x32(x0, x1, x2, x3, keys);
     box_muller<float>(static_cast<int32_t>(x0), static_cast<int32_t>(x1), eps[j], eps[j + 1]);
     box_muller<float>(static_cast<int32_t>(x2), static_cast<int32_t>(x3), eps[j + 2], eps[j + 3]);
   }
+}
+
+// ε of N indices from a multiple of kPerCounter on.
+template <int N, class Keys>
+__device__ __forceinline__ void normals(const Keys& keys, uint64_t sample, uint64_t index, float (&eps)[N]) {
+  normals_from(keys, sample, index / kPerCounter, eps);
 }
 
 // The index of a chunk's first column in row r of μ.
