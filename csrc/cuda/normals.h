@@ -70,11 +70,15 @@ __device__ __forceinline__ uint32_t word_of(uint64_t number) {
 // ε of N indices, from a counter's first on.
 template <int N, class Keys>
 __device__ __forceinline__ void normals_from(const Keys& keys, uint64_t sample, uint64_t first, float (&eps)[N]) {
+  // A thread that makes the keys itself has no registers to spare for words apart.
+  const auto word = [](uint64_t number) {
+    return std::is_same_v<Keys, HostKeys> ? word_of(number) : static_cast<uint32_t>(number);
+  };
 #pragma unroll
   for (int j = 0; j < N; j += kPerCounter) {
     const uint64_t counter = first + static_cast<uint64_t>(j / kPerCounter);
-    uint32_t x0 = word_of(counter), x1 = static_cast<uint32_t>(counter >> 32);
-    uint32_t x2 = word_of(sample), x3 = static_cast<uint32_t>(sample >> 32);
+    uint32_t x0 = word(counter), x1 = static_cast<uint32_t>(counter >> 32);
+    uint32_t x2 = word(sample), x3 = static_cast<uint32_t>(sample >> 32);
     philox4x32(x0, x1, x2, x3, keys);
     box_muller<float>(static_cast<int32_t>(x0), static_cast<int32_t>(x1), eps[j], eps[j + 1]);
     box_muller<float>(static_cast<int32_t>(x2), static_cast<int32_t>(x3), eps[j + 2], eps[j + 3]);
