@@ -134,17 +134,15 @@ class Kernel:
 
     @cached_property
     def loops(self):
-        """(address of a loop's head, address of the last instruction of a block that goes back there), each."""
+        """(place of a loop's head, place of the last instruction of a block that goes back there), each."""
         return tuple(
-            (self.code[to].at, block.code[-1].at)
-            for n, block in self.blocks.items()
-            for to in block.follow
-            if to <= n
+            (to, n + len(block.code) - 1) for n, block in self.blocks.items() for to in block.follow if to <= n
         )
 
     def innermost(self, instruction):
         """The shortest loop around an instruction; None outside of all."""
-        around = ((end - head, head) for head, end in self.loops if head <= instruction.at <= end)
+        ends = ((self.code[head].at, self.code[last].at) for head, last in self.loops)
+        around = ((end - head, head) for head, end in ends if head <= instruction.at <= end)
         return min(around, default=None)
 
     def turn(self, without=None, **wanted):
@@ -155,7 +153,7 @@ class Kernel:
         of ordinary numbers. An instruction that is predicated off counts: it takes an issue slot all the same.
         """
         best = None
-        for head in {to for n, block in self.blocks.items() for to in block.follow if to <= n}:
+        for head in {head for head, _ in self.loops}:
             best = self._way(head, wanted, lambda block, head=head: head in block.follow, best, without) or best
         return best
 

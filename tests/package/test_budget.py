@@ -96,6 +96,13 @@ def late(scripts, read):
 
 ONE_CHUNK = LOOP.replace("+0x10", "").replace("DADD R6, R6, R4", "DADD R6, R6, R8")
 LATE = swapped(ONE_CHUNK, 3, 4).replace("FFMA R4, R4, R8, R8", "FFMA R12, R4, R0, R0")
+
+
+def between_loads(instruction):
+    """One chunk's turn with an instruction after its first load."""
+    return ONE_CHUNK.replace(" LDG.E.128 R8", f" {instruction}\n LDG.E.128 R8").replace("0x90", "0xa0")
+
+
 # The second load would wait for the first: by an addition, by a half type's widening, by a store.
 USES = ("FADD R12, R7, R7", "IMAD.U32 R12, R5, 0x10000, RZ", "PRMT R12, R4, 0x7632, R6", "STG.E [R2.64+0x4], R6")
 
@@ -103,7 +110,7 @@ USES = ("FADD R12, R7, R7", "IMAD.U32 R12, R5, 0x10000, RZ", "PRMT R12, R4, 0x76
 @pytest.mark.parametrize("use", USES)
 def test_a_load_after_a_use_of_its_chunk_is_late(late, use):
     assert late(ONE_CHUNK) == []
-    assert late(ONE_CHUNK.replace(" LDG.E.128 R8", f" {use}\n LDG.E.128 R8").replace("0x90", "0xa0")) == ["R8"]
+    assert late(between_loads(use)) == ["R8"]
 
 
 # Beside the chunk: noise from the counter, the same registers before they are loaded, an address.
@@ -112,7 +119,7 @@ OTHERS = ("FFMA R12, R13, R14, R0", "MUFU.RSQ R4, R0", "IADD3 R2, R2, 0x10, RZ",
 
 @pytest.mark.parametrize("other", OTHERS)
 def test_a_load_after_what_needs_no_load_is_not_late(late, other):
-    assert late(ONE_CHUNK.replace(" LDG.E.128 R8", f" {other}\n LDG.E.128 R8").replace("0x90", "0xa0")) == []
+    assert late(between_loads(other)) == []
 
 
 def test_each_chunk_of_a_turn_has_its_own_loads(late):
