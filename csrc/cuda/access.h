@@ -203,6 +203,12 @@ __device__ __forceinline__ void load_dense(const Input& input, bool any, int64_t
   }
 }
 
+template <class T, int N>
+__device__ __forceinline__ void fill(T value, T (&to)[N]) {
+#pragma unroll
+  for (int j = 0; j < N; ++j) to[j] = value;
+}
+
 // An operand's chunk in row `offset`, along which it is `constant` where it is not dense.
 template <class T, class S, int N, bool kEven>
 __device__ __forceinline__ void load(const Input& input, bool any, int64_t offset, T constant,
@@ -210,8 +216,7 @@ __device__ __forceinline__ void load(const Input& input, bool any, int64_t offse
   if (input.dense) {
     load_dense<T, S>(input, any, offset, chunk, to);
   } else {
-#pragma unroll
-    for (int j = 0; j < N; ++j) to[j] = constant;
+    fill(constant, to);
   }
 }
 
@@ -282,27 +287,48 @@ __device__ __forceinline__ int64_t quotient(int64_t a, int64_t b) {
   return a / b;
 }
 
+// A number of 32 or 64 bits, of which the compiler is not to know what it is made of.
+template <class T>
+__device__ __forceinline__ void hide(T& number) {
+#ifdef __CUDA_ARCH__
+  if constexpr (sizeof(T) == 8) {
+    asm volatile("" : "+l"(number));
+  } else {
+    asm volatile("" : "+r"(number));
+  }
+#endif
+}
+
 // A unit's rows and columns, as one thread walks them.
 struct Walk {
   int64_t row, s, d, segment, first, last;
-  bool some;  // whether the thread has a row
+  bool alone;  // whether there is one row, the usual case, in which nothing has to be found
+  bool some;   // whether the thread has a row
 
   // `chunk` is a power of two.
   __device__ __forceinline__ Walk(const Work& work, int64_t unit, int chunk) {
+    int64_t shift = work.phase, columns = work.columns;
+    alone = work.rows == 1;
+    row = s = d = 0;
+    segment = unit;
+    some = true;
+    if (!alone) {
+      const int64_t rows = work.segments == 1 ? unit : quotient(unit, work.segments);
+      segment = unit - rows * work.segments;
+      row = rows * work.rows_per_block + (static_cast<int>(threadIdx.x) >> work.group_bits);
+      some = row < work.rows;
+      s = work.inner == work.rows ? 0 : quotient(row, work.inner);
+      d = row - s * work.inner;
+      shift += s * work.phase_s + d * work.phase_d;
+      // Before the first, wherever that is.
+      if (!some) columns = -chunk;
+    }
     const int lane = static_cast<int>(threadIdx.x) & (work.group - 1);
-    const int place = static_cast<int>(threadIdx.x) / work.group;
-    // One long row is the usual case.
-    const int64_t rows = work.segments == 1 ? unit : work.rows == 1 ? 0 : quotient(unit, work.segments);
-    segment = work.segments == 1 ? 0 : unit - rows * work.segments;
-    row = rows * work.rows_per_block + place;
-    some = row < work.rows;
-    s = work.inner == work.rows ? 0 : quotient(row, work.inner);
-    d = row - s * work.inner;
-    const int64_t shift = (work.phase + s * work.phase_s + d * work.phase_d) & (chunk - 1);
-    const int64_t begin = segment * work.segment - shift, end = begin + work.segment;
+    const int64_t begin = segment * work.segment - (shift & (chunk - 1)), end = begin + work.segment;
     first = begin + static_cast<int64_t>(lane) * chunk;
-    last = some ? (end < work.columns ? end : work.columns) : 0;
-    if (!some) first = 0;
+    last = end < columns ? end : columns;
+    // A compiler that knew would write chunks of 16 bytes one element at a time.
+    hide(first);
   }
 
   __device__ __forceinline__ int64_t offset(const Input& input) const { return s * input.s + d * input.d; }
@@ -324,8 +350,7 @@ __device__ __forceinline__ void load_all(const Input (&in)[K], const Walk& walk,
       if (in[k].dense) {
         widen_run(stored[k], in[k].dtype, to[k]);
       } else {
-#pragma unroll
-        for (int j = 0; j < N; ++j) to[k][j] = constants[k];
+        fill(constants[k], to[k]);
       }
     }
   } else {

@@ -14,7 +14,7 @@ __device__ __forceinline__ const char* kept(const char* at) {
 #ifdef __CUDA_ARCH__
   // By way of the window that it is in, which a compiler would forget.
   size_t address = __cvta_generic_to_global(at);
-  asm volatile("" : "+l"(address));
+  hide(address);
   at = static_cast<const char*>(__cvta_global_to_generic(address));
 #endif
   return at;
@@ -23,15 +23,21 @@ __device__ __forceinline__ char* kept(char* at) { return const_cast<char*>(kept(
 
 // Where a thread's first chunk of its row is, in an operand and in a result.
 __device__ __forceinline__ const char* start_of(const Input& input, const Walk& walk) {
-  return kept(static_cast<const char*>(input.data) + (walk.offset(input) + walk.first) * input.bytes);
+  const char* at = static_cast<const char*>(input.data) + walk.first * input.bytes;
+  if (!walk.alone) at = kept(at + walk.offset(input) * input.bytes);
+  return kept(at);
 }
 __device__ __forceinline__ char* start_of(const Output& out, const Walk& walk) {
-  return kept(static_cast<char*>(out.data) + (walk.offset(out) + walk.first) * out.bytes);
+  char* at = static_cast<char*>(out.data) + walk.first * out.bytes;
+  if (!walk.alone) at = kept(at + walk.offset(out) * out.bytes);
+  return kept(at);
 }
 
-// From there to the end of its unit.
+// From there to the end of its unit, which a compiler would work out anew in each turn.
 __device__ __forceinline__ uint32_t columns_of(const Walk& walk) {
-  return walk.first < walk.last ? static_cast<uint32_t>(walk.last - walk.first) : 0;
+  uint32_t columns = walk.first < walk.last ? static_cast<uint32_t>(walk.last - walk.first) : 0;
+  hide(columns);
+  return columns;
 }
 
 template <class S>

@@ -83,13 +83,6 @@ struct EvenOp {
   }
 };
 
-// Of an operand that is not dense in every call: its value in each of a chunk's elements, where it is not in this one.
-template <int N>
-__device__ __forceinline__ void fill(float value, float (&to)[N]) {
-#pragma unroll
-  for (int j = 0; j < N; ++j) to[j] = value;
-}
-
 // kSums: there is a value, and it is summed.
 template <class Op, class S, bool kValue, bool kGrad, bool kSums>
 __global__ void __launch_bounds__(kThreads, kResident<S, true, Op::Traits::kLoad>)

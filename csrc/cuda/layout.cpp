@@ -85,11 +85,15 @@ void cut_up(Work& w, int chunk, bool by_rows) {
   const int64_t chunks = parts_of(w.columns, chunk);
   const int64_t wanted = power_of_two_from(parts_of(chunks, 2));
   w.group = static_cast<int>(wanted < kThreads ? wanted : kThreads);
-  // More for a block to do where there is more to do than blocks at a time; long rows are cut where rows are few.
+  // More for a block to do where there is more to do than blocks at a time, the same for each to a warp's chunks; long
+  // rows are cut where rows are few.
   const int64_t least = chunk * kThreads, few = numel <= (int64_t{1} << 18) ? 1 : numel <= (int64_t{1} << 21) ? 2 : 4;
-  const int64_t most = (by_rows ? few : parts_of(numel, kMostBlocks * least)) * least;
+  const int64_t warp = chunk * 32, share = parts_of(numel, kMostBlocks * warp) * warp;
+  const int64_t most = by_rows ? few * least : share < least ? least : share;
   const bool cut = w.columns > (by_rows ? 4 * most : most) && !(by_rows && w.rows >= 1024);
   if (cut) w.group = kThreads;
+  if (w.rows == 1 && w.group < 32) w.group = 32;
+  for (w.group_bits = 0; w.group >> w.group_bits > 1;) ++w.group_bits;
   w.segment = cut ? most : parts_of(w.columns + chunk, chunk) * chunk;
   w.segments = cut ? parts_of(w.columns + chunk - 1, most) : 1;
   int64_t threads = power_of_two_from(w.rows < kThreads ? w.rows * w.group : kThreads);

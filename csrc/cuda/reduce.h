@@ -95,9 +95,16 @@ __device__ __forceinline__ void put_totals(const Slot (&slots)[kSlots], int* tic
   for (int k = 0; k < kSlots; ++k) {
     if (slots[k].kind != Slot::kTotal) continue;
     double sum = 0;
-    // As many loads at a time as a thread has of the most blocks.
-#pragma unroll 8
-    for (int b = static_cast<int>(threadIdx.x); b < blocks; b += threads) sum += __ldcg(slots[k].partial + b);
+    // As many at a time as a thread has of the most blocks.
+    constexpr int kAtOnce = (kMostBlocks + kThreads - 1) / kThreads;
+    for (int b = static_cast<int>(threadIdx.x); b < blocks; b += kAtOnce * threads) {
+      double part[kAtOnce];
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i)
+        part[i] = b + i * threads < blocks ? __ldcg(slots[k].partial + b + i * threads) : 0.0;
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i) sum += part[i];
+    }
     sum = group_sum(sum, threads, shared);
     if (threadIdx.x == 0) store_one(sum * slots[k].factor, slots[k].out.data, slots[k].out.dtype, 0);
   }

@@ -102,9 +102,10 @@ __global__ void __launch_bounds__(kThreads, kResident<S, false, 1>)
 // The same, of which the compiler does not know it: what is at its offsets is made where it is used, and not kept.
 template <bool hidden>
 __device__ __forceinline__ Walk again(Walk walk) {
-#ifdef __CUDA_ARCH__
-  if constexpr (hidden) asm volatile("" : "+l"(walk.s), "+l"(walk.d));
-#endif
+  if constexpr (hidden) {
+    hide(walk.s);
+    hide(walk.d);
+  }
   return walk;
 }
 

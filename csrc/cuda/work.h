@@ -11,8 +11,10 @@ namespace vae_fast {
 namespace cuda {
 
 constexpr int kThreads = 256;
-// Blocks that sum everything, whose parts the last one joins: at most.
-constexpr int64_t kMostBlocks = 2048;
+// Blocks that a call's elements are shared out to, where no row is cut for its own sum, and whose sums of everything
+// the last one joins: at most. It is eight for each of 132 multiprocessors, whole rounds of one, two, four or eight at
+// a time.
+constexpr int64_t kMostBlocks = 8 * 132;
 // How many blocks a multiprocessor holds at a time at least, and so how many registers a thread has: as many blocks as
 // can be without spills. The chunks of half types are longer; where all chunks are even, a kernel needs fewer; and more
 // where it computes many numbers of an element: `load` is from 0 to 3.
@@ -39,7 +41,8 @@ struct Work {
   // Columns of a row that a unit of work takes, a multiple of the chunk, and how many such segments a row has.
   int64_t segment, segments;
   int64_t units;
-  int group;           // threads that share a row, a power of two
+  int group;  // threads that share a row, 2^group_bits; of one row a warp at least
+  int group_bits;
   int rows_per_block;  // rows a unit takes
   // The column at which chunks of row (s, d) begin is −(phase + s·phase_s + d·phase_d) modulo the chunk.
   int64_t phase, phase_s, phase_d;
@@ -48,7 +51,7 @@ struct Work {
 struct Input {
   const void* data = nullptr;
   int64_t s = 0, d = 0;
-  int64_t bytes = 0;  // of an element
+  uint32_t bytes = 0;  // of an element
   DType dtype = DType::kFloat32;
   bool dense = false;   // along the columns; else constant
   bool number = false;  // `value` instead of the data
@@ -58,7 +61,7 @@ struct Input {
 struct Output {
   void* data = nullptr;
   int64_t s = 0, d = 0;
-  int64_t bytes = 0;  // of an element
+  uint32_t bytes = 0;  // of an element
   DType dtype = DType::kFloat32;
 };
 
