@@ -21,16 +21,18 @@ __device__ __forceinline__ const char* kept(const char* at) {
 }
 __device__ __forceinline__ char* kept(char* at) { return const_cast<char*>(kept(const_cast<const char*>(at))); }
 
-// Where a thread's first chunk of its row is, in an operand and in a result.
-__device__ __forceinline__ const char* start_of(const Input& input, const Walk& walk) {
-  const char* at = static_cast<const char*>(input.data) + walk.first * input.bytes;
-  if (!walk.alone) at = kept(at + walk.offset(input) * input.bytes);
+// Where a thread's first chunk of its row is, in an operand or a result whose data begin there.
+template <class Char, class Tensor>
+__device__ __forceinline__ Char* start_from(Char* data, const Tensor& tensor, const Walk& walk) {
+  Char* at = data + walk.first * tensor.bytes;
+  if (!walk.alone) at = kept(at + walk.offset(tensor) * tensor.bytes);
   return kept(at);
 }
+__device__ __forceinline__ const char* start_of(const Input& input, const Walk& walk) {
+  return start_from(static_cast<const char*>(input.data), input, walk);
+}
 __device__ __forceinline__ char* start_of(const Output& out, const Walk& walk) {
-  char* at = static_cast<char*>(out.data) + walk.first * out.bytes;
-  if (!walk.alone) at = kept(at + walk.offset(out) * out.bytes);
-  return kept(at);
+  return start_from(static_cast<char*>(out.data), out, walk);
 }
 
 // From there to the end of its unit, which a compiler would work out anew in each turn.
